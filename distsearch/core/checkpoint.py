@@ -1,0 +1,209 @@
+"""Checkpoints of a trial: tensors in safetensors, the rest in JSON, a manifest written last.
+
+A checkpoint is a folder `step-NNNNNNNNNN-XXXX` that holds `tensors.safetensors`, `state.json` (or
+the files of a saved folder) and `manifest.json` with the size and sha256 of each. The manifest is
+the commit mark: without it there is no checkpoint. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+
+KEPT = 2  # the newest, and the one before it in case the newest is damaged
+MANIFEST = "manifest.json"
+
+
+def save(state: Any, folder: Path, step: int) -> Path:
+    """Write `state` as a new checkpoint below `folder`; return the checkpoint's own folder.
+
+    `state`: nested dicts, lists and tuples of torch tensors, NumPy arrays, numbers, strings,
+    booleans and None (a `state_dict()` is one), or the `Path` of a folder, which is copied.
+    Raises CheckpointError, and leaves the previous checkpoint as it is, when that fails.
+    """
+    target = folder / f"step-{step:010d}-{os.urandom(2).hex()}"
+    try:
+        target.mkdir(parents=True, mode=0o700)
+        if isinstance(state, (str, os.PathLike)):
+            if not os.path.isdir(state):
+                raise CheckpointError(f"{os.fspath(state)!r} is not a folder; save a state or one")
+            shutil.copytree(state, target / "files")
+            kind = "folder"
+        else:
+            _write_state(state, target)
+            kind = "state"
+        files = {str(path.relative_to(target)): _facts(path) for path in _files(target)}
+        _write_durably(
+            target / MANIFEST, json.dumps({"step": step, "kind": kind, "files": files}).encode()
+        )
+    except (OSError, CheckpointError) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"the checkpoint of step {step} could not be written to {folder}: {error}; "
+            "the previous one is still there"
+        ) from error
+    for old in checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The committed checkpoints below a folder, oldest first."""
+    found = [path.parent for path in folder.glob(f"step-*/{MANIFEST}")]
+    return sorted(found, key=lambda path: (path.name.split("-")[1], path.stat().st_mtime_ns))
+
+
+def load(folder: Path) -> Any:
+    """The newest whole checkpoint below a folder, or None.
+
+    A damaged one is left out with a warning. What was saved as a folder comes back as a `Path`.
+    """
+    for path in reversed(checkpoints(folder)):
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+            for name, facts in manifest["files"].items():
+                if _facts(path / name) != facts:
+                    raise CheckpointError(f"{name} is not what was written")
+            return path / "files" if manifest["kind"] == "folder" else _read_state(path)
+        except (OSError, ValueError, KeyError, CheckpointError) as error:
+            warnings.warn(
+                f"the checkpoint {path} is damaged ({error}); trying the one before it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return None
+
+
+def _write_state(state: Any, target: Path) -> None:
+    tensors: dict[str, Any] = {}
+    plain = _take_out(state, tensors, "state")
+    torch_tensors = {key: value for key, value in tensors.items() if _is_torch(value)}
+    arrays = {key: value for key, value in tensors.items() if key not in torch_tensors}
+    if torch_tensors:
+        from safetensors.torch import save_file as save_torch
+
+        # Tensors that share memory cannot be written as they are: each becomes its own.
+        whole = {key: value.detach().cpu().contiguous() for key, value in torch_tensors.items()}
+        seen: set[int] = set()
+        for key, value in whole.items():
+            pointer = value.untyped_storage().data_ptr()
+            if pointer in seen:
+                whole[key] = value.clone()
+            seen.add(pointer)
+        save_torch(whole, target / "torch.safetensors")
+    if arrays:
+        from safetensors.numpy import save_file as save_numpy
+
+        save_numpy(arrays, target / "numpy.safetensors")
+    _write_durably(target / "state.json", json.dumps(plain).encode())
+    for path in target.glob("*.safetensors"):
+        _sync(path)
+
+
+def _read_state(path: Path) -> Any:
+    tensors: dict[str, Any] = {}
+    if (path / "torch.safetensors").exists():
+        from safetensors.torch import load_file as load_torch
+
+        tensors.update(load_torch(path / "torch.safetensors"))
+    if (path / "numpy.safetensors").exists():
+        from safetensors.numpy import load_file as load_numpy
+
+        tensors.update(load_numpy(path / "numpy.safetensors"))
+    return _put_back(json.loads((path / "state.json").read_text()), tensors)
+
+
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _take_out(value: Any, tensors: dict[str, Any], where: str) -> Any:
+    """The state with each tensor replaced by its name; the tensors go into `tensors`."""
+    if value is None or isinstance(value, (bool, int, float, str)) and type(value).__module__ == (
+        "builtins"
+    ):
+        return value
+    if isinstance(value, dict):
+        if all(isinstance(key, str) and not key.startswith("__") for key in value):
+            return {key: _take_out(item, tensors, f"{where}.{key}") for key, item in value.items()}
+        pairs = [
+            [_take_out(k, tensors, where), _take_out(item, tensors, f"{where}.{k}")]
+            for k, item in value.items()
+        ]
+        return {"__pairs__": pairs}
+    if isinstance(value, (list, tuple)):
+        items = [_take_out(item, tensors, f"{where}.{n}") for n, item in enumerate(value)]
+        return items if isinstance(value, list) else {"__tuple__": items}
+    if _is_torch(value):
+        name = str(len(tensors))
+        tensors[name] = value
+        return {"__tensor__": name}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
+        array = numpy.asarray(value)
+        if array.dtype.kind not in "biufc":
+            raise CheckpointError(f"{where} is an array of {array.dtype}; only numbers are saved")
+        name = str(len(tensors))
+        tensors[name] = numpy.ascontiguousarray(array).reshape(array.shape)
+        return {"__scalar__" if isinstance(value, numpy.generic) else "__tensor__": name}
+    raise CheckpointError(
+        f"{where} is a {type(value).__qualname__}, which a checkpoint cannot hold without "
+        "pickling; save tensors, arrays, numbers, strings, dicts, lists, or a folder"
+    )
+
+
+def _put_back(value: Any, tensors: dict[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_put_back(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "__tensor__" in value:
+        return tensors[value["__tensor__"]]
+    if "__scalar__" in value:
+        return tensors[value["__scalar__"]][()]
+    if "__tuple__" in value:
+        return tuple(_put_back(item, tensors) for item in value["__tuple__"])
+    if "__pairs__" in value:
+        return {_put_back(k, tensors): _put_back(v, tensors) for k, v in value["__pairs__"]}
+    return {key: _put_back(item, tensors) for key, item in value.items()}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,621 @@
+"""The loop of a search: events come in, the rule decides, the log is written, slots are filled.
+
+Everything here runs in the one loop thread. The rule (a scheduler) says what to launch and what a
+report means; the manager says where there is room; the store keeps what happened; the agents on
+the nodes do what they are told. An event is on the disk before anything that follows from it
+leaves the driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from ..errors import SearchFailed
+from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
+from ..resource.remote import Message, Remote
+from ..resource.resource import Resource
+from .metrics import from_json, number
+from .store import Store
+from .travel import Packed
+from .words import Continue, Decision, Launch, Report, Status, Stop, Trial
+
+ALIKE = 5  # so many first trials that fail alike end the search
+NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
+WAIT_NOTICE_S = 60.0
+
+
+class Rule(Protocol):
+    """What the experiment asks of a scheduler; see FIFOScheduler."""
+
+    def next_launch(self) -> Launch | None:
+        """The next trial, or None when there is none."""
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        """What a report means for its trial."""
+
+    def on_end(self, trial: Trial) -> None:
+        """Hear that a trial has ended."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays the same during a search."""
+
+    packed: Packed
+    resource: Resource
+    reward_attr: str = "accuracy"
+    time_attr: str = "epoch"
+    mode: str = "max"
+    max_reward: float | None = None
+    reuse: bool = False
+    spawn: bool = False
+    due: str | None = None
+    trial_timeout_s: float | None = None
+    report_timeout_s: float | None = None
+    max_failures: int = 3
+
+
+@dataclass(eq=False)
+class Attempt:
+    """A trial that holds a lease."""
+
+    trial: Trial
+    number: int
+    lease: Lease
+    started: float
+    sequence: int = 0
+    sent: bool = False
+    stopping: tuple[str, str] | None = None
+    returned: Any = None
+
+
+@dataclass
+class Counts:
+    """How many trials are in which state, for the progress display."""
+
+    launched: int = 0
+    done: int = 0
+    stopped: int = 0
+    failed: int = 0
+
+
+@dataclass(eq=False)
+class Failures:
+    """Trials that failed in the same way."""
+
+    trials: int = 0
+    first: Trial | None = None
+    said: int = 1
+
+
+class Experiment:
+    """Runs the trials of one search until there is nothing left to launch or to wait for."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        settings: Settings,
+        manager: DistributedResourceManager,
+        store: Store,
+        say: Callable[[str], None],
+    ) -> None:
+        self.rule = rule
+        self.settings = settings
+        self.manager = manager
+        self.store = store
+        self.say = say
+        self.trials: dict[int, Trial] = {}
+        self.counts = Counts()
+        self.best: Trial | None = None
+        self.num_trials: int | None = None
+        self.deadline: float | None = None
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.error: BaseException | None = None
+        self.ending = ""  # why nothing more is launched
+        self.seconds_of_ended = 0.0
+        self._added: deque[Trial] = deque()  # to be launched before what the rule suggests
+        self._delayed = 0  # trials of a lost node that wait until it cannot run them any more
+        self._exhausted = True
+        self._launched_in_run = 0
+        self._live: dict[int, Attempt] = {}
+        self._by_remote: dict[int, dict[int, Attempt]] = {}
+        self._request: LeaseRequest | None = None
+        self._granting = False
+        self._closed_remotes: set[int] = set()
+        self._unacknowledged: dict[int, int] = {}
+        self._partial_lines: dict[int, str] = {}
+        self._failures: dict[tuple[str, ...], Failures] = {}
+        self._ended_alike: tuple[str, ...] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._notice: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._trial_ended: dict[int, list[asyncio.Future[Attempt]]] = {}
+
+    # The user's wishes
+
+    def run(self, num_trials: int | None, time_out_s: float | None) -> None:
+        """Launch up to `num_trials` more trials, for `time_out_s` seconds from now at most."""
+        self.num_trials = num_trials
+        self._launched_in_run = 0
+        self._exhausted = False
+        self.ending = ""
+        self.error = None
+        self.started_at = self.started_at or time.monotonic()
+        self.ended_at = None
+        if time_out_s is not None:
+            self.deadline = time.monotonic() + time_out_s
+            self._timer = asyncio.get_running_loop().call_later(
+                time_out_s, self.end, f"time_out={time_out_s:g} s is over"
+            )
+        self._idle.clear()
+        self.fill()
+
+    def add(self, config: Mapping[str, Any]) -> Trial:
+        """Queue one configuration, to be launched before the searcher's next one."""
+        trial = self._new_trial(config)
+        self._added.append(trial)
+        self.started_at = self.started_at or time.monotonic()
+        self.ended_at = None
+        self._idle.clear()
+        self.fill()
+        return trial
+
+    def end(self, reason: str, error: BaseException | None = None) -> None:
+        """Launch nothing more and stop what runs."""
+        if self.ending:
+            return
+        self.ending, self.error = reason, error
+        if self._request is not None:
+            self._request.cancel()
+            self._request = None
+        for trial in self._added:
+            self._trial_over(trial, Status.STOPPED, reason)
+        self._added.clear()
+        for attempt in list(self._live.values()):
+            self.stop(attempt, "stopped", reason)
+        self._check_idle()
+
+    def stop(self, attempt: Attempt, status: str, reason: str) -> None:
+        """Stop one trial: TERM, and KILL if it does not listen."""
+        if attempt.stopping is not None:
+            return
+        attempt.stopping = (status, reason)
+        if attempt.sent:
+            attempt.lease.remote.send(
+                {"op": "stop", **_name(attempt), "status": status, "reason": reason}
+            )
+
+    def abandon(self, reason: str) -> None:
+        """Take every running attempt as over: the nodes are about to be closed."""
+        for attempt in list(self._live.values()):
+            self._release(attempt)
+            self._attempt_over(attempt, Status.STOPPED, reason)
+        self._check_idle()
+
+    async def wait(self) -> None:
+        """Return when nothing runs and nothing more will be launched."""
+        await self._idle.wait()
+
+    async def wait_for(self, trial: Trial) -> Attempt:
+        """Return the last attempt of a trial once it has ended."""
+        future: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+        self._trial_ended.setdefault(trial.id, []).append(future)
+        return await future
+
+    @property
+    def running(self) -> list[Trial]:
+        """The trials that hold slots now."""
+        return [attempt.trial for attempt in list(self._live.values())]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing is to be launched."""
+        return self._idle.is_set()
+
+    # Nodes
+
+    def add_remote(self, remote: Remote) -> None:
+        """Use a node: send it the train function, then fill its slots."""
+        remote.send(
+            {
+                "op": "preload",
+                "modules": list(self.settings.packed.modules),
+                "sys_path": _own_sys_path() if remote.is_local else [],
+                "entry": "distsearch.core.trial_process",
+                "spawn": self.settings.spawn,
+            }
+        )
+        packed = self.settings.packed
+        remote.send({"op": "function", "name": packed.name, "data": packed.data})
+        self._by_remote[remote.remote_id] = {}
+        self.store.append(
+            "node", body={"came": remote.host, "address": remote.address, **remote.facts.to_dict()}
+        )
+        self.manager.add(remote)
+
+    def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
+        """A node is gone: its slots too, and its trials go elsewhere once it cannot run them."""
+        if remote.remote_id not in self.manager.remotes:
+            return
+        self.manager.remove(remote)
+        self.store.append("node", body={"went": remote.host, "reason": reason})
+        attempts = list(self._by_remote.pop(remote.remote_id, {}).values())
+        self.say(f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it")
+        delay = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
+        for attempt in attempts:
+            self._attempt_lost(attempt, reason, delay)
+        self.fill()
+
+    def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
+        trial = attempt.trial
+        del self._live[trial.id]
+        self.store.append("lost", trial.id, attempt.number, body={"reason": reason})
+        if attempt.stopping is not None:
+            self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
+        elif attempt.number > self.settings.max_failures:
+            why = f"lost its node {attempt.number} times; the last: {reason}"
+            self._attempt_over(attempt, Status.NODE_LOST, why)
+        else:
+            trial.status = Status.WAITING
+            self._delayed += 1
+            # The node may still run it until its own lease ends: never two at a time.
+            asyncio.get_running_loop().call_later(delay_s, self._again, trial)
+
+    def _again(self, trial: Trial) -> None:
+        self._delayed -= 1
+        if self.ending:
+            self._trial_over(trial, Status.STOPPED, self.ending)
+        else:
+            self._added.append(trial)
+        self.fill()
+
+    # Launching
+
+    def fill(self) -> None:
+        """Launch what fits; ask for one slot more than there are."""
+        self._granting = True
+        while self._wants_more and self._request is None:
+            request = self.manager.request(self.settings.resource, self._granted)
+            if request.waits:
+                self._request = request
+        self._granting = False
+        self._check_idle()
+
+    @property
+    def _wants_more(self) -> bool:
+        if self.ending:
+            return False
+        return bool(self._added) or not self._exhausted and not self._enough
+
+    @property
+    def _enough(self) -> bool:
+        return self.num_trials is not None and self._launched_in_run >= self.num_trials
+
+    def _granted(self, lease: Lease) -> None:
+        self._request = None
+        trial = self._next_trial()
+        if trial is None:
+            self.manager.release(lease)
+        else:
+            self._start(trial, lease)
+        if not self._granting:
+            self.fill()
+
+    def _next_trial(self) -> Trial | None:
+        if self.ending:
+            return None
+        if self._added:
+            return self._added.popleft()
+        if self._exhausted or self._enough:
+            return None
+        try:
+            launch = self.rule.next_launch()
+        except Exception as error:
+            self.end(f"the searcher failed: {error!r}", error)
+            return None
+        if launch is None:
+            self._exhausted = True
+            return None
+        self._launched_in_run += 1
+        return self._new_trial(launch.config)
+
+    def _new_trial(self, config: Mapping[str, Any]) -> Trial:
+        trial = Trial(len(self.trials), dict(config))
+        self.trials[trial.id] = trial
+        self.counts.launched += 1
+        self.store.append("launched", trial.id, body=trial.config)
+        return trial
+
+    def _start(self, trial: Trial, lease: Lease) -> None:
+        trial.attempt += 1
+        trial.status = Status.RUNNING
+        trial.host = lease.remote.host
+        attempt = Attempt(trial, trial.attempt, lease, time.monotonic())
+        self._live[trial.id] = attempt
+        self._by_remote[lease.remote.remote_id][trial.id] = attempt
+        self.store.append("started", trial.id, attempt.number, body={"host": trial.host})
+        self.store.when_durable(partial(self._send_start, attempt))
+
+    def _send_start(self, attempt: Attempt) -> None:
+        if self._live.get(attempt.trial.id) is not attempt:
+            return  # its node was lost meanwhile
+        if attempt.stopping is not None:
+            self._release(attempt)
+            self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
+            self.fill()
+            return
+        attempt.sent = True
+        attempt.lease.remote.send(self._start_message(attempt))
+
+    def _start_message(self, attempt: Attempt) -> Message:
+        settings, allocation = self.settings, attempt.lease.allocation
+        num_cpus = max(1, settings.resource.num_cpus)
+        return {
+            "op": "start",
+            **_name(attempt),
+            "env": {"CUDA_VISIBLE_DEVICES": ",".join(allocation.gpus)},
+            "threads": num_cpus,
+            "reuse": settings.reuse,
+            "limits": {
+                "memory_bytes": allocation.memory_bytes,
+                "trial_timeout_s": settings.trial_timeout_s,
+                "report_timeout_s": settings.report_timeout_s,
+            },
+            "job": {
+                "function": settings.packed.name,
+                "config": attempt.trial.config,
+                "time_attr": settings.time_attr,
+                "due": settings.due,
+                "cwd": attempt.lease.remote.trial_cwd,
+                "args": {
+                    "task_id": attempt.trial.id,
+                    "num_cpus": settings.resource.num_cpus,
+                    "num_gpus": settings.resource.num_gpus,
+                    "gpu_ids": list(allocation.gpus),
+                },
+            },
+        }
+
+    # What the agents say
+
+    def on_messages(self, remote: Remote, messages: list[Message]) -> None:
+        """Take the messages of a node's agent, in order."""
+        for message in messages:
+            getattr(self, "_on_" + message["op"])(remote, message)
+        size = self._unacknowledged.pop(remote.remote_id, 0)
+        if size:
+            self.store.when_durable(partial(remote.send, {"op": "ack", "bytes": size}))
+
+    def _on_beat(self, remote: Remote, message: Message) -> None:
+        remote.send(message)
+
+    def _on_running(self, remote: Remote, message: Message) -> None:
+        pass
+
+    def _on_uploaded(self, remote: Remote, message: Message) -> None:
+        remote.on_uploaded(message["path"], message["error"])
+
+    def _on_problem(self, remote: Remote, message: Message) -> None:
+        self.on_lost(remote, message["reason"], confirmed_dead=True)
+
+    def _on_output(self, remote: Remote, message: Message) -> None:
+        prefix = "" if remote.is_local else f"[ worker {remote.host} ] :"
+        for line in message["text"].splitlines():
+            self.say(f"{prefix} {line}" if prefix else line)
+
+    def _on_saved(self, remote: Remote, message: Message) -> None:
+        if self._attempt(message) is not None:
+            self.store.append(
+                "saved", message["trial"], message["attempt"], body={"step": message["step"]}
+            )
+
+    def _on_report(self, remote: Remote, message: Message) -> None:
+        body = message["body"]
+        waiting = self._unacknowledged
+        waiting[remote.remote_id] = waiting.get(remote.remote_id, 0) + len(body)
+        attempt = self._attempt(message)
+        if attempt is None or message["seq"] <= attempt.sequence:
+            return  # of an attempt that is over, or sent twice
+        attempt.sequence = message["seq"]
+        trial = attempt.trial
+        self.store.append("report", trial.id, attempt.number, attempt.sequence, body)
+        report = self._report(trial, attempt.sequence, from_json(body))
+        trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
+        if trial.best_reward is not None and trial.id >= 0:
+            self._note_best(trial)
+        decision = self._decide(trial, report)
+        if message["due"]:
+            answer = {"op": "decide", **_name(attempt), "decision": decision.word}
+            self.store.when_durable(partial(remote.send, answer))
+        elif isinstance(decision, Stop):
+            self.stop(attempt, "stopped", "by the rule")
+
+    def _report(self, trial: Trial, sequence: int, metrics: Mapping[str, Any]) -> Report:
+        reward = number(metrics.get(self.settings.reward_attr))
+        if reward is not None and self.settings.mode == "min":
+            reward = -reward
+        at = number(metrics.get(self.settings.time_attr))
+        return Report(trial.id, sequence, metrics, reward, float(sequence) if at is None else at)
+
+    def _is_better(self, report: Report, trial: Trial) -> bool:
+        if report.reward is None:
+            return False
+        return trial.best_reward is None or report.reward > self.sign * trial.best_reward
+
+    @property
+    def sign(self) -> float:
+        """1 where larger rewards are better, else -1."""
+        return -1.0 if self.settings.mode == "min" else 1.0
+
+    def _note_best(self, trial: Trial) -> None:
+        """Keep the best trial so far; end the search when it is good enough."""
+        reward = self.sign * trial.best_reward  # type: ignore[operator]
+        if self.best is None or reward > self.sign * self.best.best_reward:  # type: ignore[operator]
+            self.best = trial
+        goal = self.settings.max_reward
+        if goal is not None and reward >= self.sign * goal and not self.ending:
+            name = self.settings.reward_attr
+            self.end(f"trial {trial.id} reached {name}={trial.best_reward:g} (max_reward={goal:g})")
+
+    def _decide(self, trial: Trial, report: Report) -> Decision:
+        if self.ending:
+            return Stop()
+        try:
+            return self.rule.on_report(trial, report)
+        except Exception as error:
+            self.end(f"{type(self.rule).__name__}.on_report failed: {error!r}", error)
+            return Stop()
+
+    def _on_ended(self, remote: Remote, message: Message) -> None:
+        attempt = self._attempt(message)
+        if attempt is None:
+            return
+        self._release(attempt)
+        trial = attempt.trial
+        status, reason = Status(message["status"]), message["reason"]
+        if status is Status.FINISHED and trial.best_reward is None:
+            status, reason = Status.NO_METRIC, self._missing_metric(trial)
+        trial.error = message["traceback"]
+        attempt.returned = message.get("returned")
+        self._attempt_over(attempt, status, reason, message)
+        self.fill()
+
+    def _missing_metric(self, trial: Trial) -> str:
+        wanted = self.settings.reward_attr
+        if not trial.reports:
+            return f"the train function returned without calling reporter(..., {wanted}=...)"
+        got = trial.last_metrics.get(wanted)
+        if wanted in trial.last_metrics:
+            return f"{wanted} was never a number (the last report had {got!r})"
+        names = sorted(set(trial.last_metrics) - {"time_this_iter", "time_since_start"})
+        return f"no report had reward_attr={wanted!r}; the last one had {', '.join(names)}"
+
+    def _attempt(self, message: Message) -> Attempt | None:
+        attempt = self._live.get(message["trial"])
+        return attempt if attempt and attempt.number == message["attempt"] else None
+
+    def _release(self, attempt: Attempt) -> None:
+        del self._live[attempt.trial.id]
+        self._by_remote.get(attempt.lease.remote.remote_id, {}).pop(attempt.trial.id, None)
+        self.manager.release(attempt.lease)
+
+    # Ends
+
+    def _attempt_over(
+        self, attempt: Attempt, status: Status, reason: str, message: Message | None = None
+    ) -> None:
+        attempt.trial.seconds = time.monotonic() - attempt.started
+        self._trial_over(attempt.trial, status, reason, message or {}, attempt)
+
+    def _trial_over(
+        self,
+        trial: Trial,
+        status: Status,
+        reason: str,
+        message: Message | None = None,
+        attempt: Attempt | None = None,
+    ) -> None:
+        """Log the end of a trial and tell the rule."""
+        trial.status, trial.reason = status, reason
+        facts = {k: v for k, v in (message or {}).items() if k not in ("op", "trial", "attempt")}
+        facts.update(status=status.value, reason=reason, best=trial.best_reward)
+        self.store.append("ended", trial.id, trial.attempt, body=facts)
+        self.seconds_of_ended += trial.seconds
+        if status.is_failure:
+            self.counts.failed += 1
+            self._note_failure(trial)
+        elif status is Status.STOPPED:
+            self.counts.stopped += 1
+        else:
+            self.counts.done += 1
+            self._ended_alike = ()
+        try:
+            self.rule.on_end(trial)
+        except Exception as error:
+            self.end(f"{type(self.rule).__name__}.on_end failed: {error!r}", error)
+        for future in self._trial_ended.pop(trial.id, ()):
+            if not future.done() and attempt is not None:
+                future.set_result(attempt)
+        trial.last_metrics = {}
+
+    def _note_failure(self, trial: Trial) -> None:
+        """Show the first failure of each kind whole and count the others; give up when all are one.
+
+        Failures are of one kind when their status, error type and last line of code agree.
+        """
+        lines = [line.strip() for line in trial.error.strip().splitlines()]
+        places = [line for line in lines if line.startswith("File ")]
+        kind = trial.reason.partition(":")[0] if trial.error else trial.reason
+        signature = (trial.status.value, kind, places[-1] if places else "")
+        group = self._failures.setdefault(signature, Failures())
+        group.trials += 1
+        if group.first is None:
+            group.first = trial
+            detail = f"\n{trial.error.rstrip()}" if trial.error else ""
+            self.say(f"trial {trial.id} {trial.status.value}: {trial.reason}{detail}")
+        elif group.trials >= 2 * group.said:
+            group.said = group.trials
+            self.say(f"{group.trials} trials failed as trial {group.first.id} did: {kind}")
+        if self._ended_alike is None:
+            self._ended_alike = signature
+        if self._ended_alike != signature:
+            self._ended_alike = ()
+        elif group.trials >= ALIKE:
+            text = (
+                f"the first {group.trials} trials all failed alike ({trial.status.value}: "
+                f"{group.first.reason}), so the search was ended"
+            )
+            where = f"\n\nTrial {group.first.id}:\n{group.first.error}" if trial.error else ""
+            self.end(text, SearchFailed(text + where))
+
+    @property
+    def failures(self) -> Iterator[tuple[int, Trial]]:
+        """Each kind of failure: how many trials, and the first of them."""
+        return ((g.trials, g.first) for g in self._failures.values() if g.first is not None)
+
+    def _check_idle(self) -> None:
+        if self._live or self._wants_more or self._delayed:
+            self._watch_for_nodes()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._notice is not None:
+            self._notice.cancel()
+            self._notice = None
+        if not self._idle.is_set():
+            self.ended_at = time.monotonic()
+            self.store.when_durable(self._idle.set)
+
+    def _watch_for_nodes(self) -> None:
+        """While there is nowhere to run, say so from time to time."""
+        if self._notice is None and not self.manager.remotes:
+            self._notice = asyncio.get_running_loop().call_later(0.5, self._say_no_node)
+
+    def _say_no_node(self) -> None:
+        self._notice = None
+        if self.manager.remotes or self.is_idle:
+            return
+        self.say("no node is left: waiting for one to come back or for add_remote(...)")
+        self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
+
+
+def _name(attempt: Attempt) -> Message:
+    return {"trial": attempt.trial.id, "attempt": attempt.number}
+
+
+def _own_sys_path() -> list[str]:
+    import os
+    import sys
+
+    return [path or os.getcwd() for path in sys.path]
+
+

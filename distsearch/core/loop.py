@@ -1,0 +1,63 @@
+"""The one background thread of the process: an asyncio loop in which all of distsearch happens.
+
+    future = loop().submit(coroutine)          # from any other thread
+    result = loop().call(coroutine, timeout_s=10)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An asyncio loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, name="distsearch", daemon=True)
+        self.thread.start()
+        self.pid = os.getpid()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start a coroutine in the loop; its result comes in the future."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        """Run a coroutine in the loop and wait for its result."""
+        if threading.current_thread() is self.thread:
+            coroutine.close()
+            raise RuntimeError("this cannot be called from a rule or a callback of the search")
+        return self.submit(coroutine).result(timeout_s)
+
+    def run(self, function: Callable[[], T], timeout_s: float | None = None) -> T:
+        """Call a function in the loop's thread and wait for its result."""
+        if threading.current_thread() is self.thread:
+            return function()
+
+        async def call() -> T:
+            return function()
+
+        return self.call(call(), timeout_s)
+
+
+_the_loop: list[LoopThread] = []
+_lock = threading.Lock()
+
+
+def loop() -> LoopThread:
+    """The process's loop, started at the first call (and anew in a forked child)."""
+    with _lock:
+        if not _the_loop or _the_loop[0].pid != os.getpid():
+            _the_loop[:] = [LoopThread()]
+        return _the_loop[0]

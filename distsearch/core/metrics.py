@@ -1,0 +1,79 @@
+"""What a report may hold, and what of it counts as a number.
+
+NumPy scalars, 0-d arrays and tensors become plain numbers. Strings, booleans and None are stored
+but never compared. NaN and the infinities, which JSON cannot hold, travel and are stored as the
+strings below and come back as floats; NaN is worse than every number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from ..errors import ReportError
+
+MAX_REPORT_BYTES = 64 * 1024
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def to_json(metrics: dict[str, Any]) -> str:
+    """The metrics as strict JSON.
+
+    Raises ReportError when they take more than 64 KB.
+    """
+    try:
+        text = json.dumps(metrics, allow_nan=False)
+    except (ValueError, TypeError):
+        text = json.dumps({str(key): _plain(value) for key, value in metrics.items()})
+    if len(text) > MAX_REPORT_BYTES:
+        sizes = {key: len(json.dumps(_plain(value))) for key, value in metrics.items()}
+        largest = max(sizes, key=lambda key: sizes[key])
+        raise ReportError(
+            f"a report holds at most {MAX_REPORT_BYTES} bytes, this one has {len(text)} "
+            f"({largest!r} alone {sizes[largest]}); report numbers, and keep arrays with "
+            "reporter.save(...)"
+        )
+    return text
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """The metrics that `to_json` wrote."""
+    metrics: dict[str, Any] = json.loads(text)
+    if "Na" in text or "Inf" in text:
+        for key, value in metrics.items():
+            if isinstance(value, str) and value in NON_FINITE:
+                metrics[key] = NON_FINITE[value]
+    return metrics
+
+
+def number(value: Any) -> float | None:
+    """The value as a float if it is a number that can be compared, else None (NaN too)."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            as_float = float(value)
+        except OverflowError:
+            return None
+        return None if math.isnan(as_float) else as_float
+    return None
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """The value as JSON can hold it."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict) and depth < 8:
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and depth < 8:
+        return [_plain(item, depth + 1) for item in value]
+    if getattr(value, "size", None) == 1 or getattr(value, "ndim", None) == 0:
+        item = getattr(value, "item", None)  # a NumPy scalar, a 0-d array
+        return _plain(item(), depth + 1) if callable(item) and depth < 8 else repr(value)
+    if callable(getattr(value, "numel", None)) and value.numel() == 1 and depth < 8:
+        return _plain(value.item(), depth + 1)  # a tensor of one element
+    return repr(value)[:1000] if not hasattr(value, "shape") else f"{type(value).__name__} of " \
+        f"shape {tuple(value.shape)}"

@@ -1,0 +1,136 @@
+"""The reporter: how a train function tells the search what it has reached.
+
+    @args(lr=Real(1e-4, 1e-1, log=True))
+    def train_fn(args, reporter):
+        state = reporter.load()                      # None on the first start
+        for epoch in range(10):
+            ...
+            reporter(epoch=epoch + 1, accuracy=accuracy)
+            reporter.save(model.state_dict(), step=epoch + 1)
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .metrics import number, to_json
+
+
+class StopTrial(BaseException):
+    """Ends the trial from inside `reporter(...)`.
+
+    Not an Exception, so that `except Exception` around the reporter cannot swallow it.
+    """
+
+
+class Reporter:
+    """Sends the reports of one trial, in order; made by distsearch, used by the train function.
+
+    `due` says when a report needs an answer: None (never), 'every', or rising values of
+    `time_attr` (rungs), at the first report that reaches each.
+    """
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        *,
+        folder: Path,
+        time_attr: str = "epoch",
+        due: str | Sequence[float] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._channel = channel
+        self._time_attr = time_attr
+        self._every = due == "every"
+        self._rungs = [] if due is None or isinstance(due, str) else sorted(due, reverse=True)
+        self._sequence = 0
+        self._unread = b""
+        self._lock = threading.RLock()
+        self._sending = False
+        self._stopped = False
+        self._started = self._last = time.perf_counter()
+
+    def __call__(self, **metrics: Any) -> None:
+        """Report metrics, as in `reporter(epoch=3, accuracy=0.81)`.
+
+        Adds `time_this_iter` and `time_since_start` (seconds). Returns at once, unless the search
+        has to decide at this report whether the trial goes on. Numbers of NumPy and torch are
+        welcome; what is not a number is kept but not compared.
+
+        Raises ReportError for a report above 64 KB. Ends the trial when the search says so.
+        """
+        with self._lock:
+            now = time.perf_counter()
+            metrics.setdefault("time_this_iter", round(now - self._last, 6))
+            metrics.setdefault("time_since_start", round(now - self._started, 6))
+            body = to_json(metrics)
+            due = self._is_due(metrics)
+            self._last = now
+            self._sequence += 1
+            self._send(f"R {self._sequence} {int(due)} {body}\n")
+            self._listen(wait=due)
+
+    def save(self, state: Any, step: int | None = None) -> Path:
+        """Keep a checkpoint of this trial, from which `load()` goes on after a restart.
+
+        `state`: a `state_dict()` or any nest of dicts, lists, tensors, NumPy arrays, numbers and
+        strings, or the `Path` of a folder. `step` defaults to the number of reports so far.
+        The checkpoint is whole or not there at all. Returns its folder.
+
+        Raises CheckpointError when it cannot be written (a full disk, an object that would need
+        pickling); the previous checkpoint then stays.
+        """
+        with self._lock:
+            step = self._sequence if step is None else step
+            path = checkpoint.save(state, self.folder / "checkpoints", step)
+            self._send(f"S {step} 0 \n")
+            return path
+
+    def load(self) -> Any:
+        """The state of the newest whole checkpoint of this trial, or None at its first start."""
+        return checkpoint.load(self.folder / "checkpoints")
+
+    def request_stop(self) -> None:
+        """Called by the handler of SIGTERM: end the trial here, or right after a send."""
+        self._stopped = True
+        if not self._sending:
+            raise StopTrial
+
+    def _is_due(self, metrics: dict[str, Any]) -> bool:
+        if self._every:
+            return True
+        value = number(metrics.get(self._time_attr)) if self._rungs else None
+        reached = False
+        while value is not None and self._rungs and value >= self._rungs[-1]:
+            self._rungs.pop()
+            reached = True
+        return reached
+
+    def _send(self, line: str) -> None:
+        self._sending = True  # a line that a signal cuts in two would spoil all that follow
+        try:
+            self._channel.sendall(line.encode())
+        finally:
+            self._sending = False
+        if self._stopped:
+            raise StopTrial
+
+    def _listen(self, wait: bool) -> None:
+        """Look whether the search has said stop; with `wait`, until it has said anything."""
+        while wait or select.select([self._channel], [], [], 0)[0]:
+            data = self._channel.recv(4096)
+            if not data:
+                raise StopTrial  # the node's agent is gone
+            *lines, self._unread = (self._unread + data).split(b"\n")
+            for line in lines:
+                if line != b"continue":
+                    self._stopped = True
+                    raise StopTrial
+                wait = False

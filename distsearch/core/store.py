@@ -1,0 +1,242 @@
+"""The log of an experiment: one SQLite file to which events are only ever added.
+
+    events   id, time (Unix seconds), kind, trial, attempt, seq, body (JSON)
+    trials   a view: one row a trial, with its configuration, status and end
+    reports  a view: one row a report
+
+Kinds: `experiment` (what is searched, once per run of the driver), `launched` (a configuration),
+`started`, `report`, `saved` (a checkpoint), `ended`, `lost` (an attempt whose node was lost),
+`node` (one came or went). Anyone may read the file with SQL or pandas while the search runs:
+
+    sqlite3 distsearch_results/NAME/events.db 'select * from trials order by best desc limit 3'
+
+There is one writer, the driver. An event is durable (WAL, synchronous=FULL) once it is committed;
+events that arrive while the disk is busy are committed together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import StoreError, StoreLocked
+
+FILE = "events.db"
+SCHEMA = """
+create table if not exists events (
+    id integer primary key, time real not null, kind text not null,
+    trial integer, attempt integer, seq integer, body text not null);
+create index if not exists events_of_trial on events (trial, kind, id);
+create view if not exists reports as
+    select trial, attempt, seq, time, body as metrics from events where kind = 'report';
+create view if not exists trials as
+    select l.trial, l.body as config,
+        coalesce(json_extract(e.body, '$.status'), case when s.id is null then 'waiting'
+            else 'running' end) as status,
+        s.attempt as attempt, json_extract(s.body, '$.host') as host, s.time as started,
+        e.time as ended, json_extract(e.body, '$.best') as best,
+        json_extract(e.body, '$.reason') as reason,
+        json_extract(e.body, '$.traceback') as traceback,
+        json_extract(e.body, '$.max_rss_bytes') as max_rss_bytes,
+        json_extract(e.body, '$.seconds') as seconds
+    from events l
+    left join events s on s.id = (
+        select max(id) from events where trial = l.trial and kind = 'started')
+    left join events e on e.id = (
+        select max(id) from events where trial = l.trial and kind = 'ended')
+    where l.kind = 'launched';
+"""
+RETRY_S = 1.0
+
+
+class Event(NamedTuple):
+    """One row of the log; `body` is decoded."""
+
+    id: int
+    time: float
+    kind: str
+    trial: int | None
+    attempt: int | None
+    seq: int | None
+    body: Any
+
+
+class Store:
+    """The one writer of an experiment's log; used in the loop's thread.
+
+    Raises StoreLocked when another driver writes to this folder (its process and host are named),
+    StoreError when the file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = folder / FILE
+        self._lock = _lock(folder / "lock")
+        try:
+            self._connection = self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+        self._pending: list[tuple[Any, ...]] = []
+        self._callbacks: list[Callable[[], None]] = []
+        self._writing = False
+        self._scheduled = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="distsearch-store")
+        self.trouble = ""
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            if connection.execute("pragma quick_check").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("its quick_check failed")
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=full")
+            connection.executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise StoreError(
+                f"the log {self.path} is damaged ({error}); it was left as it is. Move it away to "
+                f"start anew, or rescue it with: sqlite3 {self.path} .recover"
+            ) from error
+        return connection
+
+    def append(
+        self,
+        kind: str,
+        trial: int | None = None,
+        attempt: int | None = None,
+        seq: int | None = None,
+        body: Any = None,
+    ) -> None:
+        """Add an event. `body`: JSON text, or what `json.dumps` takes. Durable a little later."""
+        text = body if isinstance(body, str) else json.dumps(body)
+        self._pending.append((time.time(), kind, trial, attempt, seq, text))
+        self._write_soon()
+
+    def when_durable(self, callback: Callable[[], None]) -> None:
+        """Call back in the loop once everything that has been appended so far is on the disk."""
+        self._callbacks.append(callback)
+        self._write_soon()
+
+    async def flush(self) -> None:
+        """Return once everything that has been appended so far is on the disk."""
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.when_durable(lambda: durable.done() or durable.set_result(None))
+        await durable
+
+    def _write_soon(self) -> None:
+        if not self._scheduled and not self._writing:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        """Commit everything that waits, in the writer's thread, then call back."""
+        self._scheduled = False
+        if self._writing or not (self._pending or self._callbacks):
+            return
+        rows, self._pending = self._pending, []
+        callbacks, self._callbacks = self._callbacks, []
+        loop = asyncio.get_running_loop()
+        self._writing = True
+        loop.run_in_executor(self._writer, self._commit, rows).add_done_callback(
+            lambda done: self._written(done, rows, callbacks)
+        )
+
+    def _commit(self, rows: list[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
+        try:
+            self._connection.execute("begin")
+            self._connection.executemany(
+                "insert into events (time, kind, trial, attempt, seq, body) "
+                "values (?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            self._connection.execute("commit")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("rollback")
+            raise
+
+    def _written(
+        self,
+        done: asyncio.Future[None],
+        rows: list[tuple[Any, ...]],
+        callbacks: list[Callable[[], None]],
+    ) -> None:
+        self._writing = False
+        error = done.exception()
+        if error is not None:
+            # A full disk, most likely: nothing is acknowledged or started until it is written.
+            self.trouble = f"cannot write {self.path}: {error}; trying again until there is space"
+            self._pending[:0] = rows
+            self._callbacks[:0] = callbacks
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(RETRY_S, self._write)
+            return
+        self.trouble = ""
+        for callback in callbacks:
+            callback()
+        if self._pending or self._callbacks:
+            self._write_soon()
+
+    def close(self) -> None:
+        """Write what is left and let go of the file."""
+        self._writer.shutdown(wait=True)
+        with contextlib.suppress(sqlite3.Error):
+            self._commit(self._pending)
+        self._pending = []
+        self._connection.close()
+        self._lock.close()
+
+
+def read(folder: Path, *kinds: str, trial: int | None = None) -> Iterator[Event]:
+    """The events of an experiment's log, oldest first; from any thread or process.
+
+    >>> for event in read(Path("distsearch_results/toy"), "report", trial=3): ...
+    """
+    where: list[str] = []
+    values: list[Any] = []
+    if kinds:
+        where.append(f"kind in ({', '.join('?' * len(kinds))})")
+        values.extend(kinds)
+    if trial is not None:
+        where.append("trial = ?")
+        values.append(trial)
+    query = "select id, time, kind, trial, attempt, seq, body from events"
+    query += (" where " + " and ".join(where) if where else "") + " order by id"
+    connection = sqlite3.connect(folder / FILE)
+    try:
+        for row in connection.execute(query, values):
+            yield Event(*row[:6], json.loads(row[6]))
+    finally:
+        connection.close()
+
+
+def _lock(path: Path) -> Any:
+    file = open(path, "a+")  # noqa: SIM115 - held open as long as the store lives
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise StoreLocked(
+            f"the experiment in {path.parent} is being run by {holder}; wait for it, end it, or "
+            "give this search another name"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file

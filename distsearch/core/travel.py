@@ -1,0 +1,160 @@
+"""What travels from the driver to a node: the pickled train function, and what it will import."""
+
+from __future__ import annotations
+
+import dis
+import hashlib
+import importlib.util
+import inspect
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from ..errors import PicklingError
+
+_LIBRARIES = tuple(
+    path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key))
+)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A train function on its way: the bytes, a name for them, and modules worth preloading."""
+
+    data: bytes
+    name: str
+    modules: tuple[str, ...]
+
+
+def pack(function: Any) -> Packed:
+    """Pickle a train function; its own module travels with it unless it is an installed one.
+
+    Raises PicklingError that names the part which cannot travel.
+    """
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    by_value = module is not None and module.__name__ != "__main__" and not _is_installed(module)
+    if by_value:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        data: bytes = cloudpickle.dumps(function)
+    except Exception as error:
+        path = _guilty_path(function, getattr(function, "__name__", "train_fn"))
+        raise PicklingError(
+            f"the train function cannot be sent to a node: {path} cannot be pickled ({error}). "
+            "Make it inside the train function instead, or pass what is needed to make it"
+        ) from error
+    finally:
+        if by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return Packed(data, f"{digest}.pickle", tuple(sorted(_modules_of(function))))
+
+
+def _is_installed(module: types.ModuleType) -> bool:
+    """Whether a module belongs to Python or to an installed package, which each node has itself."""
+    file = getattr(module, "__file__", None)
+    if file is None or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
+        return True
+    return file.startswith(_LIBRARIES)
+
+
+def _is_library(name: str) -> bool:
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return True
+    module = sys.modules.get(top)
+    if module is not None:
+        return _is_installed(module)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and bool(spec.origin) and str(spec.origin).startswith(_LIBRARIES)
+
+
+def _modules_of(function: Any) -> set[str]:
+    """The installed modules that a function refers to, or imports when it runs."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    waiting = [inspect.unwrap(function)]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen or len(seen) > 2000:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, types.ModuleType):
+            found.add(thing.__name__)
+        elif isinstance(thing, types.CodeType):
+            found.update(_imports_in(thing))
+            waiting.extend(c for c in thing.co_consts if isinstance(c, types.CodeType))
+        elif isinstance(thing, (types.FunctionType, type)):
+            found.add(thing.__module__)
+            module = sys.modules.get(thing.__module__)
+            if module is None or not _is_installed(module) or thing.__module__ == "__main__":
+                waiting.extend(_parts(thing))
+        else:
+            found.add(type(thing).__module__)
+    if any(name.partition(".")[0] == "numpy" for name in found):
+        found.add("numpy.random")  # which NumPy imports only when it is used
+    own = ("__main__", "builtins")
+    return {name for name in found if name not in own and _is_library(name)}
+
+
+def _parts(thing: Any) -> Iterator[Any]:
+    if isinstance(thing, type):
+        yield from thing.__bases__
+        yield from (inspect.unwrap(v) for v in vars(thing).values() if inspect.isfunction(v))
+        return
+    yield thing.__code__
+    yield from _referred(thing).values()
+
+
+def _referred(function: types.FunctionType) -> dict[str, Any]:
+    """The globals and closed-over variables that a function uses, by name."""
+    names: dict[str, Any] = {}
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(
+            {n: function.__globals__[n] for n in code.co_names if n in function.__globals__}
+        )
+        codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            names[name] = cell.cell_contents
+        except ValueError:
+            continue  # not yet bound
+    return names
+
+
+def _imports_in(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME":
+            yield str(instruction.argval)
+
+
+def _guilty_path(thing: Any, path: str, depth: int = 0) -> str:
+    """The innermost part of an object that pickling fails at, as an attribute path."""
+    for name, part in _children(thing):
+        try:
+            cloudpickle.dumps(part)
+        except Exception:
+            where = f"{path}{name}"
+            return _guilty_path(part, where, depth + 1) if depth < 8 else where
+    return f"{path} (a {type(thing).__qualname__})"
+
+
+def _children(thing: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(thing, dict):
+        yield from ((f"[{key!r}]", value) for key, value in thing.items())
+    elif isinstance(thing, (list, tuple)):
+        yield from ((f"[{n}]", value) for n, value in enumerate(thing))
+    elif isinstance(thing, types.FunctionType):
+        yield from ((f".{name}", value) for name, value in _referred(thing).items())
+    else:
+        yield from ((f".{n}", v) for n, v in getattr(thing, "__dict__", {}).items())

@@ -1,0 +1,169 @@
+"""What runs in a trial's own process: take a job, call the train function, tell how it ended.
+
+The launcher calls `main` in a process that already has its session, folder, output file, GPUs
+and environment. A job comes as one line of JSON; reports go back as lines `R seq due {...}`, a
+checkpoint as `S step 0 `, the end as `E 0 0 {...}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from ..errors import ReportError
+from . import decorators as decorators  # unpickling needs it; imported once, by the launcher
+from .metrics import to_json
+from .reporter import Reporter, StopTrial
+
+_functions: dict[str, Any] = {}
+_current: list[Reporter] = []
+
+
+def main(channel: socket.socket, threads: int) -> int:
+    """Serve jobs until the agent closes the channel; return the exit code."""
+    signal.signal(signal.SIGTERM, _on_term)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+    limit_threads(threads)
+    fresh_randomness()
+    end: dict[str, Any] = {"code": 0}
+    try:
+        while job := read_job(channel):
+            end = run(job, channel)
+            _flush()
+            channel.sendall(b"E 0 0 " + json.dumps(end).encode() + b"\n")
+            if not job["reuse"] or end["how"] == "stopped":
+                break
+    except StopTrial:
+        return 0  # SIGTERM between two jobs
+    except OSError:
+        return 1  # the agent is gone
+    wait_for_threads()
+    return int(end["code"])
+
+
+def read_job(channel: socket.socket) -> dict[str, Any] | None:
+    """The next job, or None when there will be none. (Nothing else is sent between jobs.)"""
+    data = b""
+    while not data.endswith(b"\n"):
+        more = channel.recv(1 << 16)
+        if not more:
+            return None
+        data += more
+    job: dict[str, Any] = json.loads(data)
+    return job
+
+
+def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
+    """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'."""
+    end: dict[str, Any] = {"how": "returned", "code": 0, "error": "", "traceback": ""}
+    reporter = Reporter(
+        channel, folder=Path(job["folder"]), time_attr=job["time_attr"], due=job["due"]
+    )
+    try:
+        if job["work_folder"] not in sys.path:
+            sys.path.insert(0, job["work_folder"])
+        train_function = load_function(job["function"])
+        values = train_function.space.build(job["config"])
+        for name, value in job["args"].items():
+            values[name] = value
+        _current.append(reporter)
+        end["returned"] = returned_value(train_function(values, reporter))
+    except StopTrial:
+        end["how"] = "stopped"
+    except SystemExit as exit_:
+        # As the interpreter does it: no code is 0, a text is printed and counts as 1.
+        code = exit_.code
+        if code is not None and not isinstance(code, int):
+            sys.stderr.write(f"{code}\n")
+        end.update(how="exit", code=code if isinstance(code, int) else int(code is not None))
+    except BaseException as error:
+        text = traceback.format_exc()
+        sys.stderr.write(text)
+        end.update(
+            how="raised",
+            code=1,
+            error=f"{type(error).__name__}: {error}"[:2000],
+            traceback=text[-20_000:],
+            memory=isinstance(error, MemoryError),
+        )
+    finally:
+        _current.clear()
+    return end
+
+
+def returned_value(value: Any) -> Any:
+    """What the train function returned, as JSON can carry it to the driver."""
+    if value is None:
+        return None
+    try:
+        return json.loads(to_json({"value": value}))["value"]
+    except ReportError:
+        return repr(value)[:1000]
+
+
+def load_function(path: str) -> Any:
+    """The train function that the driver sent, which the agent keeps in a file."""
+    if path not in _functions:
+        with open(path, "rb") as file:
+            _functions[path] = cloudpickle.load(file)
+    return _functions[path]
+
+
+def limit_threads(threads: int) -> None:
+    """Let NumPy's, torch's and OpenMP's libraries use as many threads as the trial has CPUs.
+
+    The environment says so to what is loaded later; what the launcher has loaded is told here.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+    elif threads > 1 and "numpy" in sys.modules:
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(threads)
+
+
+def fresh_randomness() -> None:
+    """Seed NumPy's global generator anew: forked trials would all draw the same numbers."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed(int.from_bytes(os.urandom(4), "little"))
+
+
+def wait_for_threads() -> None:
+    """As at the end of any Python program: wait for threads that are not daemons, run atexit."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit = sys.modules.get("atexit")
+    if atexit is not None:
+        atexit._run_exitfuncs()
+    _flush()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # the user closed it
+
+
+def _on_term(number: int, frame: Any) -> None:
+    if _current:
+        _current[-1].request_stop()
+    else:
+        raise StopTrial
+
+

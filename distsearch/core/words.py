@@ -1,0 +1,107 @@
+"""The words of a search: what rules and searchers are given, and what they answer."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from .metrics import number
+
+
+class Status(str, enum.Enum):
+    """Where a trial stands, or how it ended. The value is what the log holds."""
+
+    WAITING = "waiting"  # has a configuration, but no slot yet
+    RUNNING = "running"
+    FINISHED = "finished"  # the train function returned
+    STOPPED = "stopped"  # by the search: a rule, time_out, max_reward
+    FAILED = "failed"  # the train function raised
+    EXITED = "exited"  # sys.exit(n), os._exit(n)
+    KILLED = "killed"  # by a signal: a segmentation fault, a kill
+    OUT_OF_MEMORY = "out_of_memory"  # above memory_gb, or MemoryError
+    TIMED_OUT = "timed_out"  # above trial_timeout
+    HUNG = "hung"  # silent for report_timeout
+    NO_METRIC = "no_metric"  # returned without ever reporting the reward
+    NODE_LOST = "node_lost"  # its node was lost, too often
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the trial will not run again."""
+        return self not in (Status.WAITING, Status.RUNNING)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the trial ended without a usable result."""
+        return self.is_end and self not in (Status.FINISHED, Status.STOPPED)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a scheduler asks for: a new trial with this configuration (see Space for its form)."""
+
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report of a trial.
+
+    `reward` is the value of `reward_attr` as the searcher maximises it (negated for mode='min'),
+    None when it is missing, NaN or not a number. `time` is the value of `time_attr` (epochs),
+    else the running number of the report.
+    """
+
+    trial: int
+    sequence: int
+    metrics: Mapping[str, Any]
+    reward: float | None
+    time: float
+
+
+@dataclass(frozen=True)
+class Continue:
+    """The trial goes on."""
+
+    word = "continue"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The trial ends here, with status STOPPED and the rewards it has."""
+
+    word = "stop"
+
+
+Decision = Union[Continue, Stop]
+
+
+@dataclass(eq=False)
+class Trial:
+    """One configuration and what became of it.
+
+    `best_reward` is the best value of `reward_attr` so far, in the user's own sign; `error` the
+    traceback of a train function that raised, `reason` the end in words.
+    """
+
+    id: int
+    config: Mapping[str, Any]
+    status: Status = Status.WAITING
+    attempt: int = 0
+    host: str = ""
+    reports: int = 0
+    best_reward: float | None = None
+    best_time: float | None = None
+    last_metrics: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    error: str = ""
+    seconds: float = 0.0
+
+    def count(self, report: Report, reward_attr: str, is_better: bool) -> None:
+        """Take note of a report."""
+        self.reports = report.sequence
+        self.last_metrics = report.metrics
+        if is_better:
+            self.best_reward = number(report.metrics.get(reward_attr))
+            self.best_time = report.time

@@ -1,0 +1,75 @@
+"""Everything that distsearch raises on purpose.
+
+    DistsearchError
+    ├── SpaceError (ValueError)         a space or a configuration that makes no sense
+    ├── ResourceError (ValueError)      a request that no node can ever meet
+    ├── PicklingError (TypeError)       a train function that cannot travel to a node
+    ├── NodeError (RuntimeError)        a node could not be brought up, or was refused
+    │   └── HostKeyError                the SSH host key is unknown, or has changed
+    ├── UploadError (ValueError)        a file that cannot be uploaded
+    ├── StoreError (RuntimeError)       the experiment's log cannot be opened
+    │   └── StoreLocked                 another driver writes to it
+    ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
+    ├── CheckpointError (RuntimeError)  a checkpoint that cannot be written (inside the trial)
+    ├── TrialFailed (RuntimeError)      the trial that run_with_config started has failed
+    ├── NothingReported (LookupError)   the best was asked for before any trial reported
+    └── SearchFailed (RuntimeError)     the first trials all failed alike
+"""
+
+from __future__ import annotations
+
+
+class DistsearchError(Exception):
+    """The root of all errors that distsearch raises on purpose."""
+
+
+class SpaceError(DistsearchError, ValueError):
+    """A space or a configuration that makes no sense."""
+
+
+class ResourceError(DistsearchError, ValueError):
+    """A request that no node can ever meet."""
+
+
+class PicklingError(DistsearchError, TypeError):
+    """A train function, or something it refers to, that cannot travel to a node."""
+
+
+class NodeError(DistsearchError, RuntimeError):
+    """A node could not be brought up, or was refused; the text says which, why and what to do."""
+
+
+class HostKeyError(NodeError):
+    """The node's SSH host key is unknown, or is not the one that was known."""
+
+
+class UploadError(DistsearchError, ValueError):
+    """A file that cannot be uploaded."""
+
+
+class StoreError(DistsearchError, RuntimeError):
+    """The log of an experiment cannot be opened or written."""
+
+
+class StoreLocked(StoreError):
+    """Another driver writes to this experiment."""
+
+
+class ReportError(DistsearchError, ValueError):
+    """A report that cannot be sent; raised inside the trial."""
+
+
+class CheckpointError(DistsearchError, RuntimeError):
+    """A checkpoint that cannot be written; raised inside the trial."""
+
+
+class TrialFailed(DistsearchError, RuntimeError):
+    """The one trial that was asked for has failed; the text has its traceback."""
+
+
+class NothingReported(DistsearchError, LookupError):
+    """The best trial was asked for before any trial has reported."""
+
+
+class SearchFailed(DistsearchError, RuntimeError):
+    """The first trials all failed alike, so the search was ended; the text shows why."""

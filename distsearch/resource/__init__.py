@@ -1,0 +1,1 @@
+"""Nodes, their slots, and how the driver reaches them."""

@@ -1,0 +1,695 @@
+"""The agent: lives on a node, owns its launcher, runs trials there and speaks for them.
+
+It is driven by one asyncio loop (of the node's Dask worker, or of the driver for the local node)
+and knows nothing of Dask or SSH: `handle(messages)` takes what the driver says, `send(messages)`
+is given what the driver should hear. Messages are dicts of JSON-able values with a key `op`:
+
+    from the driver
+        preload    modules, sys_path, entry, spawn       once, before the first start
+        function   name, data                            a pickled train function
+        upload     path, data, done, sha256              a piece of a file for the work folder
+        start      trial, attempt, job, env, threads, limits, reuse
+        decide     trial, attempt, decision              'continue' or 'stop'
+        stop       trial, attempt, status, reason        TERM; KILL after `kill_grace_s`
+        ack        bytes                                 that much of what was sent is durable
+        beat       number                                answers the agent's own beat
+
+    to the driver
+        running    trial, attempt, pid
+        report     trial, attempt, seq, due, body        body: JSON text
+        saved      trial, attempt, step
+        output     trial, attempt, text                  whole lines
+        ended      trial, attempt, status, reason, ...   the process is reaped: its slot is free
+        problem    reason                                the node cannot go on
+        uploaded   path, error
+        beat       number
+
+A trial never waits for the driver's disk: what it sends is read at once and kept until it is
+acknowledged; only a trial that is more than `WINDOW` bytes ahead of the driver is held back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .launcher import THREAD_VARIABLES, signal_group
+
+Message = dict[str, Any]
+
+WINDOW = 8 << 20
+OUTPUT_PERIOD_S = 0.2
+OUTPUT_LIMIT = 64 << 10
+MEMORY_PERIOD_S = 0.25
+
+
+@dataclass(eq=False)
+class Process:
+    """A process of the launcher that runs a trial, or (with `reuse`) one after another."""
+
+    key: str
+    channel: socket.socket
+    setting: tuple[Any, ...]  # what can no longer be changed: environment and threads
+    output: Path
+    reuse: bool
+    pid: int | None = None
+    unread: bytes = b""
+    unsent: bytes = b""
+    trial: RunningTrial | None = None
+    reading: bool = False
+    exited: bool = False
+
+
+@dataclass(eq=False)
+class RunningTrial:
+    """One attempt of a trial on this node."""
+
+    trial: int
+    attempt: int
+    process: Process
+    folder: Path
+    started: float
+    heard: float
+    output_read: int = 0
+    end: Message | None = None
+    status: str = ""  # set when the agent ends it; wins over what the process says
+    reason: str = ""
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    memory_bytes: int | None = None
+
+
+class Agent:
+    """Runs trials on one node; see the module's text for what it hears and says.
+
+    `folder`: where the node keeps everything of this search. `lease_s`: after that many seconds
+    without an answer from the driver to a beat, measured from the *sending* of that beat, it ends
+    all its trials (None: the agent lives in the driver and needs no lease).
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        send: Callable[[list[Message]], None],
+        lease_s: float | None = 30.0,
+        work_folder: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        kill_grace_s: float = 10.0,
+    ) -> None:
+        self.folder = folder
+        self.work_folder = work_folder or folder / "work"
+        self.lease_s = lease_s
+        self.kill_grace_s = kill_grace_s
+        self._send = send
+        self._clock = clock
+        self._outbox: list[Message] = []
+        self._flushing = False
+        self._unacknowledged = 0
+        self._held_back: list[Process] = []
+        self._processes: dict[str, Process] = {}
+        self._idle: list[Process] = []
+        self._trials: dict[tuple[int, int], RunningTrial] = {}
+        self._process_count = 0
+        self._launcher: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket
+        self._control_unread = b""
+        self._beats: dict[int, float] = {}
+        self._beat_number = 0
+        self._lease_from = 0.0
+        self._uploads: dict[str, Any] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+        self._silent = asyncio.Event()  # set when the launcher is gone
+
+    # Life
+
+    async def start(self) -> None:
+        """Make the folders and start the launcher."""
+        self._loop = asyncio.get_running_loop()
+        for path in (self.folder, self.folder / "functions", self.folder / "trials"):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.work_folder.mkdir(parents=True, exist_ok=True)
+        self._control, theirs = socket.socketpair()
+        self._control.setblocking(False)
+        package = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+        with theirs, open(self.folder / "launcher.log", "ab") as log:
+            self._launcher = subprocess.Popen(
+                [sys.executable, "-m", "distsearch.resource.launcher", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # One thread while modules load, so that forking stays safe.
+                env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(THREAD_VARIABLES, "1")},
+                start_new_session=True,
+            )
+        self._loop.add_reader(self._control, self._read_launcher)
+        self._tasks.append(self._loop.create_task(self._follow_output()))
+        self._tasks.append(self._loop.create_task(self._watch_memory()))
+        if self.lease_s is not None:
+            self._lease_from = self._clock()
+            self._tasks.append(self._loop.create_task(self._keep_lease(self.lease_s)))
+
+    async def close(self) -> None:
+        """Kill every trial and the launcher, and wait until they are gone (about 4 s at most)."""
+        if self._closing or self._launcher is None:
+            return
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        for trial in self._trials.values():
+            self._cancel_timers(trial)
+        self._loop.remove_reader(self._control)
+        self._control.close()  # at which the launcher kills all it has, and ends
+        for process in list(self._processes.values()):
+            self._close_channel(process)
+        for _ in range(400):
+            if self._launcher.poll() is not None:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            self._launcher.kill()
+            self._launcher.wait()
+        self._kill_groups()
+
+    def _kill_groups(self) -> None:
+        """Kill what a launcher that died by itself may have left."""
+        for process in self._processes.values():
+            if process.pid is not None and not process.exited:
+                signal_group(process.pid, signal.SIGKILL)
+        self._processes.clear()
+
+    # What the driver says
+
+    def handle(self, messages: list[Message]) -> None:
+        """Do what the driver says, in order."""
+        for message in messages:
+            if not self._closing:
+                getattr(self, "_on_" + message["op"])(message)
+
+    def _on_ping(self, message: Message) -> None:
+        pass  # the link's own sign of life
+
+    def _on_beat(self, message: Message) -> None:
+        sent = self._beats.pop(message["number"], None)
+        if sent is not None:
+            self._lease_from = max(self._lease_from, sent)
+
+    def _on_preload(self, message: Message) -> None:
+        self._tell_launcher(
+            op="configure",
+            preload=message["modules"],
+            sys_path=message["sys_path"],
+            entry=message["entry"],
+            spawn=message["spawn"],
+        )
+
+    def _on_function(self, message: Message) -> None:
+        path = self.folder / "functions" / message["name"]
+        path.write_bytes(message["data"])
+        path.chmod(0o600)
+
+    def _on_upload(self, message: Message) -> None:
+        path = message["path"]
+        try:
+            receive_piece(self.work_folder, self._uploads, message)
+        except (OSError, ValueError) as error:
+            self._uploads.pop(path, None)
+            self._tell(op="uploaded", path=path, error=str(error))
+        else:
+            if message["done"]:
+                self._tell(op="uploaded", path=path, error="")
+
+    def _on_start(self, message: Message) -> None:
+        number, attempt = message["trial"], message["attempt"]
+        folder = self.folder / "trials" / str(number)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        process = self._idle_process(message) or self._new_process(message, folder)
+        now = self._clock()
+        trial = RunningTrial(number, attempt, process, folder, now, now)
+        with contextlib.suppress(OSError):
+            trial.output_read = process.output.stat().st_size
+        process.trial = trial
+        self._trials[number, attempt] = trial
+        job = {
+            **message["job"],
+            "reuse": message["reuse"],
+            "folder": str(folder),
+            "work_folder": str(self.work_folder),
+            "function": str(self.folder / "functions" / message["job"]["function"]),
+        }
+        self._write(process, json.dumps(job).encode() + b"\n")
+        self._set_limits(trial, message["limits"])
+
+    def _on_decide(self, message: Message) -> None:
+        trial = self._trials.get((message["trial"], message["attempt"]))
+        if trial is None:
+            return
+        if message["decision"] != "continue":
+            self._end_soon(trial, "stopped", "")
+        self._write(trial.process, message["decision"].encode() + b"\n")
+
+    def _on_stop(self, message: Message) -> None:
+        trial = self._trials.get((message["trial"], message["attempt"]))
+        if trial is not None:
+            self._end_now(trial, message["status"], message["reason"])
+
+    def _on_ack(self, message: Message) -> None:
+        self._unacknowledged -= message["bytes"]
+        if self._held_back and self._unacknowledged < WINDOW // 2:
+            held_back, self._held_back = self._held_back, []
+            for process in held_back:
+                self._resume_reading(process)
+
+    # Processes
+
+    def _idle_process(self, message: Message) -> Process | None:
+        setting = _setting(message)
+        for process in self._idle:
+            if process.setting == setting:
+                self._idle.remove(process)
+                return process
+        return None
+
+    def _new_process(self, message: Message, folder: Path) -> Process:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._process_count += 1
+        key = str(self._process_count)
+        output = folder / "output.txt"
+        process = Process(key, ours, _setting(message), output, message["reuse"])
+        self._processes[key] = process
+        threads = {name: str(message["threads"]) for name in THREAD_VARIABLES}
+        request = {
+            "op": "fork",
+            "key": key,
+            "env": {**threads, **message["env"]},
+            "folder": message["job"]["cwd"] or str(self.work_folder),
+            "output": str(output),
+            "threads": message["threads"],
+        }
+        with theirs:
+            self._tell_launcher(descriptor=theirs.fileno(), **request)
+        self._resume_reading(process)
+        return process
+
+    def _tell_launcher(self, descriptor: int | None = None, **request: Any) -> None:
+        data = json.dumps(request).encode() + b"\n"
+        try:
+            # Blocking, but bounded: the launcher reads whenever it is not importing.
+            self._control.setblocking(True)
+            if descriptor is None:
+                self._control.sendall(data)
+            else:
+                sent = socket.send_fds(self._control, [data], [descriptor])
+                self._control.sendall(data[sent:])
+        except OSError:
+            pass  # its death is noticed by reading
+        finally:
+            self._control.setblocking(False)
+
+    def _read_launcher(self) -> None:
+        try:
+            data = self._control.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._launcher_died()
+            return
+        *lines, self._control_unread = (self._control_unread + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            process = self._processes.get(message["key"])
+            if process is None:
+                continue
+            if message["op"] == "exited":
+                self._on_exit(process, message)
+                continue
+            process.pid = message["pid"]
+            trial = process.trial
+            if trial is not None:
+                self._tell(op="running", **_name(trial), pid=process.pid)
+                if trial.status:  # it was to end before it had begun
+                    self._signal(process, signal.SIGTERM)
+
+    def _launcher_died(self) -> None:
+        """End all trials, whose processes died with the launcher, and say so."""
+        self._loop.remove_reader(self._control)
+        for process in list(self._processes.values()):
+            if process.pid is not None:
+                signal_group(process.pid, signal.SIGKILL)
+            self._on_exit(
+                process, {"code": None, "signal": signal.SIGKILL, "error": "the launcher died"}
+            )
+        log = (self.folder / "launcher.log").read_text(errors="replace")[-2000:]
+        self._tell(op="problem", reason=f"the node's launcher died: {log or 'it said nothing'}")
+
+    def _signal(self, process: Process, number: int) -> None:
+        if process.pid is not None and not process.exited:
+            self._tell_launcher(op="kill", key=process.key, signal=int(number))
+
+    # What trials say
+
+    def _resume_reading(self, process: Process) -> None:
+        if not process.reading and not process.exited:
+            process.reading = True
+            self._loop.add_reader(process.channel, self._read_trial, process)
+
+    def _pause_reading(self, process: Process) -> None:
+        if process.reading:
+            process.reading = False
+            self._loop.remove_reader(process.channel)
+
+    def _read_trial(self, process: Process) -> None:
+        try:
+            data = process.channel.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._pause_reading(process)
+            return
+        self._take(process, data)
+        if self._unacknowledged > WINDOW:
+            self._pause_reading(process)
+            self._held_back.append(process)
+
+    def _take(self, process: Process, data: bytes) -> None:
+        """Turn the lines of a trial into messages."""
+        *lines, process.unread = (process.unread + data).split(b"\n")
+        trial = process.trial
+        if trial is None or not lines:
+            return
+        trial.heard = self._clock()
+        number, attempt = trial.trial, trial.attempt
+        for line in lines:
+            kind, sequence, due, body = line.split(b" ", 3)
+            if kind == b"R":
+                self._unacknowledged += len(body)
+                self._tell(
+                    op="report",
+                    trial=number,
+                    attempt=attempt,
+                    seq=int(sequence),
+                    due=due == b"1",
+                    body=body.decode(),
+                )
+            elif kind == b"S":
+                self._tell(op="saved", trial=number, attempt=attempt, step=int(sequence))
+            else:
+                trial.end = json.loads(body)
+                self._after_end(process, trial)
+
+    def _after_end(self, process: Process, trial: RunningTrial) -> None:
+        """The train function is over: the process goes on to another, or has to exit."""
+        end = trial.end or {}
+        if trial.status or end["how"] == "stopped" or not process.reuse:
+            self._kill_later(trial)
+            return
+        process.trial = None
+        self._idle.append(process)
+        self._finish(trial, {"code": 0})
+
+    def _write(self, process: Process, data: bytes) -> None:
+        """Send to a trial without ever waiting for it."""
+        if process.unsent:
+            process.unsent += data
+            return
+        try:
+            sent = process.channel.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # it has ended; the launcher will say how
+        process.unsent = data[sent:]
+        if process.unsent:
+            self._loop.add_writer(process.channel, self._write_on, process)
+
+    def _write_on(self, process: Process) -> None:
+        data, process.unsent = process.unsent, b""
+        self._loop.remove_writer(process.channel)
+        self._write(process, data)
+
+    # Ends
+
+    def _set_limits(self, trial: RunningTrial, limits: Message) -> None:
+        trial.memory_bytes = limits.get("memory_bytes")
+        if limits.get("trial_timeout_s") is not None:
+            seconds = limits["trial_timeout_s"]
+            reason = f"ran longer than trial_timeout={seconds:g} s"
+            trial.timers.append(
+                self._loop.call_later(seconds, self._end_now, trial, "timed_out", reason)
+            )
+        if limits.get("report_timeout_s") is not None:
+            self._watch_reports(trial, limits["report_timeout_s"])
+
+    def _watch_reports(self, trial: RunningTrial, seconds: float) -> None:
+        silent = self._clock() - trial.heard
+        if silent >= seconds:
+            self._end_now(trial, "hung", f"no report for report_timeout={seconds:g} s")
+        else:
+            trial.timers.append(
+                self._loop.call_later(seconds - silent, self._watch_reports, trial, seconds)
+            )
+
+    def _end_now(self, trial: RunningTrial, status: str, reason: str) -> None:
+        """TERM to the trial's process group now, KILL to it if it has not ended in time."""
+        if trial.status or (trial.trial, trial.attempt) not in self._trials:
+            return
+        trial.status, trial.reason = status, reason
+        self._signal(trial.process, signal.SIGTERM)
+        self._kill_later(trial)
+
+    def _end_soon(self, trial: RunningTrial, status: str, reason: str) -> None:
+        """The trial is about to be told; TERM and KILL if it does not listen."""
+        if trial.status:
+            return
+        trial.status, trial.reason = status, reason
+        trial.timers.append(
+            self._loop.call_later(
+                self.kill_grace_s, self._signal, trial.process, signal.SIGTERM
+            )
+        )
+        trial.timers.append(
+            self._loop.call_later(
+                2 * self.kill_grace_s, self._signal, trial.process, signal.SIGKILL
+            )
+        )
+
+    def _kill_later(self, trial: RunningTrial) -> None:
+        trial.timers.append(
+            self._loop.call_later(
+                self.kill_grace_s, self._signal, trial.process, signal.SIGKILL
+            )
+        )
+
+    def _on_exit(self, process: Process, exit_: Message) -> None:
+        """A process is reaped: read what it still had to say, then tell how it ended."""
+        process.exited = True
+        with contextlib.suppress(OSError):
+            while data := process.channel.recv(1 << 18):
+                self._take(process, data)
+        self._close_channel(process)
+        del self._processes[process.key]
+        if process in self._idle:
+            self._idle.remove(process)
+        if process.trial is not None:
+            self._finish(process.trial, exit_)
+
+    def _close_channel(self, process: Process) -> None:
+        self._pause_reading(process)
+        with contextlib.suppress(ValueError, OSError):
+            self._loop.remove_writer(process.channel)
+        process.channel.close()
+
+    def _finish(self, trial: RunningTrial, exit_: Message) -> None:
+        """Tell the driver that an attempt is over and its slot free."""
+        del self._trials[trial.trial, trial.attempt]
+        self._cancel_timers(trial)
+        self._send_output(trial, last=True)
+        end = trial.end or {}
+        status, reason = how_it_ended(trial, exit_)
+        self._tell(
+            op="ended",
+            **_name(trial),
+            status=status,
+            reason=reason,
+            error=end.get("error", ""),
+            traceback=end.get("traceback", ""),
+            returned=end.get("returned"),
+            exit_code=exit_.get("code"),
+            signal=exit_.get("signal"),
+            max_rss_bytes=exit_.get("max_rss_bytes"),
+            cpu_s=exit_.get("cpu_s"),
+            seconds=round(self._clock() - trial.started, 4),
+        )
+
+    def _cancel_timers(self, trial: RunningTrial) -> None:
+        for timer in trial.timers:
+            timer.cancel()
+
+    # Output, memory, lease: the three things that are looked at from time to time
+
+    async def _follow_output(self) -> None:
+        while True:
+            await asyncio.sleep(OUTPUT_PERIOD_S)
+            for trial in list(self._trials.values()):
+                self._send_output(trial)
+
+    def _send_output(self, trial: RunningTrial, last: bool = False) -> None:
+        """Send what the trial has printed since the last look, in whole lines."""
+        try:
+            size = trial.process.output.stat().st_size
+            if size == trial.output_read:
+                return
+            with open(trial.process.output, "rb") as file:
+                file.seek(trial.output_read)
+                text = file.read(OUTPUT_LIMIT)
+                skipped = size - trial.output_read - len(text)
+                if skipped > 0:
+                    file.seek(size)
+        except OSError:
+            return
+        if not last and skipped <= 0:
+            text = text[: text.rfind(b"\n") + 1]
+        trial.output_read += len(text)
+        if skipped > 0:
+            trial.output_read = size
+            text += f"\n[{skipped} bytes of output left out here; all of it: {trial.process.output}]\n".encode()
+        if text:
+            self._tell(op="output", **_name(trial), text=text.decode(errors="replace"))
+
+    async def _watch_memory(self) -> None:
+        while True:
+            await asyncio.sleep(MEMORY_PERIOD_S)
+            for trial in list(self._trials.values()):
+                if trial.memory_bytes is None or trial.process.pid is None or trial.status:
+                    continue
+                used = session_memory_bytes(trial.process.pid)
+                if used > trial.memory_bytes:
+                    reason = (
+                        f"used {used / 1e9:.2f} GB, more than memory_gb="
+                        f"{trial.memory_bytes / 1e9:g}"
+                    )
+                    trial.status, trial.reason = "out_of_memory", reason
+                    self._signal(trial.process, signal.SIGKILL)
+
+    async def _keep_lease(self, lease_s: float) -> None:
+        while True:
+            self._beat_number += 1
+            self._beats = {n: t for n, t in self._beats.items() if n > self._beat_number - 20}
+            self._beats[self._beat_number] = self._clock()
+            self._tell(op="beat", number=self._beat_number)
+            await asyncio.sleep(lease_s / 6)
+            if self._clock() - self._lease_from > lease_s:
+                for trial in list(self._trials.values()):
+                    reason = f"the node heard nothing from the driver for {lease_s:g} s"
+                    self._end_now(trial, "node_lost", reason)
+
+    # Speaking
+
+    def _tell(self, **message: Any) -> None:
+        """Say something to the driver, together with what else is said in this turn of the loop."""
+        self._outbox.append(message)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        messages, self._outbox = self._outbox, []
+        self._send(messages)
+
+
+def _setting(start: Message) -> tuple[Any, ...]:
+    return sorted(start["env"].items()), start["threads"]
+
+
+def _name(trial: RunningTrial) -> Message:
+    return {"trial": trial.trial, "attempt": trial.attempt}
+
+
+def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
+    """The status of an attempt and the reason in words."""
+    end = trial.end
+    if trial.status:
+        return trial.status, trial.reason
+    if end is not None and end["how"] == "raised":
+        return ("out_of_memory" if end.get("memory") else "failed"), end["error"]
+    if end is not None and end["how"] == "exit" and end["code"] != 0:
+        return "exited", f"sys.exit({end['code']})"
+    if end is not None and end["how"] == "stopped":
+        return "stopped", "SIGTERM"
+    if end is not None:
+        return "finished", ""
+    if exit_.get("signal") is not None:
+        name = signal.Signals(exit_["signal"]).name
+        hint = " (perhaps the machine ran out of memory)" if name == "SIGKILL" else ""
+        return "killed", exit_.get("error") or f"killed by {name}{hint}"
+    if exit_.get("code") is None:
+        return "killed", exit_.get("error") or "the process could not be started"
+    return "exited", f"the process left with exit code {exit_['code']} without returning"
+
+
+def session_memory_bytes(session: int) -> int:
+    """The memory (proportional set size) of all processes of a session (Linux; 0 elsewhere)."""
+    total = 0
+    for entry in _process_ids():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if os.getsid(entry) == session:
+                with open(f"/proc/{entry}/smaps_rollup") as file:
+                    total += next(int(li.split()[1]) for li in file if li.startswith("Pss:")) << 10
+    return total
+
+
+def _process_ids() -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        yield from (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def receive_piece(folder: Path, open_files: dict[str, Any], message: Message) -> None:
+    """Add a piece to an upload; at the last one check the hash and put the file in its place.
+
+    Raises ValueError for a path outside the folder or a wrong hash.
+    """
+    path = Path(message["path"])
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"the path {message['path']!r} leaves the work folder")
+    target = folder / path
+    if not target.parent.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the path {message['path']!r} leads through a link out of the folder")
+    temporary = target.with_name(f".{target.name}.part")
+    if message["path"] not in open_files:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        open_files[message["path"]] = hashlib.sha256()
+    with open(temporary, "ab") as file:
+        file.write(message["data"])
+    digest = open_files[message["path"]]
+    digest.update(message["data"])
+    if message["done"]:
+        del open_files[message["path"]]
+        if digest.hexdigest() != message["sha256"]:
+            temporary.unlink()
+            raise ValueError(f"{message['path']!r} arrived damaged")
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        os.chmod(temporary, message["mode"])
+        os.replace(temporary, target)

@@ -1,0 +1,515 @@
+"""The link to agents on other nodes: everything that touches Dask stands in this file.
+
+Dask carries messages and tells who joins and leaves. Down: `Client.run(deliver)` on the node's
+worker, one call at a time per node, whatever has gathered meanwhile in the next. Up:
+`Worker.log_event` to a topic of the search that the driver has subscribed to. No task is ever
+submitted. Where the SSH nodes are ours, so is Dask's scheduler: it runs in the driver's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import dask
+from distributed import Client, Scheduler, Worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from ..errors import NodeError
+from .node import NodeFacts
+from .remote import Listener, Message, Remote
+from .tls import Authority, security
+from .versions import compare, own_versions
+
+PING_S = 5.0
+SILENT_PINGS = 3
+BATCH_BYTES = 8 << 20
+EVENTS_KEPT = 100
+ATTACH_S = 30
+STOP_S = 6
+
+SCHEDULER_SETTINGS: dict[str, Any] = {
+    "distributed.scheduler.worker-ttl": None,  # the link watches for itself
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.idle-timeout": None,
+    "distributed.scheduler.no-workers-timeout": None,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.preload": [],
+    "distributed.scheduler.http.routes": [],
+    "distributed.admin.low-level-log-length": EVENTS_KEPT,  # a topic keeps its last events for good
+}
+
+
+# On the node
+
+
+class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
+    """The agent, living in a Dask worker: it ends with it, and its folder with it."""
+
+    def __init__(self, agent_id: str, topic: str, options: Mapping[str, Any]) -> None:
+        self.agent_id = agent_id
+        self.topic = topic
+        self.options = options
+
+    async def setup(self, worker: Worker) -> None:
+        from .agent import Agent
+
+        numbers = itertools.count()
+
+        def send(messages: list[Message]) -> None:
+            # As text: msgpack has no integers above 64 bits, and Dask keeps the last events.
+            batch = {"agent": self.agent_id, "number": next(numbers), "batch": json.dumps(messages)}
+            worker.log_event(self.topic, batch)
+
+        self.folder = Path(tempfile.mkdtemp(prefix="distsearch-", dir=worker.local_directory))
+        self.agent = Agent(folder=self.folder, send=send, **self.options)
+        await self.agent.start()
+
+    async def teardown(self, worker: Worker) -> None:
+        await self.agent.close()
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+async def start_agent(
+    agent_id: str, topic: str, options: Mapping[str, Any], dask_worker: Worker
+) -> dict[str, Any]:
+    """Start an agent in the worker; tell what the node has."""
+    from .detect import detect
+
+    plugin = AgentPlugin(agent_id, topic, options)
+    await dask_worker.plugin_add(plugin, name=agent_id, catch_errors=False)
+    return {"facts": detect().to_dict(), "pinned": "CUDA_VISIBLE_DEVICES" in os.environ}
+
+
+async def stop_agent(agent_id: str, dask_worker: Worker) -> bool:
+    """End the agent and all it has, if it is there; True when that is so."""
+    if agent_id in dask_worker.plugins:
+        await dask_worker.plugin_remove(name=agent_id)
+    return True
+
+
+def deliver(agent_id: str, messages: list[Message], dask_worker: Worker) -> None:
+    """Hand messages to the agent, in the worker's loop."""
+    dask_worker.plugins[agent_id].agent.handle(messages)
+
+
+# On the driver
+
+
+class Lifeline(Protocol):
+    """What keeps a node's process up and can end it."""
+
+    async def end(self) -> tuple[bool, str]:
+        """End all that runs on the node, within a bound.
+
+        Tells whether nothing is left there for sure, and why the node ended if it did by itself.
+        """
+
+
+class DaskRemote(Remote):
+    """A node whose agent lives in a Dask worker.
+
+    `await close()` ends it and is silent; a node that is lost is told to the listener, once.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        remote_id: int,
+        host: str,
+        address: str,
+        facts: NodeFacts,
+        *,
+        worker: str,
+        agent_id: str,
+        lifeline: Lifeline | None,
+    ) -> None:
+        super().__init__(remote_id, host, address, facts)
+        self.worker = worker
+        self.worker_left = False
+        self.agent_id = agent_id
+        self.heard = time.monotonic()
+        self._cluster = cluster
+        self._lifeline = lifeline
+        self._outbox: deque[Message] = deque()
+        self._waiting = asyncio.Event()
+        self._next_number = 0
+        self._ending: asyncio.Task[None] | None = None
+        self._pump = asyncio.create_task(self._deliver_all())
+
+    def send(self, message: Message) -> None:
+        """Send a message to the agent, after those before; what a lost node was sent is lost."""
+        self._outbox.append(message)
+        self._waiting.set()
+
+    def receive(self, event: Mapping[str, Any]) -> None:
+        """Take a batch of the agent's messages."""
+        self.heard = time.monotonic()
+        if self._ending is not None:
+            return
+        if event["number"] != self._next_number:
+            self.lose(f"batch {self._next_number} of its messages never came")
+            return
+        self._next_number += 1
+        # In a turn of its own: an error there is the listener's, not Dask's.
+        messages = json.loads(event["batch"])
+        asyncio.get_running_loop().call_soon(self._cluster.listener.on_messages, self, messages)
+
+    def lose(self, reason: str) -> None:
+        """Give the node up: end what can still be ended there, then tell the listener."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._lose(reason))
+
+    async def close(self) -> None:
+        """End every trial on the node and all that was started there (bounded, about 15 s)."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end_quietly())
+        await asyncio.wait([self._ending])
+
+    async def _end_quietly(self) -> None:
+        await self._end()
+
+    async def _lose(self, reason: str) -> None:
+        nothing_left, why = await self._end()
+        self._cluster.listener.on_lost(self, why or reason, nothing_left)
+
+    async def _end(self) -> tuple[bool, str]:
+        self._cluster.remotes.pop(self.agent_id, None)
+        self._pump.cancel()
+        if self._lifeline is not None:
+            return await self._lifeline.end()
+        if self.worker_left:
+            return False, ""
+        try:
+            stop = self._cluster.run_on(self.worker, stop_agent, self.agent_id)
+            return await asyncio.wait_for(stop, STOP_S), ""
+        except Exception:  # it cannot be reached: its lease ends it
+            return False, ""
+
+    async def _deliver_all(self) -> None:
+        while True:
+            await self._waiting.wait()
+            self._waiting.clear()
+            while batch := self._next_batch():
+                try:
+                    await self._cluster.run_on(self.worker, deliver, self.agent_id, batch)
+                except Exception as error:
+                    self.lose(f"it could not be reached: {error or type(error).__name__}")
+                    return
+                self.heard = time.monotonic()
+
+    def _next_batch(self) -> list[Message]:
+        batch, size = [], 0
+        while self._outbox and size < BATCH_BYTES:
+            batch.append(self._outbox.popleft())
+            size += sum(len(v) for v in batch[-1].values() if isinstance(v, (bytes, str)))
+        return batch
+
+
+class Cluster:
+    """The nodes of one search, as Dask connects them; all of it lives in the running loop.
+
+        async with Cluster(listener) as cluster:                      # its own scheduler, TLS
+            await bring_up(cluster, [Node("gpu1"), Node("gpu2")])     # see ssh.py
+        async with Cluster(listener, client=client) as cluster:       # the user's Dask cluster
+            await cluster.attach_workers(on_joined)
+
+    `remote_ids` gives the nodes' running numbers, `agent_options` go to each `Agent`. A node that
+    has not been heard of for three times `ping_s` is lost.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        *,
+        client: Client | None = None,
+        remote_ids: Iterator[int] | None = None,
+        agent_options: Mapping[str, Any] | None = None,
+        ping_s: float = PING_S,
+    ) -> None:
+        self.listener = listener
+        self.remotes: dict[str, DaskRemote] = {}
+        self.remote_ids = itertools.count(1) if remote_ids is None else remote_ids
+        self.ping_s = ping_s
+        self.authority = Authority()
+        self.scheduler: Scheduler | None = None
+        self._users_client = client
+        self._agent_options = dict(agent_options or {})
+        self._topic = f"distsearch-{uuid.uuid4().hex}"
+        self._client: Client
+        self._exits = contextlib.AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._early: dict[str, list[Mapping[str, Any]]] = {}  # said before `attach` was through
+        self._joined: Callable[[str], None] = lambda address: None
+
+    async def __aenter__(self) -> Cluster:
+        async with contextlib.AsyncExitStack() as exits:
+            if self._users_client is None:
+                exits.enter_context(quiet())
+                self._client = await exits.enter_async_context(self._own_scheduler())
+            else:
+                self._client = await exits.enter_async_context(
+                    Client(
+                        self._users_client.scheduler.address,
+                        security=self._users_client.security,
+                        asynchronous=True,
+                        set_as_default=False,
+                    )
+                )
+                with contextlib.suppress(Exception):  # only memory of the user's scheduler
+                    await self._client.run_on_scheduler(keep_few_events, self._topic)
+            await self._subscribe()
+            self._start(self._ping_all())
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all nodes, then the connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(remote.close() for remote in list(self.remotes.values())))
+        await self._exits.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _own_scheduler(self) -> AsyncIterator[Client]:
+        """A scheduler of Dask in this loop, on loopback, and a client to it."""
+        tls = security(self.authority.issue("driver"))
+        with dask.config.set(SCHEDULER_SETTINGS):
+            self.scheduler = Scheduler(
+                host="127.0.0.1",
+                port=0,
+                protocol="tls",
+                security=tls,
+                allowed_failures=0,
+                dashboard=False,
+                dashboard_address="127.0.0.1:0",  # Dask always opens it; never off loopback
+            )
+            await self.scheduler
+        try:
+            async with Client(
+                self.scheduler.address, security=tls, asynchronous=True, set_as_default=False
+            ) as client:
+                yield client
+        finally:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.scheduler.close(), 10)
+
+    @property
+    def own_address(self) -> str:
+        """Where the own scheduler listens on loopback: `tls://127.0.0.1:40123`."""
+        assert self.scheduler is not None
+        return str(self.scheduler.address)
+
+    async def listen_on(self, interface: str) -> str:
+        """Let nodes connect directly to this address of the driver (mutual TLS): `tls://...`."""
+        assert self.scheduler is not None
+        for listener in self.scheduler.listeners:
+            if listener.contact_address.startswith(f"tls://{_bracketed(interface)}:"):
+                return str(listener.contact_address)
+        arguments = self.scheduler.security.get_listen_args("scheduler")
+        await self.scheduler.listen(f"tls://{_bracketed(interface)}:0", **arguments)
+        return str(self.scheduler.listeners[-1].contact_address)
+
+    async def run_on(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function of this package in the event loop of a worker."""
+        answers = await self._client.run(function, *arguments, workers=[address])
+        return answers[address]
+
+    async def attach(
+        self,
+        worker: str,
+        *,
+        remote_id: int,
+        host: str,
+        address: str | None = None,
+        lifeline: Lifeline | None = None,
+        adapt: Callable[[NodeFacts, bool], NodeFacts] = lambda facts, pinned: facts,
+    ) -> DaskRemote:
+        """Start an agent on the Dask worker with this address: the node is ready for trials.
+
+        `adapt(facts, pinned)` may change what was detected there (`pinned`: the worker has
+        CUDA_VISIBLE_DEVICES); `address` is what is shown instead of Dask's. Raises NodeError.
+        """
+        agent_id = f"distsearch-{uuid.uuid4().hex}"
+        early = self._early[agent_id] = []
+        start = self.run_on(worker, start_agent, agent_id, self._topic, self._agent_options)
+        try:
+            about = await asyncio.wait_for(start, ATTACH_S)
+        except asyncio.TimeoutError:
+            raise NodeError(f"node {host!r}: no answer from its agent in {ATTACH_S} s") from None
+        except Exception as error:
+            raise NodeError(f"node {host!r}: its agent could not be started: {error!r}") from error
+        finally:
+            del self._early[agent_id]
+        facts = adapt(NodeFacts.from_dict(about["facts"]), about["pinned"])
+        remote = DaskRemote(
+            self,
+            remote_id,
+            host,
+            address or worker,
+            facts,
+            worker=worker,
+            agent_id=agent_id,
+            lifeline=lifeline,
+        )
+        self.remotes[agent_id] = remote
+        for event in early:
+            remote.receive(event)
+        return remote
+
+    # Workers of the user's Dask cluster
+
+    async def attach_workers(
+        self, on_joined: Callable[[DaskRemote | NodeError], None]
+    ) -> list[DaskRemote | NodeError]:
+        """Make every worker of the user's cluster a node; `on_joined` hears of those to come."""
+
+        async def attach_later(address: str) -> None:
+            on_joined(await self._attach_worker(address))
+
+        self._joined = lambda address: self._start(attach_later(address))
+        workers = (await self._client.scheduler.identity())["workers"]
+        return list(await asyncio.gather(*map(self._attach_worker, workers)))
+
+    async def _attach_worker(self, address: str) -> DaskRemote | NodeError:
+        workers = (await self._client.scheduler.identity())["workers"]
+        try:
+            about = workers[address]
+            theirs = await asyncio.wait_for(self.run_on(address, own_versions), 30)
+        except Exception as error:
+            return NodeError(
+                f"worker {address}: {error!r}; distsearch must be installed in the environment of "
+                "the Dask workers: pip install distsearch"
+            )
+        if problem := compare(own_versions(), theirs, address, "python"):
+            return NodeError(problem)
+        neighbours = Counter(map(_host, workers.values()))[_host(about)]
+
+        def adapt(facts: NodeFacts, pinned: bool) -> NodeFacts:
+            return replace(
+                facts,
+                num_cpus=about["nthreads"],
+                gpus=facts.gpus if pinned or neighbours == 1 else (),
+                memory_bytes=about["memory_limit"] or facts.memory_bytes // neighbours,
+            )
+
+        try:
+            return await self.attach(
+                address, remote_id=next(self.remote_ids), host=_host(about), adapt=adapt
+            )
+        except NodeError as error:
+            return error
+
+    # Signs of life
+
+    async def _subscribe(self) -> None:
+        """Hear the agents and the scheduler; return when that is so for sure."""
+        hearing = asyncio.Event()
+
+        def hear(event: tuple[float, Any]) -> None:
+            hearing.set()
+            agent_id = event[1].get("agent")
+            if agent_id in self.remotes:
+                self.remotes[agent_id].receive(event[1])
+            elif agent_id in self._early:
+                self._early[agent_id].append(event[1])
+
+        self._client.subscribe_topic("all", self._hear_scheduler)
+        self._client.subscribe_topic(self._topic, hear)
+        for _ in range(500):
+            await self._client.log_event(self._topic, {})
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(hearing.wait(), 0.02)
+                return
+        raise NodeError("Dask's scheduler does not answer; is it alive?")
+
+    def _hear_scheduler(self, event: tuple[float, Any]) -> None:
+        about = event[1]
+        if about.get("action") == "add-worker":
+            self._joined(about["worker"])
+        elif about.get("action") == "remove-worker":
+            for remote in list(self.remotes.values()):
+                if remote.worker == about["worker"]:
+                    remote.worker_left = True
+                    remote.lose("its Dask worker has ended or lost the connection")
+
+    async def _ping_all(self) -> None:
+        """Ping every node; give up those not heard of for three pings.
+
+        Time in which this process itself stood still (suspended, a laptop asleep) does not count.
+        """
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(self.ping_s)
+            now = time.monotonic()
+            stood_still_s = now - before - self.ping_s
+            before = now
+            for remote in list(self.remotes.values()):
+                remote.heard += stood_still_s
+                if now - remote.heard > SILENT_PINGS * self.ping_s:
+                    remote.lose(f"nothing was heard of it for {now - remote.heard:.0f} s")
+                else:
+                    remote.send({"op": "ping"})
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def keep_few_events(topic: str, dask_scheduler: Scheduler) -> None:
+    """Let a scheduler of the user keep only a few events of the topic, not the last 100,000.
+
+    Private to Dask; without it all works, at the cost of memory there.
+    """
+    dask_scheduler._broker._topics[topic].events = deque(maxlen=EVENTS_KEPT)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what Dask and asyncssh log in this thread off the user's terminal.
+
+    Only the loop's thread is silenced: what the user does with Dask elsewhere is logged as before.
+    """
+    thread = threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in CHATTERERS]
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addFilter(of_others)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(of_others)
+
+
+CHATTERERS = {"asyncssh", "distributed", "tornado"}
+
+
+def _host(worker: Mapping[str, Any]) -> str:
+    return str(worker["host"]).partition("/")[0]  # workers in one process have a path after it
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

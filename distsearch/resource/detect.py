@@ -1,0 +1,185 @@
+"""What the machine has that this process may use: CPUs, GPUs, memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..errors import ResourceError
+from .node import Node, NodeFacts
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def detect(
+    *,
+    cgroups: Path = CGROUPS,
+    own_cgroups: Path = OWN_CGROUPS,
+    environ: Mapping[str, str] | None = None,
+    nvml: Any = None,
+) -> NodeFacts:
+    """Find what this process may use of its own machine: `detect().num_cpus`.
+
+    CPUs are limited by the affinity and the cgroup's quota (rounded up), memory by the cgroup, GPUs
+    by CUDA_VISIBLE_DEVICES, whose names they keep. Without NVIDIA's driver there are no GPUs. The
+    parameters stand for the machine: the two places where Linux shows cgroups (v1 or v2), the
+    environment (`os.environ`), and the module `pynvml`.
+    """
+    groups = list(_groups(cgroups, own_cgroups))
+    return NodeFacts(
+        min([_affinity(), *_cpu_quotas(groups)]),
+        _gpus(os.environ if environ is None else environ, nvml),
+        min([psutil.virtual_memory().total, *_memory_limits(groups)]),
+    )
+
+
+def declared(node: Node, facts: NodeFacts) -> NodeFacts:
+    """Put what the user declared over what was detected.
+
+        declared(Node("h", num_cpus=4), detect()).num_cpus == 4
+
+    Fewer GPUs than were found are the first of them; where none was found they are "0", "1", ...
+    Raises ResourceError when some GPUs were found, but fewer than declared.
+    """
+    if node.num_cpus is not None:
+        facts = replace(facts, num_cpus=node.num_cpus)
+    if node.memory_gb is not None:
+        facts = replace(facts, memory_bytes=round(node.memory_gb * 1e9))
+    if node.num_gpus is None:
+        return facts
+    if 0 < len(facts.gpus) < node.num_gpus:
+        raise ResourceError(
+            f"node {node.host!r} declares num_gpus={node.num_gpus}, but has {len(facts.gpus)}: "
+            f"{', '.join(facts.gpus)}; lower it, or leave it out"
+        )
+    gpus = facts.gpus or tuple(str(index) for index in range(node.num_gpus))
+    return replace(facts, gpus=gpus[: node.num_gpus])
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _groups(cgroups: Path, own_cgroups: Path) -> Iterator[Path]:
+    """Every folder whose limits hold for this process: its groups and those around them."""
+    for line in (_read(own_cgroups) or "0::/").splitlines():
+        _, controllers, path = line.split(":", 2)
+        inside = [part for part in path.split("/") if part]
+        if ".." in inside:  # the group lies outside of what this container sees
+            inside = []
+        # v2 is one tree without controllers in its name, v1 has a tree for each
+        for tree in {cgroups / name for name in ("", controllers, *controllers.split(","))}:
+            for depth in range(len(inside) + 1):
+                yield tree.joinpath(*inside[:depth])
+
+
+def _cpu_quotas(groups: list[Path]) -> Iterator[int]:
+    for group in groups:
+        quota, _, period = (_read(group / "cpu.max") or "").partition(" ")
+        if not period:
+            quota = _read(group / "cpu.cfs_quota_us") or ""
+            period = _read(group / "cpu.cfs_period_us") or ""
+        # "max" and -1 stand for no limit
+        if quota.isdigit() and period.isdigit():
+            yield max(1, math.ceil(int(quota) / int(period)))
+
+
+def _memory_limits(groups: list[Path]) -> Iterator[int]:
+    for group in groups:
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            limit = _read(group / name) or ""
+            if limit.isdigit():
+                yield int(limit)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _gpus(environ: Mapping[str, str], nvml: Any) -> tuple[str, ...]:
+    """The names of the GPUs that CUDA would use, as CUDA_VISIBLE_DEVICES has them."""
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    devices = _nvml_devices(nvml)
+    if visible is None:
+        if not any(slices for _, slices in devices.values()):
+            return tuple(str(index) for index in devices)
+        # a sliced GPU is used through its MIG slices, and those have no index
+        return tuple(name for uuid, slices in devices.values() for name in slices or [uuid])
+    gpus: dict[str, str] = {}
+    for entry in (entry.strip() for entry in visible.split(",")):
+        uuid = _resolve(entry, devices)
+        if uuid is None:  # CUDA ignores what follows an entry that it does not know
+            break
+        gpus.setdefault(uuid, entry)
+    return tuple(gpus.values())
+
+
+def _resolve(entry: str, devices: Mapping[int, tuple[str, list[str]]]) -> str | None:
+    """The UUID of an index, a UUID or the beginning of one; None if there is no such GPU."""
+    if entry.isdigit():
+        uuid, slices = devices.get(int(entry), (None, []))
+        return slices[0] if slices else uuid
+    if not entry.startswith(("GPU-", "MIG-")):
+        return None
+    uuids = [name for uuid, slices in devices.values() for name in (uuid, *slices)]
+    matches = [uuid for uuid in uuids if uuid.startswith(entry)]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _nvml_devices(nvml: Any) -> dict[int, tuple[str, list[str]]]:
+    """Index, UUID and the UUIDs of the MIG slices of every GPU that answers."""
+    if nvml is None:
+        try:
+            import pynvml
+        except ImportError:
+            return {}
+        nvml = pynvml
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:  # no driver
+        return {}
+    try:
+        devices = {}
+        for index in range(_ask(nvml, nvml.nvmlDeviceGetCount) or 0):
+            gpu = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
+            uuid = None if gpu is None else _ask(nvml, nvml.nvmlDeviceGetUUID, gpu)
+            if uuid is not None:
+                devices[index] = (_text(uuid), list(_slices(nvml, gpu)))
+        return devices
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _slices(nvml: Any, gpu: Any) -> Iterator[str]:
+    mode = _ask(nvml, nvml.nvmlDeviceGetMigMode, gpu)  # (current, pending)
+    if not mode or not mode[0]:
+        return
+    for index in range(_ask(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, gpu) or 0):
+        part = _ask(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, index)
+        uuid = None if part is None else _ask(nvml, nvml.nvmlDeviceGetUUID, part)
+        if uuid is not None:
+            yield _text(uuid)
+
+
+def _ask(nvml: Any, question: Callable[..., Any], *about: Any) -> Any:
+    """NVML's answer, or None: a lost GPU, or an old one without slices, must not hide the rest."""
+    try:
+        return question(*about)
+    except nvml.NVMLError:
+        return None
+
+
+def _text(uuid: str | bytes) -> str:
+    return uuid.decode() if isinstance(uuid, bytes) else uuid

@@ -1,0 +1,304 @@
+"""The launcher: one single-threaded process per node that forks a fresh process for each trial.
+
+It has already imported what trials import, so that a trial starts in milliseconds. It never
+touches CUDA and never runs user code itself. Its parent (the node's agent) speaks to it through
+a socket, one JSON object a line:
+
+    configure  preload, sys_path, entry        import these modules
+    fork       key, env, folder, output, threads (and one file descriptor: the trial's own socket)
+    kill       key, signal                     to the trial's whole process group
+
+and hears `started` (key, pid) and `exited` (key, code or signal, peak memory, CPU seconds). When
+the parent's end closes, for whatever reason, every trial is killed and the launcher ends.
+
+Started as `python -m distsearch.resource.launcher FD`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from typing import Any, NoReturn
+
+LINUX = sys.platform.startswith("linux")
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def set_process_option(option: int, value: int) -> None:
+    """Call prctl(2), on Linux; nothing elsewhere."""
+    if LINUX:
+        _libc().prctl(option, value, 0, 0, 0)
+
+
+_loaded_libc: list[Any] = []
+
+
+def _libc() -> Any:
+    if not _loaded_libc:
+        import ctypes
+
+        _loaded_libc.append(ctypes.CDLL(None, use_errno=True))
+    return _loaded_libc[0]
+
+
+class Launcher:
+    """Forks, watches and kills the processes of trials; see the module's text."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self.entry = ""
+        self.spawn = not LINUX  # elsewhere forking is unsafe once a framework is loaded
+        self.keys: dict[int, str] = {}
+        self.pids: dict[str, int] = {}
+        self.unread = b""
+        self.descriptors: deque[int] = deque()
+
+    def run(self) -> None:
+        """Serve until the parent's end of the socket closes; then leave nothing behind."""
+        set_process_option(PR_SET_CHILD_SUBREAPER, 1)
+        _libc()
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        os.set_blocking(wake_read, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            if wake_read in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(wake_read, 4096)
+                self.reap()
+            if self.control.fileno() in ready and not self.read_requests():
+                break
+        self.kill_everything()
+
+    def read_requests(self) -> bool:
+        """Do what the parent asks; False once it is gone."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 64)
+        except ConnectionResetError:
+            return False
+        self.descriptors.extend(descriptors)
+        if not data:
+            return False
+        *lines, self.unread = (self.unread + data).split(b"\n")
+        for line in lines:
+            request = json.loads(line)
+            getattr(self, "do_" + request.pop("op"))(**request)
+        return True
+
+    def tell(self, **message: Any) -> None:
+        """Send a message to the parent; if that is gone, the next read ends the launcher."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.control.sendall(json.dumps(message).encode() + b"\n")
+
+    def do_configure(
+        self, preload: list[str], sys_path: list[str], entry: str, spawn: bool
+    ) -> None:
+        """Import what trials will need, then keep the garbage collector off those pages."""
+        sys.path[:] = [*sys_path, *(p for p in sys.path if p not in sys_path)]
+        self.entry = entry
+        self.spawn = self.spawn or spawn
+        importlib.import_module(entry)
+        for name in () if self.spawn else preload:
+            # What cannot be imported here fails in the trial, where the user sees it.
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        gc.collect()
+        gc.freeze()
+
+    def do_fork(
+        self, key: str, env: dict[str, str], folder: str, output: str, threads: int
+    ) -> None:
+        """Start a process that runs the entry's `main(socket, threads)`."""
+        descriptor = self.descriptors.popleft()
+        # No signal may reach the child before it has its own handlers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        try:
+            if self.spawn:
+                pid = self.spawn_trial(descriptor, env, folder, output, threads)
+            else:
+                pid = os.fork()
+                if pid == 0:
+                    self.become_trial(descriptor, env, folder, output, threads)
+        except OSError as error:
+            self.tell(op="exited", key=key, code=None, signal=None, error=f"no process: {error}")
+            return
+        finally:
+            os.close(descriptor)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+        self.keys[pid] = key
+        self.pids[key] = pid
+        self.tell(op="started", key=key, pid=pid)
+
+    def become_trial(
+        self, descriptor: int, env: dict[str, str], folder: str, output: str, threads: int
+    ) -> NoReturn:
+        """In the forked child: leave the launcher's world, enter the trial's, never return."""
+        code = 1
+        try:
+            launcher = os.getppid()
+            set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self.control.close()
+            for other in self.descriptors:
+                os.close(other)
+            redirect_output(output)
+            os.environ.update(env)
+            os.chdir(folder)
+            if os.getppid() == launcher:  # else it died before the death signal was set
+                entry = sys.modules[self.entry]
+                code = entry.main(socket.socket(fileno=os.dup(descriptor)), threads)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def spawn_trial(
+        self, descriptor: int, env: dict[str, str], folder: str, output: str, threads: int
+    ) -> int:
+        """Where fork is unsafe: start a new interpreter."""
+        with open(output, "ab", buffering=0) as out:
+            command = [sys.executable, "-m", "distsearch.resource.launcher"]
+            process = subprocess.Popen(
+                [*command, str(descriptor), self.entry, str(threads), json.dumps(sys.path)],
+                pass_fds=[descriptor],
+                env={**os.environ, **env, "PYTHONPATH": os.pathsep.join(sys.path)},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        process.returncode = 0  # reaped below with wait4, not by subprocess
+        return process.pid
+
+    def do_kill(self, key: str, signal: int) -> None:
+        """Send a signal to the trial's process group."""
+        pid = self.pids.get(key)
+        if pid is not None:
+            signal_group(pid, signal)
+
+    def reap(self) -> None:
+        """Report every child that has ended, after ending what it left behind."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            key = self.keys.pop(pid, None)
+            if key is None:
+                continue  # an orphan of a trial, which came to us because we are its subreaper
+            del self.pids[key]
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            self.kill_orphans(session=pid)
+            self.tell(
+                op="exited",
+                key=key,
+                code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+                signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+                max_rss_bytes=usage.ru_maxrss * (1024 if LINUX else 1),
+                cpu_s=round(usage.ru_utime + usage.ru_stime, 4),
+            )
+
+    def kill_orphans(self, session: int) -> None:
+        """Kill what a trial left: its session's processes, and all strays when none runs."""
+        for pid in children():
+            if pid in self.keys:
+                continue
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if not self.keys or os.getsid(pid) == session:
+                    os.kill(pid, signal.SIGKILL)
+
+    def kill_everything(self) -> None:
+        """Kill all trials and their orphans, and wait until they are gone."""
+        for pid in list(self.keys):
+            signal_group(pid, signal.SIGKILL)
+        self.keys.clear()
+        while True:
+            for pid in children():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            try:
+                os.wait4(-1, 0)
+            except ChildProcessError:
+                return
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Signal a process group, or the process if it has not yet made its group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
+            os.kill(pid, number)
+
+
+def children() -> list[int]:
+    """The process ids of this process's own children (Linux; none elsewhere)."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+def redirect_output(path: str) -> None:
+    """Let standard output and error, of grandchildren too, go to the end of a file."""
+    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def main(argv: list[str]) -> None:
+    """Be a launcher (one argument: a descriptor), or a spawned trial (with its entry)."""
+    control = socket.socket(fileno=int(argv[1]))
+    if len(argv) == 2:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # it ends when its parent's socket closes
+        Launcher(control).run()
+        return
+    set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _, _, entry, threads, path = argv
+    sys.path[:] = json.loads(path)
+    code = importlib.import_module(entry).main(control, int(threads))
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,54 @@
+"""The driver's own machine as a node: its agent lives in the driver, without Dask or a port."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from .agent import Agent, Message
+from .detect import declared, detect
+from .node import Node, NodeFacts
+from .remote import Listener, Remote
+from .slots import NodeResourceManager
+
+_shared_slots: dict[NodeFacts, NodeResourceManager] = {}
+
+
+class LocalRemote(Remote):
+    """This machine; two searches of one process share its slots."""
+
+    is_local = True
+
+    def __init__(self, remote_id: int, facts: NodeFacts, folder: Path, listener: Listener) -> None:
+        super().__init__(remote_id, "localhost", f"local://{folder.name}", facts)
+        self.slots = _shared_slots.setdefault(facts, self.slots)
+        self.agent = Agent(
+            folder=folder,
+            send=lambda messages: listener.on_messages(self, messages),
+            lease_s=None,
+        )
+        self._inbox: list[Message] = []
+
+    @classmethod
+    async def start(
+        cls, remote_id: int, folder: Path, listener: Listener, node: Node | None = None
+    ) -> LocalRemote:
+        """Detect this machine's slots (or take those that `node` declares); start its launcher."""
+        facts = detect() if node is None else declared(node, detect())
+        remote = cls(remote_id, facts, folder, listener)
+        await remote.agent.start()
+        return remote
+
+    def send(self, message: Message) -> None:
+        """Hand a message to the agent, in the loop's next turn."""
+        if not self._inbox:
+            asyncio.get_running_loop().call_soon(self._deliver)
+        self._inbox.append(message)
+
+    def _deliver(self) -> None:
+        messages, self._inbox = self._inbox, []
+        self.agent.handle(messages)
+
+    async def close(self) -> None:
+        """End every trial on this machine."""
+        await self.agent.close()

@@ -1,0 +1,123 @@
+"""A node as the user names it, and the facts that it tells about itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, field
+from typing import Any
+
+from ..errors import ResourceError
+
+_ADDRESS = re.compile(
+    r"(?:(?P<user>[^:]*)@)?"
+    r"(?:\[(?P<bracketed>[^@\[\]]*)\](?::(?P<port6>[^@:]*))?"
+    r"|(?P<bare6>[\da-fA-F]*:[\da-fA-F]*:[\da-fA-F:.]*(?:%\w+)?)"
+    r"|(?P<host>[^@:\[\]]*)(?::(?P<port>[^@:]*))?)"
+)
+_FORMS = "give 'host', 'user@host', 'user@host:port', '[::1]:22', or Node('host', port=...)"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine to be reached over SSH; what is None comes from ~/.ssh/config or is detected.
+
+        Node("gpu7", user="ada", key="~/.ssh/lab", python="/opt/env/bin/python", num_gpus=2)
+
+    `key` is the path of a private key, `python` the node's interpreter (`python3` when None), `env`
+    is added to the environment of everything that runs there. `num_cpus`, `num_gpus` and
+    `memory_gb` (1e9 bytes) take the place of what is detected on the node. `tunnel=True` sends
+    everything through the SSH connection, `False` nothing, None chooses.
+    Raises ResourceError for values that make no sense.
+    """
+
+    host: str
+    _: KW_ONLY
+    user: str | None = None
+    port: int | None = None
+    key: str | None = None
+    python: str | None = None
+    # not shown: environments hold tokens
+    env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    memory_gb: float | None = None
+    tunnel: bool | None = None
+
+    def __post_init__(self) -> None:
+        # a leading dash would be read as an option by command line tools
+        if not re.fullmatch(r"[^\s@/\[\]-][^\s@/\[\]]*", self.host):
+            raise ResourceError(f"{self.host!r} is no host name or address; {_FORMS}")
+        if self.user is not None and not re.fullmatch(r"[^\s:/-][^\s:/]*", self.user):
+            raise ResourceError(f"node {self.host!r}: user={self.user!r} is no user name; {_FORMS}")
+        if self.port is not None and not (_is_integer(self.port) and 1 <= self.port <= 65535):
+            self._refuse("port", "an integer from 1 to 65535")
+        if self.num_cpus is not None and not (_is_integer(self.num_cpus) and self.num_cpus >= 1):
+            self._refuse("num_cpus", "an integer of at least 1, or None to detect it")
+        if self.num_gpus is not None and not (_is_integer(self.num_gpus) and self.num_gpus >= 0):
+            self._refuse("num_gpus", "an integer of at least 0, or None to detect it")
+        if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
+            self._refuse("memory_gb", "a number of GB above 0, or None to detect it")
+        object.__setattr__(self, "env", dict(self.env))
+        for name, value in self.env.items():
+            if not (isinstance(name, str) and name and "=" not in name and isinstance(value, str)):
+                raise ResourceError(f"node {self.host!r}: env must map names to text, got {name!r}")
+
+    def _refuse(self, name: str, wanted: str) -> None:
+        raise ResourceError(f"node {self.host!r}: {name}={getattr(self, name)!r}; give {wanted}")
+
+    @classmethod
+    def parse(cls, address: str | Node) -> Node:
+        """Read `'user@host:port'`; a Node is returned as it is.
+
+            Node.parse("ada@[2001:db8::7]:2222") == Node("2001:db8::7", user="ada", port=2222)
+
+        Raises ResourceError that shows the valid forms.
+        """
+        if isinstance(address, Node):
+            return address
+        if not isinstance(address, str):
+            raise ResourceError(f"a node is text or a Node, got {address!r}; {_FORMS}")
+        match = _ADDRESS.fullmatch(address.strip())
+        if match is None:
+            # the address itself is not shown whole when it may hold a password
+            shown = "...@" + address.rpartition("@")[2] if "@" in address else address
+            raise ResourceError(f"{shown!r} is no address of a node; {_FORMS}")
+        port = match["port6"] if match["port6"] is not None else match["port"]
+        if port is not None and not (port.isascii() and port.isdigit()):
+            raise ResourceError(f"{port!r} in {match[0]!r} is no port; {_FORMS}")
+        host = match["bracketed"] or match["bare6"] or match["host"] or ""
+        return cls(host, user=match["user"], port=None if port is None else int(port))
+
+    def __str__(self) -> str:
+        user = f"{self.user}@" if self.user else ""
+        if self.port is None:
+            return user + self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{user}{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node has to give: CPUs, GPUs, bytes of memory.
+
+    `gpus` names each GPU as CUDA_VISIBLE_DEVICES wants it, by index or UUID: `("0", "1")`.
+    """
+
+    num_cpus: int
+    gpus: tuple[str, ...]
+    memory_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts as values of JSON: `NodeFacts.from_dict(facts.to_dict()) == facts`."""
+        return asdict(self) | {"gpus": list(self.gpus)}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> NodeFacts:
+        """The facts that `to_dict` has written."""
+        gpus = tuple(str(gpu) for gpu in facts["gpus"])
+        return cls(int(facts["num_cpus"]), gpus, int(facts["memory_bytes"]))
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

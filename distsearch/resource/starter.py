@@ -1,0 +1,232 @@
+"""Keeps a node's process up for as long as the driver is there, and leaves nothing behind.
+
+Its source text is what SSH runs (`python -c`), so that nothing needs to be copied first; hence only
+the standard library, and nothing of distsearch. Lines of JSON on standard input and output:
+
+    driver: {"env": {...}, "packages": [...]}      environment of the node; packages to look for
+    node:   {"op": "hello", "python": [3, 11, 7], "packages": {...}, "port": 40123, ...}
+    driver: {"command": [...], "spec": {...}, "lease_s": 30, "grace_s": 5}
+    node:   {"op": "output", "line": "..."}        what the node's process prints
+    driver: an empty line every few seconds        "I am here"
+    node:   {"op": "gone", "reason": "..."}        nothing of the node is left: processes, folder
+
+It ends everything at the end of its input, when no line came for `lease_s` (a cut link sends no end
+of input), at TERM or HUP, and when the node's process ends by itself.
+"""
+
+from __future__ import annotations
+
+import sys
+
+sys.path[:] = [path for path in sys.path if path]  # a json.py in the home folder is not for us
+
+import contextlib  # noqa: E402
+import ctypes  # noqa: E402
+import importlib.metadata  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import queue  # noqa: E402
+import shutil  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from typing import Any  # noqa: E402
+
+PR_SET_CHILD_SUBREAPER = 36
+LINE_LIMIT = 2000
+ASKED_TO = "the driver closed the connection"
+
+speaking = threading.Lock()
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.readline() or "null")
+    if request is None:
+        return
+    os.environ.update(request["env"])
+    reserved = reserve_port()
+    say(op="hello", port=reserved.getsockname()[1], **about_this_node(request["packages"]))
+    order = json.loads(sys.stdin.readline() or "null")
+    if order is None:
+        return
+    adopt_orphans()
+    events: queue.SimpleQueue[Any] = (
+        queue.SimpleQueue()
+    )  # the one queue that a signal handler may use
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, lambda number, frame: events.put(number))
+    folder = tempfile.mkdtemp(prefix="distsearch-")
+    node = start_node(order, folder)
+    threading.Thread(target=listen, args=(events,), daemon=True).start()
+    output = threading.Thread(target=forward, args=(node.stdout,), daemon=True)
+    output.start()
+    reason = watch(events, node, order["lease_s"])
+    end_everything(node, order["grace_s"])
+    output.join(1)  # its last lines tell why
+    shutil.rmtree(folder, ignore_errors=True)
+    # Nobody may be reading any more: do not wait for that.
+    last_word = threading.Thread(target=say, kwargs={"op": "gone", "reason": reason}, daemon=True)
+    last_word.start()
+    last_word.join(1)
+    os._exit(0)
+
+
+def about_this_node(packages: list[str]) -> dict[str, Any]:
+    extra = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:0] = [path for path in extra if path not in sys.path]
+    return {
+        "python": list(sys.version_info[:3]),
+        "executable": sys.executable,
+        "packages": {name: version_of(name) for name in packages},
+        "hostname": socket.gethostname(),
+        "address": (os.environ.get("SSH_CONNECTION", "").split() + [""] * 4)[2],
+        "pid": os.getpid(),
+    }
+
+
+def version_of(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def reserve_port() -> socket.socket:
+    """Bind a free port without listening: the node's process can take it, nobody else gets it."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever the node's processes leave behind (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def start_node(order: dict[str, Any], folder: str) -> subprocess.Popen[bytes]:
+    node = subprocess.Popen(
+        [sys.executable, *order["command"]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        start_new_session=True,
+    )
+    assert node.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has ended already; its output tells why
+        node.stdin.write(json.dumps({**order["spec"], "folder": folder}).encode() + b"\n")
+        node.stdin.flush()  # and stays open: its end tells the node that this process is gone
+    return node
+
+
+def listen(events: queue.SimpleQueue[Any]) -> None:
+    for _line in sys.stdin:
+        events.put("ping")
+    events.put("end of input")
+
+
+def forward(output: Any) -> None:
+    while True:
+        line = output.readline(LINE_LIMIT)
+        if not line:
+            return
+        say(op="output", line=line.decode(errors="replace").rstrip("\n"))
+
+
+def say(**message: Any) -> None:
+    line = json.dumps(message).encode() + b"\n"
+    with speaking, contextlib.suppress(OSError):  # the end of input tells that the driver is gone
+        while line:
+            line = line[os.write(1, line) :]
+
+
+def watch(events: queue.SimpleQueue[Any], node: subprocess.Popen[bytes], lease_s: float) -> str:
+    """Wait for a reason to end; meanwhile bury orphans."""
+    deadline = time.monotonic() + lease_s
+    while True:
+        try:
+            event = events.get(timeout=max(0, deadline - time.monotonic()))
+        except queue.Empty:
+            return f"no word from the driver for {lease_s:g} s"
+        if event == "ping":
+            deadline = time.monotonic() + lease_s
+        elif event == "end of input":
+            return ASKED_TO
+        elif event == signal.SIGCHLD:
+            bury(node)
+            if node.returncode is not None:
+                return f"the node's process ended by itself ({in_words(node.returncode)})"
+        else:
+            return f"signal {event:d}"
+
+
+def bury(node: subprocess.Popen[bytes]) -> None:
+    """Reap every child that has ended; `node.returncode` says how the node's process did."""
+    try:
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            if pid == node.pid:
+                signaled = os.WIFSIGNALED(status)
+                node.returncode = -os.WTERMSIG(status) if signaled else os.WEXITSTATUS(status)
+    except ChildProcessError:
+        return
+
+
+def in_words(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+
+
+def end_everything(node: subprocess.Popen[bytes], grace_s: float) -> None:
+    """TERM to the node's process; KILL to all that is left when it ended or `grace_s` are over."""
+    deadline = time.monotonic() + grace_s
+    bury(node)
+    if node.returncode is None:
+        kill(node.pid, signal.SIGTERM)
+    while node.returncode is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        bury(node)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        left = descendants() or ([node.pid] if node.returncode is None else [])
+        if not left:
+            return
+        for pid in left:
+            kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+        bury(node)
+
+
+def kill(pid: int, number: int) -> None:
+    with contextlib.suppress(OSError):  # it was faster
+        os.kill(pid, number)
+
+
+def descendants() -> set[int]:
+    """Every process below this one."""
+    parents = parents_of_all()
+    family = {os.getpid()}
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in family} - family
+        if not more:
+            return family - {os.getpid()}
+        family |= more
+
+
+def parents_of_all() -> dict[int, int]:
+    parents: dict[int, int] = {}
+    pids = [name for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc") else []
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+            parents[int(pid)] = int(file.read().rpartition(b")")[2].split()[1])
+    return parents
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Certificates of one search: one authority made for the run, one key per party.
+
+Every Dask port is a shell for whoever can reach it, so both sides of every connection must show a
+certificate of this authority. Keys stay in memory and travel only through SSH's standard input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from distributed import Security
+
+# Clocks differ: a certificate that begins now is refused by a node that is one second behind.
+HEAD_START = timedelta(days=1)
+LIFETIME = timedelta(days=365)
+
+
+class Authority:
+    """Signs the certificates of one search.
+
+        authority = Authority()
+        Scheduler(security=security(authority.issue("driver")))
+
+    The texts that `issue` gives are PEM: `ca` and `cert` are public, `key` is secret.
+    """
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _common_name("distsearch")
+        limits = x509.BasicConstraints(ca=True, path_length=0)
+        certificate = self._sign(self._name, self._key.public_key(), limits)
+        self._pem = _pem(certificate)
+
+    def issue(self, party: str) -> dict[str, str]:
+        """Make a key and a certificate for a party: `{"ca": ..., "cert": ..., "key": ...}`."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        limits = x509.BasicConstraints(ca=False, path_length=None)
+        certificate = self._sign(_common_name(party), key.public_key(), limits)
+        secret = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return {"ca": self._pem, "cert": _pem(certificate), "key": secret.decode()}
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, limits: x509.BasicConstraints
+    ) -> x509.Certificate:
+        now = datetime.now(timezone.utc)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - HEAD_START)
+            .not_valid_after(now + LIFETIME)
+            .add_extension(limits, critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+def security(pems: Mapping[str, str]) -> Security:
+    """Dask's settings for a party that shows this certificate and demands one from everybody."""
+    roles = ("scheduler", "worker", "client")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=pems["ca"],
+        **{f"tls_{role}_cert": pems["cert"] for role in roles},
+        **{f"tls_{role}_key": pems["key"] for role in roles},
+    )
+
+
+def _common_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()

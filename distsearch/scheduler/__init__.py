@@ -1,0 +1,6 @@
+"""Schedulers: the user's face of a search, and the rules that decide what runs on."""
+
+from ..core.words import Continue, Launch, Report, Status, Stop, Trial
+from .fifo import FIFOScheduler
+
+__all__ = ["Continue", "FIFOScheduler", "Launch", "Report", "Status", "Stop", "Trial"]

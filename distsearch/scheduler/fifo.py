@@ -1,0 +1,582 @@
+"""First in, first out: every configuration runs to its end, in the order of suggestion."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union
+
+from ..core import curves, store
+from ..core.decorators import TrainFunction
+from ..core.experiment import Experiment, Settings
+from ..core.loop import loop
+from ..core.progress import NodeUse, Progress, Snapshot
+from ..core.travel import pack
+from ..core.words import Continue, Decision, Launch, Report, Trial
+from ..errors import DistsearchError, NothingReported, ResourceError, SpaceError, TrialFailed
+from ..resource.fleet import Fleet
+from ..resource.manager import DistributedResourceManager
+from ..resource.node import Node
+from ..resource.resource import Resource
+from ..resource.uploads import Source, collect
+from ..searcher import SEARCHERS, Searcher
+
+Addresses = Union[str, Node, Iterable[Union[str, Node]]]
+CLOSE_BOUND_S = 30.0
+INTERRUPT_BOUND_S = 15.0
+_open_schedulers: weakref.WeakSet[FIFOScheduler] = weakref.WeakSet()
+
+
+class FIFOScheduler:
+    """Searches for the best configuration of a train function over all given nodes.
+
+        @args(lr=Real(1e-4, 1e-1, log=True), wd=Real(1e-4, 5e-4))
+        def train_fn(args, reporter):
+            for epoch in range(10):
+                reporter(epoch=epoch + 1, accuracy=train_an_epoch(args.lr, args.wd))
+
+        with FIFOScheduler(train_fn, resource={'num_cpus': 2, 'num_gpus': 1},
+                           dist_ip_addrs=['gpu1', 'me@gpu2:2222']) as scheduler:
+            scheduler.run(num_trials=20)
+            scheduler.join_jobs()
+            print(scheduler.get_best_config(), scheduler.get_best_reward())
+            scheduler.get_training_curves('curves.png')
+
+    The reward of a trial is the *best* value of `reward_attr` that it reported, the largest with
+    mode='max', the smallest with mode='min'; NaN and what is not a number count as worst. The best
+    trial is the one with the best reward, the earlier one of equals. Trials that failed keep
+    their reports, and count with what they reported before.
+
+    Args:
+        train_fn: a function decorated with `@args`.
+        args: values or spaces that replace those of the decorator (a mapping or a Namespace).
+        resource: what one trial needs: `num_cpus`, `num_gpus` (may be a fraction), `memory_gb`.
+        searcher: 'random', 'grid' or a Searcher; `search_options` are its named arguments.
+        num_trials, time_out: how many trials, for how many seconds; also of `run()`.
+        max_reward: the search ends when a trial reaches it.
+        reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time.
+        points_to_evaluate: configurations to try first (in whole or part); None: the default one.
+        checkpoint: the folder of the experiment; None makes one below `distsearch_results`.
+        dist_ip_addrs: more nodes, as 'host', 'user@host:port' or `Node(...)`, reached over SSH.
+        local: whether this machine is a node too; `Node('localhost', num_cpus=4)` declares slots.
+        client: a `distributed.Client`: every worker of its cluster becomes a node.
+        tunnel: how nodes talk to this process: True through SSH alone, False directly with mutual
+            TLS, None directly where that is possible.
+        isolation: 'fresh' (a new process for every trial) or 'reuse' (one process a slot).
+        start_method: how a trial's process is made: 'fork' (default on Linux) or 'spawn'.
+        trial_timeout, report_timeout: seconds that a trial may take, or may be silent.
+        max_failures: how many times a trial may lose its node.
+        seed: of the searcher; None draws one. It is kept in the log.
+        verbose: 0 prints nothing, 1 shows progress, failures and what trials print.
+        training_history_callback: called with (training_history, start time in Unix seconds) when
+            trials end, at most every `training_history_callback_delta_secs`.
+
+    Raises, before any trial starts: SpaceError, PicklingError, ResourceError (a request that no
+    node can meet), StoreLocked, NodeError (no node could be brought up; if some could, the others
+    are reported and left out).
+    """
+
+    def __init__(
+        self,
+        train_fn: TrainFunction,
+        args: Mapping[str, Any] | Any | None = None,
+        resource: Mapping[str, Any] | Resource | None = None,
+        searcher: str | Searcher = "random",
+        search_options: Mapping[str, Any] | None = None,
+        num_trials: int | None = None,
+        time_out: float | None = None,
+        max_reward: float | None = None,
+        reward_attr: str = "accuracy",
+        mode: str = "max",
+        time_attr: str = "epoch",
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        dist_ip_addrs: Addresses | None = None,
+        visualizer: str = "none",
+        training_history_callback: Callable[[dict[int, list[dict[str, Any]]], float], None]
+        | None = None,
+        training_history_callback_delta_secs: float = 60.0,
+        *,
+        points_to_evaluate: Iterable[Mapping[str, Any]] | None = None,
+        local: bool | Node = True,
+        client: Any = None,
+        tunnel: bool | None = None,
+        ssh_config: Sequence[str | os.PathLike[str]] | None = None,
+        isolation: str = "fresh",
+        start_method: str | None = None,
+        trial_timeout: float | None = None,
+        report_timeout: float | None = None,
+        max_failures: int = 3,
+        seed: int | None = None,
+        verbose: int = 1,
+    ) -> None:
+        _choose("mode", mode, ("max", "min"))
+        _choose("isolation", isolation, ("fresh", "reuse"))
+        _choose("start_method", start_method, (None, "fork", "spawn"))
+        _choose("visualizer", visualizer, ("none",))
+        self.train_fn = _with_args(train_fn, args)
+        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+        self.searcher = self._make_searcher(searcher, search_options or {}, points_to_evaluate)
+        self.num_trials, self.time_out = num_trials, time_out
+        self._history_callback = training_history_callback
+        self._history_period_s = training_history_callback_delta_secs
+        self._history_called = 0.0
+        self._start_time = time.time()
+        self._closed = False
+        settings = Settings(
+            packed=pack(self.train_fn),
+            resource=Resource.parse(resource),
+            reward_attr=reward_attr,
+            time_attr=time_attr,
+            mode=mode,
+            max_reward=max_reward,
+            reuse=isolation == "reuse",
+            spawn=start_method == "spawn",
+            due="every" if self._decides else None,
+            trial_timeout_s=trial_timeout,
+            report_timeout_s=report_timeout,
+            max_failures=max_failures,
+        )
+        self.folder = _experiment_folder(checkpoint, self.train_fn.__name__, resume)
+        self._store = store.Store(self.folder)
+        self.progress = Progress(verbose, self._snapshot)
+        self.manager = DistributedResourceManager()
+        self.experiment = Experiment(self, settings, self.manager, self._store, self.progress.say)
+        self.fleet = Fleet(
+            self.folder, self.experiment, tunnel=tunnel, ssh_config=ssh_config, say=self.progress.say
+        )
+        _open_schedulers.add(self)
+        try:
+            loop().call(self._bring_up(local, dist_ip_addrs, client))
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_searcher(
+        self,
+        searcher: str | Searcher,
+        options: Mapping[str, Any],
+        points: Iterable[Mapping[str, Any]] | None,
+    ) -> Searcher:
+        if isinstance(searcher, Searcher):
+            if options or points is not None:
+                raise SpaceError(
+                    "search_options and points_to_evaluate go to the searcher that you made "
+                    f"yourself, {type(searcher).__name__}(...), not to the scheduler"
+                )
+            return searcher
+        _choose("searcher", searcher, tuple(SEARCHERS))
+        return SEARCHERS[searcher](
+            self.train_fn.space, seed=self.seed, points_to_evaluate=points, **options
+        )
+
+    async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
+        settings = self.experiment.settings
+        self._store.append(
+            "experiment",
+            body={
+                "function": self.train_fn.__name__,
+                "space": self.train_fn.space.describe(),
+                "searcher": type(self.searcher).__name__,
+                "scheduler": type(self).__name__,
+                "seed": self.seed,
+                "reward_attr": settings.reward_attr,
+                "mode": settings.mode,
+                "time_attr": settings.time_attr,
+            },
+        )
+        await self.fleet.start(local=local, addresses=_addresses(addresses), client=client)
+        self.manager.check(settings.resource)
+
+    # The rule: what a scheduler of your own overrides
+
+    def next_launch(self) -> Launch | None:
+        """The next trial to start, or None when the searcher has no more to suggest."""
+        config = self.searcher.ask(len(self.experiment.trials))
+        return None if config is None else Launch(config)
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        """What a report means for its trial: Continue() or Stop()."""
+        return Continue()
+
+    def on_end(self, trial: Trial) -> None:
+        """Hear that a trial has ended; call this one too when you override it."""
+        reward = None if trial.status.is_failure else trial.best_reward
+        sign = self.experiment.sign
+        self.searcher.tell(trial.id, trial.config, None if reward is None else sign * reward)
+        self._call_back()
+
+    @property
+    def _decides(self) -> bool:
+        """Whether trials must wait at each report for what `on_report` says."""
+        return type(self).on_report is not FIFOScheduler.on_report
+
+    # Running
+
+    def run(self, num_trials: int | None = None, time_out: float | None = None) -> None:
+        """Start the search and return at once; `join_jobs()` waits for its end.
+
+        At most `num_trials` trials are launched, for at most `time_out` seconds; then running
+        trials are stopped. Both default to the constructor's. Called again after the end, it goes
+        on with more trials.
+        """
+        self._check_open()
+        num_trials = self.num_trials if num_trials is None else num_trials
+        time_out = self.time_out if time_out is None else time_out
+        _check_bound("num_trials", num_trials, int)
+        _check_bound("time_out", time_out, (int, float))
+        if num_trials is None and time_out is None and self._could_go_on_forever:
+            raise ResourceError(
+                "this search would never end: give num_trials=, time_out= or max_reward="
+            )
+        self.progress.start()
+        loop().run(lambda: self.experiment.run(num_trials, time_out))
+
+    @property
+    def _could_go_on_forever(self) -> bool:
+        return self.experiment.settings.max_reward is None and self.train_fn.space.size == float(
+            "inf"
+        )
+
+    def join_jobs(self, timeout: float | None = None) -> bool:
+        """Wait until all trials have ended, for `timeout` seconds in total; True if they have.
+
+        Otherwise it says what is left. Ctrl-C stops the running trials and raises
+        KeyboardInterrupt. Raises SearchFailed when the first trials all failed alike, and whatever
+        the searcher or a rule of your own raised.
+        """
+        self._check_open()
+        waiting = loop().submit(self.experiment.wait())
+        try:
+            waiting.result(timeout)
+        except TimeoutError:
+            waiting.cancel()
+            self.progress.say(f"after join_jobs(timeout={timeout:g}): {self._what_is_left()}")
+            return False
+        except KeyboardInterrupt:
+            self.progress.say("interrupted: stopping the running trials (Ctrl-C again: at once)")
+            loop().run(lambda: self.experiment.end("interrupted"))
+            waiting.result(INTERRUPT_BOUND_S)
+            self.progress.stop()
+            raise
+        self.progress.stop()
+        self._call_back(last=True)
+        if self.experiment.error is not None:
+            raise self.experiment.error
+        return True
+
+    def _what_is_left(self) -> str:
+        running = [trial.id for trial in self.experiment.running]
+        text = f"{len(running)} trials are running ({', '.join(map(str, running[:10]))})"
+        snapshot = self._snapshot()
+        return f"{text}, {snapshot.waiting} not started" if snapshot.waiting else text
+
+    def add_job(self, config: Mapping[str, Any]) -> int:
+        """Run one more trial with this configuration, before the searcher's next; its task id."""
+        self._check_open()
+        valid = self.train_fn.space.validate(dict(config))
+        return loop().run(lambda: self.experiment.add(valid)).id
+
+    def run_with_config(self, config: Mapping[str, Any]) -> Any:
+        """Run one trial with this configuration, wait for it, and return what train_fn returned.
+
+        For the final training with `get_best_config()`. What is not JSON (numbers, strings, lists,
+        dicts) comes back as its text; keep models with `reporter.save`. Raises TrialFailed, with
+        the traceback, if the trial fails.
+        """
+        self._check_open()
+        valid = self.train_fn.space.validate(dict(config))
+
+        async def run() -> Any:
+            trial = self.experiment.add(valid)
+            attempt = await self.experiment.wait_for(trial)
+            await self._store.flush()
+            return trial, attempt.returned
+
+        trial, returned = loop().call(run())
+        if trial.status.is_failure and trial.status.value != "no_metric":
+            raise TrialFailed(
+                f"trial {trial.id} {trial.status.value}: {trial.reason}\n{trial.error}".rstrip()
+            )
+        return returned
+
+    def _call_back(self, last: bool = False) -> None:
+        """Hand the history to the user's callback, now and then."""
+        due = time.monotonic() - self._history_called >= self._history_period_s
+        if self._history_callback is None or not (due or last):
+            return
+        self._history_called = time.monotonic()
+        self._history_callback(self._read_history(), self._start_time)
+
+    # Results
+
+    def get_best_config(self) -> dict[str, Any]:
+        """The configuration of the best trial so far: plain values, by parameter."""
+        return dict(self._best.config)
+
+    def get_best_reward(self) -> float:
+        """The best reward so far, in the user's own sign."""
+        reward = self._best.best_reward
+        assert reward is not None
+        return reward
+
+    def get_best_task_id(self) -> int:
+        """The id of the best trial so far."""
+        return self._best.id
+
+    @property
+    def _best(self) -> Trial:
+        best = self.experiment.best
+        if best is None:
+            attr = self.experiment.settings.reward_attr
+            failed = "".join(
+                f"; {count} trials {first.status.value}: {first.reason}"
+                for count, first in self.experiment.failures
+            )
+            raise NothingReported(f"no trial has reported {attr!r} yet{failed}")
+        return best
+
+    @property
+    def training_history(self) -> dict[int, list[dict[str, Any]]]:
+        """{task id: its reports in order}, each a dict of the metrics."""
+        self._flush()
+        return self._read_history()
+
+    def _read_history(self) -> dict[int, list[dict[str, Any]]]:
+        history: dict[int, list[dict[str, Any]]] = {}
+        for event in store.read(self.folder, "report"):
+            assert event.trial is not None
+            history.setdefault(event.trial, []).append(event.body)
+        return history
+
+    @property
+    def config_history(self) -> dict[int, dict[str, Any]]:
+        """{task id: its configuration}."""
+        trials = list(self.experiment.trials.values())
+        return {trial.id: dict(trial.config) for trial in trials}
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial with its status, reason, traceback and reward."""
+        return list(self.experiment.trials.values())
+
+    @property
+    def num_finished_tasks(self) -> int:
+        """How many trials have ended, in whatever way."""
+        counts = self.experiment.counts
+        return counts.done + counts.stopped + counts.failed
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was searched, and how it stands."""
+        settings = self.experiment.settings
+        best = self.experiment.best
+        return {
+            "train_fn": self.train_fn.__name__,
+            "search_space": self.train_fn.space.describe(),
+            "search_strategy": type(self.searcher).__name__,
+            "scheduler": type(self).__name__,
+            "seed": self.seed,
+            "reward_attr": settings.reward_attr,
+            "mode": settings.mode,
+            "time_attr": settings.time_attr,
+            "num_cpus": settings.resource.num_cpus,
+            "num_gpus": settings.resource.num_gpus,
+            "folder": str(self.folder),
+            "start_time": self._start_time,
+            "num_trials": len(self.experiment.trials),
+            "num_finished_tasks": self.num_finished_tasks,
+            "best_reward": None if best is None else best.best_reward,
+            "best_config": None if best is None else dict(best.config),
+            "best_task_id": None if best is None else best.id,
+        }
+
+    def get_training_curves(
+        self, filename: str | None = None, plot: bool = False, use_legend: bool = True
+    ) -> dict[int, list[tuple[float, float]]]:
+        """The learning curves, {task id: [(time, reward), ...]}; draws them if asked.
+
+        `filename` saves a picture (its ending says which kind), `plot` shows one.
+        """
+        settings = self.experiment.settings
+        data = curves.curves(
+            self.training_history, reward_attr=settings.reward_attr, time_attr=settings.time_attr
+        )
+        if filename is not None or plot:
+            trials = self.trials
+            best = self.experiment.best
+            curves.draw(
+                data,
+                best=None if best is None else best.id,
+                stopped={t.id for t in trials if t.status.value == "stopped"},
+                failed={t.id for t in trials if t.status.is_failure},
+                reward_attr=settings.reward_attr,
+                time_attr=settings.time_attr,
+                mode=settings.mode,
+                title=f"{self.train_fn.__name__}: {len(data)} trials",
+                use_legend=use_legend,
+                filename=filename,
+                plot=plot,
+            )
+        return data
+
+    # Nodes
+
+    def add_remote(self, ip_addrs: Addresses) -> None:
+        """Add nodes, also while trials run; uploaded files get there too.
+
+        Raises NodeError if one cannot be brought up (the others are then up).
+        """
+        self._check_open()
+        loop().call(self.fleet.add(_addresses(ip_addrs)))
+
+    def remove_remote(self, ip_addrs: Addresses) -> None:
+        """Take nodes away; what runs on them is ended and runs again elsewhere.
+
+        Raises ResourceError for a node that is not there.
+        """
+        self._check_open()
+        loop().call(self.fleet.remove(_addresses(ip_addrs)))
+
+    def upload_files(self, files: Source | Iterable[Source]) -> None:
+        """Put files, folders and modules where every trial finds them, on every node.
+
+            scheduler.upload_files(['data.txt', 'images/', helper])
+
+        From then on trials run in a folder that holds just what was uploaded, on this machine
+        too, so that `open('data.txt')` and `import helper` do the same everywhere. Nodes that are
+        added later get the files as well. Raises UploadError.
+        """
+        self._check_open()
+        loop().call(self.fleet.upload(collect(files)))
+
+    # The end
+
+    def close(self) -> None:
+        """Stop what runs, leave nothing behind on any node, and let go of the log."""
+        if self._closed:
+            return
+        self._closed = True
+        _open_schedulers.discard(self)
+        try:
+            loop().call(self._close(), CLOSE_BOUND_S)
+        finally:
+            self.progress.stop()
+            self._store.close()
+
+    async def _close(self) -> None:
+        experiment = self.experiment
+        if not experiment.is_idle:
+            left = len(experiment.running)
+            self.progress.say(f"closed while {left} trials ran: they are stopped")
+            experiment.end("closed")
+            experiment.abandon("closed")
+        await self.fleet.close()
+        await self._store.flush()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DistsearchError("this scheduler is closed; its results can still be read")
+
+    def _flush(self) -> None:
+        if not self._closed:
+            loop().call(self._store.flush())
+
+    def __enter__(self) -> FIFOScheduler:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(\n{self.manager!r})"
+
+    def _snapshot(self) -> Snapshot:
+        """How the search stands, for the progress display."""
+        experiment = self.experiment
+        counts, best = experiment.counts, experiment.best
+        running = len(experiment.running)
+        ended = self.num_finished_tasks
+        total = None if experiment.num_trials is None else max(experiment.num_trials, ended)
+        started = experiment.started_at or time.monotonic()
+        elapsed = (experiment.ended_at or time.monotonic()) - started
+        waiting = max(0, counts.launched - ended - running if total is None else total - ended - running)
+        left = None
+        if total is not None and ended and not experiment.ending:
+            left = (total - ended) * elapsed / ended
+        if experiment.deadline is not None:
+            until = max(0.0, experiment.deadline - time.monotonic())
+            left = until if left is None else min(left, until)
+        return Snapshot(
+            total=total,
+            running=running,
+            done=counts.done,
+            stopped=counts.stopped,
+            failed=counts.failed,
+            waiting=0 if experiment.ending else waiting,
+            best_reward=None if best is None else best.best_reward,
+            best_task_id=None if best is None else best.id,
+            best_config={} if best is None else best.config,
+            reward_attr=experiment.settings.reward_attr,
+            nodes=[_node_use(remote) for remote in list(self.manager.remotes.values())],
+            elapsed_s=elapsed,
+            time_left_s=left,
+            trials_per_minute=60 * ended / elapsed if elapsed > 0 else 0.0,
+            note=self._store.trouble or experiment.ending,
+        )
+
+
+def _node_use(remote: Any) -> NodeUse:
+    cpus, gpus = remote.slots.used
+    facts = remote.facts
+    return NodeUse(remote.host, cpus, facts.num_cpus, float(gpus), len(facts.gpus))
+
+
+def _choose(name: str, got: Any, valid: Sequence[Any]) -> None:
+    if got not in valid:
+        raise SpaceError(f"{name}={got!r}, but it is one of {', '.join(map(repr, valid))}")
+
+
+def _check_bound(name: str, value: Any, kind: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, kind) or isinstance(value, bool) or not value > 0:
+        raise ResourceError(f"{name}={value!r}, but it is a number above 0")
+
+
+def _with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
+    if not isinstance(train_fn, TrainFunction):
+        raise SpaceError(
+            f"{train_fn!r} is not decorated; write @args(lr=Real(...), ...) above its definition"
+        )
+    if args is None:
+        return train_fn
+    values = args if isinstance(args, Mapping) else vars(args)
+    return TrainFunction(train_fn.__wrapped__, {**train_fn.space, **values})
+
+
+def _addresses(addresses: Addresses | None) -> list[Node]:
+    if addresses is None:
+        return []
+    single = isinstance(addresses, (str, Node))
+    return [Node.parse(address) for address in ([addresses] if single else addresses)]  # type: ignore[list-item]
+
+
+def _experiment_folder(checkpoint: Any, name: str, resume: bool) -> Path:
+    if checkpoint is None:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))
+        return (root / f"{name}-{stamp}-{os.urandom(2).hex()}").absolute()
+    return Path(checkpoint).absolute()
+
+
+@atexit.register
+def _close_all() -> None:
+    for scheduler in list(_open_schedulers):
+        scheduler.close()

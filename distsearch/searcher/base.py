@@ -1,0 +1,52 @@
+"""The protocol of all searchers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..space import Space
+
+Config = Mapping[str, Any]
+
+
+class Searcher:
+    """Suggests configurations: `ask` for one, `tell` what became of it.
+
+    A searcher of your own overrides `suggest`, and `tell` if it learns:
+
+        class Around(Searcher):
+            def suggest(self, trial_id, rng):
+                vector = self.space.encode(self.best) + rng.normal(0, 0.1, self.space.dimension)
+                return self.space.decode(vector.clip(0, 1))
+
+    State is what was asked and told, in that order, and nothing else: the randomness of trial 7
+    comes from (seed, 7), so that a search does not depend on timing and can be replayed.
+
+    `points_to_evaluate`: configurations (whole or in part; the rest are defaults) to suggest
+    first. None means the default configuration, [] means none.
+    """
+
+    def __init__(
+        self, space: Space, *, seed: int = 0, points_to_evaluate: Iterable[Config] | None = None
+    ) -> None:
+        self.space = space
+        self.seed = seed
+        points = [{}] if points_to_evaluate is None else points_to_evaluate
+        self._first = [space.validate(point) for point in points]
+        self._first.reverse()
+
+    def ask(self, trial_id: int) -> Config | None:
+        """The configuration for a new trial, or None when there is nothing left to suggest."""
+        if self._first:
+            return self._first.pop()
+        return self.suggest(trial_id, np.random.default_rng((self.seed, trial_id)))
+
+    def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
+        """The searcher's own choice, once the given points are used up."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method suggest(trial_id, rng)")
+
+    def tell(self, trial_id: int, config: Config, reward: float | None) -> None:
+        """Hear the final reward of a trial; larger is better, None: it failed or had none."""

@@ -1,0 +1,203 @@
+"""Spaces made of parts (List, Dict), and the constants among them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from distsearch.errors import SpaceError
+from distsearch.space.base import Ask, Config, Domain, Space, join, plain, suggest
+from distsearch.space.namespace import Namespace
+
+
+class Container(Space):
+    """A space of named parts, without a value of its own."""
+
+    parts: Mapping[str, Space]
+
+    @property
+    def size(self) -> float:
+        return float(math.prod(part.size for part in self.parts.values()))
+
+    def describe(self) -> dict[str, Any]:
+        items = {name: part.describe() for name, part in self.parts.items()}
+        return {"type": self.kind, "items": items}
+
+    def _parameters(self, path: str) -> Iterator[tuple[str, Domain]]:
+        for name, part in self.parts.items():
+            yield from part._parameters(join(path, name))
+
+    def _walk(self, path: str, ask: Ask) -> Iterator[tuple[str, Any]]:
+        for name, part in self.parts.items():
+            yield from part._walk(join(path, name), ask)
+
+    def _grid(self, path: str, points: int) -> Iterator[Config]:
+        return _combinations(path, list(self.parts.items()), points)
+
+    def _build_parts(self, path: str, config: Config) -> dict[str, Any]:
+        return {name: part._build(join(path, name), config) for name, part in self.parts.items()}
+
+
+class Constant(Container):
+    """Any value that is not searched: it has no parts, and is handed on as it is."""
+
+    kind = "constant"
+    parts = {}
+    value: Any
+
+    def __init__(self, value: Any) -> None:
+        vars(self).update(value=value)
+
+    @property
+    def label(self) -> str:
+        name = getattr(self.value, "__name__", None)
+        return name if isinstance(name, str) else shorten(readable(self.value))
+
+    def describe(self) -> dict[str, Any]:
+        value = self.value if is_scalar(self.value) else readable(self.value)
+        return {"type": self.kind, "value": value}
+
+    def _build(self, path: str, config: Config) -> Any:
+        return self.value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+class List(Container):
+    """A list of spaces and constants; in a configuration each has its position as its name.
+
+    >>> List(Int(1, 8), 'relu').build({'0': 3})
+    [3, 'relu']
+    """
+
+    kind = "list"
+
+    def __init__(self, *items: Any) -> None:
+        vars(self).update(parts={str(i): as_space(item) for i, item in enumerate(items)})
+
+    def _build(self, path: str, config: Config) -> list[Any]:
+        return list(self._build_parts(path, config).values())
+
+    def __repr__(self) -> str:
+        return f"List({', '.join(map(repr, self.parts.values()))})"
+
+
+class Dict(Container, Mapping[str, Any]):
+    """Named spaces and constants; also the space of a whole train function. Builds a Namespace.
+
+    It reads like a mapping of what was given: ``space['lr']``, ``'lr' in space``, ``{**space}``.
+
+    >>> space = Dict(lr=Real(0, 1), net=Dict(width=Int(16, 64), depth=4))
+    >>> space.default
+    {'lr': 0.5, 'net.width': 40}
+    >>> space.build({'net.width': 32}).net.depth
+    4
+
+    Raises:
+        SpaceError: for a name that is empty or has a dot in it, as dots join paths.
+    """
+
+    kind = "dict"
+
+    def __init__(self, /, **items: Any) -> None:
+        vars(self).update(parts=named_parts(items))
+
+    def replace(self, /, **items: Any) -> Dict:
+        """A new Dict with other spaces or constants under some of the same names.
+
+        Raises:
+            SpaceError: for a name that is not there.
+        """
+        for name in items:
+            if name not in self:
+                raise SpaceError(f"there is no {name!r} to replace; {suggest(name, self)}")
+        return Dict(**{**self, **items})
+
+    def _build(self, path: str, config: Config) -> Namespace:
+        return Namespace(self._build_parts(path, config))
+
+    def __getitem__(self, name: str) -> Any:
+        return as_given(self.parts[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __repr__(self) -> str:
+        return f"Dict({as_arguments(self.parts)})"
+
+
+def as_space(value: Any) -> Space:
+    """The value as a space: plain containers with a space inside are Dict or List."""
+    if isinstance(value, Space):
+        return value
+    if isinstance(value, type) and issubclass(value, Space):
+        raise SpaceError(f"got the class {value.__name__}; make a space of it: {value.__name__}()")
+    if not _has_space(value):
+        return Constant(plain(value))
+    if not isinstance(value, dict):
+        return List(*value)
+    return Dict(**named_parts(value))
+
+
+def as_given(part: Space) -> Any:
+    """The opposite of `as_space`: a constant's value, or the space."""
+    return part.value if isinstance(part, Constant) else part
+
+
+def named_parts(items: Mapping[Any, Any]) -> dict[str, Space]:
+    """The parts of a space that are found by name."""
+    for name in items:
+        if not isinstance(name, str) or not name or "." in name:
+            raise SpaceError(f"names must be strings, not empty and without dots, got {name!r}")
+    return {name: as_space(item) for name, item in items.items()}
+
+
+def as_arguments(parts: Mapping[str, Space]) -> str:
+    """The parts as they stand in a call, for reprs."""
+    if all(name.isidentifier() for name in parts):
+        return ", ".join(f"{name}={part!r}" for name, part in parts.items())
+    return f"**{dict(parts)!r}"
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether JSON has this value as a scalar (so: no NaN, no infinities)."""
+    if type(value) is float:
+        return math.isfinite(value)
+    return value is None or type(value) in (str, int, bool)
+
+
+def readable(value: Any) -> str:
+    """A repr that is the same in every process: no addresses, sets in order."""
+    if isinstance(value, set | frozenset):
+        return "{" + ", ".join(sorted(map(readable, value))) + "}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def shorten(text: str, width: int = 60) -> str:
+    """The text on one line of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _has_space(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_space, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_space, value))
+    return isinstance(value, Space)
+
+
+def _combinations(path: str, parts: Sequence[tuple[str, Space]], points: int) -> Iterator[Config]:
+    if not parts:
+        yield {}
+        return
+    (name, first), *rest = parts
+    for head in first._grid(join(path, name), points):
+        for tail in _combinations(path, rest, points):
+            yield {**head, **tail}

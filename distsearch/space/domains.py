@@ -1,0 +1,325 @@
+"""The spaces of one parameter: Real, Int, Bool and Choice."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distsearch.errors import SpaceError
+from distsearch.space.base import Config, Domain, Space, join, plain
+from distsearch.space.containers import Constant, as_space, is_scalar, shorten
+
+LARGEST_INT = 2**40  # so that a coordinate, a float, tells any integer from its neighbours
+
+
+class Number(Domain):
+    """What Real and Int share: bounds, both included, and a scale."""
+
+    lower: Any
+    upper: Any
+    log: bool
+    noun: ClassVar[str]
+    types: ClassVar[tuple[type, ...]]
+    margin: ClassVar[float]  # how far the bin of a value reaches to either side
+
+    def __init__(self, lower: Any, upper: Any, default: Any = None, log: bool = False) -> None:
+        lower, upper = self._bound(lower), self._bound(upper)
+        name = type(self).__name__
+        if lower > upper:
+            raise SpaceError(f"{name} needs lower <= upper, but got {lower} and {upper}")
+        if not isinstance(log, bool):
+            raise SpaceError(f"log of {name} must be True or False, but got {log!r}")
+        if log and lower <= 0:
+            raise SpaceError(f"{name} with log=True needs lower > 0, but got {lower}")
+        vars(self).update(lower=lower, upper=upper, log=log)
+        value = self._midpoint() if default is None else self.check(default, "the default")
+        vars(self).update(preset=value)
+
+    def _bound(self, bound: Any) -> Any:
+        bound = plain(bound)
+        if not self._is_number(bound):
+            raise SpaceError(f"a bound of {type(self).__name__} must be {self.noun}, got {bound!r}")
+        return bound
+
+    def _is_number(self, value: Any) -> bool:
+        return isinstance(value, self.types) and not isinstance(value, bool)
+
+    def _round(self, value: float) -> Any:
+        return value
+
+    def _midpoint(self) -> Any:
+        if self.log:
+            return self._nearest(math.sqrt(self.lower) * math.sqrt(self.upper))
+        return self._nearest(self.lower + (self.upper - self.lower) / 2)
+
+    def _nearest(self, value: float) -> Any:
+        return min(max(self._round(value), self.lower), self.upper)
+
+    def _ends(self) -> tuple[float, float]:
+        """The outer ends of the first and last bin, on the scale on which coordinates are even."""
+        low, high = self.lower - self.margin, self.upper + self.margin
+        return (math.log(low), math.log(high)) if self.log else (low, high)
+
+    def check(self, value: Any, name: str) -> Any:
+        value = plain(value)
+        if not self._is_number(value) or not self.lower <= value <= self.upper:
+            raise SpaceError(
+                f"{name} must be {self.noun} from {self.lower} to {self.upper}, but got {value!r}"
+            )
+        return self.types[0](value)
+
+    def to_unit(self, value: Any) -> float:
+        low, high = self._ends()
+        place = math.log(value) if self.log else value
+        return min(max((place - low) / (high - low), 0.0), 1.0) if low < high else 0.5
+
+    def from_unit(self, unit: NDArray[np.float64]) -> Any:
+        low, high = self._ends()
+        place = low + (high - low) * float(unit[0])
+        return self._nearest(math.exp(place) if self.log else place)
+
+    def ticks(self, points: int) -> Iterable[Any]:
+        if points == 1:
+            return [self.preset]
+        spread = np.geomspace if self.log else np.linspace
+        places = spread(self.lower, self.upper, points).tolist()
+        return dict.fromkeys(self._nearest(place) for place in places)
+
+    def describe(self) -> dict[str, Any]:
+        bounds = {"lower": self.lower, "upper": self.upper}
+        return {"type": self.kind, **bounds, "default": self.preset, "log": self.log}
+
+    def __repr__(self) -> str:
+        default = f", default={self.preset!r}" if self.preset != self._midpoint() else ""
+        log = ", log=True" if self.log else ""
+        return f"{type(self).__name__}({self.lower!r}, {self.upper!r}{default}{log})"
+
+
+class Real(Number):
+    """A float from lower to upper, both included; with log=True uniform in its logarithm.
+
+    Without a default it is the midpoint, on the log scale the geometric one.
+
+    >>> Dict(lr=Real(1e-4, 1e-2, log=True)).default
+    {'lr': 0.001}
+
+    Raises:
+        SpaceError: for bounds that are not finite numbers, or the wrong way round, for log with
+            bounds that are not positive, and for a default that is out of bounds.
+    """
+
+    kind = "real"
+    noun = "a finite number"
+    types = (float, int)
+    margin = 0.0
+
+    def __init__(
+        self, lower: float, upper: float, default: float | None = None, log: bool = False
+    ) -> None:
+        super().__init__(lower, upper, default, log)
+        if math.isinf(self.upper - self.lower):
+            raise SpaceError(f"Real from {lower} to {upper} is too wide for a float; narrow it")
+
+    def _bound(self, bound: Any) -> float:
+        bound = super()._bound(bound)
+        if not abs(bound) <= sys.float_info.max:
+            raise SpaceError(f"a bound of Real must be {self.noun}, got {bound!r}")
+        return float(bound)
+
+    @property
+    def size(self) -> float:
+        return math.inf if self.lower < self.upper else 1.0
+
+
+class Int(Number):
+    """An integer from lower to upper, both included; with log=True uniform in its logarithm.
+
+    Without a default it is the midpoint, on the log scale the geometric one, rounded.
+
+    >>> Dict(width=Int(1, 100, log=True)).default
+    {'width': 10}
+
+    Raises:
+        SpaceError: for bounds that are not integers (bools and floats are not) or beyond 2**40,
+            for the wrong way round, for log with lower < 1, and for a default out of bounds.
+    """
+
+    kind = "int"
+    noun = "an integer"
+    types = (int,)
+    margin = 0.5
+
+    def __init__(
+        self, lower: int, upper: int, default: int | None = None, log: bool = False
+    ) -> None:
+        super().__init__(lower, upper, default, log)
+
+    def _bound(self, bound: Any) -> int:
+        bound = super()._bound(bound)
+        if abs(bound) > LARGEST_INT:
+            raise SpaceError(f"a bound of Int must be from -2**40 to 2**40, got {bound}")
+        return int(bound)
+
+    def _round(self, value: float) -> int:
+        return math.ceil(value - 0.5)
+
+    @property
+    def size(self) -> float:
+        return float(self.upper - self.lower + 1)
+
+    def ticks(self, points: int) -> Iterable[int]:
+        return range(self.lower, self.upper + 1) if self.size <= points else super().ticks(points)
+
+
+class Choice(Domain):
+    """One of the options, which may be values, spaces, lazy objects, classes, anything.
+
+    In a configuration a string, number, bool or None stands for itself, type included: 1, 1.0
+    and True are three options. Any other option has a label: the name of a lazy object, class or
+    function, the kind of a space ('real', 'int', 'bool', 'choice', 'list', 'dict'), else its
+    repr; '#2', '#3' keep labels apart. `choices` lists them. The parameters of an option that is
+    a space come in only when it is chosen, under the path and the label. Default: the first.
+
+    >>> Choice(Real(0, 1), 'none').choices
+    ('real', 'none')
+    >>> Dict(x=Choice(Real(0, 1), 'none')).default
+    {'x': 'real', 'x.real': 0.5}
+
+    Raises:
+        SpaceError: for no option at all, NaN, or the same value twice.
+    """
+
+    kind = "choice"
+    choices: tuple[Any, ...]
+    options: tuple[Space, ...]
+    _position: dict[tuple[type, Any], int]
+
+    def __init__(self, *choices: Any) -> None:
+        if not choices:
+            raise SpaceError("a Choice needs at least one option, but got none")
+        options = tuple(map(as_space, choices))
+        values = _name_options(options)
+        position = {_key(value): i for i, value in enumerate(values)}
+        vars(self).update(options=options, choices=values, _position=position)
+        vars(self).update(preset=values[0], width=len(values))
+
+    @property
+    def size(self) -> float:
+        return sum(option.size for option in self.options)
+
+    def check(self, value: Any, name: str) -> Any:
+        found = self._find(plain(value))
+        if found is None:
+            options = shorten(", ".join(map(repr, self.choices)), 1000)
+            kind = type(value).__name__
+            raise SpaceError(f"{name} must be one of {options}, but got {value!r} ({kind})")
+        return self.choices[found]
+
+    def _find(self, value: Any) -> int | None:
+        """The position of the option that a value of a configuration, or itself, stands for."""
+        if is_scalar(value) and _key(value) in self._position:
+            return self._position[_key(value)]
+        matches = (i for i, option in enumerate(self.options) if _is_option(option, value))
+        return next(matches, None)
+
+    def option(self, value: Any) -> Space:
+        """The option that one of `choices` stands for."""
+        return self.options[self._position[_key(value)]]
+
+    def is_option(self, value: Any) -> bool:
+        return self._find(value) is not None
+
+    def to_unit(self, value: Any) -> ArrayLike:
+        return [float(_key(value) == _key(choice)) for choice in self.choices]
+
+    def from_unit(self, unit: NDArray[np.float64]) -> Any:
+        return self.choices[int(np.argmax(unit))]
+
+    def ticks(self, points: int) -> Iterable[Any]:
+        return self.choices
+
+    def branches(self) -> Sequence[tuple[str, Space]]:
+        return [branch for choice in self.choices if (branch := self.branch(choice))]
+
+    def branch(self, value: Any) -> tuple[str, Space] | None:
+        option = self.option(value)
+        return None if isinstance(option, Constant) else (value, option)
+
+    def _build(self, path: str, config: Config) -> Any:
+        value = config[path]
+        return self.option(value)._build(join(path, str(value)), config)
+
+    def describe(self) -> dict[str, Any]:
+        return {"type": self.kind, "choices": list(self._describe_options())}
+
+    def _describe_options(self) -> Iterator[Any]:
+        for value in self.choices:
+            option = self.option(value)
+            yield value if _is_itself(option) else {"label": value, **option.describe()}
+
+    def __repr__(self) -> str:
+        return f"Choice({', '.join(map(repr, self.options))})"
+
+
+class Bool(Choice):
+    """False or True, as real bools: a Choice of the two, so False is the default.
+
+    >>> Bool().choices
+    (False, True)
+    """
+
+    kind = "bool"
+
+    def __init__(self) -> None:
+        super().__init__(False, True)
+
+    def __repr__(self) -> str:
+        return "Bool()"
+
+
+Categorical = Choice
+
+
+def _key(value: Any) -> tuple[type, Any]:
+    return type(value), value  # with the type, because in Python 1 == True == 1.0
+
+
+def _is_itself(option: Space) -> bool:
+    return isinstance(option, Constant) and is_scalar(option.value)
+
+
+def _is_option(option: Space, value: Any) -> bool:
+    if not isinstance(option, Constant) or option.value is value:
+        return option is value or isinstance(option, Constant)
+    by_text = isinstance(value, list | tuple | dict | float) and type(value) is type(option.value)
+    return by_text and repr(value) == repr(option.value)
+
+
+def _name_options(options: Sequence[Space]) -> tuple[Any, ...]:
+    """What stands for each option in a configuration: itself, or a label of its own."""
+    taken: set[tuple[type, Any]] = set()
+    for option in filter(_is_itself, options):
+        key = _key(option.value)  # type: ignore[attr-defined]
+        if key in taken:
+            raise SpaceError(f"each option must be given once, but got {option!r} again")
+        taken.add(key)
+    return tuple(_name_option(option, taken) for option in options)
+
+
+def _name_option(option: Space, taken: set[tuple[type, Any]]) -> Any:
+    if isinstance(option, Constant):
+        if is_scalar(option.value):
+            return option.value
+        if isinstance(option.value, float) and math.isnan(option.value):
+            raise SpaceError("NaN cannot be an option, as it equals nothing; use None or a string")
+    label, number = option.label, 1
+    while _key(label) in taken:
+        number += 1
+        label = f"{option.label}#{number}"
+    taken.add(_key(label))
+    return label

@@ -1,0 +1,73 @@
+"""The values of a configuration, read as attributes or as keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+from distsearch.space.base import suggest
+
+
+class Namespace(MutableMapping[str, Any]):
+    """Named values: ``args.lr`` and ``args['lr']`` are the same.
+
+    It is a mapping too (``in``, ``keys()``, ``items()``, ``get()``, ``**args``, ``vars(args)``).
+    A value whose name is that of a mapping's method, such as 'items', is read by its key.
+
+    >>> args = Namespace(lr=0.1, net=Namespace(width=32))
+    >>> args.net.width, args['lr']
+    (32, 0.1)
+    """
+
+    __slots__ = ("_values",)
+    _values: dict[str, Any]
+
+    def __init__(
+        self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **named: Any
+    ) -> None:
+        object.__setattr__(self, "_values", {**dict(values), **named})
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._values[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._values:
+            return self._values[name]
+        raise AttributeError(f"there is no {name!r}; {suggest(name, map(str, self))}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._values[name] = value
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        return self._values  # so that vars(args) works, as with argparse
+
+    def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any]]]:
+        return type(self), (self._values,)
+
+    def __repr__(self) -> str:
+        return f"Namespace({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict, with the namespaces inside (also those in lists) made plain too."""
+        return {name: _without_namespaces(value) for name, value in self.items()}
+
+
+def _without_namespaces(value: Any) -> Any:
+    if isinstance(value, Namespace):
+        return value.to_dict()
+    if type(value) is list:
+        return [_without_namespaces(item) for item in value]
+    return value

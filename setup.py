@@ -1,0 +1,53 @@
+"""Installation of distsearch: `pip install .` or `pip install '.[all]'`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "distsearch/__init__.py").read_text())[1]
+
+TORCH = ["torch", "torchvision"]
+PANDAS = ["pandas"]
+TEST = [
+    "pytest",
+    "pytest-timeout",
+    "hypothesis",
+    "scikit-learn",
+    "torch",
+    "ruff",
+    "mypy",
+]
+
+setup(
+    name="distsearch",
+    version=VERSION,
+    description="Hyperparameter and architecture search on many machines as if they were one",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["distsearch", "distsearch.*"]),
+    package_data={"distsearch": ["py.typed"]},
+    install_requires=[
+        "dask",
+        "distributed>=2025.1",
+        "asyncssh[bcrypt]>=2.18",
+        "cloudpickle>=3.0",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "nvidia-ml-py>=12",
+        "psutil>=5.9",
+        "rich>=13",
+        "safetensors>=0.4.3",
+        "threadpoolctl>=3.0",
+    ],
+    extras_require={
+        "torch": TORCH,
+        "pandas": PANDAS,
+        "demo": ["torch", "scikit-learn"],
+        "test": TEST,
+        "all": [*TORCH, *PANDAS],
+    },
+)

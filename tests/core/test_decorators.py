@@ -1,0 +1,148 @@
+"""`@args`: train functions with their spaces."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import textwrap
+
+import cloudpickle
+import pytest
+
+from distsearch.core.decorators import args
+from distsearch.errors import SpaceError
+from distsearch.space import Choice, Dict, Int, Real, obj
+
+
+@obj(name=Choice("auto", "gluon"), rank=Int(1, 4))
+class MyObj:
+    def __init__(self, name, rank):
+        self.name, self.rank = name, rank
+
+
+def make():
+    @args(batch_size=64, lr=Real(1e-4, 1e-2, log=True), lr_decay=Real(0, 1), obj=MyObj())
+    def train_fn(args, reporter):
+        """Train."""
+        reporter(epoch=1, accuracy=args.lr)
+        return args.obj.rank
+
+    return train_fn
+
+
+def test_a_train_function_can_be_called_directly():
+    train_fn, reports = make(), []
+    rank = train_fn(train_fn.args, lambda **report: reports.append(report))
+    assert rank == 2
+    assert reports == [{"epoch": 1, "accuracy": pytest.approx(1e-3)}]
+
+
+def test_it_can_be_called_with_any_arguments():
+    assert args()(lambda *given, **named: (given, named))(1, b=2) == ((1,), {"b": 2})
+
+
+def test_its_args_are_the_built_defaults():
+    train_fn = make()
+    assert train_fn.args.batch_size == train_fn.args["batch_size"] == 64
+    assert isinstance(train_fn.args.obj, MyObj)
+    assert train_fn.args is train_fn.args
+
+
+def test_its_space_is_that_of_its_arguments():
+    train_fn = make()
+    assert train_fn.space.default.keys() == {"lr", "lr_decay", "obj.name", "obj.rank"}
+    assert train_fn.space["batch_size"] == 64
+
+
+def test_it_looks_like_the_function():
+    train_fn = make()
+    assert (train_fn.__name__, train_fn.__doc__) == ("train_fn", "Train.")
+    assert callable(train_fn.__wrapped__)
+    assert repr(train_fn).startswith("<train function train_fn: Dict(batch_size=64, ")
+
+
+def test_update_replaces_values_and_spaces_by_exact_name():
+    train_fn = make()
+    assert train_fn.args.lr_decay == 0.5
+    assert train_fn.update(lr=0.1, batch_size=Int(1, 3)) is train_fn
+    assert (train_fn.args.lr, train_fn.args.batch_size, train_fn.args.lr_decay) == (0.1, 2, 0.5)
+    assert "lr" not in train_fn.space.default
+    with pytest.raises(SpaceError, match="no 'lr_deca' to replace; did you mean 'lr_decay'"):
+        train_fn.update(lr_deca=1)
+
+
+def test_register_args_adds_new_ones_only():
+    train_fn = make()
+    assert train_fn.register_args(epochs=3, wd=Real(0, 1)) is train_fn
+    assert (train_fn.args.epochs, train_fn.args.wd) == (3, 0.5)
+    with pytest.raises(SpaceError, match=r"'lr' is there already; change it with update\(lr="):
+        train_fn.register_args(lr=1)
+
+
+@pytest.mark.parametrize("name", ["task_id", "num_cpus", "num_gpus", "gpu_ids"])
+def test_names_that_every_trial_gets_are_refused(name):
+    with pytest.raises(SpaceError, match=f"'{name}' cannot be an argument"):
+        args(**{name: 1})(print)
+    with pytest.raises(SpaceError, match=f"'{name}' cannot be an argument"):
+        make().register_args(**{name: 1})
+
+
+def test_defaults_to_start_from_are_overridden_by_names():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", default=3)
+    parser.add_argument("--lr", default=0.1)
+    for start in (parser.parse_args([]), {"epochs": 3, "lr": 0.1}, Dict(epochs=3, lr=0.1)):
+        train_fn = args(start, lr=Real(0, 1))(lambda args, reporter: None)
+        assert train_fn.space == Dict(epochs=3, lr=Real(0, 1))
+
+
+def test_the_bare_decorator_is_refused_with_how_to_write_it():
+    with pytest.raises(SpaceError, match=r"write @args\(lr=...\), or @args\(\)"):
+
+        @args
+        def train_fn(args, reporter):
+            pass
+
+
+def test_only_a_function_can_be_a_train_function():
+    with pytest.raises(SpaceError, match="but got 3"):
+        args()(3)
+
+
+SCRIPT = """
+    import sys, cloudpickle
+    from distsearch.core.decorators import args
+    from distsearch.space import Int, Real, obj
+
+    @obj(rank=Int(1, 4))
+    class Net:
+        def __init__(self, rank):
+            self.rank = rank
+
+    @args(lr=Real(0, 1), net=Net)
+    def train_fn(args, reporter):
+        '''It refers to itself and to a lazy class.'''
+        return args.net.rank, isinstance(args.net, Net), train_fn.args.lr
+
+    train_fn.args
+    sys.stdout.buffer.write(cloudpickle.dumps(train_fn))
+"""
+
+
+def test_a_train_function_of_a_script_travels_to_another_process(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    payload = subprocess.run([sys.executable, script], capture_output=True, check=True).stdout
+    read = (
+        "import sys, pickle; train_fn = pickle.load(sys.stdin.buffer); "
+        "print(train_fn(train_fn.space.build({'net.rank': 4}), None), train_fn.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", read], input=payload, capture_output=True)
+    assert done.stdout.decode().strip() == "(4, True, 0.5) train_fn", done.stderr.decode()
+
+
+def test_a_train_function_of_a_module_travels():
+    copy = cloudpickle.loads(cloudpickle.dumps(make()))
+    assert copy.space == make().space
+    assert copy.args.batch_size == 64

@@ -1,0 +1,172 @@
+"""Test hosts: SSH servers on loopback that run real processes, in a thread of this process.
+
+    with Hosts() as hosts:
+        one, two = hosts.start(), hosts.start()
+        Node.parse(one.address), hosts.config      # '127.0.0.1:40123', an ssh_config file
+
+Each has its own host key, written to `hosts.known_hosts`, which `hosts.config` names together with
+the user's key. Nothing outside the folder of the hosts is read or written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+
+class Host:
+    """One SSH server; `hangs` accepts logins and then starts no process."""
+
+    def __init__(self, hosts: Hosts, *, env: Mapping[str, str], hangs: bool) -> None:
+        self.hosts = hosts
+        self.env = env
+        self.hangs = hangs
+        self.key = asyncssh.generate_private_key("ssh-ed25519")
+        self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.logins = 0
+        self.port = 0
+        self.server: asyncssh.SSHAcceptor | None = None
+
+    @property
+    def address(self) -> str:
+        """`'127.0.0.1:40123'`."""
+        return f"127.0.0.1:{self.port}"
+
+    def known_hosts_line(self, key: asyncssh.SSHKey | None = None) -> str:
+        """What ~/.ssh/known_hosts would hold about it."""
+        public = (key or self.key).export_public_key().decode().strip()
+        return f"[127.0.0.1]:{self.port} {public}\n"
+
+    def cut(self) -> None:
+        """Cut all its connections, as when the network breaks."""
+        self.hosts.call(self._cut())
+
+    def refuse(self) -> None:
+        """Stop listening: new connections are refused."""
+        self.hosts.call(self._refuse())
+
+    async def _cut(self) -> None:
+        for connection in list(self.connections):
+            connection.abort()
+
+    async def _refuse(self) -> None:
+        assert self.server is not None
+        self.server.close()
+        await self.server.wait_closed()
+
+    async def listen(self) -> None:
+        host = self
+
+        class Server(asyncssh.SSHServer):
+            def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+                self.connection = conn
+                host.connections.add(conn)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                host.connections.discard(self.connection)
+
+            def auth_completed(self) -> None:
+                host.logins += 1
+
+            def connection_requested(self, *_whereto: Any) -> bool:
+                return True
+
+            def server_requested(self, *_where: Any) -> bool:
+                return True
+
+        self.server = await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_factory=Server,
+            server_host_keys=[self.key],
+            authorized_client_keys=str(self.hosts.folder / "authorized_keys"),
+            process_factory=self._run,
+            encoding=None,
+        )
+        self.port = self.server.get_port()
+
+    async def _run(self, channel: asyncssh.SSHServerProcess[bytes]) -> None:
+        if self.hangs:
+            await channel.wait_closed()
+            return
+        peer, own = channel.get_extra_info("peername"), channel.get_extra_info("sockname")
+        process = await asyncio.create_subprocess_shell(
+            channel.command or "exit 1",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=self.hosts.folder,
+            env={
+                **os.environ,
+                "SSH_CONNECTION": f"{peer[0]} {peer[1]} {own[0]} {own[1]}",
+                **self.env,
+            },
+            start_new_session=True,
+        )
+        try:
+            await channel.redirect(process.stdin, process.stdout, process.stderr)
+            await process.wait()
+            await channel.stdout.drain()
+            channel.exit(process.returncode or 0)
+        finally:
+            # As sshd does: the end of the connection is the end of the process's input, no more.
+            with contextlib.suppress(OSError):
+                process.stdin.close()  # type: ignore[union-attr]
+            await channel.wait_closed()
+
+
+class Hosts:
+    """A few test hosts that one user can reach; as a context manager it ends them all."""
+
+    def __enter__(self) -> Hosts:
+        self._temporary = tempfile.TemporaryDirectory(prefix="hosts-")
+        self.folder = Path(self._temporary.name)
+        self.known_hosts = self.folder / "known_hosts"
+        self.key_file = self.folder / "id_ed25519"
+        self.config = self.folder / "config"
+        self.hosts: list[Host] = []
+        self.user_key = asyncssh.generate_private_key("ssh-ed25519")
+        self.user_key.write_private_key(str(self.key_file))
+        (self.folder / "authorized_keys").write_bytes(self.user_key.export_public_key())
+        self.known_hosts.touch()
+        self.config.write_text(
+            f"IdentityFile {self.key_file}\nUserKnownHostsFile {self.known_hosts}\n"
+            "GlobalKnownHostsFile none\nIdentityAgent none\n"
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="test hosts")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for host in self.hosts:
+            host.refuse()
+            host.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+        self._temporary.cleanup()
+
+    def start(
+        self, *, env: Mapping[str, str] | None = None, hangs: bool = False, known: bool = True
+    ) -> Host:
+        """Start a host whose processes have `env` added; `known`: its key is in known_hosts."""
+        host = Host(self, env=env or {}, hangs=hangs)
+        self.call(host.listen())
+        self.hosts.append(host)
+        if known:
+            with open(self.known_hosts, "a") as file:
+                file.write(host.known_hosts_line())
+        return host
+
+    def call(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in the hosts' loop, and wait for it."""
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

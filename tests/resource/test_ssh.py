@@ -1,0 +1,472 @@
+"""Nodes over SSH: real logins, real processes, every fault its own message, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+
+import asyncssh
+import psutil
+import pytest
+
+from distsearch.errors import HostKeyError, NodeError
+from distsearch.resource import ssh
+from distsearch.resource.dask_link import Cluster, DaskRemote
+from distsearch.resource.node import Node
+from distsearch.resource.ssh import bring_up, log_in, starter_command
+from tests.hosts import Hosts
+from tests.resource.test_dask_link import Listening, ops
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    with Hosts() as hosts:
+        yield hosts
+
+
+class World:
+    """Nodes of one test: their processes and folders can be told from all others."""
+
+    def __init__(self, hosts, folder):
+        self.hosts = hosts
+        self.folder = folder
+        self.mark = uuid.uuid4().hex
+
+    def start(self, **settings):
+        env = {"TMPDIR": str(self.folder), "DISTSEARCH_TEST": self.mark}
+        return self.hosts.start(env=env, **settings)
+
+    def node(self, host, **settings):
+        return Node("127.0.0.1", port=host.port, **{"python": sys.executable, **settings})
+
+    def bring_up(self, cluster, *nodes, **options):
+        options.setdefault("ssh_config", [str(self.hosts.config)])
+        return bring_up(cluster, nodes, **options)
+
+    def processes(self):
+        """Everything that was started on the nodes."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("DISTSEARCH_TEST") == self.mark:
+                    found.append(process)
+        return found
+
+    def node_process(self):
+        (found,) = [p for p in self.processes() if any("node_process" in a for a in p.cmdline())]
+        return found
+
+    def nothing_is_left(self, timeout_s=15):
+        """Wait until no process and no folder is left; whether that came true in time."""
+        deadline = time.monotonic() + timeout_s
+        while left := self.processes():
+            psutil.wait_procs(left, timeout=max(0, deadline - time.monotonic()))
+            if time.monotonic() > deadline:
+                return False
+        return not list(self.folder.glob("distsearch-*"))
+
+
+@pytest.fixture
+def world(hosts, tmp_path):
+    world = World(hosts, tmp_path)
+    yield world
+    for process in world.processes():
+        process.kill()
+
+
+def run(test):
+    """Run `test(cluster, listening)` with a cluster of its own."""
+
+    async def with_cluster():
+        listening = Listening()
+        async with Cluster(listening) as cluster:
+            return await test(cluster, listening)
+
+    return asyncio.run(asyncio.wait_for(with_cluster(), 90))
+
+
+# What works
+
+
+def test_nodes_come_up_work_and_leave_nothing(world):
+    nodes = [world.node(world.start(), num_cpus=n) for n in (1, 2, 3)]
+
+    async def test(cluster, listening):
+        remotes = await world.bring_up(cluster, *nodes)
+        assert [remote.facts.num_cpus for remote in remotes] == [1, 2, 3]
+        assert [remote.remote_id for remote in remotes] == [1, 2, 3]
+        for remote in remotes:
+            remote.send({"op": "upload", "path": "/no", "data": b"x", "done": True})
+        await listening.until(lambda heard: ops(heard).count("uploaded") == 3)
+        assert not listening.lost
+        return listening
+
+    listening = run(test)
+    assert world.nothing_is_left() and not listening.lost
+
+
+def test_nodes_are_added_and_taken_away_while_others_stay(world):
+    one, two = (world.node(world.start()) for _ in range(2))
+
+    async def test(cluster, listening):
+        (first,) = await world.bring_up(cluster, one)
+        (second,) = await world.bring_up(cluster, two)
+        await first.close()
+        assert list(cluster.remotes.values()) == [second] and not listening.lost
+        assert world.node_process()
+
+    run(test)
+
+
+def test_the_ssh_configuration_is_honoured_with_names_and_jump_hosts(world, tmp_path):
+    jump, target = world.start(), world.start()
+    config = tmp_path / "config"
+    config.write_text(
+        f"Host bastion\n  Hostname 127.0.0.1\n  Port {jump.port}\n"
+        f"Host gpu1\n  Hostname 127.0.0.1\n  Port {target.port}\n  ProxyJump bastion\n"
+        f"Host *\n  IdentityFile {world.hosts.key_file}\n"
+        f"  UserKnownHostsFile {world.hosts.known_hosts}\n"
+    )
+    node = Node("gpu1", python=sys.executable)
+
+    async def test(cluster, listening):
+        (remote,) = await world.bring_up(cluster, node, ssh_config=[str(config)])
+        assert isinstance(remote, DaskRemote) and remote.host == "gpu1"
+        assert (jump.logins, target.logins) == (1, 1)
+
+    run(test)
+
+
+def test_each_node_has_its_own_python_and_environment(world, tmp_path):
+    python = tmp_path / "my 'own' python"
+    python.write_text(f'#!/bin/sh\nMY_PYTHON=1 exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    node = world.node(world.start(), python=str(python), env={"TOKEN": "two words; 'x'"})
+
+    async def test(cluster, listening):
+        (remote,) = await world.bring_up(cluster, node)
+        assert isinstance(remote, DaskRemote), remote
+        environment = world.node_process().environ()
+        assert environment["TOKEN"] == "two words; 'x'" and environment["MY_PYTHON"] == "1"
+
+    run(test)
+
+
+def test_a_python_in_the_home_folder_is_found_by_its_tilde():
+    command = starter_command("~/my env/bin/python")
+    assert command.startswith("exec ~/'my env/bin/python' -u -c ")
+    assert "\n" not in command and "!" not in command
+
+
+def test_in_tunnel_mode_everything_listens_on_loopback(world):
+    node = world.node(world.start())
+
+    async def test(cluster, listening):
+        await world.bring_up(cluster, node)
+        for process in [psutil.Process(), *world.processes()]:
+            listening_at = {
+                c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN
+            }
+            assert listening_at <= {"127.0.0.1"}
+        scheduler_port = int(cluster.own_address.rpartition(":")[2])
+        assert scheduler_port not in remote_ports(world.node_process())
+
+    run(test)
+
+
+def test_in_direct_mode_the_node_connects_without_the_tunnel_and_refuses_strangers(world):
+    node = world.node(world.start(), tunnel=False)
+
+    async def test(cluster, listening):
+        (remote,) = await world.bring_up(cluster, node)
+        scheduler_port = int(cluster.own_address.rpartition(":")[2])
+        assert scheduler_port in remote_ports(world.node_process())
+        stranger = {"ssl": asyncssh_free_context(), "server_hostname": "x"}
+        host, port = remote.worker.removeprefix("tls://").split(":")
+        with pytest.raises((OSError, asyncio.IncompleteReadError)):
+            reader, _ = await asyncio.open_connection(host, int(port), **stranger)
+            await reader.readexactly(1)  # Dask greets whoever it lets in
+
+    run(test)
+
+
+def remote_ports(process):
+    return {c.raddr.port for c in process.net_connections() if c.raddr}
+
+
+def asyncssh_free_context():
+    import ssl as tls
+
+    context = tls.create_default_context()
+    context.check_hostname, context.verify_mode = False, tls.CERT_NONE
+    return context
+
+
+def test_keys_appear_in_no_argument_environment_or_file_of_the_node(world):
+    node = world.node(world.start())
+
+    async def test(cluster, listening):
+        await world.bring_up(cluster, node)
+        for process in world.processes():
+            assert "PRIVATE KEY" not in str(process.cmdline()) + str(process.environ())
+        for folder in world.folder.glob("distsearch-*"):
+            assert folder.stat().st_mode & 0o777 == 0o700
+            for file in folder.rglob("*"):
+                assert not file.is_file() or b"PRIVATE KEY" not in file.read_bytes()
+
+    run(test)
+
+
+# What goes wrong on the way up
+
+
+def failure(world, *nodes, **options):
+    """The error of a node that must not come up."""
+
+    async def test(cluster, listening):
+        (error,) = await world.bring_up(cluster, *nodes, **options)
+        return error
+
+    error = run(test)
+    assert isinstance(error, NodeError), error
+    assert world.nothing_is_left()
+    return error
+
+
+def test_an_unknown_host_key_is_shown_with_the_way_to_trust_it(world):
+    host = world.start(known=False)
+    error = failure(world, world.node(host))
+    assert isinstance(error, HostKeyError) and host.key.get_fingerprint() in str(error)
+    assert "not known" in str(error) and f"ssh-keyscan -p {host.port} 127.0.0.1 >>" in str(error)
+
+
+def test_a_changed_host_key_is_a_warning_and_another_command(world):
+    host = world.start(known=False)
+    other = asyncssh.generate_private_key("ssh-ed25519")
+    with open(world.hosts.known_hosts, "a") as file:
+        file.write(host.known_hosts_line(other))
+    error = failure(world, world.node(host))
+    assert isinstance(error, HostKeyError) and "HAS CHANGED" in str(error)
+    assert f"ssh-keygen -R '[127.0.0.1]:{host.port}'" in str(error)
+
+
+def test_a_host_that_no_longer_has_the_known_kind_of_key_counts_as_changed(world):
+    host = world.start(known=False)
+    with open(world.hosts.known_hosts, "a") as file:
+        file.write(host.known_hosts_line(asyncssh.generate_private_key("ecdsa-sha2-nistp256")))
+    assert "HAS CHANGED" in str(failure(world, world.node(host)))
+
+
+def test_no_configuration_turns_the_check_of_host_keys_off(world, tmp_path):
+    config = tmp_path / "config"
+    config.write_text("UserKnownHostsFile none\nStrictHostKeyChecking no\n")
+    node = world.node(world.start(), key=str(world.hosts.key_file))
+    assert isinstance(failure(world, node, ssh_config=[str(config)]), HostKeyError)
+
+
+def test_an_unknown_jump_host_is_named(world, tmp_path):
+    jump, target = world.start(known=False), world.start()
+    config = tmp_path / "config"
+    config.write_text(
+        world.hosts.config.read_text() + f"Match user ada\nProxyJump 127.0.0.1:{jump.port}\n"
+    )
+    error = failure(world, world.node(target, user="ada"), ssh_config=[str(config)])
+    assert isinstance(error, HostKeyError) and f"127.0.0.1:{jump.port}" in str(error)
+
+
+def test_jump_hosts_in_a_circle_are_noticed(world, tmp_path):
+    config = tmp_path / "config"
+    config.write_text("Host gpu*\n  ProxyJump bastion\nHost bastion\n  ProxyJump gpu1\n")
+    assert "in a circle" in str(failure(world, Node("gpu1"), ssh_config=[str(config)]))
+
+
+def test_a_refused_key_tells_user_and_keys(world, tmp_path):
+    key = tmp_path / "id_other"
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(key))
+    error = failure(world, world.node(world.start(), key=str(key), user="ada"))
+    assert "refused user 'ada'" in str(error) and str(key) in str(error)
+    assert "ssh-copy-id" in str(error)
+
+
+def test_a_locked_key_comes_with_the_command_that_unlocks_it(world, tmp_path):
+    key = tmp_path / "id_locked"
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(key), "passphrase")
+    assert f"ssh-add {key}" in str(failure(world, world.node(world.start(), key=str(key))))
+
+
+def test_a_key_that_is_not_there_is_named(world):
+    error = failure(world, world.node(world.start(), key="/no/such/key"))
+    assert "'/no/such/key'" in str(error)
+
+
+def test_a_port_where_nobody_listens_is_told_as_that(world):
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        assert "nothing listens at 127.0.0.1:" in str(failure(world, Node("127.0.0.1", port=port)))
+
+
+def test_a_name_that_does_not_resolve_is_told_as_that(world):
+    error = failure(world, Node("no-such-host.invalid"))
+    assert "'no-such-host.invalid' is not known here" in str(error)
+
+
+def test_a_host_that_never_greets_is_given_up(world, monkeypatch):
+    monkeypatch.setattr(ssh, "CONNECT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = failure(world, Node("127.0.0.1", port=silent.getsockname()[1]))
+    assert "no login" in str(error) and "within 0.5 s" in str(error)
+
+
+def test_a_host_that_hangs_after_the_login_is_given_up(world, monkeypatch):
+    monkeypatch.setattr(ssh, "HELLO_S", 0.5)
+    monkeypatch.setattr(ssh, "GRACE_S", -4)
+    error = failure(world, world.node(world.start(hangs=True)))
+    assert "accepted the login but said nothing" in str(error)
+
+
+def test_a_python_that_is_not_there_is_told_with_the_way_to_name_another(world):
+    error = failure(world, world.node(world.start(), python="/no/such/python"))
+    assert "has no '/no/such/python'" in str(error) and "Node('127.0.0.1', python=" in str(error)
+
+
+def test_a_missing_package_comes_with_the_command_that_installs_it(world, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    python = str(tmp_path / "bare/bin/python")
+    error = failure(world, world.node(world.start(), python=python))
+    assert f"{python} -m pip install 'distsearch==" in str(error)
+
+
+def test_another_version_on_the_node_is_refused(world, tmp_path):
+    information = tmp_path / "site" / "distsearch-9.9.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Name: distsearch\nVersion: 9.9\n")
+    env = {"PYTHONPATH": str(information.parent)}
+    error = failure(world, world.node(world.start(), env=env))
+    assert "distsearch 9.9 (driver: " in str(error)
+
+
+def test_a_node_that_dies_on_the_way_up_tells_its_last_words(world, tmp_path):
+    package = tmp_path / "site" / "distributed"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('libfoo.so.1 is missing')")
+    env = {"PYTHONPATH": str(package.parent)}
+    error = failure(world, world.node(world.start(), env=env))
+    assert "did not come up" in str(error) and "libfoo.so.1 is missing" in str(error)
+
+
+def test_bad_nodes_do_not_keep_good_ones_from_coming_up(world):
+    refused, unknown = world.start(), world.start(known=False)
+    refused.refuse()
+    nodes = [world.node(host) for host in (refused, world.start(), unknown)]
+    heard = []
+
+    async def test(cluster, listening):
+        return await world.bring_up(cluster, *nodes, on_result=heard.append)
+
+    results = run(test)
+    assert [type(result) for result in results] == [NodeError, DaskRemote, HostKeyError]
+    assert set(heard) == set(results)
+
+
+def test_no_more_than_ten_logins_at_once_at_one_host(hosts, monkeypatch):
+    at_once, most = 0, 0
+
+    async def slow_log_in(node, config):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        at_once -= 1
+        raise NodeError("enough")
+
+    monkeypatch.setattr(ssh, "log_in", slow_log_in)
+
+    async def test(cluster, listening):
+        await bring_up(cluster, [Node("gpu1")] * 25)
+
+    run(test)
+    assert most == 10
+
+
+# What goes wrong later
+
+
+def test_a_killed_node_is_lost_with_certainty_and_the_reason(world):
+    node = world.node(world.start())
+
+    async def test(cluster, listening):
+        (remote,) = await world.bring_up(cluster, node)
+        world.node_process().kill()
+        await listening.until(lambda heard: heard.lost)
+        ((lost, reason, confirmed_dead),) = listening.lost
+        assert lost is remote and confirmed_dead and "killed by signal 9" in reason
+        assert world.nothing_is_left()
+
+    run(test)
+
+
+def test_a_cut_connection_loses_the_node_and_ends_what_runs_there(world):
+    host = world.start()
+
+    async def test(cluster, listening):
+        (remote,) = await world.bring_up(cluster, world.node(host))
+        await asyncio.to_thread(host.cut)
+        await listening.until(lambda heard: heard.lost)
+        ((lost, reason, confirmed_dead),) = listening.lost
+        assert lost is remote and not confirmed_dead and "connection" in reason
+        assert await asyncio.to_thread(world.nothing_is_left)
+
+    run(test)
+
+
+DRIVER = """
+import asyncio, json, sys
+from distsearch.resource.dask_link import Cluster
+from distsearch.resource.node import Node
+from distsearch.resource.ssh import bring_up
+from tests.resource.test_dask_link import Listening
+
+async def main(config, **node):
+    async with Cluster(Listening()) as cluster:
+        (remote,) = await bring_up(cluster, [Node("127.0.0.1", **node)], ssh_config=[config])
+        print("up" if remote in cluster.remotes.values() else remote, flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main(**json.loads(sys.argv[1])))
+"""
+
+
+def test_sigkill_of_the_driver_leaves_nothing_on_the_node_within_seconds(world):
+    node = world.node(world.start())
+    settings = {"port": node.port, "python": node.python, "config": str(world.hosts.config)}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, json.dumps(settings)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ssh.Path(__file__).parents[2])},
+    )
+    with driver:
+        assert driver.stdout.readline() == "up\n"
+        assert world.processes()
+        driver.send_signal(signal.SIGKILL)
+        assert world.nothing_is_left(10)
+
+
+def test_a_login_alone_leaves_no_connection_open(world):
+    host = world.start()
+
+    async def log_in_and_out():
+        connections = await log_in(world.node(host), [str(world.hosts.config)])
+        await ssh.hang_up(connections)
+
+    asyncio.run(log_in_and_out())
+    assert not host.connections

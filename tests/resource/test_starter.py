@@ -1,0 +1,205 @@
+"""The starter on its own: whatever happens, it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from distsearch.resource import starter
+
+SOURCE = Path(starter.__file__).read_text()
+
+SLEEP = "import sys, time; print(sys.stdin.readline(), flush=True); time.sleep(600)"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEP
+# A grandchild in a session of its own, whose parent is gone: nobody's child but the starter's.
+LEAVES_AN_ORPHAN = (
+    "import subprocess, sys, time;"
+    "subprocess.run([sys.executable, '-c', 'import subprocess;"
+    'p = subprocess.Popen(["sleep", "600"], start_new_session=True); print("orphan", p.pid)\'],'
+    "check=True); print('ready', flush=True);"
+)
+
+
+class Started:
+    """A starter, and the driver's end of the conversation with it."""
+
+    def __init__(self, folder, python=sys.executable):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [python, "-u", "-c", SOURCE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=folder,
+            env={**os.environ, "TMPDIR": str(folder)},
+        )
+
+    def tell(self, **message):
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def hear(self, op):
+        while True:
+            message = json.loads(self.process.stdout.readline())
+            if message["op"] == op:
+                return message
+
+    def hear_line(self, start):
+        while True:
+            line = self.hear("output")["line"]
+            if line.startswith(start):
+                return line
+
+    def greet(self, **env):
+        self.tell(env=env, packages=["distributed", "no-such-package"])
+        return self.hear("hello")
+
+    def run(self, code, lease_s=30.0, grace_s=5.0, **spec):
+        self.greet()
+        self.tell(command=["-c", code], spec=spec, lease_s=lease_s, grace_s=grace_s)
+        return self
+
+    def family(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def hang_up(self):
+        self.process.stdin.close()
+
+    def left_nothing(self, family):
+        self.process.wait(10)
+        return not any(map(psutil.pid_exists, family)) and not any(self.folder.iterdir())
+
+
+@pytest.fixture
+def started(tmp_path):
+    one = Started(tmp_path)
+    yield one
+    one.process.kill()
+    one.process.wait(10)
+    one.process.stdout.close()
+
+
+def pids(processes):
+    return [process.pid for process in processes]
+
+
+def test_hello_tells_the_interpreter_and_the_packages(started):
+    hello = started.greet()
+    assert hello["python"] == list(sys.version_info[:3])
+    assert hello["packages"]["distributed"] and hello["packages"]["no-such-package"] is None
+
+
+def test_a_pythonpath_given_for_the_node_is_searched_for_packages(started, tmp_path):
+    information = tmp_path / "site" / "no_such_package-1.2.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Name: no-such-package\nVersion: 1.2\n")
+    hello = started.greet(PYTHONPATH=str(information.parent))
+    assert hello["packages"]["no-such-package"] == "1.2"
+
+
+def test_the_port_it_offers_can_be_listened_on(started):
+    import socket
+
+    port = started.greet()["port"]
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
+        listening.listen()
+
+
+def test_the_node_gets_its_spec_on_standard_input_and_a_private_folder(started):
+    started.run(SLEEP, secret="s3cret")
+    spec = json.loads(started.hear_line("{"))
+    assert spec["secret"] == "s3cret"
+    assert os.stat(spec["folder"]).st_mode & 0o777 == 0o700
+    (node,) = started.family()
+    assert "s3cret" not in str(node.cmdline()) + str(node.environ())
+
+
+def test_the_end_of_input_ends_everything(started):
+    started.run(SLEEP).hear_line("{")
+    family = pids(started.family())
+    started.hang_up()
+    assert started.hear("gone")["reason"] == "the driver closed the connection"
+    assert started.left_nothing(family)
+
+
+def test_silence_of_the_driver_ends_everything(started):
+    started.run(SLEEP, lease_s=0.5).hear_line("{")
+    family = pids(started.family())
+    assert "no word from the driver" in started.hear("gone")["reason"]
+    assert started.left_nothing(family)
+
+
+def test_lines_of_the_driver_keep_the_node_alive(started):
+    started.run("import time; time.sleep(1.2); print('still here')", lease_s=0.8)
+    for _ in range(6):
+        time.sleep(0.2)
+        started.process.stdin.write(b"\n")
+        started.process.stdin.flush()
+    assert started.hear_line("still")
+
+
+def test_a_node_that_ignores_term_is_killed(started):
+    started.run(STUBBORN, grace_s=0.3).hear_line("{")
+    family = pids(started.family())
+    started.hang_up()
+    started.hear("gone")
+    assert started.left_nothing(family)
+
+
+@pytest.mark.parametrize("ending", ["raise SystemExit(3)", "time.sleep(600)"])
+def test_orphans_in_other_sessions_are_ended_too(started, ending):
+    started.run(LEAVES_AN_ORPHAN + ending)
+    orphan = int(started.hear_line("orphan").split()[1])
+    if "sleep" in ending:
+        started.hang_up()
+    started.hear("gone")
+    assert started.left_nothing([orphan])
+
+
+def test_it_says_how_the_node_ended_after_its_last_words(started):
+    started.run("raise ValueError('no luck')")
+    assert started.hear_line("ValueError") == "ValueError: no luck"
+    assert "ended by itself (exit code 1)" in started.hear("gone")["reason"]
+
+
+def test_a_node_killed_by_a_signal_is_told_as_that(started):
+    started.run("import os; os.kill(os.getpid(), 9)")
+    assert "killed by signal 9" in started.hear("gone")["reason"]
+
+
+def test_term_to_the_starter_ends_everything(started):
+    started.run(SLEEP).hear_line("{")
+    family = pids(started.family())
+    started.process.send_signal(signal.SIGTERM)
+    assert started.hear("gone")["reason"] == "signal 15"
+    assert started.left_nothing(family)
+
+
+def test_output_that_nobody_reads_does_not_stop_the_end(started):
+    flood = "import os\nos.write(2, b'x\\n')\nwhile True: os.write(1, b'y' * 60 + b'\\n')"
+    started.run(flood, grace_s=0.3).hear_line("x")
+    family = pids(started.family())
+    started.hang_up()
+    assert started.left_nothing(family)
+
+
+def test_a_long_line_of_output_comes_in_pieces(started):
+    started.run("print('z' * 100_000)")
+    assert len(started.hear_line("z")) == starter.LINE_LIMIT
+
+
+def test_files_in_the_home_folder_do_not_shadow_modules(tmp_path):
+    (tmp_path / "json.py").write_text("raise RuntimeError('shadowed')")
+    started = Started(tmp_path)
+    assert started.greet()["python"]
+    started.hang_up()
+    assert started.process.wait(10) == 0

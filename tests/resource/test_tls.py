@@ -1,0 +1,89 @@
+"""Certificates: who has none of this run's is turned away before anything is unpickled."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from distributed import Scheduler
+from distributed.core import rpc
+from distributed.protocol.pickle import dumps
+
+from distsearch.resource.tls import Authority, security
+
+
+def stranger():
+    """What a client without certificate has."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return {"ssl_context": context, "require_encryption": True}
+
+
+def touch(canary, authority, connection_args):
+    """Ask a scheduler to unpickle and run something that makes a file; whether it did."""
+
+    async def ask():
+        settings = security(authority.issue("driver"))
+        async with Scheduler(
+            host="127.0.0.1",
+            port=0,
+            protocol="tls",
+            security=settings,
+            dashboard_address="127.0.0.1:0",
+        ) as scheduler:
+            async with rpc(scheduler.address, connection_args=connection_args) as remote:
+                call = remote.run_function(function=dumps(partial(Path.touch, canary)))
+                await asyncio.wait_for(call, 5)
+
+    try:
+        asyncio.run(ask())
+    except OSError:
+        pass
+    return canary.exists()
+
+
+def test_a_party_of_the_run_is_let_in(tmp_path):
+    authority = Authority()
+    ours = security(authority.issue("gpu1")).get_connection_args("client")
+    assert touch(tmp_path / "canary", authority, ours)
+
+
+def test_a_client_without_certificate_is_turned_away_before_anything_is_unpickled(tmp_path):
+    assert not touch(tmp_path / "canary", Authority(), stranger())
+
+
+def test_a_certificate_of_another_run_is_turned_away(tmp_path):
+    others = security(Authority().issue("gpu1")).get_connection_args("client")
+    assert not touch(tmp_path / "canary", Authority(), others)
+
+
+@pytest.fixture
+def certificate():
+    return x509.load_pem_x509_certificate(Authority().issue("gpu1")["cert"].encode())
+
+
+def test_a_clock_that_is_hours_behind_does_no_harm(certificate):
+    now = datetime.now(timezone.utc)
+    assert certificate.not_valid_before_utc < now - timedelta(hours=23)
+
+
+def test_a_party_cannot_make_certificates_for_others(certificate):
+    assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
+def test_every_party_has_a_key_of_its_own():
+    authority = Authority()
+    one, two = authority.issue("gpu1"), authority.issue("gpu1")
+    assert one["ca"] == two["ca"] and one["key"] != two["key"]
+
+
+def test_keys_are_elliptic_and_certificates_name_their_party(certificate):
+    assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+    assert certificate.subject.rfc4514_string() == "CN=gpu1"

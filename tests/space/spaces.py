@@ -1,0 +1,72 @@
+"""Random spaces, nested to any depth, for property tests."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from distsearch.space import Bool, Choice, Dict, Int, List, Real, Space, func, obj
+
+NAMES = ["lr", "lr_decay", "l", "items", "keys", "self", "path", "two words", "0", "größe"]
+
+
+@obj()
+class Net:
+    """A lazy object with two arguments."""
+
+    def __init__(self, width=1, depth=2):
+        self.width, self.depth = width, depth
+
+
+@func()
+def optimizer(lr=0.1, **more):
+    """A lazy call."""
+    return {"lr": lr, **more}
+
+
+def kind_and_value(value):
+    return type(value), value
+
+
+finite = st.floats(-1e6, 1e6)
+positive = st.floats(1e-6, 1e6)
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), finite, st.sampled_from(["real", "auto", "a.b"])
+)
+reals = st.one_of(
+    st.tuples(finite, finite).map(lambda pair: Real(*sorted(pair))),
+    st.tuples(positive, positive).map(lambda pair: Real(*sorted(pair), log=True)),
+)
+ints = st.one_of(
+    st.tuples(st.integers(-(2**40), 2**40), st.integers(-(2**40), 2**40)).map(
+        lambda pair: Int(*sorted(pair))
+    ),
+    st.tuples(st.integers(-5, 5), st.integers(0, 5)).map(lambda pair: Int(pair[0], sum(pair))),
+    st.tuples(st.integers(1, 2**40), st.integers(1, 2**40)).map(
+        lambda pair: Int(*sorted(pair), log=True)
+    ),
+)
+plain_choices = st.lists(scalars, min_size=1, max_size=4, unique_by=kind_and_value).map(
+    lambda values: Choice(*values)
+)
+leaves = st.one_of(reals, ints, st.just(Bool()), plain_choices)
+
+
+def containers(items):
+    """Spaces made of `items`, each a space or any other value."""
+    dicts = st.dictionaries(st.sampled_from(NAMES), items, max_size=3)
+    some = st.lists(items, max_size=3)
+    options = st.tuples(
+        st.lists(scalars, max_size=2, unique_by=kind_and_value),
+        st.lists(items.filter(lambda item: isinstance(item, Space)), min_size=1, max_size=3),
+    )
+    return st.one_of(
+        dicts.map(lambda parts: Dict(**parts)),
+        some.map(lambda parts: List(*parts)),
+        options.map(lambda parts: Choice(*parts[0], *parts[1])),
+        st.tuples(items, items).map(lambda pair: Net(width=pair[0], depth=pair[1])),
+        items.map(lambda item: optimizer(lr=item)),
+        items.map(lambda item: Dict(plain={"inside": [item, 1]})),
+    )
+
+
+spaces = st.recursive(leaves, lambda items: containers(st.one_of(items, scalars)), max_leaves=10)
