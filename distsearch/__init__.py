@@ -1,16 +1,16 @@
 """Hyperparameter and architecture search on many machines as if they were one.
 
-    import distsearch as ag
+import distsearch as ag
 
-    @ag.args(lr=ag.Real(1e-4, 1e-1, log=True))
-    def train_fn(args, reporter):
-        for epoch in range(10):
-            reporter(epoch=epoch + 1, accuracy=train_an_epoch(args.lr))
+@ag.args(lr=ag.Real(1e-4, 1e-1, log=True))
+def train_fn(args, reporter):
+    for epoch in range(10):
+        reporter(epoch=epoch + 1, accuracy=train_an_epoch(args.lr))
 
-    scheduler = ag.scheduler.FIFOScheduler(train_fn, resource={'num_cpus': 2}, num_trials=20)
-    scheduler.run()
-    scheduler.join_jobs()
-    print(scheduler.get_best_config())
+scheduler = ag.scheduler.FIFOScheduler(train_fn, resource={'num_cpus': 2}, num_trials=20)
+scheduler.run()
+scheduler.join_jobs()
+print(scheduler.get_best_config())
 """
 
 from __future__ import annotations

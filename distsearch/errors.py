@@ -1,19 +1,19 @@
 """Everything that distsearch raises on purpose.
 
-    DistsearchError
-    ├── SpaceError (ValueError)         a space or a configuration that makes no sense
-    ├── ResourceError (ValueError)      a request that no node can ever meet
-    ├── PicklingError (TypeError)       a train function that cannot travel to a node
-    ├── NodeError (RuntimeError)        a node could not be brought up, or was refused
-    │   └── HostKeyError                the SSH host key is unknown, or has changed
-    ├── UploadError (ValueError)        a file that cannot be uploaded
-    ├── StoreError (RuntimeError)       the experiment's log cannot be opened
-    │   └── StoreLocked                 another driver writes to it
-    ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
-    ├── CheckpointError (RuntimeError)  a checkpoint that cannot be written (inside the trial)
-    ├── TrialFailed (RuntimeError)      the trial that run_with_config started has failed
-    ├── NothingReported (LookupError)   the best was asked for before any trial reported
-    └── SearchFailed (RuntimeError)     the first trials all failed alike
+DistsearchError
+├── SpaceError (ValueError)         a space or a configuration that makes no sense
+├── ResourceError (ValueError)      a request that no node can ever meet
+├── PicklingError (TypeError)       a train function that cannot travel to a node
+├── NodeError (RuntimeError)        a node could not be brought up, or was refused
+│   └── HostKeyError                the SSH host key is unknown, or has changed
+├── UploadError (ValueError)        a file that cannot be uploaded
+├── StoreError (RuntimeError)       the experiment's log cannot be opened
+│   └── StoreLocked                 another driver writes to it
+├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
+├── CheckpointError (RuntimeError)  a checkpoint that cannot be written (inside the trial)
+├── TrialFailed (RuntimeError)      the trial that run_with_config started has failed
+├── NothingReported (LookupError)   the best was asked for before any trial reported
+└── SearchFailed (RuntimeError)     the first trials all failed alike
 """
 
 from __future__ import annotations

@@ -62,7 +62,25 @@ def save(state: Any, folder: Path, step: int) -> Path:
 def checkpoints(folder: Path) -> list[Path]:
     """The committed checkpoints below a folder, oldest first."""
     found = [path.parent for path in folder.glob(f"step-*/{MANIFEST}")]
-    return sorted(found, key=lambda path: (path.name.split("-")[1], path.stat().st_mtime_ns))
+    return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns))
+
+
+def roll_back(folder: Path, step: int | None) -> None:
+    """Delete the checkpoints beyond a step, unless that leaves none.
+
+    A trial that starts again goes on from the last checkpoint that the log knows: a later one may
+    hold epochs whose reports were lost with the driver or the node.
+    """
+    found = checkpoints(folder)
+    known = [path for path in found if step is not None and step_of(path) <= step]
+    for path in found if known or step is None else found[1:]:
+        if path not in known:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint."""
+    return int(path.name.split("-")[1])
 
 
 def load(folder: Path) -> Any:
@@ -132,8 +150,8 @@ def _is_torch(value: Any) -> bool:
 
 def _take_out(value: Any, tensors: dict[str, Any], where: str) -> Any:
     """The state with each tensor replaced by its name; the tensors go into `tensors`."""
-    if value is None or isinstance(value, (bool, int, float, str)) and type(value).__module__ == (
-        "builtins"
+    if value is None or (
+        isinstance(value, (bool, int, float, str)) and type(value).__module__ == ("builtins")
     ):
         return value
     if isinstance(value, dict):

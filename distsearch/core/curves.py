@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from statistics import quantiles
 from typing import Any, Literal
+
+from .store import Event
 
 Point = tuple[float, float]
 Curves = Mapping[int, Sequence[Point]]
@@ -22,6 +24,30 @@ LABEL_WIDTH = 44
 BEST = "#d95f02"
 COLOURS = ("#4f6d1f", "#1b6ca8", "#2a9d8f", "#7b5ea7", "#8c6d31", "#c2619a", "#3b4a6b", "#111111")
 CROWD = {"more": "#5b8db8", "stopped early": "#8f8f8f", "failed": "#b23a48"}
+
+
+def history(events: Iterable[Event], time_attr: str) -> dict[int, list[dict[str, Any]]]:
+    """{task id: its reports in order} from the reports in the log.
+
+    A trial that ran again (its node was lost, the driver was killed) goes on from a checkpoint:
+    what its earlier attempt reported beyond that is left out.
+    """
+    found: dict[int, list[dict[str, Any]]] = {}
+    attempts: dict[int, int | None] = {}
+    for event in events:
+        assert event.trial is not None
+        reports = found.setdefault(event.trial, [])
+        if attempts.setdefault(event.trial, event.attempt) != event.attempt:
+            attempts[event.trial] = event.attempt
+            start = _number(event.body.get(time_attr))
+            times = [_number(report.get(time_attr)) for report in reports]
+            reports[:] = [
+                report
+                for report, time in zip(reports, times, strict=True)
+                if start is not None and time is not None and time < start
+            ]
+        reports.append(event.body)
+    return found
 
 
 def curves(

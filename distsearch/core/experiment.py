@@ -11,23 +11,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..errors import SearchFailed
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
 from .metrics import from_json, number
-from .store import Store
+from .store import Event, Store
 from .travel import Packed
-from .words import Continue, Decision, Launch, Report, Status, Stop, Trial
+from .words import Decision, Launch, Report, Status, Stop, Trial
 
 ALIKE = 5  # so many first trials that fail alike end the search
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
+INTERRUPTED, CLOSED = "interrupted", "closed"
+UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
 
 
 class Rule(Protocol):
@@ -42,6 +44,9 @@ class Rule(Protocol):
     def on_end(self, trial: Trial) -> None:
         """Hear that a trial has ended."""
 
+    def replay_launch(self, trial_id: int, config: Mapping[str, Any], given: bool) -> None:
+        """Hear of a launch of an earlier run; `given` by the user, not by the searcher."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,7 +56,7 @@ class Settings:
     resource: Resource
     reward_attr: str = "accuracy"
     time_attr: str = "epoch"
-    mode: str = "max"
+    mode: Literal["max", "min"] = "max"
     max_reward: float | None = None
     reuse: bool = False
     spawn: bool = False
@@ -119,11 +124,12 @@ class Experiment:
         self.ended_at: float | None = None
         self.error: BaseException | None = None
         self.ending = ""  # why nothing more is launched
-        self.seconds_of_ended = 0.0
         self._added: deque[Trial] = deque()  # to be launched before what the rule suggests
         self._delayed = 0  # trials of a lost node that wait until it cannot run them any more
         self._exhausted = True
+        self._searching = False  # not while only single trials of the user run
         self._launched_in_run = 0
+        self._restored = 0  # trials of an earlier run of the driver, which count as launched
         self._live: dict[int, Attempt] = {}
         self._by_remote: dict[int, dict[int, Attempt]] = {}
         self._request: LeaseRequest | None = None
@@ -137,15 +143,16 @@ class Experiment:
         self._notice: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._trial_ended: dict[int, list[asyncio.Future[Attempt]]] = {}
+        self._trial_ended: dict[int, list[asyncio.Future[Any]]] = {}
 
     # The user's wishes
 
     def run(self, num_trials: int | None, time_out_s: float | None) -> None:
         """Launch up to `num_trials` more trials, for `time_out_s` seconds from now at most."""
         self.num_trials = num_trials
-        self._launched_in_run = 0
+        self._launched_in_run, self._restored = self._restored, 0
         self._exhausted = False
+        self._searching = True
         self.ending = ""
         self.error = None
         self.started_at = self.started_at or time.monotonic()
@@ -160,7 +167,9 @@ class Experiment:
 
     def add(self, config: Mapping[str, Any]) -> Trial:
         """Queue one configuration, to be launched before the searcher's next one."""
-        trial = self._new_trial(config)
+        if self.is_idle:  # whatever ended the search holds no longer, but it does not go on
+            self.ending, self._exhausted = "", True
+        trial = self._new_trial(config, given=True)
         self._added.append(trial)
         self.started_at = self.started_at or time.monotonic()
         self.ended_at = None
@@ -204,9 +213,11 @@ class Experiment:
         """Return when nothing runs and nothing more will be launched."""
         await self._idle.wait()
 
-    async def wait_for(self, trial: Trial) -> Attempt:
-        """Return the last attempt of a trial once it has ended."""
-        future: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+    async def wait_for(self, trial: Trial) -> Any:
+        """Return what the train function returned, once the trial has ended."""
+        if trial.status.is_end:
+            return None
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._trial_ended.setdefault(trial.id, []).append(future)
         return await future
 
@@ -219,6 +230,38 @@ class Experiment:
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing is to be launched."""
         return self._idle.is_set()
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Take up an earlier run from its log: nothing finished runs again, the rest does.
+
+        The rule hears of everything in the order in which it happened.
+        """
+        for event in events:
+            if event.trial is None:
+                continue
+            if event.kind == "launched":
+                self.rule.replay_launch(event.trial, event.body["config"], event.body["given"])
+                self.trials[event.trial] = Trial(event.trial, event.body["config"])
+                continue
+            trial = self.trials[event.trial]
+            if event.kind == "started":
+                trial.attempt = event.attempt or 0
+                trial.host = event.body["host"]
+            elif event.kind == "saved":
+                trial.saved_step = event.body["step"]
+            elif event.kind == "report":
+                report = self._report(trial, event.seq or 0, event.body)
+                trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
+                self._note_best(trial)
+                self.rule.on_report(trial, report)
+            elif event.kind == "ended":
+                trial.seconds = event.body.get("seconds") or 0.0
+                trial.error = event.body.get("traceback") or ""
+                self._count_end(trial, Status(event.body["status"]), event.body["reason"])
+        self._ended_alike = () if self.trials else None
+        self._failures.clear()
+        self.counts.launched = self._restored = len(self.trials)
+        self._added.extend(t for t in self.trials.values() if not t.status.is_end)
 
     # Nodes
 
@@ -241,13 +284,17 @@ class Experiment:
         )
         self.manager.add(remote)
 
+    def retire(self, remote: Remote) -> None:
+        """Start nothing more on a node, which is about to go."""
+        self.manager.remove(remote)
+
     def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
         """A node is gone: its slots too, and its trials go elsewhere once it cannot run them."""
-        if remote.remote_id not in self.manager.remotes:
+        if remote.remote_id not in self._by_remote:
             return
         self.manager.remove(remote)
         self.store.append("node", body={"went": remote.host, "reason": reason})
-        attempts = list(self._by_remote.pop(remote.remote_id, {}).values())
+        attempts = list(self._by_remote.pop(remote.remote_id).values())
         self.say(f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it")
         delay = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
         for attempt in attempts:
@@ -293,7 +340,7 @@ class Experiment:
     def _wants_more(self) -> bool:
         if self.ending:
             return False
-        return bool(self._added) or not self._exhausted and not self._enough
+        return bool(self._added) or (not self._exhausted and not self._enough)
 
     @property
     def _enough(self) -> bool:
@@ -327,11 +374,11 @@ class Experiment:
         self._launched_in_run += 1
         return self._new_trial(launch.config)
 
-    def _new_trial(self, config: Mapping[str, Any]) -> Trial:
+    def _new_trial(self, config: Mapping[str, Any], given: bool = False) -> Trial:
         trial = Trial(len(self.trials), dict(config))
         self.trials[trial.id] = trial
         self.counts.launched += 1
-        self.store.append("launched", trial.id, body=trial.config)
+        self.store.append("launched", trial.id, body={"config": trial.config, "given": given})
         return trial
 
     def _start(self, trial: Trial, lease: Lease) -> None:
@@ -374,6 +421,8 @@ class Experiment:
                 "config": attempt.trial.config,
                 "time_attr": settings.time_attr,
                 "due": settings.due,
+                "resume": attempt.number > 1,
+                "saved_step": attempt.trial.saved_step,
                 "cwd": attempt.lease.remote.trial_cwd,
                 "args": {
                     "task_id": attempt.trial.id,
@@ -404,6 +453,7 @@ class Experiment:
         remote.on_uploaded(message["path"], message["error"])
 
     def _on_problem(self, remote: Remote, message: Message) -> None:
+        remote.on_gone(message["reason"])
         self.on_lost(remote, message["reason"], confirmed_dead=True)
 
     def _on_output(self, remote: Remote, message: Message) -> None:
@@ -412,7 +462,9 @@ class Experiment:
             self.say(f"{prefix} {line}" if prefix else line)
 
     def _on_saved(self, remote: Remote, message: Message) -> None:
-        if self._attempt(message) is not None:
+        attempt = self._attempt(message)
+        if attempt is not None:
+            attempt.trial.saved_step = message["step"]
             self.store.append(
                 "saved", message["trial"], message["attempt"], body={"step": message["step"]}
             )
@@ -429,8 +481,8 @@ class Experiment:
         self.store.append("report", trial.id, attempt.number, attempt.sequence, body)
         report = self._report(trial, attempt.sequence, from_json(body))
         trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
-        if trial.best_reward is not None and trial.id >= 0:
-            self._note_best(trial)
+        self._note_best(trial)
+        self._end_if_good_enough()
         decision = self._decide(trial, report)
         if message["due"]:
             answer = {"op": "decide", **_name(attempt), "decision": decision.word}
@@ -456,14 +508,22 @@ class Experiment:
         return -1.0 if self.settings.mode == "min" else 1.0
 
     def _note_best(self, trial: Trial) -> None:
-        """Keep the best trial so far; end the search when it is good enough."""
-        reward = self.sign * trial.best_reward  # type: ignore[operator]
-        if self.best is None or reward > self.sign * self.best.best_reward:  # type: ignore[operator]
+        """Keep the best trial so far; of equals the earlier one."""
+        if trial.best_reward is None:
+            return
+        best = None if self.best is None else self.best.best_reward
+        if best is None or self.sign * trial.best_reward > self.sign * best:
             self.best = trial
-        goal = self.settings.max_reward
-        if goal is not None and reward >= self.sign * goal and not self.ending:
+
+    def _end_if_good_enough(self) -> None:
+        goal, best = self.settings.max_reward, self.best
+        if goal is None or best is None or best.best_reward is None:
+            return
+        if self.ending or not self._searching:
+            return
+        if self.sign * best.best_reward >= self.sign * goal:
             name = self.settings.reward_attr
-            self.end(f"trial {trial.id} reached {name}={trial.best_reward:g} (max_reward={goal:g})")
+            self.end(f"trial {best.id} reached {name}={best.best_reward:g} (max_reward={goal:g})")
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
         if self.ending:
@@ -524,27 +584,32 @@ class Experiment:
         attempt: Attempt | None = None,
     ) -> None:
         """Log the end of a trial and tell the rule."""
-        trial.status, trial.reason = status, reason
         facts = {k: v for k, v in (message or {}).items() if k not in ("op", "trial", "attempt")}
         facts.update(status=status.value, reason=reason, best=trial.best_reward)
-        self.store.append("ended", trial.id, trial.attempt, body=facts)
-        self.seconds_of_ended += trial.seconds
+        lost = self.ending in UNFINISHED and status is Status.STOPPED
+        self.store.append("lost" if lost else "ended", trial.id, trial.attempt, body=facts)
+        self._count_end(trial, status, reason)
+        if status.is_failure:
+            self._note_failure(trial)
+        else:
+            self._ended_alike = ()
+        for future in self._trial_ended.pop(trial.id, ()):
+            if not future.done():
+                future.set_result(None if attempt is None else attempt.returned)
+        trial.last_metrics = {}
+
+    def _count_end(self, trial: Trial, status: Status, reason: str) -> None:
+        trial.status, trial.reason = status, reason
         if status.is_failure:
             self.counts.failed += 1
-            self._note_failure(trial)
         elif status is Status.STOPPED:
             self.counts.stopped += 1
         else:
             self.counts.done += 1
-            self._ended_alike = ()
         try:
             self.rule.on_end(trial)
         except Exception as error:
             self.end(f"{type(self.rule).__name__}.on_end failed: {error!r}", error)
-        for future in self._trial_ended.pop(trial.id, ()):
-            if not future.done() and attempt is not None:
-                future.set_result(attempt)
-        trial.last_metrics = {}
 
     def _note_failure(self, trial: Trial) -> None:
         """Show the first failure of each kind whole and count the others; give up when all are one.
@@ -591,9 +656,17 @@ class Experiment:
         if self._notice is not None:
             self._notice.cancel()
             self._notice = None
-        if not self._idle.is_set():
+        if self._added and self.ending != CLOSED:  # what came after the end has its turn now
+            self.ending, self._exhausted, self._searching = "", True, False
+            self.fill()
+        elif not self._idle.is_set():
             self.ended_at = time.monotonic()
-            self.store.when_durable(self._idle.set)
+            self.store.when_durable(self._rest)
+
+    def _rest(self) -> None:
+        if not (self._live or self._wants_more or self._delayed):
+            self._searching = False
+            self._idle.set()
 
     def _watch_for_nodes(self) -> None:
         """While there is nowhere to run, say so from time to time."""
@@ -617,5 +690,3 @@ def _own_sys_path() -> list[str]:
     import sys
 
     return [path or os.getcwd() for path in sys.path]
-
-

@@ -1,7 +1,7 @@
 """The one background thread of the process: an asyncio loop in which all of distsearch happens.
 
-    future = loop().submit(coroutine)          # from any other thread
-    result = loop().call(coroutine, timeout_s=10)
+future = loop().submit(coroutine)          # from any other thread
+result = loop().call(coroutine, timeout_s=10)
 """
 
 from __future__ import annotations

@@ -22,10 +22,7 @@ def to_json(metrics: dict[str, Any]) -> str:
 
     Raises ReportError when they take more than 64 KB.
     """
-    try:
-        text = json.dumps(metrics, allow_nan=False)
-    except (ValueError, TypeError):
-        text = json.dumps({str(key): _plain(value) for key, value in metrics.items()})
+    text = strict_json(metrics)
     if len(text) > MAX_REPORT_BYTES:
         sizes = {key: len(json.dumps(_plain(value))) for key, value in metrics.items()}
         largest = max(sizes, key=lambda key: sizes[key])
@@ -35,6 +32,14 @@ def to_json(metrics: dict[str, Any]) -> str:
             "reporter.save(...)"
         )
     return text
+
+
+def strict_json(value: Any) -> str:
+    """Any value as JSON that every reader understands."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError):
+        return json.dumps(_plain(value))
 
 
 def from_json(text: str) -> dict[str, Any]:
@@ -75,5 +80,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return _plain(item(), depth + 1) if callable(item) and depth < 8 else repr(value)
     if callable(getattr(value, "numel", None)) and value.numel() == 1 and depth < 8:
         return _plain(value.item(), depth + 1)  # a tensor of one element
-    return repr(value)[:1000] if not hasattr(value, "shape") else f"{type(value).__name__} of " \
-        f"shape {tuple(value.shape)}"
+    return (
+        repr(value)[:1000]
+        if not hasattr(value, "shape")
+        else f"{type(value).__name__} of shape {tuple(value.shape)}"
+    )

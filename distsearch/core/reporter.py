@@ -1,12 +1,12 @@
 """The reporter: how a train function tells the search what it has reached.
 
-    @args(lr=Real(1e-4, 1e-1, log=True))
-    def train_fn(args, reporter):
-        state = reporter.load()                      # None on the first start
-        for epoch in range(10):
-            ...
-            reporter(epoch=epoch + 1, accuracy=accuracy)
-            reporter.save(model.state_dict(), step=epoch + 1)
+@args(lr=Real(1e-4, 1e-1, log=True))
+def train_fn(args, reporter):
+    state = reporter.load()                      # None on the first start
+    for epoch in range(10):
+        ...
+        reporter(epoch=epoch + 1, accuracy=accuracy)
+        reporter.save(model.state_dict(), step=epoch + 1)
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Reporter:
         due: str | Sequence[float] | None = None,
     ) -> None:
         self.folder = folder
+        self.checkpoints = folder / "checkpoints"
         self._channel = channel
         self._time_attr = time_attr
         self._every = due == "every"
@@ -89,13 +90,13 @@ class Reporter:
         """
         with self._lock:
             step = self._sequence if step is None else step
-            path = checkpoint.save(state, self.folder / "checkpoints", step)
+            path = checkpoint.save(state, self.checkpoints, step)
             self._send(f"S {step} 0 \n")
             return path
 
     def load(self) -> Any:
         """The state of the newest whole checkpoint of this trial, or None at its first start."""
-        return checkpoint.load(self.folder / "checkpoints")
+        return checkpoint.load(self.checkpoints)
 
     def request_stop(self) -> None:
         """Called by the handler of SIGTERM: end the trial here, or right after a send."""

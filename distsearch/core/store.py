@@ -5,8 +5,9 @@
     reports  a view: one row a report
 
 Kinds: `experiment` (what is searched, once per run of the driver), `launched` (a configuration),
-`started`, `report`, `saved` (a checkpoint), `ended`, `lost` (an attempt whose node was lost),
-`node` (one came or went). Anyone may read the file with SQL or pandas while the search runs:
+`started`, `report`, `saved` (a checkpoint), `ended`, `lost` (an attempt is over but its trial is
+not: the node was lost, or the search interrupted), `node` (one came or went). Anyone may read the
+file with SQL or pandas while the search runs:
 
     sqlite3 distsearch_results/NAME/events.db 'select * from trials order by best desc limit 3'
 
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import StoreError, StoreLocked
+from .metrics import from_json, strict_json
 
 FILE = "events.db"
 SCHEMA = """
@@ -40,9 +42,10 @@ create index if not exists events_of_trial on events (trial, kind, id);
 create view if not exists reports as
     select trial, attempt, seq, time, body as metrics from events where kind = 'report';
 create view if not exists trials as
-    select l.trial, l.body as config,
-        coalesce(json_extract(e.body, '$.status'), case when s.id is null then 'waiting'
-            else 'running' end) as status,
+    select l.trial, json_extract(l.body, '$.config') as config,
+        coalesce(json_extract(e.body, '$.status'), case when s.id is null or exists (
+            select 1 from events where trial = l.trial and kind = 'lost' and id > s.id)
+            then 'waiting' else 'running' end) as status,
         s.attempt as attempt, json_extract(s.body, '$.host') as host, s.time as started,
         e.time as ended, json_extract(e.body, '$.best') as best,
         json_extract(e.body, '$.reason') as reason,
@@ -94,6 +97,7 @@ class Store:
         self._scheduled = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="distsearch-store")
         self.trouble = ""
+        self._closed = False
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
@@ -119,8 +123,8 @@ class Store:
         seq: int | None = None,
         body: Any = None,
     ) -> None:
-        """Add an event. `body`: JSON text, or what `json.dumps` takes. Durable a little later."""
-        text = body if isinstance(body, str) else json.dumps(body)
+        """Add an event; `body` is JSON text, or a value to be written as JSON."""
+        text = body if isinstance(body, str) else strict_json(body)
         self._pending.append((time.time(), kind, trial, attempt, seq, text))
         self._write_soon()
 
@@ -132,7 +136,12 @@ class Store:
     async def flush(self) -> None:
         """Return once everything that has been appended so far is on the disk."""
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.when_durable(lambda: durable.done() or durable.set_result(None))
+
+        def arrived() -> None:
+            if not durable.done():  # the waiter may have given up
+                durable.set_result(None)
+
+        self.when_durable(arrived)
         await durable
 
     def _write_soon(self) -> None:
@@ -143,15 +152,22 @@ class Store:
     def _write(self) -> None:
         """Commit everything that waits, in the writer's thread, then call back."""
         self._scheduled = False
-        if self._writing or not (self._pending or self._callbacks):
+        if self._closed or self._writing or not (self._pending or self._callbacks):
             return
         rows, self._pending = self._pending, []
         callbacks, self._callbacks = self._callbacks, []
         loop = asyncio.get_running_loop()
         self._writing = True
-        loop.run_in_executor(self._writer, self._commit, rows).add_done_callback(
-            lambda done: self._written(done, rows, callbacks)
-        )
+        try:
+            done = loop.run_in_executor(self._writer, self._commit, rows)
+        except RuntimeError:  # Python is exiting, and its threads take no more work
+            done = loop.create_future()
+            try:
+                self._commit(rows)
+                done.set_result(None)
+            except sqlite3.Error as error:
+                done.set_exception(error)
+        done.add_done_callback(lambda done: self._written(done, rows, callbacks))
 
     def _commit(self, rows: list[tuple[Any, ...]]) -> None:
         if not rows:
@@ -193,12 +209,18 @@ class Store:
 
     def close(self) -> None:
         """Write what is left and let go of the file."""
+        self._closed = True
         self._writer.shutdown(wait=True)
         with contextlib.suppress(sqlite3.Error):
             self._commit(self._pending)
         self._pending = []
         self._connection.close()
         self._lock.close()
+
+
+def check(folder: Path) -> None:
+    """Raise StoreLocked or StoreError if the folder's log cannot be taken over."""
+    Store(folder).close()
 
 
 def read(folder: Path, *kinds: str, trial: int | None = None) -> Iterator[Event]:
@@ -219,7 +241,9 @@ def read(folder: Path, *kinds: str, trial: int | None = None) -> Iterator[Event]
     connection = sqlite3.connect(folder / FILE)
     try:
         for row in connection.execute(query, values):
-            yield Event(*row[:6], json.loads(row[6]))
+            decode = from_json if row[2] == "report" else json.loads
+            number, at, kind, of, attempt, seq, body = row
+            yield Event(number, at, kind, of, attempt, seq, decode(body))
     finally:
         connection.close()
 

@@ -18,7 +18,9 @@ import cloudpickle
 from ..errors import PicklingError
 
 _LIBRARIES = tuple(
-    path for key in ("stdlib", "platstdlib", "purelib", "platlib") if (path := sysconfig.get_path(key))
+    path
+    for key in ("stdlib", "platstdlib", "purelib", "platlib")
+    if (path := sysconfig.get_path(key))
 )
 
 
@@ -60,7 +62,7 @@ def _is_installed(module: types.ModuleType) -> bool:
     file = getattr(module, "__file__", None)
     if file is None or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
         return True
-    return file.startswith(_LIBRARIES)
+    return str(file).startswith(_LIBRARIES)
 
 
 def _is_library(name: str) -> bool:

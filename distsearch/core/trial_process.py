@@ -7,6 +7,7 @@ checkpoint as `S step 0 `, the end as `E 0 0 {...}`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,15 +16,18 @@ import sys
 import threading
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import cloudpickle
 
 from ..errors import ReportError
+from . import checkpoint
 from . import decorators as decorators  # unpickling needs it; imported once, by the launcher
 from .metrics import to_json
 from .reporter import Reporter, StopTrial
 
+_SURROUNDINGS = (__file__, decorators.__file__)
 _functions: dict[str, Any] = {}
 _current: list[Reporter] = []
 
@@ -71,6 +75,8 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         channel, folder=Path(job["folder"]), time_attr=job["time_attr"], due=job["due"]
     )
     try:
+        if job["resume"]:
+            checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
         if job["work_folder"] not in sys.path:
             sys.path.insert(0, job["work_folder"])
         train_function = load_function(job["function"])
@@ -88,8 +94,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
             sys.stderr.write(f"{code}\n")
         end.update(how="exit", code=code if isinstance(code, int) else int(code is not None))
     except BaseException as error:
-        text = traceback.format_exc()
-        sys.stderr.write(text)
+        text = "".join(traceback.format_exception(type(error), error, own_part(error)))
         end.update(
             how="raised",
             code=1,
@@ -100,6 +105,14 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
     finally:
         _current.clear()
     return end
+
+
+def own_part(error: BaseException) -> TracebackType | None:
+    """The traceback of an error from the train function on, without the frames around it."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename in _SURROUNDINGS:
+        frames = frames.tb_next
+    return frames or error.__traceback__
 
 
 def returned_value(value: Any) -> Any:
@@ -135,10 +148,13 @@ def limit_threads(threads: int) -> None:
 
 
 def fresh_randomness() -> None:
-    """Seed NumPy's global generator anew: forked trials would all draw the same numbers."""
+    """Seed the global generators anew: forked trials would all draw the same numbers."""
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed(int.from_bytes(os.urandom(4), "little"))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.default_generator.seed()
 
 
 def wait_for_threads() -> None:
@@ -154,10 +170,8 @@ def wait_for_threads() -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # the user may have closed it
             stream.flush()
-        except (OSError, ValueError):
-            pass  # the user closed it
 
 
 def _on_term(number: int, frame: Any) -> None:
@@ -165,5 +179,3 @@ def _on_term(number: int, frame: Any) -> None:
         _current[-1].request_stop()
     else:
         raise StopTrial
-
-

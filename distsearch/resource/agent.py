@@ -145,7 +145,7 @@ class Agent:
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
         package = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+        python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
         with theirs, open(self.folder / "launcher.log", "ab") as log:
             self._launcher = subprocess.Popen(
                 [sys.executable, "-m", "distsearch.resource.launcher", str(theirs.fileno())],
@@ -154,7 +154,7 @@ class Agent:
                 stdout=log,
                 stderr=log,
                 # One thread while modules load, so that forking stays safe.
-                env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(THREAD_VARIABLES, "1")},
+                env=os.environ | {"PYTHONPATH": python_path} | dict.fromkeys(THREAD_VARIABLES, "1"),
                 start_new_session=True,
             )
         self._loop.add_reader(self._control, self._read_launcher)
@@ -483,9 +483,7 @@ class Agent:
             return
         trial.status, trial.reason = status, reason
         trial.timers.append(
-            self._loop.call_later(
-                self.kill_grace_s, self._signal, trial.process, signal.SIGTERM
-            )
+            self._loop.call_later(self.kill_grace_s, self._signal, trial.process, signal.SIGTERM)
         )
         trial.timers.append(
             self._loop.call_later(
@@ -495,9 +493,7 @@ class Agent:
 
     def _kill_later(self, trial: RunningTrial) -> None:
         trial.timers.append(
-            self._loop.call_later(
-                self.kill_grace_s, self._signal, trial.process, signal.SIGKILL
-            )
+            self._loop.call_later(self.kill_grace_s, self._signal, trial.process, signal.SIGKILL)
         )
 
     def _on_exit(self, process: Process, exit_: Message) -> None:
@@ -572,7 +568,8 @@ class Agent:
         trial.output_read += len(text)
         if skipped > 0:
             trial.output_read = size
-            text += f"\n[{skipped} bytes of output left out here; all of it: {trial.process.output}]\n".encode()
+            where = trial.process.output
+            text += f"\n[{skipped} bytes of output left out here; all: {where}]\n".encode()
         if text:
             self._tell(op="output", **_name(trial), text=text.decode(errors="replace"))
 

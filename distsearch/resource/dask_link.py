@@ -23,17 +23,20 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dask
-from distributed import Client, Scheduler, Worker
+from distributed import Client, Scheduler, Security, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from ..errors import NodeError
 from .node import NodeFacts
 from .remote import Listener, Message, Remote
-from .tls import Authority, security
+from .tls import Authority
 from .versions import compare, own_versions
+
+if TYPE_CHECKING:
+    from .agent import Agent
 
 PING_S = 5.0
 SILENT_PINGS = 3
@@ -64,6 +67,7 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
         self.agent_id = agent_id
         self.topic = topic
         self.options = options
+        self.agent: Agent | None = None
 
     async def setup(self, worker: Worker) -> None:
         from .agent import Agent
@@ -80,7 +84,8 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
         await self.agent.start()
 
     async def teardown(self, worker: Worker) -> None:
-        await self.agent.close()
+        if self.agent is not None:
+            await self.agent.close()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
@@ -91,7 +96,11 @@ async def start_agent(
     from .detect import detect
 
     plugin = AgentPlugin(agent_id, topic, options)
-    await dask_worker.plugin_add(plugin, name=agent_id, catch_errors=False)
+    try:
+        await dask_worker.plugin_add(plugin, name=agent_id, catch_errors=False)
+    except Exception:
+        await stop_agent(agent_id, dask_worker)
+        raise
     return {"facts": detect().to_dict(), "pinned": "CUDA_VISIBLE_DEVICES" in os.environ}
 
 
@@ -153,8 +162,9 @@ class DaskRemote(Remote):
 
     def send(self, message: Message) -> None:
         """Send a message to the agent, after those before; what a lost node was sent is lost."""
-        self._outbox.append(message)
-        self._waiting.set()
+        if self._ending is None:
+            self._outbox.append(message)
+            self._waiting.set()
 
     def receive(self, event: Mapping[str, Any]) -> None:
         """Take a batch of the agent's messages."""
@@ -290,7 +300,7 @@ class Cluster:
     @contextlib.asynccontextmanager
     async def _own_scheduler(self) -> AsyncIterator[Client]:
         """A scheduler of Dask in this loop, on loopback, and a client to it."""
-        tls = security(self.authority.issue("driver"))
+        tls = Security(**self.authority.issue("driver"))
         with dask.config.set(SCHEDULER_SETTINGS):
             self.scheduler = Scheduler(
                 host="127.0.0.1",

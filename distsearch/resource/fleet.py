@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import ResourceError
+from ..errors import NodeError, ResourceError
 from .local import LocalRemote
 from .node import Node
-from .remote import Listener, Remote
+from .remote import Listener, Message, Remote
+
+if TYPE_CHECKING:  # Dask and asyncssh are imported only when there is another node to reach
+    from .dask_link import Cluster
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class Owner(Listener, Protocol):
-    """The experiment: hears from the nodes and is told when one comes."""
+    """The experiment: hears from the nodes, and is told when one comes or is about to go."""
 
     def add_remote(self, remote: Remote) -> None:
         """Use a node."""
 
+    def retire(self, remote: Remote) -> None:
+        """Start nothing more on a node; `on_lost` follows."""
+
 
 class Fleet:
-    """The nodes of one search; used in the loop's thread."""
+    """The nodes of one search; used in the loop's thread.
+
+    `failed` are the errors of those that could not be brought up.
+    """
 
     def __init__(
         self,
@@ -35,33 +47,151 @@ class Fleet:
     ) -> None:
         self.folder = folder
         self.owner = owner
-        self.remotes: list[Remote] = []
+        self.remotes: dict[int, Remote] = {}
         self.uploaded: dict[str, Path] = {}
+        self.failed: list[NodeError] = []
+        self._tunnel = tunnel
+        self._ssh_config = None if ssh_config is None else [os.fspath(file) for file in ssh_config]
         self._say = say
+        self._ids = itertools.count()
+        self._ssh_cluster: Cluster | None = None
+        self._client_cluster: Cluster | None = None
+        self._nodes: dict[int, Node] = {}
+        self._welcomes: set[asyncio.Task[None]] = set()
 
     async def start(self, *, local: bool | Node, addresses: Sequence[Node], client: Any) -> None:
-        """Bring all nodes up at once."""
+        """Bring all nodes up at once. Raises NodeError if there is none then."""
         if local:
             node = local if isinstance(local, Node) else None
-            remote = await LocalRemote.start(0, self.folder, self.owner, node)
+            remote = await LocalRemote.start(next(self._ids), self.folder, self, node)
             remote.trial_cwd = os.getcwd()
-            self._use(remote)
+            await self._welcome(remote)
+        await asyncio.gather(self._join_ssh(addresses), self._join_client(client))
+        if not self.remotes:
+            wanted = "client= has no workers yet" if client is not None else "there is no node"
+            reasons = "\n".join(map(str, self.failed)) or wanted
+            if self.failed or client is None:
+                raise NodeError(f"no node could be brought up:\n{reasons}")
 
-    def _use(self, remote: Remote) -> None:
-        self.remotes.append(remote)
-        self.owner.add_remote(remote)
+    async def add(self, addresses: Sequence[Node]) -> None:
+        """Bring up more nodes. Raises NodeError for those that failed; the others are then up."""
+        failed = await self._join_ssh(addresses)
+        if failed:
+            raise NodeError("\n".join(map(str, failed)))
+
+    async def remove(self, addresses: Sequence[Node]) -> None:
+        """End everything on these nodes and do without them."""
+        leaving = [remote for node in addresses for remote in self._called(node)]
+        for remote in leaving:
+            self.owner.retire(remote)
+        await asyncio.gather(*(remote.close() for remote in leaving))
+        for remote in leaving:
+            self.on_lost(remote, "it was removed", confirmed_dead=True)
+
+    def _called(self, node: Node) -> list[Remote]:
+        """The nodes that an address names."""
+        found = [r for r in self.remotes.values() if self._is_called(r, node)]
+        if not found:
+            there = ", ".join(
+                str(self._nodes.get(remote.remote_id, remote.host))
+                for remote in self.remotes.values()
+            )
+            raise ResourceError(f"{node} is none of the nodes: {there or 'there are none'}")
+        return found
+
+    def _is_called(self, remote: Remote, node: Node) -> bool:
+        if remote.is_local:
+            return node.host in LOCAL_NAMES and node.port is None
+        own = self._nodes.get(remote.remote_id, Node(remote.host))
+        return (
+            own.host == node.host
+            and node.port in (None, own.port)
+            and node.user in (None, own.user)
+        )
+
+    # Who joins
+
+    async def _join_ssh(self, nodes: Sequence[Node]) -> list[NodeError]:
+        if not nodes:
+            return []
+        from .dask_link import Cluster
+        from .ssh import bring_up
+
+        if self._ssh_cluster is None:
+            self._ssh_cluster = await Cluster(self, remote_ids=self._ids).__aenter__()
+        results = await bring_up(
+            self._ssh_cluster, nodes, ssh_config=self._ssh_config, tunnel=self._tunnel
+        )
+        failed = []
+        for node, result in zip(nodes, results, strict=True):
+            if isinstance(result, NodeError):
+                failed.append(result)
+                self._say(str(result))
+            else:
+                self._nodes[result.remote_id] = node
+                await self._welcome(result)
+        self.failed += failed
+        return failed
+
+    async def _join_client(self, client: Any) -> None:
+        if client is None:
+            return
+        from .dask_link import Cluster
+
+        self._client_cluster = await Cluster(self, client=client, remote_ids=self._ids).__aenter__()
+        for result in await self._client_cluster.attach_workers(self._welcome_later):
+            await self._welcome_or_say(result)
+
+    def _welcome_later(self, result: Remote | NodeError) -> None:
+        task = asyncio.get_running_loop().create_task(self._welcome_or_say(result))
+        self._welcomes.add(task)
+        task.add_done_callback(self._welcomes.discard)
+
+    async def _welcome_or_say(self, result: Remote | NodeError) -> None:
+        if isinstance(result, NodeError):
+            self.failed.append(result)
+            self._say(str(result))
+        else:
+            await self._welcome(result)
+
+    async def _welcome(self, remote: Remote) -> None:
+        """Give a node the uploaded files, then let trials run there."""
+        self.remotes[remote.remote_id] = remote
+        await self._upload_to(remote, self.uploaded)
+        if remote.remote_id in self.remotes:  # not lost meanwhile
+            self.owner.add_remote(remote)
+
+    # What nodes say
+
+    def on_messages(self, remote: Remote, messages: list[Message]) -> None:
+        """Pass on what a node's agent says."""
+        self.owner.on_messages(remote, messages)
+
+    def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
+        """Do without a node."""
+        if self.remotes.pop(remote.remote_id, None) is not None:
+            remote.on_gone(reason)
+            self.owner.on_lost(remote, reason, confirmed_dead)
+
+    # Files
 
     async def upload(self, files: Mapping[str, Path]) -> None:
         """Put files on every node, those that come later too."""
+        remotes = list(self.remotes.values())
         self.uploaded.update(files)
-        for remote in self.remotes:
+        for remote in remotes:
             remote.trial_cwd = None
-        await asyncio.gather(*(self._upload_to(remote, files) for remote in self.remotes))
+        await asyncio.gather(*(self._upload_to(remote, files) for remote in remotes))
 
     async def _upload_to(self, remote: Remote, files: Mapping[str, Path]) -> None:
         for name, path in files.items():
             await remote.upload(name, path)
 
     async def close(self) -> None:
-        """End everything on every node."""
-        await asyncio.gather(*(remote.close() for remote in self.remotes))
+        """End everything on every node, then the connections (bounded)."""
+        for task in self._welcomes:
+            task.cancel()
+        await asyncio.gather(*(remote.close() for remote in self.remotes.values()))
+        for cluster in (self._ssh_cluster, self._client_cluster):
+            if cluster is not None:
+                await cluster.close()

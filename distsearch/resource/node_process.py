@@ -17,9 +17,7 @@ import sys
 from typing import Any
 
 import dask
-from distributed import Worker
-
-from .tls import security
+from distributed import Security, Worker
 
 READY = "distsearch node ready at "
 
@@ -58,7 +56,7 @@ async def _live(spec: dict[str, Any]) -> None:
         port=spec["port"],
         protocol="tls",
         contact_address=spec["contact"],
-        security=security(spec["tls"]),
+        security=Security(**spec["tls"]),
         local_directory=spec["folder"],
         dashboard=False,
         dashboard_address="127.0.0.1:0",  # Dask always opens it; never off loopback

@@ -28,9 +28,10 @@ class Listener(Protocol):
 class Remote:
     """One node: the agent that lives on it, wherever that is, and its slots.
 
-    `trial_cwd` is the folder in which its trials run: the driver's own for this machine, None for
-    the node's work folder, in which uploads land. `address` is what `print(scheduler)` shows, `host` the name in front of the lines that its
-    trials print, `is_local` whether it is the driver's own machine.
+    `address` is what `print(scheduler)` shows, `host` the name in front of the lines that its
+    trials print, `is_local` whether it is the driver's own machine. `trial_cwd` is the folder in
+    which its trials run: on this machine the driver's own; None for the work folder, in which
+    uploads land.
     """
 
     is_local = False
@@ -90,6 +91,11 @@ class Remote:
             arrived.set_exception(UploadError(f"{name} cannot be uploaded to {self.host}: {error}"))
         else:
             arrived.set_result(None)
+
+    def on_gone(self, reason: str) -> None:
+        """The node is lost: uploads that are under way to it fail."""
+        for name in list(self._uploads):
+            self.on_uploaded(name, f"the node is gone: {reason}")
 
     def __repr__(self) -> str:
         gigabytes = self.facts.memory_bytes / 1e9

@@ -72,6 +72,9 @@ async def bring_up(
             result = await _join(cluster, process, remote_id, tunnel)
         except NodeError as error:
             result = error
+        except Exception as error:  # whatever it is, it must not fail the other nodes
+            result = NodeError(f"node {str(node)!r}: {error or repr(error)}")
+            result.__cause__ = error
         on_result(result)
         return result
 
@@ -143,8 +146,10 @@ class NodeProcess:
                 ),
                 HELLO_S,
             )
-        except (asyncssh.Error, OSError, asyncio.TimeoutError) as error:
+        except BaseException as error:
             await hang_up(connections)
+            if not isinstance(error, (asyncssh.Error, OSError, asyncio.TimeoutError)):
+                raise
             raise NodeError(
                 f"node {str(node)!r} accepted the login but starts no process: "
                 f"{str(error) or f'no answer in {HELLO_S} s'}; try: {ssh(node)} true"
@@ -194,7 +199,8 @@ class NodeProcess:
     async def _end_node(self) -> tuple[bool, str]:
         with contextlib.suppress(OSError, asyncssh.Error):
             self._process.stdin.write_eof()  # at which the starter ends all, and says so
-        await asyncio.wait([self.over], timeout=GRACE_S + 5)
+        # Before its hello it had nothing to end.
+        await asyncio.wait([self.over], timeout=GRACE_S + 5 if self._hello.done() else 1)
         for task in self._tasks:
             task.cancel()
         await hang_up(self._connections)

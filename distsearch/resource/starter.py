@@ -64,7 +64,10 @@ def main() -> None:
     output = threading.Thread(target=forward, args=(node.stdout,), daemon=True)
     output.start()
     reason = watch(events, node, order["lease_s"])
-    end_everything(node, order["grace_s"])
+    ask_to_end(node, order["grace_s"])
+    if node.returncode not in (None, 0, -signal.SIGTERM):  # it had died before it was asked to
+        reason = by_itself(node)
+    kill_what_is_left(node)
     output.join(1)  # its last lines tell why
     shutil.rmtree(folder, ignore_errors=True)
     # Nobody may be reading any more: do not wait for that.
@@ -160,7 +163,7 @@ def watch(events: queue.SimpleQueue[Any], node: subprocess.Popen[bytes], lease_s
         elif event == signal.SIGCHLD:
             bury(node)
             if node.returncode is not None:
-                return f"the node's process ended by itself ({in_words(node.returncode)})"
+                return by_itself(node)
         else:
             return f"signal {event:d}"
 
@@ -179,12 +182,14 @@ def bury(node: subprocess.Popen[bytes]) -> None:
         return
 
 
-def in_words(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+def by_itself(node: subprocess.Popen[bytes]) -> str:
+    code = node.returncode
+    how = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+    return f"the node's process ended by itself ({how})"
 
 
-def end_everything(node: subprocess.Popen[bytes], grace_s: float) -> None:
-    """TERM to the node's process; KILL to all that is left when it ended or `grace_s` are over."""
+def ask_to_end(node: subprocess.Popen[bytes], grace_s: float) -> None:
+    """TERM to the node's process; return when it has ended or `grace_s` are over."""
     deadline = time.monotonic() + grace_s
     bury(node)
     if node.returncode is None:
@@ -192,6 +197,10 @@ def end_everything(node: subprocess.Popen[bytes], grace_s: float) -> None:
     while node.returncode is None and time.monotonic() < deadline:
         time.sleep(0.01)
         bury(node)
+
+
+def kill_what_is_left(node: subprocess.Popen[bytes]) -> None:
+    """KILL to the node's process and all its orphans, until there are none (10 s at most)."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         left = descendants() or ([node.pid] if node.returncode is None else [])
@@ -221,7 +230,9 @@ def descendants() -> set[int]:
 
 def parents_of_all() -> dict[int, int]:
     parents: dict[int, int] = {}
-    pids = [name for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc") else []
+    pids = (
+        [name for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc") else []
+    )
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
             parents[int(pid)] = int(file.read().rpartition(b")")[2].split()[1])

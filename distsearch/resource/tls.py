@@ -6,14 +6,13 @@ certificate of this authority. Keys stay in memory and travel only through SSH's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from distributed import Security
 
 # Clocks differ: a certificate that begins now is refused by a node that is one second behind.
 HEAD_START = timedelta(days=1)
@@ -23,21 +22,21 @@ LIFETIME = timedelta(days=365)
 class Authority:
     """Signs the certificates of one search.
 
-        authority = Authority()
-        Scheduler(security=security(authority.issue("driver")))
-
-    The texts that `issue` gives are PEM: `ca` and `cert` are public, `key` is secret.
+    authority = Authority()
+    Scheduler(protocol="tls", security=Security(**authority.issue("driver")), ...)
     """
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _common_name("distsearch")
         limits = x509.BasicConstraints(ca=True, path_length=0)
-        certificate = self._sign(self._name, self._key.public_key(), limits)
-        self._pem = _pem(certificate)
+        self._pem = self._sign(self._name, self._key.public_key(), limits)
 
-    def issue(self, party: str) -> dict[str, str]:
-        """Make a key and a certificate for a party: `{"ca": ..., "cert": ..., "key": ...}`."""
+    def issue(self, party: str) -> dict[str, Any]:
+        """Make a key and a certificate for a party: the parameters of Dask's `Security`.
+
+        Whoever gets them shows this certificate, and demands one of this authority from everybody.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         limits = x509.BasicConstraints(ca=False, path_length=None)
         certificate = self._sign(_common_name(party), key.public_key(), limits)
@@ -45,14 +44,20 @@ class Authority:
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
-        )
-        return {"ca": self._pem, "cert": _pem(certificate), "key": secret.decode()}
+        ).decode()
+        roles = ("scheduler", "worker", "client")
+        return {
+            "require_encryption": True,
+            "tls_ca_file": self._pem,
+            **{f"tls_{role}_cert": certificate for role in roles},
+            **{f"tls_{role}_key": secret for role in roles},
+        }
 
     def _sign(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, limits: x509.BasicConstraints
-    ) -> x509.Certificate:
+    ) -> str:
         now = datetime.now(timezone.utc)
-        return (
+        certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
@@ -63,22 +68,8 @@ class Authority:
             .add_extension(limits, critical=True)
             .sign(self._key, hashes.SHA256())
         )
-
-
-def security(pems: Mapping[str, str]) -> Security:
-    """Dask's settings for a party that shows this certificate and demands one from everybody."""
-    roles = ("scheduler", "worker", "client")
-    return Security(
-        require_encryption=True,
-        tls_ca_file=pems["ca"],
-        **{f"tls_{role}_cert": pems["cert"] for role in roles},
-        **{f"tls_{role}_key": pems["key"] for role in roles},
-    )
+        return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()

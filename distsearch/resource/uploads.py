@@ -8,7 +8,7 @@ import stat
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Union
+from typing import Union, cast
 
 from ..errors import UploadError
 
@@ -25,10 +25,9 @@ def collect(sources: Source | Iterable[Source]) -> dict[str, Path]:
 
     Raises UploadError for what does not exist, and for links and devices inside a folder.
     """
-    if isinstance(sources, (str, os.PathLike, types.ModuleType)):
-        sources = [sources]
+    single = isinstance(sources, (str, os.PathLike, types.ModuleType))
     found: dict[str, Path] = {}
-    for source in sources:
+    for source in cast("Iterable[Source]", [sources] if single else sources):
         for name, path in _files_of(source):
             if name in found and found[name] != path:
                 raise UploadError(f"{found[name]} and {path} would both land as {name!r}")

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures
+import json
 import os
 import re
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 from ..core import curves, store
 from ..core.decorators import TrainFunction
-from ..core.experiment import Experiment, Settings
+from ..core.experiment import CLOSED, INTERRUPTED, Experiment, Settings
 from ..core.loop import loop
 from ..core.progress import NodeUse, Progress, Snapshot
 from ..core.travel import pack
-from ..core.words import Continue, Decision, Launch, Report, Trial
-from ..errors import DistsearchError, NothingReported, ResourceError, SpaceError, TrialFailed
+from ..core.words import Continue, Decision, Launch, Report, Status, Trial
+from ..errors import (
+    DistsearchError,
+    NothingReported,
+    ResourceError,
+    SpaceError,
+    StoreError,
+    TrialFailed,
+)
 from ..resource.fleet import Fleet
 from ..resource.manager import DistributedResourceManager
 from ..resource.node import Node
 from ..resource.resource import Resource
 from ..resource.uploads import Source, collect
 from ..searcher import SEARCHERS, Searcher
+from ..space import differences
 
-Addresses = Union[str, Node, Iterable[Union[str, Node]]]
+Addresses = Union[str, Node, Iterable["str | Node"]]
 CLOSE_BOUND_S = 30.0
 INTERRUPT_BOUND_S = 15.0
 _open_schedulers: weakref.WeakSet[FIFOScheduler] = weakref.WeakSet()
@@ -62,6 +72,8 @@ class FIFOScheduler:
         reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time.
         points_to_evaluate: configurations to try first (in whole or part); None: the default one.
         checkpoint: the folder of the experiment; None makes one below `distsearch_results`.
+        resume: go on with the experiment in that folder: what had ended stays, what was running
+            runs again (from its own `reporter.save`). Otherwise an earlier one there is archived.
         dist_ip_addrs: more nodes, as 'host', 'user@host:port' or `Node(...)`, reached over SSH.
         local: whether this machine is a node too; `Node('localhost', num_cpus=4)` declares slots.
         client: a `distributed.Client`: every worker of its cluster becomes a node.
@@ -92,7 +104,7 @@ class FIFOScheduler:
         time_out: float | None = None,
         max_reward: float | None = None,
         reward_attr: str = "accuracy",
-        mode: str = "max",
+        mode: Literal["max", "min"] = "max",
         time_attr: str = "epoch",
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
@@ -120,6 +132,10 @@ class FIFOScheduler:
         _choose("start_method", start_method, (None, "fork", "spawn"))
         _choose("visualizer", visualizer, ("none",))
         self.train_fn = _with_args(train_fn, args)
+        self.folder = _experiment_folder(checkpoint, self.train_fn.__name__)
+        earlier = _earlier_run(self.folder, resume)
+        if earlier is not None:
+            seed = earlier["seed"]
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.searcher = self._make_searcher(searcher, search_options or {}, points_to_evaluate)
         self.num_trials, self.time_out = num_trials, time_out
@@ -142,16 +158,21 @@ class FIFOScheduler:
             report_timeout_s=report_timeout,
             max_failures=max_failures,
         )
-        self.folder = _experiment_folder(checkpoint, self.train_fn.__name__, resume)
         self._store = store.Store(self.folder)
         self.progress = Progress(verbose, self._snapshot)
         self.manager = DistributedResourceManager()
         self.experiment = Experiment(self, settings, self.manager, self._store, self.progress.say)
         self.fleet = Fleet(
-            self.folder, self.experiment, tunnel=tunnel, ssh_config=ssh_config, say=self.progress.say
+            self.folder,
+            self.experiment,
+            tunnel=tunnel,
+            ssh_config=ssh_config,
+            say=self.progress.say,
         )
         _open_schedulers.add(self)
         try:
+            if earlier is not None:
+                self._restore(earlier, store.read(self.folder))
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
             self.close()
@@ -176,22 +197,40 @@ class FIFOScheduler:
         )
 
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
-        settings = self.experiment.settings
-        self._store.append(
-            "experiment",
-            body={
-                "function": self.train_fn.__name__,
-                "space": self.train_fn.space.describe(),
-                "searcher": type(self.searcher).__name__,
-                "scheduler": type(self).__name__,
-                "seed": self.seed,
-                "reward_attr": settings.reward_attr,
-                "mode": settings.mode,
-                "time_attr": settings.time_attr,
-            },
-        )
+        self._store.append("experiment", body=self._what_is_searched)
         await self.fleet.start(local=local, addresses=_addresses(addresses), client=client)
-        self.manager.check(settings.resource)
+        self.manager.check(self.experiment.settings.resource)
+
+    @property
+    def _what_is_searched(self) -> dict[str, Any]:
+        settings = self.experiment.settings
+        return {
+            "function": self.train_fn.__name__,
+            "space": self.train_fn.space.describe(),
+            "searcher": type(self.searcher).__name__,
+            "scheduler": type(self).__name__,
+            "seed": self.seed,
+            "reward_attr": settings.reward_attr,
+            "mode": settings.mode,
+            "time_attr": settings.time_attr,
+        }
+
+    def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
+        """Go on with an earlier run, if it searched for the same."""
+        now = self._what_is_searched
+        changes = [
+            f"{name}: {earlier[name]!r} -> {now[name]!r}"
+            for name in ("searcher", "scheduler", "reward_attr", "mode", "time_attr")
+            if earlier[name] != now[name]
+        ]
+        changes += differences(earlier["space"], now["space"])
+        if changes:
+            raise StoreError(
+                f"{self.folder} holds a different search, which this one cannot go on with:\n  "
+                + "\n  ".join(changes)
+                + "\nUndo these changes, or choose another checkpoint="
+            )
+        self.experiment.restore(events)
 
     # The rule: what a scheduler of your own overrides
 
@@ -210,6 +249,14 @@ class FIFOScheduler:
         sign = self.experiment.sign
         self.searcher.tell(trial.id, trial.config, None if reward is None else sign * reward)
         self._call_back()
+
+    def replay_launch(self, trial_id: int, config: Mapping[str, Any], given: bool) -> None:
+        """When a search is resumed: let the searcher suggest again what it had suggested."""
+        if not given and dict(self.searcher.ask(trial_id) or {}) != dict(config):
+            raise StoreError(
+                f"{self.folder} cannot be resumed: the searcher no longer suggests what it did for "
+                f"trial {trial_id}; were its options or points_to_evaluate changed?"
+            )
 
     @property
     def _decides(self) -> bool:
@@ -254,13 +301,13 @@ class FIFOScheduler:
         waiting = loop().submit(self.experiment.wait())
         try:
             waiting.result(timeout)
-        except TimeoutError:
+        except concurrent.futures.TimeoutError:  # before Python 3.11 not the built-in one
             waiting.cancel()
             self.progress.say(f"after join_jobs(timeout={timeout:g}): {self._what_is_left()}")
             return False
         except KeyboardInterrupt:
             self.progress.say("interrupted: stopping the running trials (Ctrl-C again: at once)")
-            loop().run(lambda: self.experiment.end("interrupted"))
+            loop().run(lambda: self.experiment.end(INTERRUPTED))
             waiting.result(INTERRUPT_BOUND_S)
             self.progress.stop()
             raise
@@ -287,19 +334,19 @@ class FIFOScheduler:
 
         For the final training with `get_best_config()`. What is not JSON (numbers, strings, lists,
         dicts) comes back as its text; keep models with `reporter.save`. Raises TrialFailed, with
-        the traceback, if the trial fails.
+        the traceback, if the trial fails, and if it is stopped.
         """
         self._check_open()
         valid = self.train_fn.space.validate(dict(config))
 
         async def run() -> Any:
             trial = self.experiment.add(valid)
-            attempt = await self.experiment.wait_for(trial)
+            returned = await self.experiment.wait_for(trial)
             await self._store.flush()
-            return trial, attempt.returned
+            return trial, returned
 
         trial, returned = loop().call(run())
-        if trial.status.is_failure and trial.status.value != "no_metric":
+        if trial.status not in (Status.FINISHED, Status.NO_METRIC):
             raise TrialFailed(
                 f"trial {trial.id} {trial.status.value}: {trial.reason}\n{trial.error}".rstrip()
             )
@@ -348,11 +395,7 @@ class FIFOScheduler:
         return self._read_history()
 
     def _read_history(self) -> dict[int, list[dict[str, Any]]]:
-        history: dict[int, list[dict[str, Any]]] = {}
-        for event in store.read(self.folder, "report"):
-            assert event.trial is not None
-            history.setdefault(event.trial, []).append(event.body)
-        return history
+        return curves.history(store.read(self.folder, "report"), self.experiment.settings.time_attr)
 
     @property
     def config_history(self) -> dict[int, dict[str, Any]]:
@@ -455,6 +498,46 @@ class FIFOScheduler:
         self._check_open()
         loop().call(self.fleet.upload(collect(files)))
 
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """The search so far as plain data: its settings, configurations, reports and ends."""
+        self._flush()
+        return {
+            "searched": self._what_is_searched,
+            "events": [list(event) for event in store.read(self.folder)],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with a search of which `state_dict()` was kept; before the first `run()`.
+
+        Raises StoreError when it searched for something else, showing the difference.
+        """
+        self._check_open()
+        if self.experiment.trials:
+            raise StoreError("load_state_dict comes before run(): this search has trials already")
+        events = [store.Event(*event) for event in state["events"]]
+
+        def load() -> None:
+            self._restore(state["searched"], events)
+            for event in events:
+                if event.trial is not None:
+                    self._store.append(*event[2:])
+
+        self.seed = state["searched"]["seed"]
+        self.searcher.seed = self.seed
+        loop().run(load)
+
+    def save(self, checkpoint: str | os.PathLike[str] | None = None) -> Path:
+        """Write `state_dict()` as JSON; by default into the experiment's folder. Returns the path.
+
+        The log itself is always up to date: this is for taking a copy elsewhere.
+        """
+        path = self.folder / "state.json" if checkpoint is None else Path(checkpoint)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.state_dict()))
+        return path
+
     # The end
 
     def close(self) -> None:
@@ -467,15 +550,15 @@ class FIFOScheduler:
             loop().call(self._close(), CLOSE_BOUND_S)
         finally:
             self.progress.stop()
-            self._store.close()
+            loop().run(self._store.close)
 
     async def _close(self) -> None:
         experiment = self.experiment
         if not experiment.is_idle:
             left = len(experiment.running)
             self.progress.say(f"closed while {left} trials ran: they are stopped")
-            experiment.end("closed")
-            experiment.abandon("closed")
+            experiment.end(CLOSED)
+            experiment.abandon(CLOSED)
         await self.fleet.close()
         await self._store.flush()
 
@@ -505,7 +588,9 @@ class FIFOScheduler:
         total = None if experiment.num_trials is None else max(experiment.num_trials, ended)
         started = experiment.started_at or time.monotonic()
         elapsed = (experiment.ended_at or time.monotonic()) - started
-        waiting = max(0, counts.launched - ended - running if total is None else total - ended - running)
+        waiting = max(
+            0, counts.launched - ended - running if total is None else total - ended - running
+        )
         left = None
         if total is not None and ended and not experiment.ending:
             left = (total - ended) * elapsed / ended
@@ -563,17 +648,34 @@ def _with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
 def _addresses(addresses: Addresses | None) -> list[Node]:
     if addresses is None:
         return []
-    single = isinstance(addresses, (str, Node))
-    return [Node.parse(address) for address in ([addresses] if single else addresses)]  # type: ignore[list-item]
+    if isinstance(addresses, (str, Node)):
+        return [Node.parse(addresses)]
+    return [Node.parse(address) for address in addresses]
 
 
-def _experiment_folder(checkpoint: Any, name: str, resume: bool) -> Path:
+def _experiment_folder(checkpoint: Any, name: str) -> Path:
     if checkpoint is None:
         name = re.sub(r"[^A-Za-z0-9._-]", "_", name)
         stamp = time.strftime("%Y%m%d-%H%M%S")
         root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))
         return (root / f"{name}-{stamp}-{os.urandom(2).hex()}").absolute()
     return Path(checkpoint).absolute()
+
+
+def _earlier_run(folder: Path, resume: bool) -> dict[str, Any] | None:
+    """What the folder's experiment searched for, to resume it; without `resume`, archive it."""
+    if not (folder / store.FILE).exists():
+        return None
+    store.check(folder)
+    if resume:
+        for event in store.read(folder, "experiment"):
+            return dict(event.body)
+        return None
+    number = 1
+    while (archive := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(archive)
+    return None
 
 
 @atexit.register

@@ -78,7 +78,9 @@ def echo(monkeypatch):
 def local():
     """A cluster of threads in this process, so that a test can look into its workers."""
     with (
-        LocalCluster(n_workers=1, processes=False, threads_per_worker=3, dashboard_address="127.0.0.1:0") as cluster,
+        LocalCluster(
+            n_workers=1, processes=False, threads_per_worker=3, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield cluster, client
@@ -88,7 +90,9 @@ def local():
 def alone():
     """Such a cluster for one test, which may change it."""
     with (
-        LocalCluster(n_workers=1, processes=False, threads_per_worker=3, dashboard_address="127.0.0.1:0") as cluster,
+        LocalCluster(
+            n_workers=1, processes=False, threads_per_worker=3, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield cluster, client
@@ -277,7 +281,9 @@ def test_worker_processes_of_a_users_cluster_run_the_real_agent():
         assert isinstance(remote, DaskRemote) and remote.facts.num_cpus == 2
 
     with (
-        LocalCluster(n_workers=1, processes=True, threads_per_worker=2, dashboard_address="127.0.0.1:0") as local,
+        LocalCluster(
+            n_workers=1, processes=True, threads_per_worker=2, dashboard_address="127.0.0.1:0"
+        ) as local,
         Client(local, set_as_default=False) as client,
     ):
         search(test, client)

@@ -17,7 +17,7 @@ import asyncssh
 import psutil
 import pytest
 
-from distsearch.errors import HostKeyError, NodeError
+from distsearch.errors import HostKeyError, NodeError, ResourceError
 from distsearch.resource import ssh
 from distsearch.resource.dask_link import Cluster, DaskRemote
 from distsearch.resource.node import Node
@@ -298,7 +298,9 @@ def test_a_refused_key_tells_user_and_keys(world, tmp_path):
 
 def test_a_locked_key_comes_with_the_command_that_unlocks_it(world, tmp_path):
     key = tmp_path / "id_locked"
-    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(key), "passphrase")
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(
+        str(key), passphrase="passphrase"
+    )
     assert f"ssh-add {key}" in str(failure(world, world.node(world.start(), key=str(key))))
 
 
@@ -328,7 +330,6 @@ def test_a_host_that_never_greets_is_given_up(world, monkeypatch):
 
 def test_a_host_that_hangs_after_the_login_is_given_up(world, monkeypatch):
     monkeypatch.setattr(ssh, "HELLO_S", 0.5)
-    monkeypatch.setattr(ssh, "GRACE_S", -4)
     error = failure(world, world.node(world.start(hangs=True)))
     assert "accepted the login but said nothing" in str(error)
 
@@ -395,6 +396,14 @@ def test_no_more_than_ten_logins_at_once_at_one_host(hosts, monkeypatch):
 
     run(test)
     assert most == 10
+
+
+def test_a_node_that_declares_what_it_cannot_have_fails_alone(world, monkeypatch):
+    def refuse(node, facts):
+        raise ResourceError("num_gpus=9 but it has 0")
+
+    monkeypatch.setattr(ssh, "declared", refuse)
+    assert "num_gpus=9" in str(failure(world, world.node(world.start())))
 
 
 # What goes wrong later

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -11,11 +12,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from distributed import Scheduler
+from distributed import Scheduler, Security
 from distributed.core import rpc
 from distributed.protocol.pickle import dumps
 
-from distsearch.resource.tls import Authority, security
+from distsearch.resource.tls import Authority
 
 
 def stranger():
@@ -30,28 +31,25 @@ def touch(canary, authority, connection_args):
     """Ask a scheduler to unpickle and run something that makes a file; whether it did."""
 
     async def ask():
-        settings = security(authority.issue("driver"))
-        async with Scheduler(
+        scheduler = Scheduler(
             host="127.0.0.1",
             port=0,
             protocol="tls",
-            security=settings,
+            security=Security(**authority.issue("driver")),
             dashboard_address="127.0.0.1:0",
-        ) as scheduler:
-            async with rpc(scheduler.address, connection_args=connection_args) as remote:
-                call = remote.run_function(function=dumps(partial(Path.touch, canary)))
-                await asyncio.wait_for(call, 5)
+        )
+        async with scheduler, rpc(scheduler.address, connection_args=connection_args) as remote:
+            call = remote.run_function(function=dumps(partial(Path.touch, canary)))
+            await asyncio.wait_for(call, 5)
 
-    try:
+    with contextlib.suppress(OSError):
         asyncio.run(ask())
-    except OSError:
-        pass
     return canary.exists()
 
 
 def test_a_party_of_the_run_is_let_in(tmp_path):
     authority = Authority()
-    ours = security(authority.issue("gpu1")).get_connection_args("client")
+    ours = Security(**authority.issue("gpu1")).get_connection_args("client")
     assert touch(tmp_path / "canary", authority, ours)
 
 
@@ -60,13 +58,13 @@ def test_a_client_without_certificate_is_turned_away_before_anything_is_unpickle
 
 
 def test_a_certificate_of_another_run_is_turned_away(tmp_path):
-    others = security(Authority().issue("gpu1")).get_connection_args("client")
+    others = Security(**Authority().issue("gpu1")).get_connection_args("client")
     assert not touch(tmp_path / "canary", Authority(), others)
 
 
 @pytest.fixture
 def certificate():
-    return x509.load_pem_x509_certificate(Authority().issue("gpu1")["cert"].encode())
+    return x509.load_pem_x509_certificate(Authority().issue("gpu1")["tls_client_cert"].encode())
 
 
 def test_a_clock_that_is_hours_behind_does_no_harm(certificate):
@@ -81,7 +79,8 @@ def test_a_party_cannot_make_certificates_for_others(certificate):
 def test_every_party_has_a_key_of_its_own():
     authority = Authority()
     one, two = authority.issue("gpu1"), authority.issue("gpu1")
-    assert one["ca"] == two["ca"] and one["key"] != two["key"]
+    assert one["tls_ca_file"] == two["tls_ca_file"]
+    assert one["tls_worker_key"] != two["tls_worker_key"]
 
 
 def test_keys_are_elliptic_and_certificates_name_their_party(certificate):
