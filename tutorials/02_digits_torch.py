@@ -85,7 +85,7 @@ def adamw(lr, weight_decay):
     final=False,  # True: learn from training + validation, measure on test
     seed=0,
 )
-def train_fn(args, reporter):
+def train_digits(args, reporter):
     torch.manual_seed(args.seed)  # the same weights, batches and dropout every time
     device = "cuda" if args.num_gpus else "cpu"  # a trial sees only the GPU that was leased to it
     (images, labels), (held_out_images, held_out_labels) = digits(args.final, device)
@@ -138,7 +138,7 @@ def main():
     resource = {"num_cpus": 1, "num_gpus": options.gpus}
 
     print(f"Searching: {options.trials} trials, as many at a time as there are free CPUs.")
-    with ag.scheduler.FIFOScheduler(train_fn, resource=resource, seed=0) as scheduler:
+    with ag.scheduler.FIFOScheduler(train_digits, resource=resource, seed=0) as scheduler:
         scheduler.run(num_trials=options.trials)
         scheduler.join_jobs()
         best_config = scheduler.get_best_config()
@@ -152,7 +152,7 @@ def main():
     # The best configuration once more, on training + validation. `args=` replaces the constant
     # `final`, so that this is the first and only time that the test part is used.
     with ag.scheduler.FIFOScheduler(
-        train_fn, args={"final": True}, resource=resource, verbose=0
+        train_digits, args={"final": True}, resource=resource, verbose=0
     ) as scheduler:
         result = scheduler.run_with_config(best_config)
     print(f"Test accuracy of this configuration: {result['accuracy']:.4f}")

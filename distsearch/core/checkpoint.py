@@ -1,8 +1,9 @@
 """Checkpoints of a trial: tensors in safetensors, the rest in JSON, a manifest written last.
 
-A checkpoint is a folder `step-NNNNNNNNNN-XXXX` that holds `tensors.safetensors`, `state.json` (or
-the files of a saved folder) and `manifest.json` with the size and sha256 of each. The manifest is
-the commit mark: without it there is no checkpoint. Nothing is ever unpickled.
+A checkpoint is a folder `NNNNNN-step-STEP`, numbered in the order of saving, that holds
+`*.safetensors` and `state.json` (or the files of a saved folder), and `manifest.json` with the size
+and sha256 of each. The manifest is the commit mark: without it there is no checkpoint. Nothing is
+ever unpickled.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def save(state: Any, folder: Path, step: int) -> Path:
     booleans and None (a `state_dict()` is one), or the `Path` of a folder, which is copied.
     Raises CheckpointError, and leaves the previous checkpoint as it is, when that fails.
     """
-    target = folder / f"step-{step:010d}-{os.urandom(2).hex()}"
+    # Numbered, because an attempt may count its steps anew, and clocks may jump.
+    number = 1 + max(map(_number, folder.glob("*-step-*")), default=0)
+    target = folder / f"{number:06d}-step-{step}"
     try:
         target.mkdir(parents=True, mode=0o700)
         if isinstance(state, (str, os.PathLike)):
@@ -46,41 +49,41 @@ def save(state: Any, folder: Path, step: int) -> Path:
         _write_durably(
             target / MANIFEST, json.dumps({"step": step, "kind": kind, "files": files}).encode()
         )
-    except (OSError, CheckpointError) as error:
+    except BaseException as error:  # safetensors and torch have many, and a stop is one too
         shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, CheckpointError):
+        if isinstance(error, CheckpointError) or not isinstance(error, Exception):
             raise
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written to {folder}: {error}; "
             "the previous one is still there"
         ) from error
-    for old in checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept = checkpoints(folder)[-KEPT:]
+    for old in folder.glob("*-step-*"):  # what a kill left half written is one of them
+        if old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The committed checkpoints below a folder, oldest first."""
-    found = [path.parent for path in folder.glob(f"step-*/{MANIFEST}")]
-    return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns))
+    return sorted((path.parent for path in folder.glob(f"*-step-*/{MANIFEST}")), key=_number)
 
 
 def roll_back(folder: Path, step: int | None) -> None:
-    """Delete the checkpoints beyond a step, unless that leaves none.
+    """Delete the checkpoints saved after that of a step, unless that leaves none; None: all.
 
     A trial that starts again goes on from the last checkpoint that the log knows: a later one may
     hold epochs whose reports were lost with the driver or the node.
     """
     found = checkpoints(folder)
-    known = [path for path in found if step is not None and step_of(path) <= step]
-    for path in found if known or step is None else found[1:]:
-        if path not in known:
-            shutil.rmtree(path, ignore_errors=True)
+    known = [place for place, path in enumerate(found) if path.name.endswith(f"-step-{step}")]
+    keep = 0 if step is None else max(known, default=0) + 1
+    for path in found[keep:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def step_of(path: Path) -> int:
-    """The step of a checkpoint."""
-    return int(path.name.split("-")[1])
+def _number(path: Path) -> int:
+    return int(path.name.partition("-")[0])
 
 
 def load(folder: Path) -> Any:

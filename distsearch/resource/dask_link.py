@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -150,6 +150,7 @@ class DaskRemote(Remote):
         super().__init__(remote_id, host, address, facts)
         self.worker = worker
         self.worker_left = False
+        self.lost_because: str | None = None
         self.agent_id = agent_id
         self.heard = time.monotonic()
         self._cluster = cluster
@@ -157,7 +158,7 @@ class DaskRemote(Remote):
         self._outbox: deque[Message] = deque()
         self._waiting = asyncio.Event()
         self._next_number = 0
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[Any] | None = None
         self._pump = asyncio.create_task(self._deliver_all())
 
     def send(self, message: Message) -> None:
@@ -182,20 +183,19 @@ class DaskRemote(Remote):
     def lose(self, reason: str) -> None:
         """Give the node up: end what can still be ended there, then tell the listener."""
         if self._ending is None:
+            self.lost_because = reason
             self._ending = asyncio.create_task(self._lose(reason))
 
     async def close(self) -> None:
         """End every trial on the node and all that was started there (bounded, about 15 s)."""
         if self._ending is None:
-            self._ending = asyncio.create_task(self._end_quietly())
+            self._ending = asyncio.create_task(self._end())
         await asyncio.wait([self._ending])
-
-    async def _end_quietly(self) -> None:
-        await self._end()
 
     async def _lose(self, reason: str) -> None:
         nothing_left, why = await self._end()
-        self._cluster.listener.on_lost(self, why or reason, nothing_left)
+        self.lost_because = why or reason
+        self._cluster.listener.on_lost(self, self.lost_because, nothing_left)
 
     async def _end(self) -> tuple[bool, str]:
         self._cluster.remotes.pop(self.agent_id, None)
@@ -396,7 +396,7 @@ class Cluster:
 
         self._joined = lambda address: self._start(attach_later(address))
         workers = (await self._client.scheduler.identity())["workers"]
-        return list(await asyncio.gather(*map(self._attach_worker, workers)))
+        return not_lost(await asyncio.gather(*map(self._attach_worker, workers)))
 
     async def _attach_worker(self, address: str) -> DaskRemote | NodeError:
         workers = (await self._client.scheduler.identity())["workers"]
@@ -482,6 +482,16 @@ class Cluster:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def not_lost(results: Sequence[DaskRemote | NodeError]) -> list[DaskRemote | NodeError]:
+    """The same nodes; those that were lost while others came up are errors."""
+    return [
+        NodeError(f"node {result.host!r} was lost again: {result.lost_because}")
+        if isinstance(result, DaskRemote) and result.lost_because
+        else result
+        for result in results
+    ]
 
 
 def keep_few_events(topic: str, dask_scheduler: Scheduler) -> None:

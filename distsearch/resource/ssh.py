@@ -28,7 +28,7 @@ import asyncssh
 
 from ..errors import HostKeyError, NodeError
 from . import starter
-from .dask_link import Cluster, DaskRemote
+from .dask_link import Cluster, DaskRemote, not_lost
 from .detect import declared
 from .node import Node
 from .node_process import READY
@@ -58,8 +58,8 @@ async def bring_up(
     """Bring up nodes at once; for each the remote or what went wrong, in the order of `nodes`.
 
     `ssh_config`: files to read instead of ~/.ssh/config. `tunnel` is for nodes that say nothing
-    themselves. `on_result` hears of each node as soon as it is up or given up. Later calls add
-    nodes; `await remote.close()` takes one away.
+    themselves. `on_result` hears of each node as soon as it is up or given up (and before its
+    loss, if it is lost). Later calls add nodes; `await remote.close()` takes one away.
     """
     logins: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOGINS_AT_ONCE))
 
@@ -79,7 +79,7 @@ async def bring_up(
         return result
 
     ids = [next(cluster.remote_ids) for _ in nodes]
-    return list(await asyncio.gather(*map(one, nodes, ids)))
+    return not_lost(await asyncio.gather(*map(one, nodes, ids)))
 
 
 async def _join(

@@ -20,10 +20,12 @@ LIFETIME = timedelta(days=365)
 
 
 class Authority:
-    """Signs the certificates of one search.
+    """Signs the certificates of one search; it lives as long as that, in memory.
 
-    authority = Authority()
-    Scheduler(protocol="tls", security=Security(**authority.issue("driver")), ...)
+        authority = Authority()
+        Scheduler(protocol="tls", security=Security(**authority.issue("driver")), ...)
+
+    A certificate is valid for a year, and from the day before.
     """
 
     def __init__(self) -> None:

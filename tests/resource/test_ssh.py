@@ -409,6 +409,26 @@ def test_a_node_that_declares_what_it_cannot_have_fails_alone(world, monkeypatch
 # What goes wrong later
 
 
+def test_a_node_lost_while_others_come_up_is_an_error_in_the_end(world):
+    slow = world.node(world.start(hangs=True))
+    heard = []
+
+    def kill_at_once(result):
+        heard.append(result)
+        if isinstance(result, DaskRemote):
+            world.node_process().kill()
+
+    async def test(cluster, listening):
+        nodes = world.node(world.start()), slow
+        lost, _ = await world.bring_up(cluster, *nodes, on_result=kill_at_once)
+        assert isinstance(lost, NodeError) and "killed by signal 9" in str(lost)
+        assert heard[0] is listening.lost[0][0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssh, "HELLO_S", 3)
+        run(test)
+
+
 def test_a_killed_node_is_lost_with_certainty_and_the_reason(world):
     node = world.node(world.start())
 

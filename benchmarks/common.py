@@ -1,0 +1,95 @@
+"""What the benchmarks share: repeats, medians, a table with goals, a file of results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured thing: a value per repeat, and the goal for their median, if it has one."""
+
+    name: str
+    values: list[float]
+    unit: str = ""
+    at_least: float | None = None
+    below: float | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def goal(self) -> str:
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return "" if self.below is None else f"< {self.below:g}"
+
+    @property
+    def verdict(self) -> str:
+        if self.at_least is not None:
+            return "met" if self.median >= self.at_least else "MISSED"
+        if self.below is not None:
+            return "met" if self.median < self.below else "MISSED"
+        return ""
+
+
+def ratio(name: str, over: Figure, under: Figure, at_least: float | None = None) -> Figure:
+    """Two figures of the same repeats, divided repeat by repeat."""
+    pairs = zip(over.values, under.values, strict=True)
+    return Figure(name, [a / b for a, b in pairs], "x", at_least=at_least)
+
+
+def parser(text: str, repeats: int = 5) -> argparse.ArgumentParser:
+    """The options of every benchmark."""
+    options = argparse.ArgumentParser(description=text.splitlines()[0])
+    options.add_argument("--repeats", type=int, default=repeats)
+    options.add_argument("--json", type=Path, help="append the figures to this file, one line")
+    return options
+
+
+def machine() -> str:
+    """The facts that figures depend on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores, Python {platform.python_version()}, {platform.system()}"
+
+
+def show(title: str, figures: list[Figure], json_file: Path | None = None) -> None:
+    """Print a table; append the figures to `json_file`, one JSON object a line."""
+    width = max(len(figure.name) for figure in figures)
+    print(f"\n{title} ({machine()}; medians of {len(figures[0].values)} repeats)")
+    print(f"{'':{width}}  {'median':>10} {'least':>10} {'most':>10} {'':10} {'goal':>9}")
+    for figure in figures:
+        numbers = (figure.median, min(figure.values), max(figure.values))
+        cells = " ".join(f"{value:10.4g}" for value in numbers)
+        print(
+            f"{figure.name:{width}}  {cells} {figure.unit:10} {figure.goal:>9} {figure.verdict}",
+            flush=True,
+        )
+    if json_file is not None:
+        record = {"title": title, "machine": machine(), "figures": [asdict(f) for f in figures]}
+        with open(json_file, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for logs, gone afterwards; searches without a folder of their own go there too."""
+    with tempfile.TemporaryDirectory(prefix="distsearch-bench-") as folder:
+        before = os.environ.get("DISTSEARCH_RESULTS")
+        os.environ["DISTSEARCH_RESULTS"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.pop("DISTSEARCH_RESULTS")
+            if before is not None:
+                os.environ["DISTSEARCH_RESULTS"] = before

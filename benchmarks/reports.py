@@ -1,0 +1,117 @@
+"""Durable reports per second from 2 trials, and the round trip of a decision.
+
+    python -m benchmarks.reports
+    python -m benchmarks.reports --ssh          # also on a node reached over SSH on loopback
+
+Reports are counted from before the first is sent until all are committed to the log. The round
+trip is measured inside a trial whose every report waits for the rule's answer, which leaves only
+after its report is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from typing import Any
+
+import distsearch as ag
+
+from .common import Figure, parser, scratch, show
+
+BOUND_S = 300
+
+
+@ag.args(count=0)
+def stream(args, reporter):
+    import time
+
+    begin = time.time()
+    for number in range(args.count):
+        reporter(epoch=number + 1, accuracy=number / args.count)
+    return begin
+
+
+@ag.args(count=0)
+def ask(args, reporter):
+    import time
+
+    seconds = []
+    for number in range(args.count):
+        begin = time.perf_counter()
+        reporter(epoch=number + 1, accuracy=number / args.count)
+        seconds.append(time.perf_counter() - begin)
+    seconds.sort()
+    return [1e3 * seconds[int(share * args.count)] for share in (0.5, 0.99)]
+
+
+class Decide(ag.scheduler.FIFOScheduler):
+    """Decides at every report that the trial goes on."""
+
+    def on_report(self, trial: Any, report: Any) -> Any:
+        return super().on_report(trial, report)
+
+
+def reports_per_second(count: int, nodes: dict[str, Any]) -> float:
+    """The rate of 2 trials that report as fast as they can."""
+    with ag.scheduler.FIFOScheduler(
+        stream, args={"count": count}, searcher="random", verbose=0, **nodes
+    ) as scheduler:
+        scheduler.run(num_trials=2)
+        assert scheduler.join_jobs(BOUND_S), "the search did not end"
+        end = time.time()  # all is committed when join_jobs returns
+        assert {trial.status.value for trial in scheduler.trials} == {"finished"}
+        with contextlib.closing(sqlite3.connect(scheduler.folder / "events.db")) as log:
+            (committed,) = log.execute("select count(*) from reports").fetchone()
+            (begin,) = log.execute(
+                "select min(json_extract(body, '$.returned')) from events where kind = 'ended'"
+            ).fetchone()
+    assert committed == 2 * count, f"{committed} of {2 * count} reports are in the log"
+    return committed / (end - begin)
+
+
+def decision_ms(count: int, nodes: dict[str, Any]) -> tuple[float, float]:
+    """The median and the 99th percentile of the time that a deciding report takes."""
+    with Decide(ask, args={"count": count}, verbose=0, **nodes) as scheduler:
+        median, rare = scheduler.run_with_config({})
+    return median, rare
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--reports", type=int, default=30_000, help="of each of the 2 trials")
+    options.add_argument("--decisions", type=int, default=1000)
+    options.add_argument("--ssh", action="store_true", help="also over SSH on loopback")
+    given = options.parse_args()
+    places: dict[str, dict[str, Any]] = {"local": {"local": ag.Node("localhost", num_cpus=2)}}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(scratch())
+        if given.ssh:
+            from tests.hosts import Hosts
+
+            hosts = stack.enter_context(Hosts())
+            node = ag.Node.parse(hosts.start().address)
+            places["SSH"] = {
+                "local": False,
+                "dist_ip_addrs": [node],
+                "ssh_config": [hosts.config],
+            }
+        figures = []
+        for place, nodes in places.items():
+            rates, medians, rares = [], [], []
+            for _ in range(given.repeats):
+                rates.append(reports_per_second(given.reports, nodes))
+                median, rare = decision_ms(given.decisions, nodes)
+                medians.append(median)
+                rares.append(rare)
+            goal = 10_000 if place == "local" else None
+            figures += [
+                Figure(f"{place}: durable reports", rates, "reports/s", at_least=goal),
+                Figure(f"{place}: decision, p50", medians, "ms", below=5),
+                Figure(f"{place}: decision, p99", rares, "ms"),
+            ]
+    show("Reports and decisions", figures, given.json)
+
+
+if __name__ == "__main__":
+    main()

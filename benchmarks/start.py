@@ -1,0 +1,72 @@
+"""Seconds to import distsearch, and to run a search of one trivial trial from start to exit.
+
+    python -m benchmarks.start
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .common import Figure, parser, scratch, show
+
+IMPORT = """
+import time
+begin = time.perf_counter()
+import distsearch
+{more}
+print(time.perf_counter() - begin)
+"""
+SEARCH = """
+import distsearch as ag
+
+@ag.args(x=ag.Real(0, 1))
+def train_fn(args, reporter):
+    reporter(epoch=1, accuracy=args.x)
+
+if __name__ == "__main__":
+    scheduler = ag.scheduler.FIFOScheduler(train_fn, num_trials=1, verbose=0)
+    scheduler.run()
+    scheduler.join_jobs()
+    print(scheduler.get_best_reward())
+"""
+
+
+def run(*command: str | os.PathLike[str]) -> str:
+    """What a fresh interpreter prints."""
+    return subprocess.run(
+        [sys.executable, *command], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+
+
+def search_s(folder: Path) -> float:
+    """From the start of python to its exit, everything closed."""
+    script = folder / "one_trial.py"
+    script.write_text(SEARCH)
+    begin = time.perf_counter()
+    assert float(run(script)) == 0.5
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    given = parser(__doc__, repeats=9).parse_args()
+    bare, whole, searches = [], [], []
+    with scratch() as folder:
+        run("-c", "import distsearch")  # so that it is compiled, and read from the disk
+        for _ in range(given.repeats):
+            bare.append(float(run("-c", IMPORT.format(more=""))))
+            whole.append(float(run("-c", IMPORT.format(more="distsearch.scheduler"))))
+            searches.append(search_s(folder))
+    figures = [
+        Figure("import distsearch", bare, "s", below=0.5),
+        Figure("import it and its scheduler", whole, "s", below=0.5),
+        Figure("a search of one trial", searches, "s", below=1.5),
+    ]
+    show("Start", figures, given.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,530 @@
+"""The scheduler as users meet it: runs a search over nodes, and is told what to do by its rule."""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import json
+import os
+import re
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+from ..core import store
+from ..core.decorators import TrainFunction
+from ..core.experiment import CLOSED, INTERRUPTED, Experiment, Settings
+from ..core.loop import loop
+from ..core.progress import NodeUse, Progress, Snapshot
+from ..core.travel import pack
+from ..core.words import Continue, Decision, Launch, Report, Status, Trial
+from ..errors import (
+    DistsearchError,
+    ResourceError,
+    SpaceError,
+    StoreError,
+    TrialFailed,
+)
+from ..resource.fleet import Fleet
+from ..resource.manager import DistributedResourceManager
+from ..resource.node import Node
+from ..resource.resource import Resource
+from ..resource.uploads import Source, collect
+from ..searcher import SEARCHERS, Searcher
+from ..space import differences
+from .results import Results
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Addresses = Union[str, Node, Iterable["str | Node"]]
+CLOSE_BOUND_S = 30.0
+INTERRUPT_BOUND_S = 15.0
+_open_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+class Scheduler(Results):
+    """What all schedulers have in common; see FIFOScheduler for the arguments and an example.
+
+    A rule of your own overrides `on_report`, `on_end` or `next_launch`.
+    """
+
+    def __init__(
+        self,
+        train_fn: TrainFunction,
+        args: Mapping[str, Any] | Any | None = None,
+        resource: Mapping[str, Any] | Resource | None = None,
+        searcher: str | Searcher = "random",
+        search_options: Mapping[str, Any] | None = None,
+        num_trials: int | None = None,
+        time_out: float | None = None,
+        max_reward: float | None = None,
+        reward_attr: str = "accuracy",
+        mode: Literal["max", "min"] = "max",
+        time_attr: str = "epoch",
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        dist_ip_addrs: Addresses | None = None,
+        visualizer: str = "none",
+        training_history_callback: Callable[[dict[int, list[dict[str, Any]]], float], None]
+        | None = None,
+        training_history_callback_delta_secs: float = 60.0,
+        *,
+        points_to_evaluate: Iterable[Mapping[str, Any]] | None = None,
+        local: bool | Node = True,
+        client: Any = None,
+        tunnel: bool | None = None,
+        ssh_config: Sequence[str | os.PathLike[str]] | None = None,
+        isolation: str = "fresh",
+        start_method: str | None = None,
+        trial_timeout: float | None = None,
+        report_timeout: float | None = None,
+        max_failures: int = 3,
+        seed: int | None = None,
+        verbose: int = 1,
+    ) -> None:
+        _choose("mode", mode, ("max", "min"))
+        _choose("isolation", isolation, ("fresh", "reuse"))
+        _choose("start_method", start_method, (None, "fork", "spawn"))
+        _choose("visualizer", visualizer, ("none",))
+        self.train_fn = _with_args(train_fn, args)
+        self.folder = _experiment_folder(checkpoint, self.train_fn.__name__)
+        earlier = _earlier_run(self.folder, resume)
+        if earlier is not None:
+            seed = earlier["seed"]
+        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+        self.searcher = self._make_searcher(searcher, search_options or {}, points_to_evaluate)
+        self.num_trials, self.time_out = num_trials, time_out
+        self._history_callback = training_history_callback
+        self._history_period_s = training_history_callback_delta_secs
+        self._history_called = 0.0
+        self._start_time = time.time()
+        self._closed = False
+        settings = Settings(
+            packed=pack(self.train_fn),
+            resource=Resource.parse(resource),
+            reward_attr=reward_attr,
+            time_attr=time_attr,
+            mode=mode,
+            max_reward=max_reward,
+            reuse=isolation == "reuse",
+            spawn=start_method == "spawn",
+            due="every" if self._decides else None,
+            trial_timeout_s=trial_timeout,
+            report_timeout_s=report_timeout,
+            max_failures=max_failures,
+        )
+        self._store = store.Store(self.folder)
+        self.progress = Progress(verbose, self._snapshot)
+        self.manager = DistributedResourceManager()
+        self.experiment = Experiment(self, settings, self.manager, self._store, self.progress.say)
+        self.fleet = Fleet(
+            self.folder,
+            self.experiment,
+            tunnel=tunnel,
+            ssh_config=ssh_config,
+            say=self.progress.say,
+        )
+        _open_schedulers.add(self)
+        try:
+            if earlier is not None:
+                self._restore(earlier, store.read(self.folder))
+            loop().call(self._bring_up(local, dist_ip_addrs, client))
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_searcher(
+        self,
+        searcher: str | Searcher,
+        options: Mapping[str, Any],
+        points: Iterable[Mapping[str, Any]] | None,
+    ) -> Searcher:
+        if isinstance(searcher, Searcher):
+            if options or points is not None:
+                raise SpaceError(
+                    "search_options and points_to_evaluate go to the searcher that you made "
+                    f"yourself, {type(searcher).__name__}(...), not to the scheduler"
+                )
+            return searcher
+        _choose("searcher", searcher, tuple(SEARCHERS))
+        return SEARCHERS[searcher](
+            self.train_fn.space, seed=self.seed, points_to_evaluate=points, **options
+        )
+
+    async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
+        self._store.append("experiment", body=self._what_is_searched)
+        await self.fleet.start(local=local, addresses=_addresses(addresses), client=client)
+        self.manager.check(self.experiment.settings.resource)
+
+    @property
+    def _what_is_searched(self) -> dict[str, Any]:
+        settings = self.experiment.settings
+        return {
+            "function": self.train_fn.__name__,
+            "space": self.train_fn.space.describe(),
+            "searcher": type(self.searcher).__name__,
+            "scheduler": type(self).__name__,
+            "seed": self.seed,
+            "reward_attr": settings.reward_attr,
+            "mode": settings.mode,
+            "time_attr": settings.time_attr,
+        }
+
+    def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
+        """Go on with an earlier run, if it searched for the same."""
+        now = self._what_is_searched
+        changes = [
+            f"{name}: {earlier[name]!r} -> {now[name]!r}"
+            for name in ("searcher", "scheduler", "reward_attr", "mode", "time_attr")
+            if earlier[name] != now[name]
+        ]
+        changes += differences(earlier["space"], now["space"])
+        if changes:
+            raise StoreError(
+                f"{self.folder} holds a different search, which this one cannot go on with:\n  "
+                + "\n  ".join(changes)
+                + "\nUndo these changes, or choose another checkpoint="
+            )
+        self.experiment.restore(events)
+
+    # The rule: what a scheduler of your own overrides
+
+    def next_launch(self) -> Launch | None:
+        """The next trial to start, or None when the searcher has no more to suggest."""
+        config = self.searcher.ask(len(self.experiment.trials))
+        return None if config is None else Launch(config)
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        """What a report means for its trial: Continue() or Stop()."""
+        return Continue()
+
+    def on_end(self, trial: Trial) -> None:
+        """Hear that a trial has ended; call this one too when you override it."""
+        reward = None if trial.status.is_failure else trial.best_reward
+        sign = self.experiment.sign
+        self.searcher.tell(trial.id, trial.config, None if reward is None else sign * reward)
+        self._call_back()
+
+    def replay_launch(self, trial_id: int, config: Mapping[str, Any], given: bool) -> None:
+        """When a search is resumed: let the searcher suggest again what it had suggested."""
+        if not given and dict(self.searcher.ask(trial_id) or {}) != dict(config):
+            raise StoreError(
+                f"{self.folder} cannot be resumed: the searcher no longer suggests what it did for "
+                f"trial {trial_id}; were its options or points_to_evaluate changed?"
+            )
+
+    @property
+    def _decides(self) -> bool:
+        """Whether trials must wait at each report for what `on_report` says."""
+        return type(self).on_report is not Scheduler.on_report
+
+    # Running
+
+    def run(self, num_trials: int | None = None, time_out: float | None = None) -> None:
+        """Start the search and return at once; `join_jobs()` waits for its end.
+
+        At most `num_trials` trials are launched, for at most `time_out` seconds; then running
+        trials are stopped. Both default to the constructor's. Called again after the end, it goes
+        on with more trials.
+        """
+        self._check_open()
+        num_trials = self.num_trials if num_trials is None else num_trials
+        time_out = self.time_out if time_out is None else time_out
+        _check_bound("num_trials", num_trials, int)
+        _check_bound("time_out", time_out, (int, float))
+        if num_trials is None and time_out is None and self._could_go_on_forever:
+            raise ResourceError(
+                "this search would never end: give num_trials=, time_out= or max_reward="
+            )
+        self.progress.start()
+        loop().run(lambda: self.experiment.run(num_trials, time_out))
+
+    @property
+    def _could_go_on_forever(self) -> bool:
+        return self.experiment.settings.max_reward is None and self.train_fn.space.size == float(
+            "inf"
+        )
+
+    def join_jobs(self, timeout: float | None = None) -> bool:
+        """Wait until all trials have ended, for `timeout` seconds in total; True if they have.
+
+        Otherwise it says what is left. Ctrl-C stops the running trials and raises
+        KeyboardInterrupt. Raises SearchFailed when the first trials all failed alike, and whatever
+        the searcher or a rule of your own raised.
+        """
+        self._check_open()
+        waiting = loop().submit(self.experiment.wait())
+        try:
+            waiting.result(timeout)
+        except concurrent.futures.TimeoutError:  # before Python 3.11 not the built-in one
+            waiting.cancel()
+            self.progress.say(f"after join_jobs(timeout={timeout:g}): {self._what_is_left()}")
+            return False
+        except KeyboardInterrupt:
+            self.progress.say("interrupted: stopping the running trials (Ctrl-C again: at once)")
+            loop().run(lambda: self.experiment.end(INTERRUPTED))
+            waiting.result(INTERRUPT_BOUND_S)
+            self.progress.stop()
+            raise
+        self.progress.stop()
+        self._call_back(last=True)
+        if self.experiment.error is not None:
+            raise self.experiment.error
+        return True
+
+    def _what_is_left(self) -> str:
+        running = [trial.id for trial in self.experiment.running]
+        text = f"{len(running)} trials are running ({', '.join(map(str, running[:10]))})"
+        snapshot = self._snapshot()
+        return f"{text}, {snapshot.waiting} not started" if snapshot.waiting else text
+
+    def add_job(self, config: Mapping[str, Any]) -> int:
+        """Run one more trial with this configuration, before the searcher's next; its task id."""
+        self._check_open()
+        valid = self.train_fn.space.validate(dict(config))
+        return loop().run(lambda: self.experiment.add(valid)).id
+
+    def run_with_config(self, config: Mapping[str, Any]) -> Any:
+        """Run one trial with this configuration, wait for it, and return what train_fn returned.
+
+        For the final training with `get_best_config()`. What is not JSON (numbers, strings, lists,
+        dicts) comes back as its text; keep models with `reporter.save`. Raises TrialFailed, with
+        the traceback, if the trial fails, and if it is stopped.
+        """
+        self._check_open()
+        valid = self.train_fn.space.validate(dict(config))
+
+        async def run() -> Any:
+            trial = self.experiment.add(valid)
+            returned = await self.experiment.wait_for(trial)
+            await self._store.flush()
+            return trial, returned
+
+        trial, returned = loop().call(run())
+        if trial.status not in (Status.FINISHED, Status.NO_METRIC):
+            raise TrialFailed(
+                f"trial {trial.id} {trial.status.value}: {trial.reason}\n{trial.error}".rstrip()
+            )
+        return returned
+
+    def _call_back(self, last: bool = False) -> None:
+        """Hand the history to the user's callback, now and then."""
+        due = time.monotonic() - self._history_called >= self._history_period_s
+        if self._history_callback is None or not (due or last):
+            return
+        self._history_called = time.monotonic()
+        self._history_callback(self._read_history(), self._start_time)
+
+    # Nodes
+
+    def add_remote(self, ip_addrs: Addresses) -> None:
+        """Add nodes, also while trials run; uploaded files get there too.
+
+        Raises NodeError if one cannot be brought up (the others are then up).
+        """
+        self._check_open()
+        loop().call(self.fleet.add(_addresses(ip_addrs)))
+
+    def remove_remote(self, ip_addrs: Addresses) -> None:
+        """Take nodes away; what runs on them is ended and runs again elsewhere.
+
+        Raises ResourceError for a node that is not there.
+        """
+        self._check_open()
+        loop().call(self.fleet.remove(_addresses(ip_addrs)))
+
+    def upload_files(self, files: Source | Iterable[Source]) -> None:
+        """Put files, folders and modules where every trial finds them, on every node.
+
+            scheduler.upload_files(['data.txt', 'images/', helper])
+
+        From then on trials run in a folder that holds just what was uploaded, on this machine
+        too, so that `open('data.txt')` and `import helper` do the same everywhere. Nodes that are
+        added later get the files as well. Raises UploadError.
+        """
+        self._check_open()
+        loop().call(self.fleet.upload(collect(files)))
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """The search so far as plain data: its settings, configurations, reports and ends."""
+        self._flush()
+        return {
+            "searched": self._what_is_searched,
+            "events": [list(event) for event in store.read(self.folder)],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with a search of which `state_dict()` was kept; before the first `run()`.
+
+        Raises StoreError when it searched for something else, showing the difference.
+        """
+        self._check_open()
+        if self.experiment.trials:
+            raise StoreError("load_state_dict comes before run(): this search has trials already")
+        events = [store.Event(*event) for event in state["events"]]
+
+        def load() -> None:
+            self._restore(state["searched"], events)
+            for event in events:
+                if event.trial is not None:
+                    self._store.append(*event[2:])
+
+        self.seed = state["searched"]["seed"]
+        self.searcher.seed = self.seed
+        loop().run(load)
+
+    def save(self, checkpoint: str | os.PathLike[str] | None = None) -> Path:
+        """Write `state_dict()` as JSON; by default into the experiment's folder. Returns the path.
+
+        The log itself is always up to date: this is for taking a copy elsewhere.
+        """
+        path = self.folder / "state.json" if checkpoint is None else Path(checkpoint)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.state_dict()))
+        return path
+
+    # The end
+
+    def close(self) -> None:
+        """Stop what runs, leave nothing behind on any node, and let go of the log."""
+        if self._closed:
+            return
+        self._closed = True
+        _open_schedulers.discard(self)
+        try:
+            loop().call(self._close(), CLOSE_BOUND_S)
+        finally:
+            self.progress.stop()
+            loop().run(self._store.close)
+
+    async def _close(self) -> None:
+        experiment = self.experiment
+        if not experiment.is_idle:
+            left = len(experiment.running)
+            self.progress.say(f"closed while {left} trials ran: they are stopped")
+            experiment.end(CLOSED)
+            experiment.abandon(CLOSED)
+        await self.fleet.close()
+        await self._store.flush()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DistsearchError("this scheduler is closed; its results can still be read")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(\n{self.manager!r})"
+
+    def _snapshot(self) -> Snapshot:
+        """How the search stands, for the progress display."""
+        experiment = self.experiment
+        counts, best = experiment.counts, experiment.best
+        running = len(experiment.running)
+        ended = self.num_finished_tasks
+        total = None if experiment.num_trials is None else max(experiment.num_trials, ended)
+        started = experiment.started_at or time.monotonic()
+        elapsed = (experiment.ended_at or time.monotonic()) - started
+        waiting = max(
+            0, counts.launched - ended - running if total is None else total - ended - running
+        )
+        left = None
+        if total is not None and ended and not experiment.ending:
+            left = (total - ended) * elapsed / ended
+        if experiment.deadline is not None:
+            until = max(0.0, experiment.deadline - time.monotonic())
+            left = until if left is None else min(left, until)
+        return Snapshot(
+            total=total,
+            running=running,
+            done=counts.done,
+            stopped=counts.stopped,
+            failed=counts.failed,
+            waiting=0 if experiment.ending else waiting,
+            best_reward=None if best is None else best.best_reward,
+            best_task_id=None if best is None else best.id,
+            best_config={} if best is None else best.config,
+            reward_attr=experiment.settings.reward_attr,
+            nodes=[_node_use(remote) for remote in list(self.manager.remotes.values())],
+            elapsed_s=elapsed,
+            time_left_s=left,
+            trials_per_minute=60 * ended / elapsed if elapsed > 0 else 0.0,
+            note=self._store.trouble or experiment.ending,
+        )
+
+
+def _node_use(remote: Any) -> NodeUse:
+    cpus, gpus = remote.slots.used
+    facts = remote.facts
+    return NodeUse(remote.host, cpus, facts.num_cpus, float(gpus), len(facts.gpus))
+
+
+def _choose(name: str, got: Any, valid: Sequence[Any]) -> None:
+    if got not in valid:
+        raise SpaceError(f"{name}={got!r}, but it is one of {', '.join(map(repr, valid))}")
+
+
+def _check_bound(name: str, value: Any, kind: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, kind) or isinstance(value, bool) or not value > 0:
+        raise ResourceError(f"{name}={value!r}, but it is a number above 0")
+
+
+def _with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
+    if not isinstance(train_fn, TrainFunction):
+        raise SpaceError(
+            f"{train_fn!r} is not decorated; write @args(lr=Real(...), ...) above its definition"
+        )
+    if args is None:
+        return train_fn
+    values = args if isinstance(args, Mapping) else vars(args)
+    return TrainFunction(train_fn.__wrapped__, {**train_fn.space, **values})
+
+
+def _addresses(addresses: Addresses | None) -> list[Node]:
+    if addresses is None:
+        return []
+    if isinstance(addresses, (str, Node)):
+        return [Node.parse(addresses)]
+    return [Node.parse(address) for address in addresses]
+
+
+def _experiment_folder(checkpoint: Any, name: str) -> Path:
+    if checkpoint is None:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))
+        return (root / f"{name}-{stamp}-{os.urandom(2).hex()}").absolute()
+    return Path(checkpoint).absolute()
+
+
+def _earlier_run(folder: Path, resume: bool) -> dict[str, Any] | None:
+    """What the folder's experiment searched for, to resume it; without `resume`, archive it."""
+    if not (folder / store.FILE).exists():
+        return None
+    store.check(folder)
+    if resume:
+        for event in store.read(folder, "experiment"):
+            return dict(event.body)
+        return None
+    number = 1
+    while (archive := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(archive)
+    return None
+
+
+@atexit.register
+def _close_all() -> None:
+    for scheduler in list(_open_schedulers):
+        scheduler.close()

@@ -1,0 +1,761 @@
+"""The user's face of a search: FIFOScheduler, all of its interface on local slots."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import sqlite3
+import threading
+import time
+from contextlib import redirect_stdout
+from statistics import median
+
+import numpy as np
+import pytest
+
+import distsearch as ag
+from distsearch import Node
+from distsearch.core.words import Continue, Status, Stop
+from distsearch.errors import (
+    DistsearchError,
+    NothingReported,
+    ResourceError,
+    SpaceError,
+    StoreLocked,
+    TrialFailed,
+)
+from distsearch.scheduler import FIFOScheduler
+from distsearch.searcher import RandomSearcher
+
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def identity(args, reporter):
+    reporter(epoch=1, accuracy=args.x)
+    return {"x": args.x, "task": args.task_id}
+
+
+@ag.args(rewards=ag.Choice((0.1, 0.7, 0.3), (0.2, math.nan), (math.nan,), (math.nan, 0.6)))
+def several(args, reporter):
+    for epoch, value in enumerate(args.rewards):
+        reporter(epoch=epoch + 1, accuracy=value)
+
+
+@ag.args(mailbox="", seconds=60.0, x=ag.Real(0.0, 1.0))
+def sleeper(args, reporter):
+    reporter(epoch=1, accuracy=args.x)
+    with open(args.mailbox, "w") as mailbox:
+        print(args.task_id, file=mailbox)
+    time.sleep(args.seconds)
+
+
+def by_status(scheduler):
+    return [trial.status for trial in scheduler.trials]
+
+
+# The example, and what it shows
+
+
+def test_the_example_of_the_interface_runs_word_for_word(tmp_path):
+    """As on the page, but for the time that its trials sleep, and for a node of its own."""
+    script = """
+@ag.args(batch_size=64, lr=ag.Real(1e-4, 1e-1, log=True), momentum=0.9, wd=ag.Real(1e-4, 5e-4))
+def train_fn(args, reporter):
+    print('task_id: {}, lr: {}'.format(args.task_id, args.lr))
+    for e in range(10):
+        top1_accuracy = 1 - np.power(1.8, -np.random.uniform(e, 2 * e))
+        reporter(epoch=e + 1, accuracy=top1_accuracy)
+    time.sleep(0.01)
+
+scheduler = ag.scheduler.FIFOScheduler(train_fn, resource={'num_cpus': 2, 'num_gpus': 0},
+                                       local=ag.Node('localhost', num_cpus=8))
+print(scheduler)
+scheduler.run(num_trials=20)
+scheduler.join_jobs()
+scheduler.get_training_curves()
+"""
+    names = {"time": time, "np": np, "ag": ag, "__name__": "__main__"}
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(script, names)
+    scheduler = names["scheduler"]
+    try:
+        printed = printed.getvalue()
+        shown = re.findall(r"^task_id: (\d+), lr: ([\d.e-]+)$", printed, re.MULTILINE)
+        assert sorted(int(task) for task, _ in shown) == list(range(20))
+        assert {int(t): float(lr) for t, lr in shown} == {
+            t: config["lr"] for t, config in scheduler.config_history.items()
+        }
+        curves = scheduler.get_training_curves()
+        assert sorted(curves) == list(range(20))
+        assert all([at for at, _ in curve] == list(range(1, 11)) for curve in curves.values())
+        assert scheduler.num_finished_tasks == 20
+        # forked trials must not all draw the same numbers
+        assert len({curve[-1] for curve in curves.values()}) > 15
+    finally:
+        scheduler.close()
+
+
+def test_repr_shows_every_node_with_its_slots(search):
+    scheduler = search(identity, local=Node("localhost", num_cpus=8, num_gpus=0, memory_gb=64.39))
+    assert re.fullmatch(
+        r"FIFOScheduler\(\n"
+        r"DistributedResourceManager\{\n"
+        r"\(Remote: Remote REMOTE_ID: 0,\n"
+        r"\t<Remote: '\S+' processes=1 threads=8, memory=64\.39 GB>, "
+        r"Resource: NodeResourceManager\(8 CPUs, 0 GPUs\)\)\n"
+        r"\}\)",
+        repr(scheduler),
+    )
+
+
+def test_the_train_function_gets_its_arguments_its_slots_and_its_number(search):
+    @ag.args(x=ag.Real(0.0, 1.0), net=ag.Dict(width=ag.Choice(8, 16)), name="toy")
+    def train_fn(args, reporter):
+        reporter(
+            accuracy=args.x,
+            seen=[args.task_id, args.num_cpus, args.num_gpus, args.gpu_ids, args["name"]],
+            width=args.net.width + args["net"]["width"],
+        )
+
+    scheduler = search(train_fn, resource={"num_cpus": 2}, num_trials=3)
+    scheduler.run()
+    scheduler.join_jobs()
+    for task, reports in scheduler.training_history.items():
+        assert reports[0]["seen"] == [task, 2, 0, [], "toy"]
+        assert reports[0]["width"] in (16, 32)
+
+
+def test_what_a_local_trial_prints_appears_without_a_prefix(search, capfd):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def prints(args, reporter):
+        import os
+
+        print("printed")
+        os.system("echo from a grandchild")
+        reporter(accuracy=1)
+
+    scheduler = search(prints, verbose=1)
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    scheduler.close()
+    lines = capfd.readouterr().out.splitlines()
+    assert "printed" in lines
+    assert "from a grandchild" in lines
+
+
+def test_verbose_0_prints_nothing(search, capfd):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def prints(args, reporter):
+        print("printed")
+        raise ValueError("no")
+
+    scheduler = search(prints)
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    scheduler.close()
+    assert capfd.readouterr() == ("", "")
+
+
+# How much, how long
+
+
+def test_num_trials_may_come_in_the_constructor_or_in_run(search):
+    scheduler = search(identity, num_trials=3)
+    scheduler.run()
+    assert scheduler.join_jobs() is True
+    assert scheduler.num_finished_tasks == 3
+    other = search(identity, num_trials=3)
+    other.run(num_trials=2)
+    other.join_jobs()
+    assert other.num_finished_tasks == 2
+
+
+def test_run_again_after_the_end_goes_on_with_more_trials(search):
+    scheduler = search(identity)
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    scheduler.run(num_trials=3)
+    scheduler.join_jobs()
+    assert [trial.id for trial in scheduler.trials] == [0, 1, 2, 3, 4]
+    assert set(by_status(scheduler)) == {Status.FINISHED}
+    assert len({config["x"] for config in scheduler.config_history.values()}) == 5
+
+
+@pytest.mark.parametrize("where", ["constructor", "run"])
+def test_time_out_stops_running_trials_promptly(search, mailbox, where):
+    options = {"time_out": 1.0}
+    scheduler = search(
+        sleeper, args={"mailbox": mailbox.path}, slots=2, **(options if where != "run" else {})
+    )
+    started = time.monotonic()
+    scheduler.run(**(options if where == "run" else {}))
+    assert scheduler.join_jobs(timeout=20) is True
+    assert 1.0 <= time.monotonic() - started < 3.0
+    assert by_status(scheduler) == [Status.STOPPED, Status.STOPPED]
+    assert all("time_out=1 s" in trial.reason for trial in scheduler.trials)
+    assert len(scheduler.training_history) == 2, "what they had reported is kept"
+
+
+def test_join_jobs_with_a_timeout_is_total_and_says_what_is_left(search, mailbox, capfd):
+    scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=1)
+    scheduler.run(num_trials=5)
+    mailbox.take(), mailbox.take()
+    started = time.monotonic()
+    assert scheduler.join_jobs(timeout=0.5) is False
+    assert 0.5 <= time.monotonic() - started < 1.5
+    scheduler.close()
+    said = capfd.readouterr().out
+    assert "after join_jobs(timeout=0.5): 2 trials are running (0, 1), 3 not started" in said
+
+
+def test_join_jobs_before_run_returns_at_once(search):
+    assert search(identity).join_jobs(timeout=5) is True
+
+
+def test_a_search_that_would_never_end_is_refused(search):
+    with pytest.raises(ResourceError, match="num_trials=, time_out= or max_reward="):
+        search(identity).run()
+
+
+def test_a_finite_space_ends_by_itself(search):
+    @ag.args(a=ag.Choice(1, 2), b=ag.Bool())
+    def train_fn(args, reporter):
+        reporter(accuracy=args.a)
+
+    scheduler = search(train_fn)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=20) is True
+    seen = {json.dumps(config, sort_keys=True) for config in scheduler.config_history.values()}
+    assert len(seen) == scheduler.num_finished_tasks == 4
+
+
+# Rewards: what is best
+
+
+@pytest.mark.parametrize(("mode", "goal"), [("max", 0.9), ("min", 0.1)])
+def test_max_reward_ends_the_search_when_a_trial_reaches_it(search, mode, goal):
+    points = [{"x": 0.5}, {"x": 1 - goal}, {"x": goal}]
+    scheduler = search(
+        identity, slots=1, max_reward=goal, mode=mode, points_to_evaluate=points
+    )
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=20) is True
+    assert scheduler.num_finished_tasks == 3
+    assert scheduler.get_best_task_id() == 2
+    assert scheduler.get_best_reward() == goal
+
+
+def test_run_with_config_still_works_after_max_reward_was_reached(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        for epoch in range(5):
+            reporter(epoch=epoch + 1, accuracy=args.x)
+            time.sleep(0.02)
+        return "trained to the end"
+
+    scheduler = search(train_fn, max_reward=0.4, points_to_evaluate=[{"x": 0.4}])
+    scheduler.run()
+    scheduler.join_jobs(timeout=20)
+    assert scheduler.run_with_config(scheduler.get_best_config()) == "trained to the end"
+    assert len(scheduler.training_history[scheduler.trials[-1].id]) == 5
+
+
+def test_the_best_is_the_best_report_of_any_trial_and_nan_never_wins(search):
+    scheduler = search(several, searcher="grid")
+    scheduler.run()
+    scheduler.join_jobs()
+    assert [trial.best_reward for trial in scheduler.trials] == [0.7, 0.2, None, 0.6]
+    assert scheduler.get_best_reward() == 0.7
+    assert scheduler.get_best_task_id() == 0
+    assert scheduler.get_best_config() == scheduler.config_history[0]
+    assert scheduler.trials[2].status is Status.NO_METRIC
+
+
+def test_mode_min_takes_the_smallest_and_nan_never_wins(search):
+    scheduler = search(several, searcher="grid", mode="min")
+    scheduler.run()
+    scheduler.join_jobs()
+    assert [trial.best_reward for trial in scheduler.trials] == [0.1, 0.2, None, 0.6]
+    assert (scheduler.get_best_task_id(), scheduler.get_best_reward()) == (0, 0.1)
+
+
+def test_another_reward_and_time_can_be_named(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        for step in (10, 20):
+            reporter(step=step, loss=args.x / step)
+
+    scheduler = search(train_fn, reward_attr="loss", time_attr="step", mode="min")
+    scheduler.run(num_trials=3)
+    scheduler.join_jobs()
+    best = scheduler.get_best_task_id()
+    assert scheduler.get_best_reward() == min(t.best_reward for t in scheduler.trials)
+    x = scheduler.config_history[best]["x"]
+    assert scheduler.get_training_curves()[best] == [(10, x / 10), (20, x / 20)]
+
+
+def test_the_best_before_any_report_is_an_error_that_says_so(search):
+    scheduler = search(identity)
+    for ask in (scheduler.get_best_config, scheduler.get_best_reward, scheduler.get_best_task_id):
+        with pytest.raises(NothingReported, match="no trial has reported 'accuracy' yet"):
+            ask()
+    assert scheduler.training_history == {}
+    assert scheduler.get_training_curves() == {}
+
+
+def test_the_best_of_failed_trials_is_an_error_that_says_why(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        raise RuntimeError("no data here")
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=3)
+    scheduler.join_jobs()
+    with pytest.raises(NothingReported, match="3 trials failed: RuntimeError: no data here"):
+        scheduler.get_best_config()
+
+
+# Configurations
+
+
+def test_the_first_trial_is_the_default_configuration(search):
+    @ag.args(lr=ag.Real(1e-4, 1e-2, log=True), width=ag.Int(2, 10, default=3), kind=ag.Choice("a"))
+    def train_fn(args, reporter):
+        reporter(accuracy=1)
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    assert scheduler.config_history[0] == {"lr": pytest.approx(1e-3), "width": 3, "kind": "a"}
+
+
+def test_points_to_evaluate_come_first_in_their_order(search):
+    points = [{"x": 0.25}, {}, {"x": 0.75}]
+    scheduler = search(identity, points_to_evaluate=points)
+    scheduler.run(num_trials=4)
+    scheduler.join_jobs()
+    xs = [config["x"] for config in scheduler.config_history.values()]
+    assert xs[:3] == [0.25, 0.5, 0.75]
+    assert xs[3] not in xs[:3]
+
+
+def test_the_same_seed_suggests_the_same_configurations(search):
+    def configs(seed):
+        scheduler = search(identity, seed=seed)
+        scheduler.run(num_trials=6)
+        scheduler.join_jobs()
+        return scheduler.config_history
+
+    assert configs(7) == configs(7)
+    assert configs(7) != configs(8)
+
+
+def test_args_replaces_values_and_spaces_of_the_decorator(search):
+    @ag.args(x=ag.Real(0.0, 1.0), y=1)
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x + args.y)
+
+    scheduler = search(train_fn, args={"x": 0.5, "y": ag.Choice(10, 20)}, searcher="grid")
+    scheduler.run()
+    scheduler.join_jobs()
+    assert sorted(t.best_reward for t in scheduler.trials) == [10.5, 20.5]
+    assert train_fn.args.y == 1, "the decorated function itself is not changed"
+
+
+def test_a_searcher_of_ones_own_is_asked_and_told(search):
+    class Recording(RandomSearcher):
+        def tell(self, trial_id, config, reward):
+            told[trial_id] = (config["x"], reward)
+
+    told = {}
+    scheduler = search(identity, searcher=Recording(identity.space, seed=1), mode="min")
+    scheduler.run(num_trials=3)
+    scheduler.join_jobs()
+    assert told == {t: (c["x"], -c["x"]) for t, c in scheduler.config_history.items()}
+
+
+def test_run_with_config_returns_what_the_function_returned(search):
+    scheduler = search(identity)
+    assert scheduler.run_with_config({"x": 0.25}) == {"x": 0.25, "task": 0}
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    best = scheduler.get_best_config()
+    assert scheduler.run_with_config(best)["x"] == best["x"]
+    assert scheduler.num_finished_tasks == 4
+
+
+def test_run_with_config_raises_with_the_traceback_when_the_trial_fails(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        raise KeyError("nowhere")
+
+    with pytest.raises(TrialFailed, match=r"(?s)trial 0 failed: KeyError: 'nowhere'.*in train_fn"):
+        search(train_fn).run_with_config({"x": 0.1})
+
+
+def test_run_with_config_that_is_cut_off_by_the_end_of_the_search_raises(search, mailbox):
+    scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=1)
+    scheduler.run(time_out=1)
+    mailbox.take()
+    with pytest.raises(TrialFailed, match="time_out=1 s is over"):
+        scheduler.run_with_config({"x": 0.5})  # which waits for the one slot
+
+
+def test_add_job_runs_one_more_configuration_before_the_next_suggestion(search, mailbox):
+    scheduler = search(sleeper, args={"mailbox": mailbox.path, "seconds": 0.2}, slots=1)
+    scheduler.run(num_trials=2)
+    assert mailbox.take() == "0"
+    added = scheduler.add_job({"x": 0.123})
+    assert mailbox.take() == str(added)
+    scheduler.join_jobs()
+    assert scheduler.config_history[added] == {"x": 0.123}
+    assert scheduler.num_finished_tasks == 3
+
+
+def test_add_job_after_the_end_runs_just_that_one(search):
+    scheduler = search(identity, max_reward=0.5)
+    scheduler.run(num_trials=10)
+    scheduler.join_jobs()
+    before = scheduler.num_finished_tasks
+    added = scheduler.add_job({"x": 0.9})
+    assert scheduler.join_jobs(timeout=20) is True
+    assert scheduler.num_finished_tasks == before + 1
+    assert scheduler.trials[added].status is Status.FINISHED
+
+
+@pytest.mark.parametrize("call", ["add_job", "run_with_config"])
+def test_a_configuration_that_is_not_of_the_space_is_refused(search, call):
+    scheduler = search(identity)
+    with pytest.raises(SpaceError, match="y"):
+        getattr(scheduler, call)({"x": 0.5, "y": 1})
+    with pytest.raises(SpaceError, match="x"):
+        getattr(scheduler, call)({"x": 7.0})
+    assert scheduler.trials == []
+
+
+# Data
+
+
+def test_training_history_holds_every_report_with_its_times(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        for epoch in range(3):
+            time.sleep(0.01)
+            reporter(epoch=epoch + 1, accuracy=args.x, note="here")
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    history = scheduler.training_history
+    assert sorted(history) == [0, 1]
+    for task, reports in history.items():
+        assert [r["epoch"] for r in reports] == [1, 2, 3]
+        assert {r["accuracy"] for r in reports} == {scheduler.config_history[task]["x"]}
+        assert all(r["time_this_iter"] >= 0.01 and r["note"] == "here" for r in reports)
+        since = [r["time_since_start"] for r in reports]
+        assert since == sorted(since) and since[-1] >= 0.03
+
+
+def test_metadata_says_what_was_searched_and_how_it_stands(search):
+    scheduler = search(identity, seed=5, resource={"num_cpus": 2})
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    metadata = scheduler.metadata
+    assert json.dumps(metadata)
+    assert metadata["train_fn"] == "identity"
+    assert metadata["scheduler"] == "FIFOScheduler"
+    assert "x" in json.dumps(metadata["search_space"])
+    assert (metadata["seed"], metadata["num_cpus"]) == (5, 2)
+    assert (metadata["reward_attr"], metadata["mode"]) == ("accuracy", "max")
+    assert metadata["num_trials"] == metadata["num_finished_tasks"] == 2
+    assert metadata["best_reward"] == scheduler.get_best_reward()
+
+
+def test_the_history_callback_hears_the_history_when_trials_end(search):
+    calls = []
+    before = time.time()
+    scheduler = search(
+        identity,
+        slots=1,
+        training_history_callback=lambda history, start: calls.append((history, start)),
+        training_history_callback_delta_secs=0,
+    )
+    scheduler.run(num_trials=3)
+    scheduler.join_jobs()
+    assert len(calls) >= 3
+    assert calls[-1][0] == scheduler.training_history
+    assert before <= calls[-1][1] <= time.time()
+
+
+def test_the_history_callback_is_not_called_more_often_than_asked(search):
+    calls = []
+    scheduler = search(identity, training_history_callback=lambda *args: calls.append(args))
+    scheduler.run(num_trials=8)
+    scheduler.join_jobs()
+    assert 1 <= len(calls) <= 2, "at the first end and at the last; 60 s between, by default"
+    assert len(calls[-1][0]) == 8
+
+
+def test_curves_are_data_and_a_picture_on_request(search, tmp_path):
+    scheduler = search(several, searcher="grid")
+    scheduler.run()
+    scheduler.join_jobs()
+    data = scheduler.get_training_curves(filename=str(tmp_path / "curves.png"), use_legend=False)
+    assert data == {0: [(1, 0.1), (2, 0.7), (3, 0.3)], 1: [(1, 0.2)], 3: [(2, 0.6)]}
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+# Rules of one's own
+
+
+class MedianStop(FIFOScheduler):
+    """Stop a trial that trails the median of its peers at the same epoch."""
+
+    def __init__(self, *args, **options):
+        self.at_epoch = {}
+        super().__init__(*args, **options)
+
+    def on_report(self, trial, report):
+        peers = self.at_epoch.setdefault(report.time, [])
+        peers.append(report.reward)
+        return Stop() if report.reward < median(peers) else Continue()
+
+
+@ag.args(x=ag.Choice(0.9, 0.1, 0.8, 0.2))
+def ten_epochs(args, reporter):
+    for epoch in range(10):
+        try:
+            reporter(epoch=epoch + 1, accuracy=args.x)
+        except Exception:
+            reporter(epoch=-1, accuracy=-1.0)  # a stop is no Exception: this is never reached
+
+
+def test_a_rule_of_ones_own_stops_the_hopeless_early(search):
+    scheduler = search(ten_epochs, scheduler=MedianStop, searcher="grid", slots=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    assert [(trial.status, trial.reports) for trial in scheduler.trials] == [
+        (Status.FINISHED, 10),  # 0.9
+        (Status.STOPPED, 1),  # 0.1 < median(0.9, 0.1)
+        (Status.STOPPED, 2),  # 0.8 = median(0.9, 0.1, 0.8), but below median(0.9, 0.8)
+        (Status.STOPPED, 1),  # 0.2
+    ]
+
+
+def test_a_rule_that_raises_ends_the_search_with_its_error(search):
+    class Broken(FIFOScheduler):
+        def on_report(self, trial, report):
+            raise ZeroDivisionError("in the rule")
+
+    scheduler = search(identity, scheduler=Broken)
+    scheduler.run(num_trials=5)
+    with pytest.raises(ZeroDivisionError, match="in the rule"):
+        scheduler.join_jobs(timeout=20)
+    assert all(trial.status.is_end for trial in scheduler.trials)
+
+
+def test_a_searcher_that_raises_ends_the_search_with_its_error(search):
+    class Broken(RandomSearcher):
+        def suggest(self, trial_id, rng):
+            raise ZeroDivisionError("in the searcher")
+
+    scheduler = search(identity, searcher=Broken(identity.space))
+    scheduler.run(num_trials=5)
+    with pytest.raises(ZeroDivisionError, match="in the searcher"):
+        scheduler.join_jobs(timeout=20)
+
+
+# Processes
+
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def tells_its_process(args, reporter):
+    import os
+
+    reporter(accuracy=args.x, pid=os.getpid())
+
+
+@pytest.mark.parametrize(("isolation", "processes"), [("fresh", 6), ("reuse", 2)])
+def test_trials_have_a_fresh_process_each_or_reuse_one_a_slot(search, isolation, processes):
+    scheduler = search(tells_its_process, isolation=isolation, slots=2)
+    scheduler.run(num_trials=6)
+    scheduler.join_jobs()
+    pids = {reports[0]["pid"] for reports in scheduler.training_history.values()}
+    assert len(pids) == processes
+    assert set(by_status(scheduler)) == {Status.FINISHED}
+
+
+def test_a_reused_process_that_dies_costs_only_its_own_trial(search):
+    @ag.args(x=ag.Choice(0, 1, 2, 3))
+    def train_fn(args, reporter):
+        import os
+
+        if args.x == 1:
+            os._exit(5)
+        if args.x == 2:
+            raise ValueError("just this one")
+        reporter(accuracy=args.x)
+
+    scheduler = search(train_fn, isolation="reuse", slots=1, searcher="grid")
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=30) is True
+    assert by_status(scheduler) == [
+        Status.FINISHED,
+        Status.EXITED,
+        Status.FAILED,
+        Status.FINISHED,
+    ]
+
+
+def test_start_method_spawn_starts_a_new_interpreter(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        with open("/proc/self/cmdline", "rb") as file:
+            reporter(accuracy=args.x, command=file.read().decode().split("\0"))
+
+    def commands(method):
+        scheduler = search(train_fn, start_method=method, slots=2)
+        scheduler.run(num_trials=2)
+        scheduler.join_jobs()
+        assert set(by_status(scheduler)) == {Status.FINISHED}
+        return [reports[0]["command"] for reports in scheduler.training_history.values()]
+
+    assert all("distsearch.core.trial_process" in command for command in commands("spawn"))
+    assert not any("distsearch.core.trial_process" in command for command in commands("fork"))
+
+
+def test_two_searches_of_one_process_share_the_slots(search, tmp_path):
+    @ag.args(x=ag.Real(0.0, 1.0), spans="")
+    def train_fn(args, reporter):
+        start = time.monotonic()
+        time.sleep(0.05)
+        reporter(accuracy=args.x, span=[start, time.monotonic()])
+
+    node = Node("localhost", num_cpus=2, memory_gb=5.4321)
+    both = [search(train_fn, local=node), search(train_fn, local=node)]
+    for scheduler in both:
+        scheduler.run(num_trials=6)
+    for scheduler in both:
+        assert scheduler.join_jobs(timeout=30) is True
+        assert [trial.id for trial in scheduler.trials] == list(range(6))
+    spans = [
+        [reports[0]["span"] for reports in scheduler.training_history.values()]
+        for scheduler in both
+    ]
+    everything = spans[0] + spans[1]
+    at_once = [sum(a <= start < b for a, b in everything) for start, _ in everything]
+    assert max(at_once) <= 2
+    ends = [max(end for _, end in own) for own in spans]
+    starts = [min(start for start, _ in own) for own in spans]
+    assert starts[1] < ends[0], "the second does not wait until the first is over"
+
+
+# The end
+
+
+def test_closing_ends_running_trials_and_says_so(search, mailbox, capfd):
+    with search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=1) as scheduler:
+        scheduler.run(num_trials=3)
+        mailbox.take(), mailbox.take()
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert "closed while 2 trials ran" in capfd.readouterr().out
+    assert [t.status for t in scheduler.trials] == [Status.STOPPED, Status.STOPPED]
+
+
+def test_results_can_be_read_after_close_and_nothing_can_be_started(search, tmp_path):
+    scheduler = search(identity, checkpoint=tmp_path / "kept")
+    scheduler.run(num_trials=3)
+    scheduler.join_jobs()
+    best, history = scheduler.get_best_config(), scheduler.training_history
+    scheduler.close()
+    scheduler.close()
+    assert scheduler.get_best_config() == best
+    assert scheduler.training_history == history
+    assert len(scheduler.get_training_curves()) == 3
+    assert scheduler.metadata["num_finished_tasks"] == 3
+    assert "FIFOScheduler" in repr(scheduler)
+    for call in (
+        scheduler.run,
+        scheduler.join_jobs,
+        lambda: scheduler.add_job({"x": 0.5}),
+        lambda: scheduler.run_with_config({"x": 0.5}),
+        lambda: scheduler.upload_files([]),
+        lambda: scheduler.add_remote("host"),
+    ):
+        with pytest.raises(DistsearchError, match="this scheduler is closed"):
+            call()
+
+
+def test_the_log_can_be_read_with_sql(search, tmp_path):
+    scheduler = search(several, searcher="grid", checkpoint=tmp_path / "log")
+    scheduler.run()
+    scheduler.join_jobs()
+    connection = sqlite3.connect(tmp_path / "log" / "events.db")
+    rows = connection.execute("select trial, status, best from trials order by trial").fetchall()
+    connection.close()
+    assert rows == [
+        (0, "finished", 0.7),
+        (1, "finished", 0.2),
+        (2, "no_metric", None),
+        (3, "finished", 0.6),
+    ]
+
+
+def test_a_second_search_in_the_same_folder_is_refused(search, tmp_path):
+    search(identity, checkpoint=tmp_path / "mine")
+    with pytest.raises(StoreLocked, match="process"):
+        search(identity, checkpoint=tmp_path / "mine")
+
+
+def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox):
+    scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=1)
+    scheduler.run(num_trials=2)
+    mailbox.take()
+    joined = []
+    waiter = threading.Thread(target=lambda: joined.append(scheduler.join_jobs()), daemon=True)
+    waiter.start()
+    scheduler.close()
+    waiter.join(10)
+    assert joined == [True]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"mode": "best"}, SpaceError, "mode='best'.*'max', 'min'"),
+        ({"searcher": "magic"}, SpaceError, "searcher='magic'.*'random', 'grid'"),
+        ({"isolation": "none"}, SpaceError, "isolation='none'.*'fresh', 'reuse'"),
+        ({"start_method": "clone"}, SpaceError, "start_method='clone'.*'fork', 'spawn'"),
+        ({"visualizer": "tv"}, SpaceError, "visualizer='tv'"),
+        ({"resource": {"cpus": 1}}, ResourceError, "cpus.*num_cpus"),
+        ({"resource": {"num_cpus": -1}}, ResourceError, "num_cpus=-1"),
+        ({"points_to_evaluate": [{"y": 1}]}, SpaceError, "y"),
+        ({"args": {"x": ag.Real(0, 1), "task_id": 3}}, SpaceError, "task_id"),
+        ({"dist_ip_addrs": "a b"}, ResourceError, "'a b'"),
+        ({"local": False}, ResourceError, "no node is up"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_what_is_right(search, options, error, says):
+    with pytest.raises(error, match=says):
+        search(identity, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_trials": 0}, {"num_trials": 2.5}, {"time_out": -1}, {"time_out": "2 s"}]
+)
+def test_a_wrong_number_of_trials_or_seconds_is_refused(search, options):
+    with pytest.raises(ResourceError, match=next(iter(options))):
+        search(identity).run(**options)
+
+
+def test_a_function_without_the_decorator_is_refused(search):
+    def plain(args, reporter):
+        pass
+
+    with pytest.raises(SpaceError, match="@args"):
+        search(plain)
