@@ -10,23 +10,40 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "distsearch/__init__.py").r
 
 TORCH = ["torch", "torchvision"]
 PANDAS = ["pandas"]
+DEMO = ["torch", "scikit-learn"]
 TEST = [
-    "pytest",
-    "pytest-timeout",
+    *DEMO,  # the tutorials are tested too
     "hypothesis",
-    "scikit-learn",
-    "torch",
-    "ruff",
     "mypy",
+    "pytest>=8",
+    "pytest-timeout",
+    "ruff",
 ]
 
 setup(
     name="distsearch",
     version=VERSION,
     description="Hyperparameter and architecture search on many machines as if they were one",
-    long_description=(ROOT / "README.md").read_text(),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+    keywords="hyperparameter-optimization distributed dask ssh pytorch",
     python_requires=">=3.10",
     packages=find_packages(include=["distsearch", "distsearch.*"]),
     package_data={"distsearch": ["py.typed"]},
@@ -35,6 +52,7 @@ setup(
         "distributed>=2025.1",
         "asyncssh[bcrypt]>=2.18",
         "cloudpickle>=3.0",
+        "cryptography>=42",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "nvidia-ml-py>=12",
@@ -46,8 +64,8 @@ setup(
     extras_require={
         "torch": TORCH,
         "pandas": PANDAS,
-        "demo": ["torch", "scikit-learn"],
+        "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *PANDAS],
+        "all": [*TORCH, *PANDAS, "scikit-learn"],
     },
 )

@@ -22,7 +22,7 @@ from .common import Figure, parser, scratch, show
 BOUND_S = 300
 
 
-@ag.args(count=0)
+@ag.args(count=0, x=ag.Real(0, 1))
 def stream(args, reporter):
     import time
 
@@ -55,7 +55,7 @@ class Decide(ag.scheduler.FIFOScheduler):
 def reports_per_second(count: int, nodes: dict[str, Any]) -> float:
     """The rate of 2 trials that report as fast as they can."""
     with ag.scheduler.FIFOScheduler(
-        stream, args={"count": count}, searcher="random", verbose=0, **nodes
+        stream, args={"count": count}, verbose=0, **nodes
     ) as scheduler:
         scheduler.run(num_trials=2)
         assert scheduler.join_jobs(BOUND_S), "the search did not end"

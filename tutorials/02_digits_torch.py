@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +38,9 @@ class Dense:
     dropout: float
 
     def build(self) -> nn.Module:
-        widths = [64] + [self.hidden] * self.layers
+        widths = [64, *[self.hidden] * self.layers]
         parts: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(widths, widths[1:]):
+        for before, after in itertools.pairwise(widths):
             parts += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(self.dropout)]
         return nn.Sequential(*parts, nn.Linear(self.hidden, 10))
 
@@ -145,7 +146,7 @@ def main():
         print(f"\nBest validation accuracy: {scheduler.get_best_reward():.4f}")
         print("Best configuration:")
         for name, value in best_config.items():
-            print(f"    {name}: {value:.4g}" if isinstance(value, float) else f"    {name}: {value}")
+            print(f"    {name}: {round(value, 6) if isinstance(value, float) else value}")
         picture = options.curves or str(scheduler.folder / "curves.png")
         scheduler.get_training_curves(filename=picture)
 

@@ -100,8 +100,8 @@ def main():
             tasks = [str(trial.id) for trial in scheduler.trials if trial.host == host]
             print(f"{host} ran {count} trials: {', '.join(tasks)}")
         best = scheduler.get_best_config()
-        print(f"best: slope {best['slope']:.3f}, offset {best['offset']:.3f} to start from; ", end="")
-        print(f"error {scheduler.get_best_reward():.4f} (task {scheduler.get_best_task_id()})")
+        print(f"best start: slope {best['slope']:.3f}, offset {best['offset']:.3f}")
+        print(f"best error: {scheduler.get_best_reward():.4f} (task {scheduler.get_best_task_id()})")
 
 
 @contextlib.contextmanager

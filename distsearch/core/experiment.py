@@ -125,7 +125,8 @@ class Experiment:
         self.error: BaseException | None = None
         self.ending = ""  # why nothing more is launched
         self._added: deque[Trial] = deque()  # to be launched before what the rule suggests
-        self._delayed = 0  # trials of a lost node that wait until it cannot run them any more
+        # Trials of a lost node that wait until it cannot run them any more.
+        self._delayed: dict[int, asyncio.TimerHandle] = {}
         self._exhausted = True
         self._searching = False  # not while only single trials of the user run
         self._launched_in_run = 0
@@ -155,6 +156,9 @@ class Experiment:
         self._searching = True
         self.ending = ""
         self.error = None
+        self.deadline = None
+        if self._timer is not None:
+            self._timer.cancel()
         self.started_at = self.started_at or time.monotonic()
         self.ended_at = None
         if time_out_s is not None:
@@ -165,11 +169,11 @@ class Experiment:
         self._idle.clear()
         self.fill()
 
-    def add(self, config: Mapping[str, Any]) -> Trial:
+    def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
         """Queue one configuration, to be launched before the searcher's next one."""
         if self.is_idle:  # whatever ended the search holds no longer, but it does not go on
             self.ending, self._exhausted = "", True
-        trial = self._new_trial(config, given=True)
+        trial = self._new_trial(config, given=True, is_final=is_final)
         self._added.append(trial)
         self.started_at = self.started_at or time.monotonic()
         self.ended_at = None
@@ -185,6 +189,10 @@ class Experiment:
         if self._request is not None:
             self._request.cancel()
             self._request = None
+        for trial_id, timer in self._delayed.items():
+            timer.cancel()
+            self._added.append(self.trials[trial_id])
+        self._delayed.clear()
         for trial in self._added:
             self._trial_over(trial, Status.STOPPED, reason)
         self._added.clear()
@@ -227,6 +235,18 @@ class Experiment:
         return [attempt.trial for attempt in list(self._live.values())]
 
     @property
+    def is_searching(self) -> bool:
+        """Whether the rule is still asked for new trials."""
+        return not (self.ending or self._exhausted or self._enough)
+
+    @property
+    def total(self) -> int | None:
+        """How many trials there will be at most, if that is known."""
+        if self.num_trials is None:
+            return None
+        return self.counts.launched - self._launched_in_run + self.num_trials
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing is to be launched."""
         return self._idle.is_set()
@@ -241,7 +261,9 @@ class Experiment:
                 continue
             if event.kind == "launched":
                 self.rule.replay_launch(event.trial, event.body["config"], event.body["given"])
-                self.trials[event.trial] = Trial(event.trial, event.body["config"])
+                self.trials[event.trial] = Trial(
+                    event.trial, event.body["config"], is_final=event.body["is_final"]
+                )
                 continue
             trial = self.trials[event.trial]
             if event.kind == "started":
@@ -303,7 +325,7 @@ class Experiment:
 
     def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
         trial = attempt.trial
-        del self._live[trial.id]
+        self._live.pop(trial.id, None)
         self.store.append("lost", trial.id, attempt.number, body={"reason": reason})
         if attempt.stopping is not None:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
@@ -312,16 +334,14 @@ class Experiment:
             self._attempt_over(attempt, Status.NODE_LOST, why)
         else:
             trial.status = Status.WAITING
-            self._delayed += 1
             # The node may still run it until its own lease ends: never two at a time.
-            asyncio.get_running_loop().call_later(delay_s, self._again, trial)
+            self._delayed[trial.id] = asyncio.get_running_loop().call_later(
+                delay_s, self._again, trial
+            )
 
     def _again(self, trial: Trial) -> None:
-        self._delayed -= 1
-        if self.ending:
-            self._trial_over(trial, Status.STOPPED, self.ending)
-        else:
-            self._added.append(trial)
+        del self._delayed[trial.id]
+        self._added.append(trial)
         self.fill()
 
     # Launching
@@ -340,7 +360,7 @@ class Experiment:
     def _wants_more(self) -> bool:
         if self.ending:
             return False
-        return bool(self._added) or (not self._exhausted and not self._enough)
+        return bool(self._added) or self.is_searching
 
     @property
     def _enough(self) -> bool:
@@ -374,11 +394,14 @@ class Experiment:
         self._launched_in_run += 1
         return self._new_trial(launch.config)
 
-    def _new_trial(self, config: Mapping[str, Any], given: bool = False) -> Trial:
-        trial = Trial(len(self.trials), dict(config))
+    def _new_trial(
+        self, config: Mapping[str, Any], given: bool = False, is_final: bool = False
+    ) -> Trial:
+        trial = Trial(len(self.trials), dict(config), is_final=is_final)
         self.trials[trial.id] = trial
         self.counts.launched += 1
-        self.store.append("launched", trial.id, body={"config": trial.config, "given": given})
+        body = {"config": trial.config, "given": given, "is_final": is_final}
+        self.store.append("launched", trial.id, body=body)
         return trial
 
     def _start(self, trial: Trial, lease: Lease) -> None:
@@ -437,8 +460,11 @@ class Experiment:
 
     def on_messages(self, remote: Remote, messages: list[Message]) -> None:
         """Take the messages of a node's agent, in order."""
-        for message in messages:
-            getattr(self, "_on_" + message["op"])(remote, message)
+        try:
+            for message in messages:
+                getattr(self, "_on_" + message["op"])(remote, message)
+        except Exception as error:  # a defect of ours must end the search, not hang it
+            self.end(f"internal error: {error!r}", error)
         size = self._unacknowledged.pop(remote.remote_id, 0)
         if size:
             self.store.when_durable(partial(remote.send, {"op": "ack", "bytes": size}))
@@ -509,7 +535,7 @@ class Experiment:
 
     def _note_best(self, trial: Trial) -> None:
         """Keep the best trial so far; of equals the earlier one."""
-        if trial.best_reward is None:
+        if trial.best_reward is None or trial.is_final:
             return
         best = None if self.best is None else self.best.best_reward
         if best is None or self.sign * trial.best_reward > self.sign * best:
@@ -541,6 +567,10 @@ class Experiment:
         self._release(attempt)
         trial = attempt.trial
         status, reason = Status(message["status"]), message["reason"]
+        if status is Status.NODE_LOST:
+            self._attempt_lost(attempt, reason, delay_s=0.0)
+            self.fill()
+            return
         if status is Status.FINISHED and trial.best_reward is None:
             status, reason = Status.NO_METRIC, self._missing_metric(trial)
         trial.error = message["traceback"]

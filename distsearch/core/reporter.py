@@ -89,7 +89,7 @@ class Reporter:
         pickling); the previous checkpoint then stays.
         """
         with self._lock:
-            step = self._sequence if step is None else step
+            step = self._sequence if step is None else int(step)
             path = checkpoint.save(state, self.checkpoints, step)
             self._send(f"S {step} 0 \n")
             return path

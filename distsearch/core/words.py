@@ -97,6 +97,7 @@ class Trial:
     reason: str = ""
     error: str = ""
     seconds: float = 0.0
+    is_final: bool = False  # of run_with_config: it is not a candidate for the best
     saved_step: int | None = None  # of the newest checkpoint that the log knows
 
     def count(self, report: Report, reward_attr: str, is_better: bool) -> None:

@@ -54,6 +54,7 @@ WINDOW = 8 << 20
 OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
+LAUNCHERS = 5  # so many may die before the node is given up
 
 
 @dataclass(eq=False)
@@ -125,7 +126,8 @@ class Agent:
         self._process_count = 0
         self._launcher: subprocess.Popen[bytes] | None = None
         self._control: socket.socket
-        self._control_unread = b""
+        self._configuration: Message = {}
+        self._launcher_deaths = 0
         self._beats: dict[int, float] = {}
         self._beat_number = 0
         self._lease_from = 0.0
@@ -142,6 +144,15 @@ class Agent:
         for path in (self.folder, self.folder / "functions", self.folder / "trials"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.work_folder.mkdir(parents=True, exist_ok=True)
+        self._start_launcher()
+        self._tasks.append(self._loop.create_task(self._follow_output()))
+        self._tasks.append(self._loop.create_task(self._watch_memory()))
+        if self.lease_s is not None:
+            self._lease_from = self._clock()
+            self._tasks.append(self._loop.create_task(self._keep_lease(self.lease_s)))
+
+    def _start_launcher(self) -> None:
+        self._control_unread = b""
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
         package = str(Path(__file__).resolve().parents[2])
@@ -158,11 +169,6 @@ class Agent:
                 start_new_session=True,
             )
         self._loop.add_reader(self._control, self._read_launcher)
-        self._tasks.append(self._loop.create_task(self._follow_output()))
-        self._tasks.append(self._loop.create_task(self._watch_memory()))
-        if self.lease_s is not None:
-            self._lease_from = self._clock()
-            self._tasks.append(self._loop.create_task(self._keep_lease(self.lease_s)))
 
     async def close(self) -> None:
         """Kill every trial and the launcher, and wait until they are gone (about 4 s at most)."""
@@ -210,13 +216,14 @@ class Agent:
             self._lease_from = max(self._lease_from, sent)
 
     def _on_preload(self, message: Message) -> None:
-        self._tell_launcher(
-            op="configure",
-            preload=message["modules"],
-            sys_path=message["sys_path"],
-            entry=message["entry"],
-            spawn=message["spawn"],
-        )
+        self._configuration = {
+            "op": "configure",
+            "preload": message["modules"],
+            "sys_path": message["sys_path"],
+            "entry": message["entry"],
+            "spawn": message["spawn"],
+        }
+        self._tell_launcher(**self._configuration)
 
     def _on_function(self, message: Message) -> None:
         path = self.folder / "functions" / message["name"]
@@ -349,16 +356,27 @@ class Agent:
                     self._signal(process, signal.SIGTERM)
 
     def _launcher_died(self) -> None:
-        """End all trials, whose processes died with the launcher, and say so."""
+        """Give up all trials, whose processes died with the launcher, and start another."""
         self._loop.remove_reader(self._control)
+        self._control.close()
+        log = (self.folder / "launcher.log").read_text(errors="replace")[-2000:].strip()
+        reason = f"the node's launcher died ({log or 'killed, perhaps for want of memory'})"
         for process in list(self._processes.values()):
             if process.pid is not None:
                 signal_group(process.pid, signal.SIGKILL)
-            self._on_exit(
-                process, {"code": None, "signal": signal.SIGKILL, "error": "the launcher died"}
-            )
-        log = (self.folder / "launcher.log").read_text(errors="replace")[-2000:]
-        self._tell(op="problem", reason=f"the node's launcher died: {log or 'it said nothing'}")
+            if process.trial is not None and not process.trial.status:
+                process.trial.status, process.trial.reason = "node_lost", reason
+            self._on_exit(process, {"code": None, "signal": signal.SIGKILL})
+        assert self._launcher is not None
+        self._launcher.kill()
+        self._launcher.wait()
+        self._launcher_deaths += 1
+        if self._launcher_deaths > LAUNCHERS:
+            self._tell(op="problem", reason=reason)
+            return
+        self._start_launcher()
+        if self._configuration:
+            self._tell_launcher(**self._configuration)
 
     def _signal(self, process: Process, number: int) -> None:
         if process.pid is not None and not process.exited:

@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 
 LINUX = sys.platform.startswith("linux")
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PARENT_PERIOD_MS = 1000
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -81,8 +82,9 @@ class Launcher:
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
-        while True:
-            ready = [descriptor for descriptor, _ in poll.poll()]
+        parent = os.getppid()
+        while os.getppid() == parent:  # a child that it forked may hold its end of the socket open
+            ready = [descriptor for descriptor, _ in poll.poll(PARENT_PERIOD_MS)]
             if wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import concurrent.futures
 import json
@@ -206,7 +207,11 @@ class Scheduler(Results):
         reward = None if trial.status.is_failure else trial.best_reward
         sign = self.experiment.sign
         self.searcher.tell(trial.id, trial.config, None if reward is None else sign * reward)
-        self._call_back()
+        due = time.monotonic() - self._history_called >= self._history_period_s
+        if self._history_callback is not None and due:
+            self._history_called = time.monotonic()
+            # In a thread of its own: what the user does there must not hold up the search.
+            asyncio.get_running_loop().run_in_executor(None, self._call_back)
 
     def replay_launch(self, trial_id: int, config: Mapping[str, Any], given: bool) -> None:
         """When a search is resumed: let the searcher suggest again what it had suggested."""
@@ -239,6 +244,8 @@ class Scheduler(Results):
             raise ResourceError(
                 "this search would never end: give num_trials=, time_out= or max_reward="
             )
+        if self.experiment.is_searching:
+            raise DistsearchError("this search is running; call join_jobs() before the next run()")
         self.progress.start()
         loop().run(lambda: self.experiment.run(num_trials, time_out))
 
@@ -270,7 +277,8 @@ class Scheduler(Results):
             self.progress.stop()
             raise
         self.progress.stop()
-        self._call_back(last=True)
+        if self._history_callback is not None:
+            self._call_back()
         if self.experiment.error is not None:
             raise self.experiment.error
         return True
@@ -290,7 +298,8 @@ class Scheduler(Results):
     def run_with_config(self, config: Mapping[str, Any]) -> Any:
         """Run one trial with this configuration, wait for it, and return what train_fn returned.
 
-        For the final training with `get_best_config()`. What is not JSON (numbers, strings, lists,
+        For the final training with `get_best_config()`: this trial does not count when the best is
+        looked for. What is not JSON (numbers, strings, lists,
         dicts) comes back as its text; keep models with `reporter.save`. Raises TrialFailed, with
         the traceback, if the trial fails, and if it is stopped.
         """
@@ -298,7 +307,7 @@ class Scheduler(Results):
         valid = self.train_fn.space.validate(dict(config))
 
         async def run() -> Any:
-            trial = self.experiment.add(valid)
+            trial = self.experiment.add(valid, is_final=True)
             returned = await self.experiment.wait_for(trial)
             await self._store.flush()
             return trial, returned
@@ -310,13 +319,13 @@ class Scheduler(Results):
             )
         return returned
 
-    def _call_back(self, last: bool = False) -> None:
-        """Hand the history to the user's callback, now and then."""
-        due = time.monotonic() - self._history_called >= self._history_period_s
-        if self._history_callback is None or not (due or last):
-            return
-        self._history_called = time.monotonic()
-        self._history_callback(self._read_history(), self._start_time)
+    def _call_back(self) -> None:
+        """Hand the history to the user's callback."""
+        assert self._history_callback is not None
+        try:
+            self._history_callback(self._read_history(), self._start_time)
+        except Exception as error:
+            self.progress.say(f"training_history_callback failed: {error!r}")
 
     # Nodes
 
@@ -431,7 +440,7 @@ class Scheduler(Results):
         counts, best = experiment.counts, experiment.best
         running = len(experiment.running)
         ended = self.num_finished_tasks
-        total = None if experiment.num_trials is None else max(experiment.num_trials, ended)
+        total = experiment.total
         started = experiment.started_at or time.monotonic()
         elapsed = (experiment.ended_at or time.monotonic()) - started
         waiting = max(

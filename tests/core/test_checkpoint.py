@@ -305,3 +305,14 @@ def test_a_full_disk_is_a_checkpoint_error_and_the_previous_one_stays(tmp_path):
 def test_what_is_kept_is_private(tmp_path):
     path = checkpoint.save({"epoch": 1}, tmp_path / "kept", 1)
     assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "logged", "left"),
+    [([1, 2], 2, [1, 2]), ([1, 2], 1, [1]), ([5, 1], 1, [5, 1]), ([8, 9], 3, [8]), ([1], None, [])],
+)
+def test_rolling_back_leaves_what_was_saved_up_to_the_logged_step(tmp_path, steps, logged, left):
+    for step in steps:
+        checkpoint.save({"epoch": step}, tmp_path, step)
+    checkpoint.roll_back(tmp_path, logged)
+    assert [int(path.name.rpartition("-")[2]) for path in checkpoint.checkpoints(tmp_path)] == left

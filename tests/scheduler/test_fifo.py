@@ -20,6 +20,7 @@ from distsearch import Node
 from distsearch.core.words import Continue, Status, Stop
 from distsearch.errors import (
     DistsearchError,
+    NodeError,
     NothingReported,
     ResourceError,
     SpaceError,
@@ -737,7 +738,7 @@ def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox)
         ({"points_to_evaluate": [{"y": 1}]}, SpaceError, "y"),
         ({"args": {"x": ag.Real(0, 1), "task_id": 3}}, SpaceError, "task_id"),
         ({"dist_ip_addrs": "a b"}, ResourceError, "'a b'"),
-        ({"local": False}, ResourceError, "no node is up"),
+        ({"local": False}, NodeError, "there is no node"),
     ],
 )
 def test_wrong_arguments_are_refused_with_what_is_right(search, options, error, says):
