@@ -23,7 +23,7 @@ TEST = [
 setup(
     name="distsearch",
     version=VERSION,
-    description="Hyperparameter and architecture search on many machines as if they were one",
+    description="Hyperparameter search on many machines as if they were one",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -31,7 +31,6 @@ setup(
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
-        "Operating System :: MacOS",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",

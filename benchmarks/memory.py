@@ -32,9 +32,10 @@ def train_fn(args, reporter):
 def search(trials: int) -> dict[str, float]:
     """Run one search in this process; its memory, and the ms per trial at its begin and end."""
     node = ag.Node("localhost", num_cpus=2)
-    with scratch(), ag.scheduler.FIFOScheduler(
-        train_fn, local=node, isolation="reuse", verbose=0
-    ) as scheduler:
+    with (
+        scratch(),
+        ag.scheduler.FIFOScheduler(train_fn, local=node, isolation="reuse", verbose=0) as scheduler,
+    ):
         scheduler.run(num_trials=trials)
         assert scheduler.join_jobs(BOUND_S), "the search did not end"
         memory_bytes = psutil.Process().memory_info().rss

@@ -1,6 +1,6 @@
 """Ray Tune on trivial trials, tuned for them; needs ray[tune], and nothing of distsearch.
 
-    python benchmarks/ray_peer.py TRIALS SLOTS       # prints trials per second
+python benchmarks/ray_peer.py TRIALS SLOTS       # prints trials per second
 """
 
 from __future__ import annotations

@@ -54,9 +54,7 @@ class Decide(ag.scheduler.FIFOScheduler):
 
 def reports_per_second(count: int, nodes: dict[str, Any]) -> float:
     """The rate of 2 trials that report as fast as they can."""
-    with ag.scheduler.FIFOScheduler(
-        stream, args={"count": count}, verbose=0, **nodes
-    ) as scheduler:
+    with ag.scheduler.FIFOScheduler(stream, args={"count": count}, verbose=0, **nodes) as scheduler:
         scheduler.run(num_trials=2)
         assert scheduler.join_jobs(BOUND_S), "the search did not end"
         end = time.time()  # all is committed when join_jobs returns

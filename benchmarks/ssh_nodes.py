@@ -1,6 +1,6 @@
 """Seconds until 8 nodes are up that are reached over SSH on loopback, and until they are closed.
 
-    python -m benchmarks.ssh_nodes
+python -m benchmarks.ssh_nodes
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Seconds to import distsearch, and to run a search of one trivial trial from start to exit.
 
-    python -m benchmarks.start
+python -m benchmarks.start
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ class Host:
     def cut(self) -> None:
         """Cut all its connections, as when the network breaks."""
         self.hosts.call(self._cut())
+
+    def is_left(self, timeout_s: float = 10) -> bool:
+        """Wait until nobody is connected any more; whether that came true in time."""
+        deadline = time.monotonic() + timeout_s
+        while self.connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return not self.connections
 
     def refuse(self) -> None:
         """Stop listening: new connections are refused."""
@@ -111,16 +119,27 @@ class Host:
             },
             start_new_session=True,
         )
-        try:
-            await channel.redirect(process.stdin, process.stdout, process.stderr)
-            await process.wait()
-            await channel.stdout.drain()
-            channel.exit(process.returncode or 0)
-        finally:
-            # As sshd does: the end of the connection is the end of the process's input, no more.
-            with contextlib.suppress(OSError):
-                process.stdin.close()  # type: ignore[union-attr]
-            await channel.wait_closed()
+        feeding = asyncio.ensure_future(copy_and_close(channel.stdin, process.stdin))
+        await asyncio.gather(
+            copy(process.stdout, channel.stdout), copy(process.stderr, channel.stderr)
+        )
+        channel.exit(await process.wait())
+        feeding.cancel()
+
+
+async def copy(source: Any, target: Any) -> None:
+    """Copy until the source ends; when the target breaks go on reading, as sshd does."""
+    while chunk := await source.read(1 << 16):
+        with contextlib.suppress(OSError, asyncssh.Error):
+            target.write(chunk)
+            await target.drain()
+
+
+async def copy_and_close(source: Any, target: Any) -> None:
+    """Copy, then close the target: the end of the connection is the end of a process's input."""
+    with contextlib.suppress(asyncssh.Error):
+        await copy(source, target)
+    target.close()
 
 
 class Hosts:

@@ -99,9 +99,9 @@ def main():
         for host, count in sorted(Counter(trial.host for trial in scheduler.trials).items()):
             tasks = [str(trial.id) for trial in scheduler.trials if trial.host == host]
             print(f"{host} ran {count} trials: {', '.join(tasks)}")
-        best = scheduler.get_best_config()
+        best, error = scheduler.get_best_config(), scheduler.get_best_reward()
         print(f"best start: slope {best['slope']:.3f}, offset {best['offset']:.3f}")
-        print(f"best error: {scheduler.get_best_reward():.4f} (task {scheduler.get_best_task_id()})")
+        print(f"best error: {error:.4f} (task {scheduler.get_best_task_id()})")
 
 
 @contextlib.contextmanager

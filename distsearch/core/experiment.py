@@ -9,6 +9,8 @@ leaves the driver.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -135,9 +137,7 @@ class Experiment:
         self._by_remote: dict[int, dict[int, Attempt]] = {}
         self._request: LeaseRequest | None = None
         self._granting = False
-        self._closed_remotes: set[int] = set()
         self._unacknowledged: dict[int, int] = {}
-        self._partial_lines: dict[int, str] = {}
         self._failures: dict[tuple[str, ...], Failures] = {}
         self._ended_alike: tuple[str, ...] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -465,6 +465,7 @@ class Experiment:
                 getattr(self, "_on_" + message["op"])(remote, message)
         except Exception as error:  # a defect of ours must end the search, not hang it
             self.end(f"internal error: {error!r}", error)
+            self.abandon("internal error")
         size = self._unacknowledged.pop(remote.remote_id, 0)
         if size:
             self.store.when_durable(partial(remote.send, {"op": "ack", "bytes": size}))
@@ -534,12 +535,15 @@ class Experiment:
         return -1.0 if self.settings.mode == "min" else 1.0
 
     def _note_best(self, trial: Trial) -> None:
-        """Keep the best trial so far; of equals the earlier one."""
+        """Keep the best trial so far; of equals the one with the lowest id."""
         if trial.best_reward is None or trial.is_final:
             return
-        best = None if self.best is None else self.best.best_reward
-        if best is None or self.sign * trial.best_reward > self.sign * best:
-            self.best = trial
+        best = self.best
+        if best is not None and best.best_reward is not None:
+            rank = (self.sign * trial.best_reward, -trial.id)
+            if rank <= (self.sign * best.best_reward, -best.id):
+                return
+        self.best = trial
 
     def _end_if_good_enough(self) -> None:
         goal, best = self.settings.max_reward, self.best
@@ -564,18 +568,19 @@ class Experiment:
         attempt = self._attempt(message)
         if attempt is None:
             return
-        self._release(attempt)
+        self._forget(attempt)
         trial = attempt.trial
         status, reason = Status(message["status"]), message["reason"]
         if status is Status.NODE_LOST:
             self._attempt_lost(attempt, reason, delay_s=0.0)
-            self.fill()
-            return
-        if status is Status.FINISHED and trial.best_reward is None:
-            status, reason = Status.NO_METRIC, self._missing_metric(trial)
-        trial.error = message["traceback"]
-        attempt.returned = message.get("returned")
-        self._attempt_over(attempt, status, reason, message)
+        else:
+            if status is Status.FINISHED and trial.best_reward is None:
+                status, reason = Status.NO_METRIC, self._missing_metric(trial)
+            trial.error = message["traceback"]
+            attempt.returned = message.get("returned")
+            self._attempt_over(attempt, status, reason, message)
+        # Only now, as at this the rule is asked for the next trial: it has to know of this one.
+        self.manager.release(attempt.lease)
         self.fill()
 
     def _missing_metric(self, trial: Trial) -> str:
@@ -592,9 +597,12 @@ class Experiment:
         attempt = self._live.get(message["trial"])
         return attempt if attempt and attempt.number == message["attempt"] else None
 
-    def _release(self, attempt: Attempt) -> None:
+    def _forget(self, attempt: Attempt) -> None:
         del self._live[attempt.trial.id]
         self._by_remote.get(attempt.lease.remote.remote_id, {}).pop(attempt.trial.id, None)
+
+    def _release(self, attempt: Attempt) -> None:
+        self._forget(attempt)
         self.manager.release(attempt.lease)
 
     # Ends
@@ -716,7 +724,4 @@ def _name(attempt: Attempt) -> Message:
 
 
 def _own_sys_path() -> list[str]:
-    import os
-    import sys
-
     return [path or os.getcwd() for path in sys.path]

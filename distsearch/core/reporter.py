@@ -41,12 +41,11 @@ class Reporter:
         self,
         channel: socket.socket,
         *,
-        folder: Path,
+        folder: str | Path,
         time_attr: str = "epoch",
         due: str | Sequence[float] | None = None,
     ) -> None:
-        self.folder = folder
-        self.checkpoints = folder / "checkpoints"
+        self._folder = folder
         self._channel = channel
         self._time_attr = time_attr
         self._every = due == "every"
@@ -58,6 +57,16 @@ class Reporter:
         self._stopped = False
         self._started = self._last = time.perf_counter()
 
+    @property
+    def folder(self) -> Path:
+        """The trial's own folder on its node; it stays when the trial is run again there."""
+        return Path(self._folder)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where `save` puts checkpoints."""
+        return self.folder / "checkpoints"
+
     def __call__(self, **metrics: Any) -> None:
         """Report metrics, as in `reporter(epoch=3, accuracy=0.81)`.
 
@@ -68,6 +77,8 @@ class Reporter:
         Raises ReportError for a report above 64 KB. Ends the trial when the search says so.
         """
         with self._lock:
+            if self._stopped:  # and the train function has swallowed even that
+                raise StopTrial
             now = time.perf_counter()
             metrics.setdefault("time_this_iter", round(now - self._last, 6))
             metrics.setdefault("time_since_start", round(now - self._started, 6))
@@ -97,6 +108,11 @@ class Reporter:
     def load(self) -> Any:
         """The state of the newest whole checkpoint of this trial, or None at its first start."""
         return checkpoint.load(self.checkpoints)
+
+    def close(self) -> None:
+        """Send nothing more; a thread that goes on to report ends there."""
+        with self._lock:
+            self._stopped = True
 
     def request_stop(self) -> None:
         """Called by the handler of SIGTERM: end the trial here, or right after a send."""

@@ -102,8 +102,7 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
-            if connection.execute("pragma quick_check").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("its quick_check failed")
+            quick_check(self.path)
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=full")
             connection.executescript(SCHEMA)
@@ -216,6 +215,17 @@ class Store:
         self._pending = []
         self._connection.close()
         self._lock.close()
+
+
+def quick_check(path: Path) -> None:
+    """Raise sqlite3.DatabaseError for a damaged database, of which no byte is changed."""
+    # Read-only: the last writer to close would merge the write-ahead log into the damaged file.
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        if connection.execute("pragma quick_check").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("its quick_check failed")
+    finally:
+        connection.close()
 
 
 def check(folder: Path) -> None:

@@ -159,4 +159,5 @@ def _children(thing: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(thing, types.FunctionType):
         yield from ((f".{name}", value) for name, value in _referred(thing).items())
     else:
-        yield from ((f".{n}", v) for n, v in getattr(thing, "__dict__", {}).items())
+        attributes = getattr(thing, "__dict__", {}).items()
+        yield from (("" if n == "__wrapped__" else f".{n}", v) for n, v in attributes)

@@ -1,8 +1,8 @@
 """What runs in a trial's own process: take a job, call the train function, tell how it ended.
 
-The launcher calls `main` in a process that already has its session, folder, output file, GPUs
-and environment. A job comes as one line of JSON; reports go back as lines `R seq due {...}`, a
-checkpoint as `S step 0 `, the end as `E 0 0 {...}`.
+The launcher calls `main` in a process that already has its session, folder, GPUs and environment,
+often before there is a job for it. A job comes as one line of JSON; reports go back as lines
+`R seq due {...}`, a checkpoint as `S step 0 `, the end as `E 0 0 {...}`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import socket
 import sys
 import threading
 import traceback
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -71,10 +70,9 @@ def read_job(channel: socket.socket) -> dict[str, Any] | None:
 def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
     """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'."""
     end: dict[str, Any] = {"how": "returned", "code": 0, "error": "", "traceback": ""}
-    reporter = Reporter(
-        channel, folder=Path(job["folder"]), time_attr=job["time_attr"], due=job["due"]
-    )
+    reporter = Reporter(channel, folder=job["folder"], time_attr=job["time_attr"], due=job["due"])
     try:
+        redirect_output(job["output"])
         if job["resume"]:
             checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
         if job["work_folder"] not in sys.path:
@@ -104,6 +102,8 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         )
     finally:
         _current.clear()
+    if job["reuse"]:
+        reporter.close()  # what its threads still say would count for the next trial
     return end
 
 
@@ -123,6 +123,18 @@ def returned_value(value: Any) -> Any:
         return json.loads(to_json({"value": value}))["value"]
     except ReportError:
         return repr(value)[:1000]
+
+
+def redirect_output(path: str) -> None:
+    """Let standard output and error, of grandchildren too, go to the end of a file."""
+    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def load_function(path: str) -> Any:

@@ -59,12 +59,11 @@ LAUNCHERS = 5  # so many may die before the node is given up
 
 @dataclass(eq=False)
 class Process:
-    """A process of the launcher that runs a trial, or (with `reuse`) one after another."""
+    """A process of the launcher: a spare, or it runs a trial (with `reuse` one after another)."""
 
     key: str
     channel: socket.socket
-    setting: tuple[Any, ...]  # what can no longer be changed: environment and threads
-    output: Path
+    setting: tuple[Any, ...]  # what can no longer be changed: environment, threads, folder
     reuse: bool
     pid: int | None = None
     unread: bytes = b""
@@ -81,7 +80,7 @@ class RunningTrial:
     trial: int
     attempt: int
     process: Process
-    folder: Path
+    output: Path
     started: float
     heard: float
     output_read: int = 0
@@ -179,7 +178,8 @@ class Agent:
             task.cancel()
         for trial in self._trials.values():
             self._cancel_timers(trial)
-        self._loop.remove_reader(self._control)
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control)
         self._control.close()  # at which the launcher kills all it has, and ends
         for process in list(self._processes.values()):
             self._close_channel(process)
@@ -244,30 +244,41 @@ class Agent:
     def _on_start(self, message: Message) -> None:
         number, attempt = message["trial"], message["attempt"]
         folder = self.folder / "trials" / str(number)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        process = self._idle_process(message) or self._new_process(message, folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            process = self._idle_process(message) or self._new_process(message)
+        except OSError as error:  # no disk or no file descriptor left: only this trial fails
+            reason = f"it could not be started: {error}"
+            name = {"trial": number, "attempt": attempt}
+            self._tell(op="ended", **name, status="killed", reason=reason, traceback="")
+            return
         now = self._clock()
-        trial = RunningTrial(number, attempt, process, folder, now, now)
+        trial = RunningTrial(number, attempt, process, folder / "output.txt", now, now)
         with contextlib.suppress(OSError):
-            trial.output_read = process.output.stat().st_size
+            trial.output_read = trial.output.stat().st_size
         process.trial = trial
         self._trials[number, attempt] = trial
         job = {
             **message["job"],
             "reuse": message["reuse"],
             "folder": str(folder),
+            "output": str(trial.output),
             "work_folder": str(self.work_folder),
             "function": str(self.folder / "functions" / message["job"]["function"]),
         }
         self._write(process, json.dumps(job).encode() + b"\n")
         self._set_limits(trial, message["limits"])
+        if process.pid is not None:
+            self._tell_running(trial)
+        if not message["reuse"]:
+            self._keep_a_spare(message)
 
     def _on_decide(self, message: Message) -> None:
         trial = self._trials.get((message["trial"], message["attempt"]))
         if trial is None:
             return
         if message["decision"] != "continue":
-            self._end_soon(trial, "stopped", "")
+            self._end_soon(trial, "stopped", "by the rule")
         self._write(trial.process, message["decision"].encode() + b"\n")
 
     def _on_stop(self, message: Message) -> None:
@@ -292,13 +303,18 @@ class Agent:
                 return process
         return None
 
-    def _new_process(self, message: Message, folder: Path) -> Process:
+    def _keep_a_spare(self, message: Message) -> None:
+        """Fork the process of the next trial like this one while this one runs."""
+        if not any(process.setting == _setting(message) for process in self._idle):
+            with contextlib.suppress(OSError):  # the next trial will say why it cannot start
+                self._idle.append(self._new_process(message))
+
+    def _new_process(self, message: Message) -> Process:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._process_count += 1
         key = str(self._process_count)
-        output = folder / "output.txt"
-        process = Process(key, ours, _setting(message), output, message["reuse"])
+        process = Process(key, ours, _setting(message), message["reuse"])
         self._processes[key] = process
         threads = {name: str(message["threads"]) for name in THREAD_VARIABLES}
         request = {
@@ -306,7 +322,6 @@ class Agent:
             "key": key,
             "env": {**threads, **message["env"]},
             "folder": message["job"]["cwd"] or str(self.work_folder),
-            "output": str(output),
             "threads": message["threads"],
         }
         with theirs:
@@ -316,6 +331,8 @@ class Agent:
 
     def _tell_launcher(self, descriptor: int | None = None, **request: Any) -> None:
         data = json.dumps(request).encode() + b"\n"
+        if self._control.fileno() < 0:
+            return  # the node was given up
         try:
             # Blocking, but bounded: the launcher reads whenever it is not importing.
             self._control.setblocking(True)
@@ -349,11 +366,13 @@ class Agent:
                 self._on_exit(process, message)
                 continue
             process.pid = message["pid"]
-            trial = process.trial
-            if trial is not None:
-                self._tell(op="running", **_name(trial), pid=process.pid)
-                if trial.status:  # it was to end before it had begun
-                    self._signal(process, signal.SIGTERM)
+            if process.trial is not None:
+                self._tell_running(process.trial)
+
+    def _tell_running(self, trial: RunningTrial) -> None:
+        self._tell(op="running", **_name(trial), pid=trial.process.pid)
+        if trial.status:  # it was to end before it had begun
+            self._signal(trial.process, signal.SIGTERM)
 
     def _launcher_died(self) -> None:
         """Give up all trials, whose processes died with the launcher, and start another."""
@@ -387,12 +406,12 @@ class Agent:
     def _resume_reading(self, process: Process) -> None:
         if not process.reading and not process.exited:
             process.reading = True
-            self._loop.add_reader(process.channel, self._read_trial, process)
+            self._loop.add_reader(process.channel.fileno(), self._read_trial, process)
 
     def _pause_reading(self, process: Process) -> None:
         if process.reading:
             process.reading = False
-            self._loop.remove_reader(process.channel)
+            self._loop.remove_reader(process.channel.fileno())
 
     def _read_trial(self, process: Process) -> None:
         try:
@@ -458,11 +477,11 @@ class Agent:
             return  # it has ended; the launcher will say how
         process.unsent = data[sent:]
         if process.unsent:
-            self._loop.add_writer(process.channel, self._write_on, process)
+            self._loop.add_writer(process.channel.fileno(), self._write_on, process)
 
     def _write_on(self, process: Process) -> None:
         data, process.unsent = process.unsent, b""
-        self._loop.remove_writer(process.channel)
+        self._loop.remove_writer(process.channel.fileno())
         self._write(process, data)
 
     # Ends
@@ -529,8 +548,8 @@ class Agent:
 
     def _close_channel(self, process: Process) -> None:
         self._pause_reading(process)
-        with contextlib.suppress(ValueError, OSError):
-            self._loop.remove_writer(process.channel)
+        if process.unsent:
+            self._loop.remove_writer(process.channel.fileno())
         process.channel.close()
 
     def _finish(self, trial: RunningTrial, exit_: Message) -> None:
@@ -570,10 +589,10 @@ class Agent:
     def _send_output(self, trial: RunningTrial, last: bool = False) -> None:
         """Send what the trial has printed since the last look, in whole lines."""
         try:
-            size = trial.process.output.stat().st_size
+            size = trial.output.stat().st_size
             if size == trial.output_read:
                 return
-            with open(trial.process.output, "rb") as file:
+            with open(trial.output, "rb") as file:
                 file.seek(trial.output_read)
                 text = file.read(OUTPUT_LIMIT)
                 skipped = size - trial.output_read - len(text)
@@ -586,7 +605,7 @@ class Agent:
         trial.output_read += len(text)
         if skipped > 0:
             trial.output_read = size
-            where = trial.process.output
+            where = trial.output
             text += f"\n[{skipped} bytes of output left out here; all: {where}]\n".encode()
         if text:
             self._tell(op="output", **_name(trial), text=text.decode(errors="replace"))
@@ -614,9 +633,12 @@ class Agent:
             self._tell(op="beat", number=self._beat_number)
             await asyncio.sleep(lease_s / 6)
             if self._clock() - self._lease_from > lease_s:
+                reason = f"the node heard nothing from the driver for {lease_s:g} s"
                 for trial in list(self._trials.values()):
-                    reason = f"the node heard nothing from the driver for {lease_s:g} s"
-                    self._end_now(trial, "node_lost", reason)
+                    if not trial.status:
+                        trial.status, trial.reason = "node_lost", reason
+                    # KILL at once: the driver may already start it elsewhere.
+                    self._signal(trial.process, signal.SIGKILL)
 
     # Speaking
 
@@ -634,7 +656,7 @@ class Agent:
 
 
 def _setting(start: Message) -> tuple[Any, ...]:
-    return sorted(start["env"].items()), start["threads"]
+    return sorted(start["env"].items()), start["threads"], start["job"]["cwd"]
 
 
 def _name(trial: RunningTrial) -> Message:
@@ -651,7 +673,7 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     if end is not None and end["how"] == "exit" and end["code"] != 0:
         return "exited", f"sys.exit({end['code']})"
     if end is not None and end["how"] == "stopped":
-        return "stopped", "SIGTERM"
+        return "killed", "killed by SIGTERM, which the search did not send"
     if end is not None:
         return "finished", ""
     if exit_.get("signal") is not None:
@@ -670,7 +692,8 @@ def session_memory_bytes(session: int) -> int:
         with contextlib.suppress(OSError, ValueError, IndexError):
             if os.getsid(entry) == session:
                 with open(f"/proc/{entry}/smaps_rollup") as file:
-                    total += next(int(li.split()[1]) for li in file if li.startswith("Pss:")) << 10
+                    sizes = (int(li.split()[1]) for li in file if li.startswith("Pss:"))
+                    total += next(sizes, 0) << 10  # none for a process that is just ending
     return total
 
 

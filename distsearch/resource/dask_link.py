@@ -150,7 +150,6 @@ class DaskRemote(Remote):
         super().__init__(remote_id, host, address, facts)
         self.worker = worker
         self.worker_left = False
-        self.lost_because: str | None = None
         self.agent_id = agent_id
         self.heard = time.monotonic()
         self._cluster = cluster
@@ -295,6 +294,11 @@ class Cluster:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(remote.close() for remote in list(self.remotes.values())))
+        for topic in ("all", self._topic):  # else the scheduler goes on talking to a closed client
+            with contextlib.suppress(Exception):
+                self._client.unsubscribe_topic(topic)
+        with contextlib.suppress(Exception):  # an answer means that it has heard of it
+            await asyncio.wait_for(self._client.scheduler.identity(), 2)
         await self._exits.aclose()
 
     @contextlib.asynccontextmanager

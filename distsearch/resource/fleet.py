@@ -157,9 +157,13 @@ class Fleet:
     async def _welcome(self, remote: Remote) -> None:
         """Give a node the uploaded files, then let trials run there."""
         self.remotes[remote.remote_id] = remote
-        await self._upload_to(remote, self.uploaded)
-        if remote.remote_id in self.remotes:  # not lost meanwhile
+        if self.uploaded:
+            remote.trial_cwd = None
+            await self._upload_to(remote, self.uploaded)
+        if remote.lost_because is None:
             self.owner.add_remote(remote)
+        elif self.remotes.pop(remote.remote_id, None) is not None:
+            self._say(f"node {remote.host} was lost again: {remote.lost_because}")
 
     # What nodes say
 

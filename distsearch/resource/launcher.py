@@ -5,7 +5,7 @@ touches CUDA and never runs user code itself. Its parent (the node's agent) spea
 a socket, one JSON object a line:
 
     configure  preload, sys_path, entry        import these modules
-    fork       key, env, folder, output, threads (and one file descriptor: the trial's own socket)
+    fork       key, env, folder, threads (and one file descriptor: the trial's own socket)
     kill       key, signal                     to the trial's whole process group
 
 and hears `started` (key, pid) and `exited` (key, code or signal, peak memory, CPU seconds). When
@@ -128,20 +128,18 @@ class Launcher:
         gc.collect()
         gc.freeze()
 
-    def do_fork(
-        self, key: str, env: dict[str, str], folder: str, output: str, threads: int
-    ) -> None:
+    def do_fork(self, key: str, env: dict[str, str], folder: str, threads: int) -> None:
         """Start a process that runs the entry's `main(socket, threads)`."""
         descriptor = self.descriptors.popleft()
         # No signal may reach the child before it has its own handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         try:
             if self.spawn:
-                pid = self.spawn_trial(descriptor, env, folder, output, threads)
+                pid = self.spawn_trial(descriptor, env, folder, threads)
             else:
                 pid = os.fork()
                 if pid == 0:
-                    self.become_trial(descriptor, env, folder, output, threads)
+                    self.become_trial(descriptor, env, folder, threads)
         except OSError as error:
             self.tell(op="exited", key=key, code=None, signal=None, error=f"no process: {error}")
             return
@@ -153,21 +151,23 @@ class Launcher:
         self.tell(op="started", key=key, pid=pid)
 
     def become_trial(
-        self, descriptor: int, env: dict[str, str], folder: str, output: str, threads: int
+        self, descriptor: int, env: dict[str, str], folder: str, threads: int
     ) -> NoReturn:
         """In the forked child: leave the launcher's world, enter the trial's, never return."""
         code = 1
         try:
             launcher = os.getppid()
             set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+            set_process_option(PR_SET_CHILD_SUBREAPER, 1)
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
             for other in self.descriptors:
                 os.close(other)
-            redirect_output(output)
-            os.environ.update(env)
+            for name, value in env.items():
+                if os.environ.get(name) != value:  # setenv copies pages that are shared until then
+                    os.environ[name] = value
             os.chdir(folder)
             if os.getppid() == launcher:  # else it died before the death signal was set
                 entry = sys.modules[self.entry]
@@ -182,22 +182,17 @@ class Launcher:
                 sys.stderr.flush()
             os._exit(code)
 
-    def spawn_trial(
-        self, descriptor: int, env: dict[str, str], folder: str, output: str, threads: int
-    ) -> int:
+    def spawn_trial(self, descriptor: int, env: dict[str, str], folder: str, threads: int) -> int:
         """Where fork is unsafe: start a new interpreter."""
-        with open(output, "ab", buffering=0) as out:
-            command = [sys.executable, "-m", "distsearch.resource.launcher"]
-            process = subprocess.Popen(
-                [*command, str(descriptor), self.entry, str(threads), json.dumps(sys.path)],
-                pass_fds=[descriptor],
-                env={**os.environ, **env, "PYTHONPATH": os.pathsep.join(sys.path)},
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
+        command = [sys.executable, "-m", "distsearch.resource.launcher"]
+        process = subprocess.Popen(
+            [*command, str(descriptor), self.entry, str(threads), json.dumps(sys.path)],
+            pass_fds=[descriptor],
+            env={**os.environ, **env, "PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         process.returncode = 0  # reaped below with wait4, not by subprocess
         return process.pid
 
@@ -217,12 +212,13 @@ class Launcher:
             if pid == 0:
                 return
             key = self.keys.pop(pid, None)
-            if key is None:
-                continue  # an orphan of a trial, which came to us because we are its subreaper
+            if key is None:  # an orphan of a trial, which came to us: we are its subreaper
+                self.kill_orphans()
+                continue
             del self.pids[key]
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-            self.kill_orphans(session=pid)
+            self.kill_orphans()
             self.tell(
                 op="exited",
                 key=key,
@@ -232,13 +228,11 @@ class Launcher:
                 cpu_s=round(usage.ru_utime + usage.ru_stime, 4),
             )
 
-    def kill_orphans(self, session: int) -> None:
-        """Kill what a trial left: its session's processes, and all strays when none runs."""
+    def kill_orphans(self) -> None:
+        """Kill what trials have left: their orphans come to us when they end, not before."""
         for pid in children():
-            if pid in self.keys:
-                continue
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if not self.keys or os.getsid(pid) == session:
+            if pid not in self.keys:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
 
     def kill_everything(self) -> None:
@@ -274,18 +268,6 @@ def children() -> list[int]:
         return []
 
 
-def redirect_output(path: str) -> None:
-    """Let standard output and error, of grandchildren too, go to the end of a file."""
-    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
 def main(argv: list[str]) -> None:
     """Be a launcher (one argument: a descriptor), or a spawned trial (with its entry)."""
     control = socket.socket(fileno=int(argv[1]))
@@ -295,6 +277,7 @@ def main(argv: list[str]) -> None:
         Launcher(control).run()
         return
     set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+    set_process_option(PR_SET_CHILD_SUBREAPER, 1)
     _, _, entry, threads, path = argv
     sys.path[:] = json.loads(path)
     code = importlib.import_module(entry).main(control, int(threads))

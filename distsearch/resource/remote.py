@@ -43,6 +43,7 @@ class Remote:
         self.facts = facts
         self.slots = NodeResourceManager(facts)
         self.trial_cwd: str | None = None
+        self.lost_because: str | None = None
         self._uploads: dict[str, asyncio.Future[None]] = {}
 
     def send(self, message: Message) -> None:

@@ -408,9 +408,23 @@ class _Login:
     async def connect(
         self, through: asyncssh.SSHClientConnection | None
     ) -> asyncssh.SSHClientConnection:
+        """Connect and authenticate."""
         connect = asyncssh.connect(known_hosts=self.known, tunnel=through, **self.settings)
-        # Its own timeout does not cover everything that a hung server can do.
-        return await asyncio.wait_for(connect, CONNECT_S + 5)
+        try:
+            # Its own timeout does not cover everything that a hung server can do.
+            return await asyncio.wait_for(connect, CONNECT_S + 5)
+        except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost):
+            host, port = self._where()
+            if self._known_keys(host, port):  # perhaps none of that kind is there any more
+                look = asyncssh.get_server_host_key(host, port, tunnel=through, config=None)
+                with contextlib.suppress(asyncssh.Error, OSError, asyncio.TimeoutError):
+                    self.offered = await asyncio.wait_for(look, CONNECT_S)
+            raise
+
+    def _where(self) -> tuple[str, int]:
+        if self.options is None:
+            return self.node.host, self.node.port or 22
+        return self.options.host, self.options.port
 
     def _configured(self, name: str, default: Any) -> Any:
         assert self.options is not None
@@ -420,13 +434,10 @@ class _Login:
         """Say what an error of the login means, and what mends it."""
         if isinstance(error, NodeError):
             return error
-        name, host, port = f"node {str(self.node)!r}", self.node.host, self.node.port or 22
-        if self.options is not None:
-            host, port = self.options.host, self.options.port
+        name, (host, port) = f"node {str(self.node)!r}", self._where()
         where = f"{host}:{port}" if port != 22 else host
-        if isinstance(error, asyncssh.HostKeyNotVerifiable):
-            return self._explain_host_key(error, host, port)
-        if isinstance(error, asyncssh.KeyExchangeFailed) and self._known_keys(host, port):
+        new_key = self.offered is not None and self.offered not in self._known_keys(host, port)
+        if new_key or isinstance(error, asyncssh.HostKeyNotVerifiable):
             return self._explain_host_key(error, host, port)
         if isinstance(error, asyncssh.PermissionDenied):
             return NodeError(self._explain_denial(name))
@@ -441,14 +452,17 @@ class _Login:
             )
         if isinstance(error, asyncssh.KeyImportError | FileNotFoundError) and self.node.key:
             return NodeError(f"{name}: the key {self.node.key!r} cannot be used: {error}")
-        return NodeError(f"{name}: no login at {where}: {error or type(error).__name__}")
+        return NodeError(
+            f"{name}: no login at {where}: {str(error) or type(error).__name__}; "
+            f"what does this say? {ssh(self.node)} true"
+        )
 
     def _known_keys(self, host: str, port: int) -> Sequence[Any]:
         alias = self._configured("HostKeyAlias", host)
         return self.known.match(alias, "", port if port != 22 else None)[0]
 
     def _explain_host_key(self, error: Exception, host: str, port: int) -> HostKeyError:
-        shown = self.offered.get_fingerprint() if self.offered else "of a kind not known for it"
+        shown = self.offered.get_fingerprint() if self.offered else "revoked"
         pattern = host if port == 22 else f"[{host}]:{port}"
         file = self.known_hosts_file
         if "revoked" in str(error):

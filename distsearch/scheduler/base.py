@@ -74,7 +74,7 @@ class Scheduler(Results):
         training_history_callback_delta_secs: float = 60.0,
         *,
         points_to_evaluate: Iterable[Mapping[str, Any]] | None = None,
-        local: bool | Node = True,
+        local: bool | Node | None = None,
         client: Any = None,
         tunnel: bool | None = None,
         ssh_config: Sequence[str | os.PathLike[str]] | None = None,
@@ -132,6 +132,8 @@ class Scheduler(Results):
         try:
             if earlier is not None:
                 self._restore(earlier, store.read(self.folder))
+            if local is None:
+                local = client is None
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
             self.close()

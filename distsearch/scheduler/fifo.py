@@ -38,10 +38,11 @@ class FIFOScheduler(Scheduler):
         resume: go on with the experiment in that folder: what had ended stays, what was running
             runs again (from its own `reporter.save`). Otherwise an earlier one there is archived.
         dist_ip_addrs: more nodes, as 'host', 'user@host:port' or `Node(...)`, reached over SSH.
-        local: whether this machine is a node too; `Node('localhost', num_cpus=4)` declares slots.
+        local: whether this machine is a node too (None: unless `client` is given);
+            `Node('localhost', num_cpus=4)` declares its slots.
         client: a `distributed.Client`: every worker of its cluster becomes a node.
-        tunnel: how nodes talk to this process: True through SSH alone, False directly with mutual
-            TLS, None directly where that is possible.
+        tunnel: how nodes talk to this process: False directly with mutual TLS, else through SSH
+            alone; for the nodes that do not say it themselves.
         isolation: 'fresh' (a new process for every trial) or 'reuse' (one process a slot).
         start_method: how a trial's process is made: 'fork' (default on Linux) or 'spawn'.
         trial_timeout, report_timeout: seconds that a trial may take, or may be silent.

@@ -21,15 +21,17 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from distsearch.errors import SpaceError
+
+if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make each fork dearer
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 Config = dict[str, Any]
 Ask = Callable[[str, "Domain"], Any]
@@ -133,6 +135,8 @@ class Space(ABC):
 
         Choices are one-hot; coordinates of inactive parameters are 0.5.
         """
+        import numpy as np
+
         vector = np.full(self.dimension, INACTIVE)
         for path, value in self.validate(config).items():
             domain, where = self._layout[path]
@@ -147,6 +151,8 @@ class Space(ABC):
         Raises:
             SpaceError: for another shape, or NaN.
         """
+        import numpy as np
+
         unit = np.asarray(vector, dtype=np.float64)
         if unit.shape != (self.dimension,) or np.isnan(unit).any():
             raise SpaceError(
@@ -306,7 +312,8 @@ def suggest(name: str, valid: Iterable[str]) -> str:
 
 def plain(value: Any) -> Any:
     """A numpy scalar as Python's; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
+    numpy = sys.modules.get("numpy")  # who has such a value has loaded it
+    return value.item() if numpy is not None and isinstance(value, numpy.generic) else value
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:

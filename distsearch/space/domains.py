@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from distsearch.errors import SpaceError
 from distsearch.space.base import Config, Domain, Space, join, plain
 from distsearch.space.containers import Constant, as_space, is_scalar, shorten
+
+if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make each fork dearer
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 LARGEST_INT = 2**40  # so that a coordinate, a float, tells any integer from its neighbours
 
@@ -86,6 +87,8 @@ class Number(Domain):
     def ticks(self, points: int) -> Iterable[Any]:
         if points == 1:
             return [self.preset]
+        import numpy as np
+
         spread = np.geomspace if self.log else np.linspace
         places = spread(self.lower, self.upper, points).tolist()
         return dict.fromkeys(self._nearest(place) for place in places)
@@ -238,7 +241,7 @@ class Choice(Domain):
         return [float(_key(value) == _key(choice)) for choice in self.choices]
 
     def from_unit(self, unit: NDArray[np.float64]) -> Any:
-        return self.choices[int(np.argmax(unit))]
+        return self.choices[int(unit.argmax())]
 
     def ticks(self, points: int) -> Iterable[Any]:
         return self.choices

@@ -498,4 +498,4 @@ def test_a_login_alone_leaves_no_connection_open(world):
         await ssh.hang_up(connections)
 
     asyncio.run(log_in_and_out())
-    assert not host.connections
+    assert host.is_left()

@@ -237,9 +237,7 @@ def test_a_finite_space_ends_by_itself(search):
 @pytest.mark.parametrize(("mode", "goal"), [("max", 0.9), ("min", 0.1)])
 def test_max_reward_ends_the_search_when_a_trial_reaches_it(search, mode, goal):
     points = [{"x": 0.5}, {"x": 1 - goal}, {"x": goal}]
-    scheduler = search(
-        identity, slots=1, max_reward=goal, mode=mode, points_to_evaluate=points
-    )
+    scheduler = search(identity, slots=1, max_reward=goal, mode=mode, points_to_evaluate=points)
     scheduler.run()
     assert scheduler.join_jobs(timeout=20) is True
     assert scheduler.num_finished_tasks == 3

@@ -1,0 +1,184 @@
+"""What holds for every searcher, over randomly nested spaces."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from distsearch.errors import SpaceError
+from distsearch.searcher import Searcher
+from distsearch.space import Bool, Choice, Dict, Int, Real
+from tests.space.spaces import spaces
+
+seeds = st.integers(0, 2**32 - 1)
+steady = settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
+)
+FINITE = Dict(a=Choice("x", "y", Dict(deep=Bool())), b=Int(1, 3), c=Bool(), fixed=7)
+MIXED = Dict(lr=Real(1e-4, 1e-1, log=True), net=Choice("small", Dict(width=Int(1, 64))), wd=Bool())
+
+
+def key(config: Any) -> str:
+    """A configuration that can be compared."""
+    return json.dumps(config, sort_keys=True)
+
+
+def reward_of(config: Any) -> float:
+    """Some reward that depends on nothing but the configuration."""
+    return len(key(config)) % 17 + sum(ord(letter) for letter in key(config)) % 100 / 100
+
+
+class SearcherKit:
+    """`make(space, seed=..., points_to_evaluate=...)` makes the searcher."""
+
+    make: Callable[..., Searcher]
+    learns = False  # whether what it was told may change what it suggests
+
+    def ask_all(self, searcher: Searcher, count: int) -> list[Any]:
+        """So many suggestions, each told its reward at once."""
+        found = []
+        for trial_id in range(count):
+            config = searcher.ask(trial_id)
+            if config is None:
+                break
+            found.append(config)
+            searcher.tell(trial_id, config, reward_of(config))
+        return found
+
+    @given(spaces, seeds)
+    @steady
+    def test_every_suggestion_is_inside_the_space(self, space, seed):
+        for config in self.ask_all(self.make(space, seed=seed), 12):
+            assert space.validate(config) == config
+            assert json.loads(key(config)) == json.loads(key(dict(config)))
+            space.build(config)
+
+    @given(spaces, seeds)
+    @steady
+    def test_the_given_points_come_first_in_their_order(self, space, seed):
+        import numpy as np
+
+        points = [space.sample(np.random.default_rng(seed + n)) for n in range(3)]
+        searcher = self.make(space, seed=seed, points_to_evaluate=points)
+        assert [searcher.ask(n) for n in range(3)] == points
+
+    def test_points_may_be_given_in_part(self):
+        searcher = self.make(MIXED, seed=0, points_to_evaluate=[{"lr": 0.01}, {"net": "dict"}])
+        assert searcher.ask(0) == {**MIXED.default, "lr": 0.01}
+        assert searcher.ask(1) == MIXED.validate({"net": "dict"})
+
+    def test_a_given_point_outside_the_space_is_refused_at_once(self):
+        with pytest.raises(SpaceError, match="lr"):
+            self.make(MIXED, seed=0, points_to_evaluate=[{"lr": 7}])
+        with pytest.raises(SpaceError, match="no parameter 'lrr'"):
+            self.make(MIXED, seed=0, points_to_evaluate=[{"lrr": 0.01}])
+
+    @given(spaces, seeds)
+    @steady
+    def test_the_same_seed_and_results_give_the_same_suggestions(self, space, seed):
+        first = self.ask_all(self.make(space, seed=seed), 10)
+        assert self.ask_all(self.make(space, seed=seed), 10) == first
+
+    def test_another_seed_gives_other_suggestions_or_the_searcher_is_exhaustive(self):
+        runs = [self.ask_all(self.make(MIXED, seed=seed), 20) for seed in range(3)]
+        firsts = {key(run) for run in runs}
+        assert len(firsts) == 3 or self.is_exhaustive()
+
+    def is_exhaustive(self) -> bool:
+        """Whether it lists the space instead of drawing from it."""
+        return False
+
+    @given(spaces, seeds, st.data())
+    @steady
+    def test_a_finite_space_is_suggested_once_each_and_then_nothing(self, space, seed, data):
+        assume(space.size <= 40)
+        searcher = self.make(space, seed=seed, points_to_evaluate=[])
+        found = self.ask_all(searcher, 60)
+        assert len(found) == len(set(map(key, found))) == space.size
+        assert searcher.ask(len(found) + 1) is None
+        assert searcher.ask(len(found) + 2) is None
+
+    def test_given_points_of_a_finite_space_are_not_suggested_again(self):
+        points = [{"b": 3}, {"a": "y", "c": True}]
+        found = self.ask_all(self.make(FINITE, seed=1, points_to_evaluate=points), 100)
+        assert len(found) == len(set(map(key, found))) == FINITE.size
+
+    @given(seeds, st.permutations(range(8)))
+    @steady
+    def test_the_order_in_which_results_arrive_changes_nothing_unless_it_learns(self, seed, order):
+        searchers = self.make(MIXED, seed=seed), self.make(MIXED, seed=seed)
+        asked = [[searcher.ask(n) for n in range(8)] for searcher in searchers]
+        assert asked[0] == asked[1]  # 8 outstanding: nothing is told yet
+        for number in range(8):
+            searchers[0].tell(number, asked[0][number], reward_of(asked[0][number]))
+        for number in order:
+            searchers[1].tell(number, asked[1][number], reward_of(asked[1][number]))
+        if not self.learns:
+            assert [searchers[0].ask(n) for n in range(8, 12)] == [
+                searchers[1].ask(n) for n in range(8, 12)
+            ]
+
+    @given(seeds, st.lists(st.sampled_from(["ask", "tell", "fail"]), max_size=40))
+    @steady
+    def test_a_replay_of_asks_and_tells_leads_to_the_same_next_suggestion(self, seed, happenings):
+        searcher, log, open_trials = self.make(MIXED, seed=seed), [], []
+        for what in happenings:
+            if what == "ask":
+                trial_id = sum(1 for event in log if event[0] == "ask")
+                config = searcher.ask(trial_id)
+                if config is None:
+                    continue
+                log.append(("ask", trial_id, config))
+                open_trials.append((trial_id, config))
+            elif open_trials:
+                trial_id, config = open_trials.pop(len(log) % len(open_trials))
+                reward = reward_of(config) if what == "tell" else None
+                searcher.tell(trial_id, config, reward)
+                log.append(("tell", trial_id, json.loads(key(config)), reward))
+        replayed = self.make(MIXED, seed=seed)
+        for event in log:
+            if event[0] == "ask":
+                assert replayed.ask(event[1]) == event[2]
+            else:
+                replayed.tell(*event[1:])
+        next_id = sum(1 for event in log if event[0] == "ask")
+        assert [replayed.ask(next_id + n) for n in range(3)] == [
+            searcher.ask(next_id + n) for n in range(3)
+        ]
+
+    @pytest.mark.parametrize("reward", [None, -math.inf, 1e300, 0.0])
+    def test_it_survives_whatever_becomes_of_its_trials(self, reward):
+        searcher = self.make(MIXED, seed=3)
+        for trial_id in range(20):
+            config = searcher.ask(trial_id)
+            assert MIXED.validate(config) == config
+            searcher.tell(trial_id, config, reward)
+
+    def test_16_outstanding_trials_are_suggested_without_waiting_and_are_not_all_one(self):
+        searcher = self.make(MIXED, seed=5)
+        asked = [searcher.ask(trial_id) for trial_id in range(16)]
+        assert None not in asked
+        assert len(set(map(key, asked))) >= 12
+
+    def test_trials_of_the_user_that_it_did_not_suggest_are_survived(self):
+        searcher = self.make(MIXED, seed=5)
+        searcher.tell(0, MIXED.default, 0.5)
+        assert MIXED.validate(searcher.ask(1)) is not None
+
+    def test_what_it_suggested_may_be_changed_by_its_user(self):
+        searcher, untouched = self.make(FINITE, seed=2), self.make(FINITE, seed=2)
+        for trial_id in range(5):
+            config, expected = searcher.ask(trial_id), untouched.ask(trial_id)
+            assert config == expected
+            dict(config).clear()
+            if isinstance(config, dict):
+                config.clear()
+        assert FINITE.default  # a space is not changed through what it gave

@@ -1,0 +1,287 @@
+"""What holds for every store of events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distsearch.errors import StoreError, StoreLocked
+
+WAIT_S = 30.0
+
+WRITER = """
+    import asyncio, importlib, sys
+    from pathlib import Path
+
+    async def write(make, folder, count):
+        store = make(folder)
+        acknowledged = number = 0
+        news = asyncio.Event()
+
+        def acknowledge(upto):
+            nonlocal acknowledged
+            acknowledged = upto
+            print(upto, flush=True)
+            news.set()
+
+        while acknowledged < count:
+            while number - acknowledged < 200:  # a few batches are always on their way
+                for _ in range(50):
+                    store.append("report", number % 7, 1, number, {"n": number, "text": "x" * 100})
+                    number += 1
+                store.when_durable(lambda upto=number: acknowledge(upto))
+                await asyncio.sleep(0)
+            news.clear()
+            await news.wait()
+        await asyncio.sleep(60)  # until it is killed
+
+    module, _, name = sys.argv[1].partition(":")
+    make = getattr(importlib.import_module(module), name)
+    asyncio.run(write(make, Path(sys.argv[2]), int(sys.argv[3])))
+"""
+
+
+class StoreKit:
+    """`where`: the store's class, as 'module:name'; `read(folder)` gives its events in order."""
+
+    where: str
+    file: str
+
+    def make(self, folder: Path) -> Any:
+        """Open the store of a folder."""
+        raise NotImplementedError
+
+    def read(self, folder: Path) -> Iterable[Any]:
+        """All events of a folder, oldest first."""
+        raise NotImplementedError
+
+    def fill(self, folder: Path, count: int) -> None:
+        """Write events 0 to count - 1, wait until they are durable, and close."""
+
+        async def write() -> None:
+            store = self.make(folder)
+            for number in range(count):
+                store.append("report", number % 3, 1, number, {"n": number})
+            await asyncio.wait_for(store.flush(), WAIT_S)
+            store.close()
+
+        asyncio.run(write())
+
+    def numbers(self, folder: Path) -> list[int]:
+        """What `fill` has written."""
+        return [event.seq for event in self.read(folder) if event.kind == "report"]
+
+    @contextlib.contextmanager
+    def writer(self, folder: Path, count: int) -> Any:
+        """A process of its own that writes without end and tells what it was acknowledged."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(WRITER), self.where, str(folder), str(count)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+    def killed_writer(self, folder: Path, count: int) -> int:
+        """Kill a writer after `count` acknowledgements; how many events it had acknowledged."""
+        acknowledged = 0
+        with self.writer(folder, 10**9) as process:
+            while acknowledged < count:
+                acknowledged = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+            rest = process.stdout.read().split()
+        return int(rest[-1]) if rest else acknowledged
+
+    def test_what_was_appended_is_read_back_in_order(self, tmp_path):
+        self.fill(tmp_path, 1000)
+        assert self.numbers(tmp_path) == list(range(1000))
+
+    def test_bodies_come_back_as_they_were(self, tmp_path):
+        bodies = [None, 1.5, "text", "größe \n '; drop", [1, None], {"a": {"b": [True, "x"]}}, {}]
+
+        async def write():
+            store = self.make(tmp_path)
+            for body in bodies:
+                store.append("note", body={"value": body})
+            await store.flush()
+            store.close()
+
+        asyncio.run(write())
+        assert [event.body["value"] for event in self.read(tmp_path)] == bodies
+
+    def test_nothing_is_acknowledged_before_it_can_be_read_by_others(self, tmp_path):
+        async def write():
+            store = self.make(tmp_path)
+            seen = []
+            for number in range(20):
+                store.append("report", 0, 1, number, {})
+                store.when_durable(
+                    lambda n=number: seen.append((n, len(self.numbers(tmp_path)) > n))
+                )
+                if number % 3 == 0:
+                    await asyncio.sleep(0)
+            await asyncio.wait_for(store.flush(), WAIT_S)
+            store.close()
+            return seen
+
+        assert asyncio.run(write()) == [(number, True) for number in range(20)]
+
+    def test_what_is_appended_while_the_disk_is_busy_is_not_acknowledged_with_it(self, tmp_path):
+        async def write():
+            store = self.make(tmp_path)
+            order = []
+            store.append("report", 0, 1, 0, {})
+            store.when_durable(lambda: order.append(list(self.numbers(tmp_path))))
+            while not order:
+                store.append("report", 0, 1, len(order) + 1, {})
+                await asyncio.sleep(0)
+            first = len(order)
+            store.when_durable(lambda: order.append(list(self.numbers(tmp_path))))
+            await asyncio.wait_for(store.flush(), WAIT_S)
+            store.close()
+            return first, order
+
+        first, order = asyncio.run(write())
+        assert first == 1
+        assert order[0][0] == 0
+        assert order[-1] == self.numbers(tmp_path)
+
+    def test_an_acknowledgement_without_anything_to_write_comes_too(self, tmp_path):
+        async def wait():
+            store = self.make(tmp_path)
+            await asyncio.wait_for(store.flush(), WAIT_S)
+            store.close()
+
+        asyncio.run(wait())
+
+    def test_closing_writes_what_waits(self, tmp_path):
+        async def write():
+            store = self.make(tmp_path)
+            store.append("report", 0, 1, 0, {})
+            store.close()
+
+        asyncio.run(write())
+        assert self.numbers(tmp_path) == [0]
+
+    def test_a_killed_writer_leaves_all_it_had_acknowledged_in_order(self, tmp_path):
+        for kill in range(2):
+            folder = tmp_path / str(kill)
+            acknowledged = self.killed_writer(folder, 300 * (1 + 3 * kill))
+            assert acknowledged >= 300
+            numbers = self.numbers(folder)
+            assert len(numbers) >= acknowledged
+            assert numbers == list(range(len(numbers)))
+
+    def test_a_killed_writers_log_can_be_continued(self, tmp_path):
+        acknowledged = self.killed_writer(tmp_path, 200)
+        self.fill(tmp_path, 5)
+        numbers = self.numbers(tmp_path)
+        assert len(numbers) >= acknowledged + 5
+        assert numbers[-5:] == [0, 1, 2, 3, 4]
+
+    def test_a_second_writer_is_refused_at_once_and_told_who_the_first_is(self, tmp_path):
+        with self.writer(tmp_path, 1) as process:
+            assert process.stdout.readline()
+            with pytest.raises(StoreLocked) as error:
+                self.make(tmp_path)
+            assert f"process {process.pid} on {socket.gethostname()}" in str(error.value)
+        self.make(tmp_path).close()  # and let in once the first is gone
+
+    def test_a_refused_writer_changes_nothing(self, tmp_path):
+        store = self.make(tmp_path)
+        with pytest.raises(StoreLocked):
+            self.make(tmp_path)
+        with pytest.raises(StoreLocked, match=f"process {os.getpid()} on"):
+            self.make(tmp_path)
+        store.close()
+
+    def contents(self, folder: Path) -> dict[str, bytes]:
+        """The files of the log itself, with their bytes (not the lock, not shared memory)."""
+        return {
+            path.name: path.read_bytes()
+            for path in folder.iterdir()
+            if path.name.startswith(self.file)
+            and not path.name.endswith("-shm")
+            and path.stat().st_size
+        }
+
+    @pytest.mark.parametrize("clean", [True, False], ids=["closed", "killed"])
+    def test_a_damaged_file_is_refused_and_its_bytes_kept(self, tmp_path, clean):
+        self.fill(tmp_path, 3000)
+        if not clean:
+            self.killed_writer(tmp_path, 500)
+        path = tmp_path / self.file
+        with open(path, "r+b") as file:
+            file.seek(path.stat().st_size // 2 // 4096 * 4096)
+            file.write(b"\xff" * 8192)
+        before = self.contents(tmp_path)
+        assert (len(before) > 1) is not clean
+        for _ in range(2):
+            with pytest.raises(StoreError, match=r"is damaged.*it was left as it is.*\.recover"):
+                self.make(tmp_path)
+        assert self.contents(tmp_path) == before
+
+    def test_what_is_no_log_at_all_is_refused_and_kept(self, tmp_path):
+        (tmp_path / self.file).write_bytes(b"my thesis\n" * 1000)
+        with pytest.raises(StoreError, match="is damaged"):
+            self.make(tmp_path)
+        assert (tmp_path / self.file).read_bytes() == b"my thesis\n" * 1000
+
+    def test_the_folder_is_made_and_private(self, tmp_path):
+        self.make(tmp_path / "a" / "b").close()
+        assert (tmp_path / "a" / "b").stat().st_mode & 0o077 == 0
+
+
+class SQLStoreKit(StoreKit):
+    """For stores that anyone may read with SQL."""
+
+    def query(self, folder: Path, sql: str) -> list[tuple[Any, ...]]:
+        """What plain sqlite3 says, read-only."""
+        connection = sqlite3.connect(f"file:{folder / self.file}?mode=ro", uri=True, timeout=0)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+    def test_the_views_can_be_read_while_it_is_being_written(self, tmp_path):
+        with self.writer(tmp_path, 10**6) as process:
+            last = 0
+            for _ in range(20):
+                acknowledged = int(process.stdout.readline())
+                ((count,),) = self.query(tmp_path, "select count(*) from reports")
+                assert count >= max(acknowledged, last)
+                last = count
+                assert self.query(tmp_path, "select * from trials") == []
+
+    def test_readers_do_not_hold_up_the_writer(self, tmp_path):
+        async def write():
+            store = self.make(tmp_path)
+            store.append("report", 0, 1, 0, {})
+            await store.flush()
+            reader = sqlite3.connect(tmp_path / self.file)
+            reader.execute("begin")
+            reader.execute("select count(*) from events").fetchone()
+            for number in range(1, 50):
+                store.append("report", 0, 1, number, {})
+                await asyncio.wait_for(store.flush(), WAIT_S)
+            reader.close()
+            store.close()
+
+        asyncio.run(write())
+        assert len(self.numbers(tmp_path)) == 50

@@ -1,0 +1,768 @@
+"""The loop of a search, against fake nodes.
+
+A `FakeRemote` runs nothing: the test says what the agent of such a node would say. The store is
+real, so that what is durable when a message leaves the driver can be looked up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import math
+import sqlite3
+import sys
+import tracemalloc
+
+import pytest
+
+from distsearch.core import experiment as experiment_module
+from distsearch.core import store as store_module
+from distsearch.core.experiment import ALIKE, Experiment, Settings
+from distsearch.core.store import FILE, Store, read
+from distsearch.core.travel import Packed
+from distsearch.core.words import Continue, Launch, Status, Stop
+from distsearch.errors import SearchFailed
+from distsearch.resource.manager import DistributedResourceManager, LeaseQueue
+from distsearch.resource.node import NodeFacts
+from distsearch.resource.remote import Remote
+from distsearch.resource.resource import Resource
+
+WAIT_S = 20.0
+
+
+class FakeRemote(Remote):
+    """A node that does nothing by itself; `sent` is what the driver told it."""
+
+    def __init__(self, world, number, cpus):
+        facts = NodeFacts(num_cpus=cpus, gpus=(), memory_bytes=10**9)
+        super().__init__(number, f"node{number}", f"fake://{number}", facts)
+        self.world = world
+        self.sent = []
+        self.answer = lambda message: None
+
+    def send(self, message):
+        self.sent.append(message)
+        self.world.watch(message)
+        self.world.news.set()
+        self.answer(message)
+
+    async def close(self):
+        pass
+
+    def says(self, *messages):
+        """Let the experiment hear messages of this node's agent, in one batch."""
+        self.world.experiment.on_messages(self, list(messages))
+
+    def told(self, op):
+        """What the driver sent so far under this word."""
+        return [message for message in self.sent if message["op"] == op]
+
+    async def hears(self, op, trial, attempt=1):
+        """Wait until the driver has sent this."""
+
+        def found():
+            for message in self.told(op):
+                if (message["trial"], message["attempt"]) == (trial, attempt):
+                    return message
+            return None
+
+        return await self.world.until(found)
+
+
+def report(trial, seq, attempt=1, due=False, **metrics):
+    body = json.dumps(metrics)
+    return {
+        "op": "report",
+        "trial": trial,
+        "attempt": attempt,
+        "seq": seq,
+        "due": due,
+        "body": body,
+    }
+
+
+def ended(trial, attempt=1, status="finished", reason="", traceback="", returned=None):
+    return {
+        "op": "ended",
+        "trial": trial,
+        "attempt": attempt,
+        "status": status,
+        "reason": reason,
+        "traceback": traceback,
+        "returned": returned,
+    }
+
+
+class Script:
+    """A rule that launches numbered configurations and remembers what it hears."""
+
+    def __init__(self, count=math.inf):
+        self.count = count
+        self.launched = 0
+        self.reports, self.ends = [], []
+        self.decide = lambda trial, report: Continue()
+
+    def next_launch(self):
+        if self.launched >= self.count:
+            return None
+        self.launched += 1
+        return Launch({"n": self.launched - 1})
+
+    def on_report(self, trial, report):
+        self.reports.append((trial.id, trial.attempt, report.sequence))
+        return self.decide(trial, report)
+
+    def on_end(self, trial):
+        self.ends.append((trial.id, trial.status.value))
+
+    def replay_launch(self, trial_id, config, given):
+        pass
+
+
+class World:
+    """An experiment with its store, and fake nodes."""
+
+    def __init__(self, folder, rule, **settings):
+        self.folder = folder
+        self.news = asyncio.Event()
+        self.said, self.early = [], []
+        self.rule = rule
+        self.store = Store(folder)
+        self.manager = DistributedResourceManager(LeaseQueue())
+        self.experiment = Experiment(
+            rule,
+            Settings(Packed(b"function", "f.pickle", ()), Resource(), **settings),
+            self.manager,
+            self.store,
+            self.say,
+        )
+        self.watch = lambda message: None
+
+    def say(self, line):
+        self.said.append(line)
+        self.news.set()
+
+    def node(self, cpus=1, number=None):
+        """A new fake node, in use."""
+        remote = FakeRemote(self, len(self.manager.remotes) if number is None else number, cpus)
+        self.experiment.add_remote(remote)
+        return remote
+
+    async def until(self, condition):
+        """Wait for messages or lines until the condition gives something; that."""
+
+        async def wait():
+            while not (found := condition()):
+                self.news.clear()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self.news.wait(), 0.05)
+            return found
+
+        return await asyncio.wait_for(wait(), WAIT_S)
+
+    async def end(self):
+        await asyncio.wait_for(self.experiment.wait(), WAIT_S)
+
+    @property
+    def statuses(self):
+        return [trial.status.value for trial in self.experiment.trials.values()]
+
+    def events(self, *kinds):
+        return list(read(self.folder, *kinds))
+
+
+@pytest.fixture
+def play(tmp_path):
+    """Run a coroutine that is given a new world; close its store."""
+
+    def run(scene, rule=None, **settings):
+        async def story():
+            world = World(tmp_path, rule or Script(), **settings)
+            try:
+                return await scene(world)
+            finally:
+                world.store.close()
+
+        return asyncio.run(story())
+
+    return run
+
+
+@pytest.fixture
+def short_lease(monkeypatch):
+    """Leases of nodes that end soon; how long until a trial may run elsewhere."""
+    monkeypatch.setattr(experiment_module, "NODE_LEASE_S", 0.3)
+    monkeypatch.setattr(experiment_module, "LEASE_GRACE_S", 0.1)
+    return 0.4
+
+
+def test_trials_are_launched_in_order_as_slots_become_free(play):
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.experiment.run(4, None)
+        await node.hears("start", 1)
+        assert [message["trial"] for message in node.told("start")] == [0, 1]
+        node.says(report(1, 1, accuracy=0.5), ended(1))
+        assert (await node.hears("start", 2))["job"]["config"] == {"n": 2}
+        node.says(ended(0), ended(2))
+        await node.hears("start", 3)
+        node.says(ended(3))
+        await world.end()
+        assert world.rule.launched == 4
+        assert world.statuses == ["no_metric", "finished", "no_metric", "no_metric"]
+
+    play(scene)
+
+
+def test_a_node_hears_of_its_function_before_any_trial(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        assert [message["op"] for message in node.sent] == ["preload", "function", "start"]
+
+    play(scene)
+
+
+def durable_seqs(folder, kind):
+    connection = sqlite3.connect(folder / FILE)
+    try:
+        query = "select trial, attempt, seq from events where kind = ?"
+        return set(connection.execute(query, (kind,)).fetchall())
+    finally:
+        connection.close()
+
+
+def test_nothing_leaves_the_driver_before_what_it_follows_from_is_durable(play):
+    """A start after `started`, a decision after its report, an acknowledgement after all of it."""
+
+    async def scene(world):
+        checked = []
+
+        def watch(message):
+            if message["op"] == "start":
+                key = message["trial"], message["attempt"], None
+                checked.append(("start", key in durable_seqs(world.folder, "started")))
+            elif message["op"] in ("decide", "ack"):
+                durable = {seq for _, _, seq in durable_seqs(world.folder, "report")}
+                checked.append((message["op"], seen <= durable))
+
+        world.watch = watch
+        seen = set()
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        for seq in range(1, 20):
+            seen.add(seq)
+            node.says(report(0, seq, due=True, accuracy=0.1))
+            await world.until(lambda seq=seq: len(node.told("decide")) == seq)
+        await world.until(lambda: len(node.told("ack")) == 19)
+        assert {op for op, _ in checked} == {"start", "decide", "ack"}
+        assert all(fine for _, fine in checked)
+
+    play(scene)
+
+
+def test_with_a_full_disk_nothing_is_started_decided_or_acknowledged(play, monkeypatch):
+    monkeypatch.setattr(store_module, "RETRY_S", 0.05)
+
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        commit, tries = world.store._commit, []
+
+        def full(rows):
+            tries.append(rows)
+            raise sqlite3.OperationalError("database or disk is full")
+
+        world.store._commit = full
+        node.says(report(0, 1, due=True, accuracy=0.1))
+        world.experiment.add({"n": -1})
+        before = len(node.sent)
+        await world.until(lambda: len(tries) >= 3)
+        assert len(node.sent) == before
+        assert "disk is full" in world.store.trouble
+        world.store._commit = commit
+        await node.hears("decide", 0)
+        await node.hears("start", 1)
+        await world.until(lambda: node.told("ack"))
+        assert world.store.trouble == ""
+        assert [(e.trial, e.seq) for e in world.events("report")] == [(0, 1)]
+
+    play(scene)
+
+
+def test_a_report_that_arrives_twice_counts_once(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, accuracy=0.1), report(0, 2, accuracy=0.2))
+        node.says(report(0, 1, accuracy=0.9), report(0, 2, accuracy=0.9))
+        node.says(report(0, 3, accuracy=0.3), ended(0), ended(0, status="failed"))
+        await world.end()
+        assert world.rule.reports == [(0, 1, 1), (0, 1, 2), (0, 1, 3)]
+        assert [event.seq for event in world.events("report")] == [1, 2, 3]
+        assert world.experiment.best.best_reward == 0.3
+        assert world.rule.ends == [(0, "finished")]
+
+    play(scene)
+
+
+def test_what_an_attempt_that_is_over_says_is_ignored_but_acknowledged(play):
+    async def scene(world):
+        first = world.node()
+        world.experiment.run(1, None)
+        await first.hears("start", 0)
+        second = world.node(number=1)
+        world.experiment.on_lost(first, "power cut", confirmed_dead=True)
+        await second.hears("start", 0, attempt=2)
+        stale = report(0, 1, attempt=1, due=True, accuracy=0.99)
+        first.says(stale, ended(0, attempt=1))
+        second.says(report(0, 1, attempt=2, accuracy=0.5))
+        second.says(stale)
+        await world.until(lambda: first.told("ack"))
+        second.says(ended(0, attempt=2))
+        await world.end()
+        assert world.rule.reports == [(0, 2, 1)]
+        assert world.experiment.best.best_reward == 0.5
+        assert not first.told("decide")
+        assert sum(m["bytes"] for m in first.told("ack")) == len(stale["body"])
+
+    play(scene)
+
+
+def test_every_byte_of_every_report_is_acknowledged(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        reports = [report(0, seq, accuracy=seq, filler="x" * seq) for seq in range(1, 100)]
+        for start in range(0, 99, 7):
+            node.says(*reports[start : start + 7])
+            await asyncio.sleep(0)
+        total = sum(len(message["body"]) for message in reports)
+        await world.until(lambda: sum(m["bytes"] for m in node.told("ack")) == total)
+
+    play(scene)
+
+
+def test_a_trial_of_a_lost_node_starts_again_only_when_the_nodes_lease_has_ended(play, short_lease):
+    async def scene(world):
+        first, second = world.node(), None
+        world.experiment.run(1, None)
+        await first.hears("start", 0)
+        second = world.node(number=1)
+        lost_at = asyncio.get_running_loop().time()
+        world.experiment.on_lost(first, "no answer", confirmed_dead=False)
+        assert world.statuses == ["waiting"]
+        await second.hears("start", 0, attempt=2)
+        assert asyncio.get_running_loop().time() - lost_at >= short_lease * 0.95
+        assert not world.experiment.is_idle
+        assert any("node0 is gone: no answer; 1 trials" in line for line in world.said)
+
+    play(scene)
+
+
+def test_the_lease_of_a_lost_node_is_longer_than_its_agents():
+    from distsearch.resource.agent import Agent
+
+    agents = Agent.__init__.__kwdefaults__["lease_s"]
+    waits = experiment_module.NODE_LEASE_S + experiment_module.LEASE_GRACE_S
+    assert waits >= agents + agents / 6  # it looks at its lease that often
+
+
+def test_a_trial_of_a_node_that_is_surely_dead_starts_again_at_once(play):
+    async def scene(world):
+        first = world.node()
+        world.experiment.run(2, None)
+        await first.hears("start", 0)
+        second = world.node(number=1)
+        world.experiment.on_lost(first, "it said good-bye", confirmed_dead=True)
+        world.experiment.on_lost(first, "it said good-bye", confirmed_dead=True)
+        await asyncio.sleep(0)
+        second.says(ended(1, attempt=1))
+        await second.hears("start", 0, attempt=2)
+        assert len(world.events("lost")) <= 1
+
+    play(scene)
+
+
+def test_a_trial_that_its_agent_ended_when_the_lease_ran_out_starts_again(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        node.says(ended(0, status="node_lost", reason="the node heard nothing"))
+        await node.hears("start", 0, attempt=2)
+        node.says(report(0, 1, attempt=2, accuracy=0.5), ended(0, attempt=2))
+        await world.end()
+        assert world.statuses == ["finished"]
+        assert world.experiment.counts.failed == 0
+
+    play(scene)
+
+
+def test_a_trial_that_lost_its_node_too_often_is_given_up(play):
+    async def scene(world):
+        world.experiment.run(1, None)
+        for attempt in (1, 2, 3):
+            node = world.node(number=attempt)
+            await node.hears("start", 0, attempt)
+            world.experiment.on_lost(node, f"loss {attempt}", confirmed_dead=True)
+        await world.end()
+        (trial,) = world.experiment.trials.values()
+        assert trial.status is Status.NODE_LOST
+        assert trial.reason == "lost its node 3 times; the last: loss 3"
+        assert world.rule.ends == [(0, "node_lost")]
+
+    play(scene, max_failures=2)
+
+
+def test_the_restart_is_told_the_last_checkpoint_that_the_log_knows(play):
+    async def scene(world):
+        first = world.node()
+        world.experiment.run(1, None)
+        assert (await first.hears("start", 0))["job"]["saved_step"] is None
+        first.says({"op": "saved", "trial": 0, "attempt": 1, "step": 7})
+        second = world.node(number=1)
+        world.experiment.on_lost(first, "cut", confirmed_dead=True)
+        assert (await second.hears("start", 0, attempt=2))["job"]["saved_step"] == 7
+
+    play(scene)
+
+
+def test_with_no_node_left_the_search_waits_says_so_and_goes_on_with_a_new_one(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(2, None)
+        await node.hears("start", 0)
+        world.experiment.on_lost(node, "cut", confirmed_dead=True)
+        await world.until(lambda: [line for line in world.said if "no node is left" in line])
+        assert not world.experiment.is_idle
+        node = world.node(number=1)
+        started = await world.until(lambda: node.told("start"))
+        assert started[0]["trial"] == 0
+
+    play(scene)
+
+
+def test_a_trial_that_was_being_stopped_when_its_node_went_is_not_started_again(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(None, None)
+        await node.hears("start", 0)
+        world.experiment.end("enough")
+        await node.hears("stop", 0)
+        world.experiment.on_lost(node, "cut", confirmed_dead=False)
+        await world.end()
+        assert world.statuses == ["stopped"]
+
+    play(scene)
+
+
+def test_the_end_of_the_search_ends_trials_that_wait_for_another_node(play, short_lease):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        world.experiment.on_lost(node, "cut", confirmed_dead=False)
+        world.experiment.end("enough")
+        await asyncio.wait_for(world.experiment.wait(), short_lease / 2)
+        assert world.rule.ends == [(0, "stopped")]
+
+    play(scene)
+
+
+def test_the_best_is_the_best_value_any_trial_reported_and_the_lower_id_of_equals(play):
+    async def scene(world):
+        node = world.node(cpus=3)
+        world.experiment.run(3, None)
+        await node.hears("start", 2)
+        for trial, seq, accuracy in [
+            (0, 1, 0.1),
+            (2, 1, "0.99"),
+            (1, 1, 0.8),
+            (2, 2, math.nan),
+            (0, 2, 0.8),
+            (1, 2, 0.3),
+            (2, 3, 0.7),
+            (0, 3, None),
+        ]:
+            node.says(report(trial, seq, accuracy="NaN" if accuracy != accuracy else accuracy))
+        node.says(ended(0), ended(1, status="failed", traceback="..."), ended(2))
+        await world.end()
+        assert world.experiment.best.id == 0
+        assert [t.best_reward for t in world.experiment.trials.values()] == [0.8, 0.8, 0.7]
+        assert world.statuses == ["finished", "failed", "finished"]
+
+    play(scene)
+
+
+def test_with_mode_min_the_smallest_is_best(play):
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.experiment.run(2, None)
+        await node.hears("start", 1)
+        node.says(report(0, 1, loss=3.0), report(1, 1, loss=-2.0), report(1, 2, loss=5))
+        assert world.experiment.best.id == 1
+        assert world.experiment.best.best_reward == -2.0
+        node.says(report(0, 2, loss=-7.5))
+        node.says(ended(1))
+        assert world.experiment.best.id == 0
+        assert world.experiment.ending.startswith("trial 0 reached loss=-7.5")
+
+    play(scene, reward_attr="loss", mode="min", max_reward=-7)
+
+
+def test_a_stop_of_the_rule_reaches_the_trial_in_the_answer_that_it_waits_for(play):
+    async def scene(world):
+        world.rule.decide = lambda trial, report: Stop() if report.time >= 3 else Continue()
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, due=True, accuracy=0.1, epoch=1))
+        node.says(report(0, 2, due=True, accuracy=0.1, epoch=3))
+        await world.until(lambda: len(node.told("decide")) == 2)
+        assert [message["decision"] for message in node.told("decide")] == ["continue", "stop"]
+
+    play(scene)
+
+
+def test_a_stop_of_the_rule_reaches_a_trial_that_does_not_wait_too(play):
+    async def scene(world):
+        world.rule.decide = lambda trial, report: Stop()
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, accuracy=0.1), report(0, 2, accuracy=0.1))
+        await node.hears("stop", 0)
+        assert len(node.told("stop")) == 1
+
+    play(scene)
+
+
+@pytest.mark.parametrize("when", ["next_launch", "on_report", "on_end"])
+def test_a_rule_that_raises_ends_the_search_with_its_error(play, when):
+    class Broken(Script):
+        pass
+
+    def boom(*arguments):
+        raise ZeroDivisionError("boom")
+
+    setattr(Broken, when, boom)
+
+    async def scene(world):
+        node = world.node()
+        node.answer = lambda message: (
+            asyncio.get_running_loop().call_soon(
+                node.says, report(message["trial"], 1, accuracy=0.1), ended(message["trial"])
+            )
+            if message["op"] == "start"
+            else None
+        )
+        world.experiment.run(3, None)
+        await world.end()
+        assert isinstance(world.experiment.error, ZeroDivisionError)
+        assert "boom" in world.experiment.ending
+        assert all(trial.status.is_end for trial in world.experiment.trials.values())
+
+    play(scene, Broken())
+
+
+def test_when_the_first_trials_all_fail_alike_the_search_ends_and_shows_why(play):
+    async def scene(world):
+        node = world.node()
+        traceback = 'Traceback:\n  File "train.py", line 3, in train_fn\nKeyError: {}'
+
+        def answer(message):
+            if message["op"] == "start":
+                trial = message["trial"]
+                text = traceback.format(trial)
+                message = ended(trial, status="failed", reason=f"KeyError: {trial}", traceback=text)
+                asyncio.get_running_loop().call_soon(node.says, message)
+
+        node.answer = answer
+        world.experiment.run(100, None)
+        await world.end()
+        assert len(world.experiment.trials) == ALIKE
+        assert isinstance(world.experiment.error, SearchFailed)
+        assert 'File "train.py", line 3' in str(world.experiment.error)
+        shown = [line for line in world.said if "Traceback" in line]
+        assert len(shown) == 1  # the others are only counted
+
+    play(scene)
+
+
+def test_a_search_of_which_one_trial_succeeded_goes_on_with_failures(play):
+    async def scene(world):
+        node = world.node()
+
+        def answer(message):
+            if message["op"] == "start":
+                trial = message["trial"]
+                end = ended(trial, status="failed", reason="E: x", traceback="E")
+                if trial == ALIKE - 2:
+                    node.says(report(trial, 1, accuracy=1))
+                    end = ended(trial)
+                asyncio.get_running_loop().call_soon(node.says, end)
+
+        node.answer = answer
+        world.experiment.run(30, None)
+        await world.end()
+        assert len(world.experiment.trials) == 30
+        assert world.experiment.error is None
+
+    play(scene)
+
+
+def test_a_trial_without_the_metric_says_what_it_reported_instead(play):
+    async def scene(world):
+        node = world.node(cpus=3)
+        world.experiment.run(3, None)
+        await node.hears("start", 2)
+        node.says(report(0, 1, acc=0.5, epoch=1), ended(0))
+        node.says(report(1, 1, accuracy="high"), ended(1))
+        node.says(ended(2))
+        await world.end()
+        reasons = [trial.reason for trial in world.experiment.trials.values()]
+        assert world.statuses == ["no_metric"] * 3
+        assert "'accuracy'" in reasons[0] and "acc, epoch" in reasons[0]
+        assert "'high'" in reasons[1]
+        assert "without calling reporter(..., accuracy=...)" in reasons[2]
+
+    play(scene)
+
+
+def test_the_log_tells_the_whole_story_in_order(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        node.says({"op": "running", "trial": 0, "attempt": 1, "pid": 7})
+        node.says(report(0, 1, accuracy=0.5), {"op": "saved", "trial": 0, "attempt": 1, "step": 1})
+        node.says(ended(0, returned=[1, 2]))
+        await world.end()
+        kinds = [event.kind for event in world.events()]
+        assert kinds == ["node", "launched", "started", "report", "saved", "ended"]
+        assert world.events("ended")[0].body["best"] == 0.5
+
+    play(scene)
+
+
+def test_the_rule_hears_of_a_trials_end_before_it_is_asked_for_the_next(play):
+    async def scene(world):
+        heard = []
+        next_launch, on_end = world.rule.next_launch, world.rule.on_end
+        world.rule.next_launch = lambda: (heard.append("ask"), next_launch())[1]
+        world.rule.on_end = lambda trial: (heard.append("tell"), on_end(trial))
+        answer_at_once(world.node(), reports=1)
+        world.experiment.run(4, None)
+        await world.end()
+        assert heard == ["ask", "tell"] * 4
+
+    play(scene)
+
+
+def test_lines_of_a_remote_trial_carry_the_name_of_its_node(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        node.says({"op": "output", "trial": 0, "attempt": 1, "text": "one\ntwo\n"})
+        assert world.said[-2:] == ["[ worker node0 ] : one", "[ worker node0 ] : two"]
+
+    play(scene)
+
+
+def answer_at_once(node, reports):
+    """Let every trial of a node report and end as soon as it is started."""
+    loop = asyncio.get_running_loop()
+
+    def answer(message):
+        if message["op"] == "start":
+            trial = message["trial"]
+            said = [report(trial, n + 1, accuracy=n / 10, epoch=n) for n in range(reports)]
+            loop.call_soon(node.says, *said, ended(trial))
+
+    node.answer = answer
+    node.sent = type("Forgetful", (list,), {"append": lambda self, message: None})()
+
+
+def test_neither_work_nor_memory_for_an_event_grows_with_the_number_of_trials(play):
+    """10,000 trials on 8 slots: the last cost no more calls than the first, and stay small."""
+
+    async def scene(world):
+        world.rule.on_report = lambda trial, report: Continue()
+        world.rule.on_end = lambda trial: None
+        answer_at_once(world.node(cpus=8), reports=2)
+        work, counting = [], 0
+
+        def counter(frame, event, argument):
+            nonlocal counting
+            counting += event == "call"
+
+        async def run(count, counted=False):
+            nonlocal counting
+            counting = 0
+            world.experiment.run(count, None)
+            sys.setprofile(counter if counted else None)
+            try:
+                await world.end()
+            finally:
+                sys.setprofile(None)
+            work.append(counting / count)
+
+        await run(200)
+        await run(300, counted=True)
+        early = work[-1]
+        gc.collect()
+        tracemalloc.start()
+        try:
+            await run(1500)
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            await run(2500)
+            gc.collect()
+            per_trial = (tracemalloc.get_traced_memory()[0] - before) / 2500
+        finally:
+            tracemalloc.stop()
+        await run(5200)
+        await run(300, counted=True)
+        assert len(world.experiment.trials) == 10_000
+        assert work[-1] < 1.2 * early
+        assert per_trial < 3000
+
+    play(scene)
+
+
+def test_memory_does_not_grow_with_the_number_of_reports(play):
+    async def scene(world):
+        world.rule.on_report = lambda trial, report: Continue()
+        node = world.node()
+        node.sent = type("Forgetful", (list,), {"append": lambda self, message: None})()
+        world.experiment.run(1, None)
+        while not world.experiment.running:
+            await asyncio.sleep(0)
+
+        async def speak(first, last):
+            for seq in range(first, last, 100):
+                node.says(*(report(0, n, accuracy=n) for n in range(seq, seq + 100)))
+                await world.store.flush()
+            gc.collect()
+
+        await speak(1, 2001)
+        tracemalloc.start()
+        try:
+            await speak(2001, 3001)
+            before = tracemalloc.get_traced_memory()[0]
+            await speak(3001, 8001)
+            assert tracemalloc.get_traced_memory()[0] - before < 100_000
+        finally:
+            tracemalloc.stop()
+        assert world.experiment.trials[0].reports == 8000
+
+    play(scene)

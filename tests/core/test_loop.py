@@ -1,0 +1,92 @@
+"""The one background loop of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+
+import pytest
+
+from distsearch.core.loop import loop
+
+WAIT_S = 20
+
+
+async def which_thread():
+    await asyncio.sleep(0)
+    return threading.current_thread()
+
+
+def test_there_is_one_loop_in_one_background_thread():
+    assert loop() is loop()
+    thread = loop().call(which_thread(), WAIT_S)
+    assert thread is loop().thread
+    assert thread is not threading.main_thread()
+    assert thread.daemon  # it does not keep Python from exiting
+
+
+def test_many_threads_that_ask_at_once_get_the_same_loop():
+    found, barrier = [], threading.Barrier(8)
+
+    def ask():
+        barrier.wait(WAIT_S)
+        found.append(loop())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert len(found) == 8
+    assert len(set(map(id, found))) == 1
+
+
+def test_an_error_in_the_loop_is_raised_where_it_was_called():
+    async def fail():
+        raise KeyError("lr")
+
+    with pytest.raises(KeyError, match="lr"):
+        loop().call(fail(), WAIT_S)
+
+
+def test_a_wait_is_bounded():
+    with pytest.raises(TimeoutError):
+        loop().call(asyncio.sleep(60), 0.05)
+
+
+def test_a_function_runs_in_the_loops_thread():
+    assert loop().run(threading.current_thread, WAIT_S) is loop().thread
+
+
+def test_a_function_called_in_the_loop_itself_runs_at_once():
+    async def inside():
+        return loop().run(threading.current_thread)
+
+    assert loop().call(inside(), WAIT_S) is loop().thread
+
+
+def test_waiting_for_the_loop_inside_the_loop_is_refused_instead_of_hanging():
+    async def inside():
+        loop().call(which_thread())
+
+    with pytest.raises(RuntimeError, match="cannot be called from a rule or a callback"):
+        loop().call(inside(), WAIT_S)
+
+
+def in_child(answers):
+    answers.put(loop().call(which_thread(), WAIT_S).name)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_gets_a_loop_of_its_own():
+    loop()
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    child = context.Process(target=in_child, args=(answers,))
+    child.start()
+    child.join(WAIT_S)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive
+    assert answers.get() == loop().thread.name

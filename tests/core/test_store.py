@@ -1,0 +1,224 @@
+"""The log: its views, a full disk, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from distsearch.core import store
+from distsearch.core.metrics import to_json
+from distsearch.core.store import FILE, Store
+
+WAIT_S = 30.0
+
+
+def write(folder, *events):
+    """Append events and close; each is the arguments of `append`."""
+
+    async def run():
+        log = Store(folder)
+        for kind, trial, attempt, seq, body in events:
+            log.append(kind, trial, attempt, seq, body)
+        await asyncio.wait_for(log.flush(), WAIT_S)
+        log.close()
+
+    asyncio.run(run())
+
+
+def sql(folder, query):
+    connection = sqlite3.connect(folder / FILE)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def launched(trial, **config):
+    return "launched", trial, None, None, {"config": config, "given": False}
+
+
+def ended(trial, attempt, status, best=None, **more):
+    return "ended", trial, attempt, None, {"status": status, "best": best, "reason": "", **more}
+
+
+def started(trial, attempt, host="a"):
+    return "started", trial, attempt, None, {"host": host}
+
+
+def test_the_view_of_trials_tells_how_each_stands(tmp_path):
+    write(
+        tmp_path,
+        launched(0, lr=0.1),
+        started(0, 1),
+        ended(0, 1, "finished", 0.9, seconds=1.5),
+        launched(1, lr=0.2),
+        started(1, 1, "b"),
+        launched(2, lr=0.3),
+        launched(3, lr=0.4),
+        started(3, 1),
+        ("lost", 3, 1, None, {"reason": "cut"}),
+        launched(4, lr=0.5),
+        started(4, 1, "a"),
+        ("lost", 4, 1, None, {"reason": "cut"}),
+        started(4, 2, "b"),
+        ended(4, 2, "failed", None, traceback="Traceback ...", reason="boom"),
+    )
+    columns = "trial, json_extract(config, '$.lr'), status, attempt, host, best, seconds, reason"
+    assert sql(tmp_path, f"select {columns} from trials order by trial") == [
+        (0, 0.1, "finished", 1, "a", 0.9, 1.5, ""),
+        (1, 0.2, "running", 1, "b", None, None, None),
+        (2, 0.3, "waiting", None, None, None, None, None),
+        (3, 0.4, "waiting", 1, "a", None, None, None),
+        (4, 0.5, "failed", 2, "b", None, None, "boom"),
+    ]
+    assert sql(tmp_path, "select traceback from trials where trial = 4") == [("Traceback ...",)]
+
+
+def test_the_view_of_reports_has_a_row_for_each(tmp_path):
+    write(tmp_path, *(("report", 3, 1, n, {"accuracy": n / 4}) for n in (1, 2)))
+    query = "select trial, attempt, seq, json_extract(metrics, '$.accuracy') from reports"
+    assert sql(tmp_path, query) == [(3, 1, 1, 0.25), (3, 1, 2, 0.5)]
+
+
+def test_numbers_that_json_cannot_hold_are_logged_and_read_back(tmp_path):
+    body = to_json({"loss": math.nan, "low": -math.inf})
+    write(tmp_path, ("report", 0, 1, 1, body), ("ended", 0, 1, None, {"returned": math.inf}))
+    report, end = store.read(tmp_path)
+    assert math.isnan(report.body["loss"])
+    assert report.body["low"] == -math.inf
+    assert end.body["returned"] == "Infinity"
+
+
+def test_events_can_be_read_by_kind_and_trial(tmp_path):
+    write(tmp_path, launched(0), started(0, 1), launched(1), started(1, 1))
+    assert [(e.kind, e.trial) for e in store.read(tmp_path, "started", "launched", trial=1)] == [
+        ("launched", 1),
+        ("started", 1),
+    ]
+
+
+def test_many_events_are_committed_together(tmp_path):
+    """A group commit: writing 20,000 events costs few commits, and no more for a longer log."""
+
+    async def run():
+        log = Store(tmp_path)
+        commits = 0
+        commit = log._commit
+
+        def count(rows):
+            nonlocal commits
+            commits += 1
+            commit(rows)
+
+        log._commit = count
+        for number in range(20_000):
+            log.append("report", number % 10, 1, number, '{"accuracy": 0.5}')
+            if number % 1000 == 0:
+                await asyncio.sleep(0)
+        await asyncio.wait_for(log.flush(), WAIT_S)
+        log.close()
+        return commits
+
+    assert asyncio.run(run()) <= 25
+    assert sql(tmp_path, "select count(*) from events") == [(20_000,)]
+
+
+def test_an_event_that_is_found_by_trial_needs_no_scan(tmp_path):
+    write(tmp_path, launched(0))
+    plans = [
+        "select max(id) from events where trial = 1 and kind = 'started'",
+        "select * from trials where trial = 1",
+    ]
+    for query in plans:
+        steps = [row[3] for row in sql(tmp_path, f"explain query plan {query}")]
+        assert not [step for step in steps if "SCAN" in step and "CONSTANT" not in step], steps
+
+
+@contextlib.contextmanager
+def full_disk(folder, room_bytes):
+    """A tiny disk of its own at `folder` (as root); call `more()` to make it larger."""
+    folder.mkdir()
+    if os.geteuid() != 0 or not sys.platform.startswith("linux"):
+        pytest.skip("a disk of its own needs root on Linux")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={room_bytes}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+
+    def more(size_bytes):
+        option = f"remount,size={size_bytes}"
+        subprocess.run(["mount", "-o", option, str(folder)], check=True)
+
+    try:
+        yield more
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def fill_up(log, make_room):
+    """Write until it no longer works, make room, and see that all goes on.
+
+    Returns how many events were acknowledged when it was full, and how many were written.
+    """
+    acknowledged, number = 0, 0
+
+    def acknowledge(upto):
+        nonlocal acknowledged
+        acknowledged = max(acknowledged, upto)
+
+    deadline = asyncio.get_running_loop().time() + WAIT_S
+    while not log.trouble:
+        assert asyncio.get_running_loop().time() < deadline, "the disk never became full"
+        for _ in range(20):
+            log.append("report", 0, 1, number, {"text": "x" * 1000})
+            number += 1
+        log.when_durable(lambda upto=number: acknowledge(upto))
+        await asyncio.sleep(0.005)
+    at_full = acknowledged
+    assert at_full < number
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(log.flush(), 1.5 * store.RETRY_S)  # it has tried again meanwhile
+    assert acknowledged == at_full
+    assert "trying again until there is space" in log.trouble
+    make_room()
+    await asyncio.wait_for(log.flush(), WAIT_S)
+    assert log.trouble == ""
+    assert acknowledged == number
+    return number
+
+
+def test_a_full_disk_stops_acknowledgement_until_there_is_space(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "RETRY_S", 0.2)
+    folder = tmp_path / "disk"
+    with full_disk(folder, 1 << 20) as more:
+
+        async def run():
+            log = Store(folder)
+            written = await fill_up(log, lambda: more(64 << 20))
+            log.close()
+            return written
+
+        written = asyncio.run(run())
+        assert [event.seq for event in store.read(folder)] == list(range(written))
+
+
+def test_a_database_that_may_not_grow_stops_acknowledgement_until_it_may(tmp_path, monkeypatch):
+    """SQLite's own limit stands for the full disk, where no disk can be mounted."""
+    monkeypatch.setattr(store, "RETRY_S", 0.2)
+
+    async def run():
+        log = Store(tmp_path)
+        limit = "pragma max_page_count = "
+        log._connection.execute(f"{limit}{100}")
+        written = await fill_up(log, lambda: log._connection.execute(f"{limit}{2**30}"))
+        log.close()
+        return written
+
+    written = asyncio.run(run())
+    assert [event.seq for event in store.read(tmp_path)] == list(range(written))

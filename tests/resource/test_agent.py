@@ -1,0 +1,538 @@
+"""The agent of a node, with its real launcher and real trial processes; the test is the driver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from distsearch.core.decorators import args
+from distsearch.core.travel import pack
+from distsearch.resource import agent as agent_module
+from distsearch.resource.agent import Agent
+
+WAIT_S = 30.0
+
+
+def returns(args, reporter):
+    reporter(epoch=1, accuracy=0.5)
+    return 7
+
+
+def sleeps(args, reporter):
+    import time
+
+    reporter(epoch=1, accuracy=0.5)
+    time.sleep(60)
+
+
+def ignores_term(args, reporter):
+    import signal
+    import time
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    reporter(epoch=1, accuracy=0.5)
+    time.sleep(60)
+
+
+def reports_endlessly(args, reporter):
+    number = 0
+    while True:
+        number += 1
+        reporter(number=number, filler="x" * 20_000)
+
+
+class Driver:
+    """What a driver would do for one node: it hears, and answers beats while `answers`."""
+
+    def __init__(self, folder, spawn=False, **options):
+        self.agent = Agent(folder=folder, send=self.hear, **options)
+        self.spawn = spawn
+        self.heard = []
+        self.news = asyncio.Event()
+        self.answers = True
+        self.acknowledges = True
+
+    async def __aenter__(self):
+        await self.agent.start()
+        self.say(
+            op="preload",
+            modules=[],
+            sys_path=[],
+            entry="distsearch.core.trial_process",
+            spawn=self.spawn,
+        )
+        return self
+
+    async def __aexit__(self, *exception):
+        await asyncio.wait_for(self.agent.close(), WAIT_S)
+
+    def say(self, **message):
+        self.agent.handle([message])
+
+    def hear(self, messages):
+        self.heard += messages
+        for message in messages:
+            if message["op"] == "beat" and self.answers:
+                self.agent.handle([message])
+            if message["op"] == "report" and self.acknowledges:
+                self.say(op="ack", bytes=len(message["body"]))
+        self.news.set()
+
+    def start(self, function, trial=0, attempt=1, reuse=False, due=None, **limits):
+        packed = pack(args()(function))
+        self.say(op="function", name=packed.name, data=packed.data)
+        job = {
+            "function": packed.name,
+            "config": {},
+            "time_attr": "epoch",
+            "due": due,
+            "cwd": None,
+            "resume": False,
+            "saved_step": None,
+            "args": {"task_id": trial, "num_cpus": 1, "num_gpus": 0, "gpu_ids": []},
+        }
+        self.say(
+            op="start",
+            trial=trial,
+            attempt=attempt,
+            job=job,
+            env={"CUDA_VISIBLE_DEVICES": ""},
+            threads=1,
+            limits=limits,
+            reuse=reuse,
+        )
+
+    def of(self, op, trial=0):
+        return [m for m in self.heard if m["op"] == op and m.get("trial", trial) == trial]
+
+    async def until(self, condition, timeout_s=WAIT_S):
+        async def wait():
+            while not (found := condition()):
+                self.news.clear()
+                await self.news.wait()
+            return found
+
+        return await asyncio.wait_for(wait(), timeout_s)
+
+    async def first(self, op, trial=0):
+        return (await self.until(lambda: self.of(op, trial)))[0]
+
+    def output(self, trial=0):
+        return "".join(message["text"] for message in self.of("output", trial))
+
+
+@pytest.fixture
+def play(tmp_path):
+    """Run a scene with a driver; afterwards nothing of its node may be left."""
+
+    def run(scene, **options):
+        async def story():
+            before = set(psutil.Process().children(recursive=True))
+            async with Driver(tmp_path / "node", **options) as driver:
+                await scene(driver)
+            left = set(psutil.Process().children(recursive=True)) - before
+            assert not [process for process in left if process.is_running()]
+
+        asyncio.run(story())
+
+    return run
+
+
+async def gone(pid, timeout_s=5.0):
+    """Whether a process that is not ours ends within the time."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                await asyncio.sleep(0.02)
+                continue
+        return True
+    return False
+
+
+@pytest.mark.parametrize("spawn", [False, True], ids=["fork", "spawn"])
+def test_a_trial_runs_reports_and_ends(play, spawn):
+    async def scene(driver):
+        driver.start(returns)
+        end = await driver.first("ended")
+        assert (end["status"], end["exit_code"], end["returned"]) == ("finished", 0, 7)
+        assert [message["seq"] for message in driver.of("report")] == [1]
+        assert driver.of("running")[0]["pid"] not in (os.getpid(), None)
+        assert end["max_rss_bytes"] > 1 << 20
+
+    play(scene, spawn=spawn)
+
+
+def test_a_stop_is_term_first(play):
+    def says_good_bye(args, reporter):
+        import time
+
+        try:
+            reporter(epoch=1)
+            time.sleep(60)
+        finally:
+            print("good-bye")
+
+    async def scene(driver):
+        driver.start(says_good_bye)
+        await driver.first("report")
+        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="enough")
+        end = await driver.first("ended")
+        assert (end["status"], end["reason"], end["signal"]) == ("stopped", "enough", None)
+        assert driver.output() == "good-bye\n"
+
+    play(scene, kill_grace_s=20)
+
+
+@pytest.mark.parametrize("spawn", [False, True], ids=["fork", "spawn"])
+def test_a_trial_that_ignores_term_is_killed_after_the_grace(play, spawn):
+    async def scene(driver):
+        driver.start(ignores_term)
+        await driver.first("report")
+        asked = time.monotonic()
+        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="enough")
+        end = await driver.first("ended")
+        assert 0.4 <= time.monotonic() - asked < 5
+        assert (end["status"], end["signal"]) == ("stopped", signal.SIGKILL)
+
+    play(scene, kill_grace_s=0.4, spawn=spawn)
+
+
+def test_a_stop_before_the_process_has_begun_ends_it_too(play):
+    async def scene(driver):
+        driver.start(sleeps)
+        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="enough")
+        assert (await driver.first("ended"))["status"] == "stopped"
+
+    play(scene, kill_grace_s=0.5)
+
+
+def test_a_stop_for_another_attempt_changes_nothing(play):
+    async def scene(driver):
+        driver.start(returns, attempt=2)
+        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="old")
+        assert (await driver.first("ended"))["status"] == "finished"
+
+    play(scene)
+
+
+def test_grandchildren_end_with_their_trial(play):
+    def has_children(args, reporter):
+        import subprocess
+        import sys
+
+        sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+        plain = subprocess.Popen(sleep)
+        apart = subprocess.Popen(sleep, start_new_session=True)
+        reporter(pids=[plain.pid, apart.pid])
+
+    async def scene(driver):
+        driver.start(has_children)
+        assert (await driver.first("ended"))["status"] == "finished"
+        for pid in json.loads(driver.of("report")[0]["body"])["pids"]:
+            assert await gone(pid)
+
+    play(scene)
+
+
+def test_closing_ends_trials_that_ignore_everything(play):
+    async def scene(driver):
+        driver.start(ignores_term)
+        await driver.first("report")
+        begun = time.monotonic()
+        await driver.agent.close()
+        assert time.monotonic() - begun < 4.5
+        assert await gone(driver.of("running")[0]["pid"])
+
+    play(scene)
+
+
+def test_a_launcher_that_died_gives_its_trials_back_and_another_one_takes_its_place(play):
+    async def scene(driver):
+        driver.start(ignores_term)
+        await driver.first("report")
+        os.kill(driver.agent._launcher.pid, signal.SIGKILL)
+        end = await driver.first("ended")
+        assert end["status"] == "node_lost"
+        assert "launcher died" in end["reason"]
+        assert await gone(driver.of("running")[0]["pid"])
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+        assert not driver.of("problem")
+
+    play(scene)
+
+
+def test_a_launcher_that_dies_again_and_again_is_a_problem_of_the_node(play, monkeypatch):
+    monkeypatch.setattr(agent_module, "LAUNCHERS", 1)
+
+    async def scene(driver):
+        for trial in range(2):
+            driver.start(sleeps, trial=trial)
+            await driver.first("report", trial)
+            assert not driver.of("problem")
+            os.kill(driver.agent._launcher.pid, signal.SIGKILL)
+            assert (await driver.first("ended", trial))["status"] == "node_lost"
+        assert "launcher died" in (await driver.first("problem"))["reason"]
+
+    play(scene)
+
+
+# The lease
+
+
+@pytest.mark.parametrize("function", [sleeps, ignores_term])
+def test_trials_end_by_themselves_when_beats_are_not_answered(play, function):
+    async def scene(driver):
+        driver.start(function)
+        await driver.first("report")
+        driver.answers = False
+        begun = time.monotonic()
+        end = await driver.first("ended")
+        took = time.monotonic() - begun
+        assert (end["status"], 0.4 < took < 3) == ("node_lost", True)
+        assert "heard nothing from the driver for 0.6 s" in end["reason"]
+
+    play(scene, lease_s=0.6, kill_grace_s=20)
+
+
+def test_trials_live_while_beats_are_answered(play):
+    async def scene(driver):
+        driver.start(sleeps)
+        await driver.first("report")
+        beats = len(driver.of("beat"))
+        await driver.until(lambda: len(driver.of("beat")) >= beats + 24)  # four leases
+        assert not driver.of("ended")
+
+    play(scene, lease_s=0.6)
+
+
+def test_the_lease_runs_from_the_sending_of_the_beat_that_is_answered(play):
+    """An answer that is on its way for longer than the lease does not prolong it."""
+    now = 1000.0
+
+    async def scene(driver):
+        nonlocal now
+        driver.answers = False
+        driver.start(sleeps)
+        await driver.first("report")
+        old = driver.of("beat")[-1]
+        now += 0.9 * 3.0
+        beats = len(driver.of("beat"))
+        driver.say(**old)  # sent at 1000, answered at 1002.7: good until 1003
+        await driver.until(lambda: len(driver.of("beat")) >= beats + 2)
+        assert not driver.of("ended")
+        now += 0.2 * 3.0
+        assert (await driver.first("ended"))["status"] == "node_lost"
+
+    play(scene, lease_s=3.0, clock=lambda: now)
+
+
+def test_an_answer_to_a_beat_that_was_never_sent_counts_nothing(play):
+    async def scene(driver):
+        driver.answers = False
+        driver.start(sleeps)
+        await driver.first("report")
+        for number in range(100, 103):
+            driver.say(op="beat", number=number)
+        assert (await driver.first("ended"))["status"] == "node_lost"
+
+    play(scene, lease_s=0.6)
+
+
+# Output
+
+
+def test_output_comes_in_whole_lines_that_of_grandchildren_too(play):
+    def talks(args, reporter):
+        import os
+        import subprocess
+        import sys
+        import time
+
+        os.write(1, b"half a ")
+        time.sleep(0.5)  # longer than a look at the output takes to come
+        os.write(1, b"line\n")
+        subprocess.run([sys.executable, "-c", "print('from the grandchild')"])
+        print("größe", file=sys.stderr)
+        sys.stdout.write("no end of line")
+
+    async def scene(driver):
+        driver.start(talks)
+        await driver.first("ended")
+        texts = [message["text"] for message in driver.of("output")]
+        assert "".join(texts) == "half a line\nfrom the grandchild\ngröße\nno end of line"
+        assert all(text.endswith("\n") for text in texts[:-1])
+
+    play(scene)
+
+
+def test_of_a_flood_the_middle_is_left_out_and_marked(play):
+    def floods(args, reporter):
+        for _ in range(20_000):
+            print("x" * 999)
+        print("the end")
+
+    async def scene(driver):
+        driver.start(floods)
+        await driver.first("ended")
+        text = driver.output()
+        assert "bytes of output left out here" in text
+        assert len(text) < 2_000_000
+        kept = driver.agent.folder / "trials" / "0" / "output.txt"
+        assert str(kept) in text
+        assert kept.stat().st_size == 20_000_000 + len("the end\n")
+
+    play(scene)
+
+
+def test_what_is_not_text_is_forwarded_as_far_as_it_is(play):
+    def binary(args, reporter):
+        import os
+
+        os.write(1, b"a\xff\xfeb\n")
+
+    async def scene(driver):
+        driver.start(binary)
+        await driver.first("ended")
+        assert driver.output() == "a\ufffd\ufffdb\n"
+
+    play(scene)
+
+
+# Backpressure
+
+
+def test_a_trial_far_ahead_of_its_acknowledgements_is_held_back_and_then_goes_on(play, monkeypatch):
+    window = 1 << 20
+    monkeypatch.setattr(agent_module, "WINDOW", window)
+
+    async def scene(driver):
+        driver.acknowledges = False
+        driver.start(reports_endlessly)
+        await driver.until(lambda: driver.agent._held_back)
+        count = len(driver.of("report"))
+        size = sum(len(message["body"]) for message in driver.of("report"))
+        assert window <= size < window + (1 << 19)
+        process = psutil.Process(driver.of("running")[0]["pid"])
+        await driver.until(lambda: process.status() == psutil.STATUS_SLEEPING or None)
+        assert len(driver.of("report")) == count
+        driver.say(op="ack", bytes=size)
+        await driver.until(lambda: len(driver.of("report")) > count + 20)
+        seqs = [message["seq"] for message in driver.of("report")]
+        assert seqs == list(range(1, len(seqs) + 1))
+
+    async def awake(driver):
+        ticking = asyncio.create_task(tick(driver))
+        try:
+            await scene(driver)
+        finally:
+            ticking.cancel()
+
+    async def tick(driver):
+        while True:
+            await asyncio.sleep(0.02)
+            driver.news.set()
+
+    play(awake)
+
+
+def test_one_that_is_held_back_can_be_stopped(play, monkeypatch):
+    monkeypatch.setattr(agent_module, "WINDOW", 1 << 20)
+
+    async def scene(driver):
+        driver.acknowledges = False
+        driver.start(reports_endlessly)
+        await driver.until(lambda: sum(len(m["body"]) for m in driver.of("report")) > 1 << 20)
+        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="enough")
+        assert (await driver.first("ended"))["status"] == "stopped"
+
+    play(scene, kill_grace_s=0.5)
+
+
+# Limits
+
+
+def test_a_trial_that_takes_too_long_or_is_silent_too_long_is_ended(play):
+    def talks_on(args, reporter):
+        import time
+
+        for number in range(100):
+            reporter(number=number)
+            time.sleep(0.1)
+
+    async def scene(driver):
+        driver.start(talks_on, trial=0, trial_timeout_s=1.2)
+        driver.start(sleeps, trial=1, report_timeout_s=0.6)
+        driver.start(talks_on, trial=2, report_timeout_s=5.0, trial_timeout_s=1.5)
+        ends = [await driver.first("ended", trial) for trial in range(3)]
+        assert [end["status"] for end in ends] == ["timed_out", "hung", "timed_out"]
+        assert ends[0]["reason"] == "ran longer than trial_timeout=1.2 s"
+        assert ends[1]["reason"] == "no report for report_timeout=0.6 s"
+
+    play(scene)
+
+
+def test_a_trial_above_its_memory_is_killed_and_says_so(play):
+    def eats(args, reporter):
+        import time
+
+        reporter(epoch=1)
+        held = b"x" * 300_000_000
+        time.sleep(60)
+        return len(held)
+
+    async def scene(driver):
+        driver.start(eats, memory_bytes=150_000_000)
+        end = await driver.first("ended")
+        assert end["status"] == "out_of_memory"
+        assert "more than memory_gb=0.15" in end["reason"]
+
+    play(scene)
+
+
+# Reuse
+
+
+def test_reused_processes_run_one_trial_after_another(play):
+    async def scene(driver):
+        for trial in range(3):
+            driver.start(returns, trial=trial, reuse=True)
+            assert (await driver.first("ended", trial))["status"] == "finished"
+        assert len(driver.agent._processes) == 1
+
+    play(scene)
+
+
+def test_a_reused_process_whose_trial_raised_runs_the_next(play):
+    def raises(args, reporter):
+        raise KeyError("lr")
+
+    async def scene(driver):
+        driver.start(raises, trial=0, reuse=True)
+        end = await driver.first("ended", 0)
+        assert (end["status"], end["error"]) == ("failed", "KeyError: 'lr'")
+        assert end["traceback"].splitlines()[-2].strip() == 'raise KeyError("lr")'
+        driver.start(returns, trial=1, reuse=True)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+        assert len(driver.agent._processes) == 1
+
+    play(scene)
+
+
+def test_folders_are_private(play):
+    async def scene(driver):
+        driver.start(returns)
+        await driver.first("ended")
+        folder = driver.agent.folder
+        for path in (folder, folder / "functions", folder / "trials", folder / "trials" / "0"):
+            assert path.stat().st_mode & 0o077 == 0
+
+    play(scene)

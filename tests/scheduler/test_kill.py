@@ -1,0 +1,223 @@
+"""Whoever is killed, whenever: nothing of a search stays behind, and the rest goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+import distsearch as ag
+from distsearch.core.words import Status
+
+# A driver of its own whose trials write down each process that they are or start.
+SEARCH = """
+import os, subprocess, sys, time
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    inside = subprocess.Popen(["sleep", "300"])
+    outside = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    print("PIDS", os.getpid(), os.getppid(), inside.pid, outside.pid)
+    reporter(epoch=1, accuracy=args.x)
+    {train}
+
+if __name__ == "__main__":
+    scheduler = ag.scheduler.FIFOScheduler(
+        train_fn, local=ag.Node("localhost", num_cpus=2), {options})
+    scheduler.run(num_trials=6)
+    {then}
+"""
+
+
+def script(then, train="time.sleep(300)", options=""):
+    return SEARCH.format(then=then, train=train, options=options)
+
+
+def running_pids(one, trials=2):
+    """The processes of this many trials: each trial, the launcher, and two children of it."""
+    return {pid for _ in range(trials) for pid in one.words_after("PIDS")}
+
+
+@pytest.mark.parametrize("isolation", ["fresh", "reuse"])
+def test_a_killed_driver_leaves_no_process_within_seconds(driver, left_after, isolation):
+    one = driver(script("scheduler.join_jobs()", options=f"isolation={isolation!r}"))
+    pids = running_pids(one)
+    assert len(pids) == 7, "two trials with two children each, and one launcher"
+    one.process.kill()
+    assert left_after(pids) == []
+
+
+def test_a_killed_driver_leaves_no_spawned_trial(driver, left_after):
+    one = driver(script("scheduler.join_jobs()", options="start_method='spawn'"))
+    pids = running_pids(one)
+    one.process.kill()
+    assert left_after(pids) == []
+
+
+def test_a_killed_driver_leaves_no_trial_that_ignores_every_signal(driver, left_after):
+    ignores = "import signal; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; " + (
+        "time.sleep(300)"
+    )
+    one = driver(script("scheduler.join_jobs()", train=ignores))
+    pids = running_pids(one)
+    one.process.kill()
+    assert left_after(pids) == []
+
+
+def test_a_killed_driver_keeps_what_was_reported_in_its_log(driver, tmp_path):
+    from distsearch.core.store import read
+
+    one = driver(
+        script("scheduler.join_jobs()", train="time.sleep(300)", options="checkpoint='kept'")
+    )
+    running_pids(one)
+    deadline = time.monotonic() + 10
+    while len(list(read(tmp_path / "kept", "report"))) < 2:
+        assert time.monotonic() < deadline, "the reports were never durable"
+        time.sleep(0.05)  # another process writes the file
+    one.process.kill()
+    one.process.wait()
+    kinds = [event.kind for event in read(tmp_path / "kept")]
+    assert (kinds.count("launched"), kinds.count("started"), kinds.count("report")) == (2, 2, 2)
+
+
+def test_ctrl_c_stops_the_running_trials_and_leaves_nothing(driver, left_after):
+    one = driver(script("scheduler.join_jobs()"))
+    pids = running_pids(one)
+    started = time.monotonic()
+    one.process.send_signal(signal.SIGINT)
+    said = one.end()
+    assert time.monotonic() - started < 10
+    assert left_after(pids) == []
+    assert "interrupted: stopping the running trials" in said
+    assert "KeyboardInterrupt" in said
+    assert one.process.returncode not in (0, None)
+
+
+def test_ctrl_c_twice_ends_even_what_ignores_its_end(driver, left_after):
+    ignores = "import signal; signal.signal(15, signal.SIG_IGN); time.sleep(300)"
+    one = driver(script("scheduler.join_jobs()", train=ignores))
+    pids = running_pids(one)
+    one.process.send_signal(signal.SIGINT)
+    one.words_after("interrupted:")
+    started = time.monotonic()
+    one.process.send_signal(signal.SIGINT)
+    one.end()
+    assert time.monotonic() - started < 6
+    assert left_after(pids) == []
+
+
+@pytest.mark.parametrize(
+    ("then", "code"), [("pass", 0), ("raise SystemExit(3)", 3), ("raise ValueError", 1)]
+)
+def test_a_driver_that_ends_without_joining_leaves_nothing_and_says_so(
+    driver, left_after, then, code
+):
+    # it ends once both trials have children, of which the second line on its input tells
+    wait = "import threading; [time.sleep(0.05) for _ in iter(lambda: len(scheduler"
+    wait += ".training_history) < 2, False)]; time.sleep(0.3); "
+    one = driver(script(wait + then))
+    pids = running_pids(one)
+    started = time.monotonic()
+    said = one.end()
+    assert time.monotonic() - started < 8
+    assert one.process.returncode == code
+    assert "closed while 2 trials ran: they are stopped" in said
+    assert "Task was destroyed" not in said and "Exception ignored" not in said
+    assert left_after(pids) == []
+
+
+def test_a_driver_that_lost_its_terminal_still_cleans_up(driver, left_after):
+    one = driver(script("scheduler.join_jobs()"))
+    pids = running_pids(one)
+    one.process.send_signal(signal.SIGHUP)
+    one.process.wait(10)
+    assert left_after(pids) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_trial_is_recorded_and_its_neighbours_are_untouched(search, mailbox, number):
+    @ag.args(x=ag.Real(0.0, 1.0), mailbox=mailbox.path)
+    def train_fn(args, reporter):
+        with open(args.mailbox, "w") as box:
+            print(args.task_id, os.getpid(), file=box)
+        time.sleep(300 if args.task_id == 0 else 0.3)
+        reporter(accuracy=args.x)
+
+    scheduler = search(train_fn, slots=3)
+    scheduler.run(num_trials=3)
+    pids = dict(mailbox.take().split() for _ in range(3))
+    os.kill(int(pids["0"]), number)
+    assert scheduler.join_jobs(timeout=20) is True
+    statuses = [trial.status for trial in scheduler.trials]
+    assert statuses == [Status.KILLED, Status.FINISHED, Status.FINISHED]
+    assert number.name in scheduler.trials[0].reason
+
+
+def test_a_killed_launcher_takes_its_trials_along_and_they_run_again(
+    search, mailbox, left_after, tmp_path
+):
+    @ag.args(x=ag.Real(0.0, 1.0), mailbox=mailbox.path, go=str(tmp_path / "go"))
+    def train_fn(args, reporter):
+        import subprocess
+
+        child = subprocess.Popen(["sleep", "300"])
+        with open(args.mailbox, "w") as box:
+            print(os.getpid(), os.getppid(), child.pid, file=box)
+        while not os.path.exists(args.go):
+            time.sleep(0.01)
+        reporter(accuracy=args.x)
+
+    scheduler = search(train_fn, slots=2)
+    scheduler.run(num_trials=3)
+    first = [mailbox.take().split() for _ in range(2)]
+    launcher = int(first[0][1])
+    os.kill(launcher, signal.SIGKILL)
+    again = [mailbox.take().split() for _ in range(2)]
+    assert left_after([pid for pids in first for pid in pids]) == []
+    assert all(int(pids[1]) != launcher for pids in again)
+    (tmp_path / "go").touch()
+    assert scheduler.join_jobs(timeout=20) is True
+    assert [trial.status for trial in scheduler.trials] == [Status.FINISHED] * 3
+    assert [trial.attempt for trial in scheduler.trials] == [2, 2, 1]
+
+
+def test_a_trial_that_always_kills_the_launcher_is_given_up(search):
+    @ag.args(x=ag.Choice(1, 2))
+    def train_fn(args, reporter):
+        if args.x == 1:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+        reporter(accuracy=args.x)
+
+    scheduler = search(train_fn, searcher="grid", slots=1, max_failures=2)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=40) is True
+    assert [trial.status for trial in scheduler.trials] == [Status.NODE_LOST, Status.FINISHED]
+
+
+def test_closing_leaves_no_process(search, mailbox, left_after):
+    @ag.args(x=ag.Real(0.0, 1.0), mailbox=mailbox.path)
+    def train_fn(args, reporter):
+        import subprocess
+
+        child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+        with open(args.mailbox, "w") as box:
+            print(os.getpid(), os.getppid(), child.pid, file=box)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(300)
+
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    scheduler = search(train_fn, slots=2)
+    scheduler.run(num_trials=2)
+    pids = [pid for _ in range(2) for pid in mailbox.take().split()]
+    started = time.monotonic()
+    scheduler.close()
+    assert time.monotonic() - started < 6
+    assert left_after(pids, timeout_s=0.5) == []
+    after = {process.pid for process in psutil.Process().children(recursive=True)}
+    assert after <= before

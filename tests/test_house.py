@@ -1,0 +1,193 @@
+"""The house: what importing costs, which way imports go, whether the README tells the truth."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import distsearch
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "distsearch"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler")
+SEES = {
+    "errors": set(),
+    "space": {"errors"},
+    "resource": {"errors"},
+    "core": {"errors", "space", "resource"},
+    "searcher": {"errors", "space", "resource", "core"},
+    "scheduler": {"errors", "space", "resource", "core", "searcher"},
+}
+
+
+def python(*arguments: str, folder: Path = ROOT) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# Importing
+
+HEAVY = ["torch", "bokeh", "matplotlib", "optuna", "pandas", "distributed", "dask", "asyncssh"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "distsearch",
+        "distsearch; distsearch.scheduler.FIFOScheduler; distsearch.args; distsearch.Node",
+        "distsearch.core.trial_process",
+        "distsearch.resource.launcher",
+    ],
+)
+def test_importing_distsearch_loads_no_heavy_library(use):
+    loaded = python("-c", f"import {use}\nimport sys; print(*sys.modules)").split()
+    assert "distsearch" in loaded
+    assert sorted(set(HEAVY).intersection(loaded)) == []
+
+
+def test_importing_distsearch_starts_no_thread_and_changes_no_setting():
+    code = (
+        "import logging, os, random, signal, threading, warnings\n"
+        "def settings():\n"
+        "    signals = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}\n"
+        "    return (threading.active_count(), logging.root.level, logging.root.handlers[:],\n"
+        "            dict(os.environ), random.getstate(), signals)\n"
+        "before = settings()\n"
+        "import distsearch.scheduler\n"
+        "assert settings() == before\n"
+    )
+    python("-c", code)
+
+
+@pytest.mark.parametrize("name", sorted(distsearch.__all__))
+def test_every_public_name_is_there_and_listed(name):
+    assert getattr(distsearch, name) is not None
+    assert name in dir(distsearch)
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error_that_names_it():
+    with pytest.raises(AttributeError, match="'Reel'"):
+        distsearch.Reel
+
+
+# Rooms
+
+
+def rooms_imported_by(path: Path) -> set[str]:
+    """The rooms that a module imports from, at its top or inside its functions."""
+    package = ("distsearch", *path.relative_to(PACKAGE).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            top, _, rest = name.partition(".")
+            if top == "distsearch":
+                found.add(rest.partition(".")[0])
+    return found & set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_one_way_between_the_rooms(room):
+    files = [PACKAGE / "errors.py"] if room == "errors" else sorted((PACKAGE / room).rglob("*.py"))
+    assert files
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(others)
+        for path in files
+        if (others := rooms_imported_by(path) - SEES[room] - {room})
+    }
+    assert wrong == {}
+
+
+def test_every_part_of_the_package_is_a_known_room():
+    parts = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    parts |= {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    assert parts == set(ROOMS)
+
+
+# The README
+
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_commands_of_the_readme_are_targets_of_the_makefile():
+    named = set(re.findall(r"\bmake ([a-z]+)(?=`|\s+#)", README))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test"} <= named
+    assert named <= targets
+
+
+def test_the_links_of_the_readme_and_the_other_pages_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/design.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_first_example_of_the_readme_runs_and_its_log_answers_the_sql(tmp_path):
+    (tmp_path / "example.py").write_text(BLOCKS[0])
+    said = python("example.py", folder=tmp_path)
+    assert "20 done, 0 failed" in said
+    assert (tmp_path / "curves.png").exists()
+    (log,) = tmp_path.glob("distsearch_results/*/events.db")
+    queries = re.findall(r"sqlite3 \S+events\.db '([^']+)'", README)
+    assert len(queries) == 2
+    connection = sqlite3.connect(log)
+    try:
+        rows = [connection.execute(query).fetchall() for query in queries]
+    finally:
+        connection.close()
+    assert [len(found) for found in rows] == [20, 200]
+
+
+def test_the_rule_of_the_readme_stops_trials(tmp_path):
+    (rule,) = [block for block in BLOCKS if "class MedianStop" in block]
+    program = rule + (
+        "import distsearch as ag\n"
+        "@ag.args(x=ag.Real(0, 1))\n"
+        "def train_fn(args, reporter):\n"
+        "    for epoch in range(3):\n"
+        "        reporter(epoch=epoch + 1, accuracy=args.x)\n"
+        "node = ag.Node('localhost', num_cpus=1)\n"
+        "with MedianStop(train_fn, local=node, verbose=0, seed=1) as s:\n"
+        "    s.run(num_trials=8)\n"
+        "    s.join_jobs()\n"
+        "    print(*sorted({trial.status.value for trial in s.trials}))\n"
+    )
+    (tmp_path / "rule.py").write_text(program)
+    assert python("rule.py", folder=tmp_path).split() == ["finished", "stopped"]
+
+
+def test_the_names_that_the_readme_uses_exist():
+    scheduler = distsearch.scheduler.FIFOScheduler
+    options = set(inspect.signature(scheduler).parameters)
+    code = " ".join(BLOCKS)
+    for name in re.findall(r"\bag\.(\w+)", code):
+        assert hasattr(distsearch, name), name
+    for name in re.findall(r"\bscheduler\.(\w+)", code.replace("ag.scheduler.", "")):
+        assert hasattr(scheduler, name) or name in ("Continue", "FIFOScheduler"), name
+    for name in re.findall(r"`(\w+)='?[\w.]+'?`", README):
+        assert name in options | {"num_gpus"}, name
+
+
+# The pages
+
+
+def test_the_changelog_begins_with_this_version():
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first[1] == distsearch.__version__
