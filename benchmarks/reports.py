@@ -11,7 +11,9 @@ after its report is on the disk.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
+import sys
 import time
 from typing import Any
 
@@ -88,7 +90,8 @@ def main() -> None:
             from tests.hosts import Hosts
 
             hosts = stack.enter_context(Hosts())
-            node = ag.Node.parse(hosts.start().address)
+            address = ag.Node.parse(hosts.start().address)
+            node = dataclasses.replace(address, python=sys.executable, num_cpus=2)
             places["SSH"] = {
                 "local": False,
                 "dist_ip_addrs": [node],

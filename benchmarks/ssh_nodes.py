@@ -5,6 +5,8 @@ python -m benchmarks.ssh_nodes
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import time
 
 import distsearch as ag
@@ -24,12 +26,15 @@ def main() -> None:
     given = options.parse_args()
     up, closed = [], []
     with scratch(), Hosts() as hosts:
-        addresses = [hosts.start().address for _ in range(given.nodes)]
+        nodes = [
+            dataclasses.replace(ag.Node.parse(hosts.start().address), python=sys.executable)
+            for _ in range(given.nodes)
+        ]
         for _ in range(given.repeats):
             begin = time.perf_counter()
             scheduler = ag.scheduler.FIFOScheduler(
                 train_fn,
-                dist_ip_addrs=addresses,
+                dist_ip_addrs=nodes,
                 local=False,
                 ssh_config=[hosts.config],
                 verbose=0,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from ..errors import SearchFailed
+from ..errors import NodeError, SearchFailed
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
@@ -480,8 +480,11 @@ class Experiment:
         remote.on_uploaded(message["path"], message["error"])
 
     def _on_problem(self, remote: Remote, message: Message) -> None:
-        remote.on_gone(message["reason"])
-        self.on_lost(remote, message["reason"], confirmed_dead=True)
+        reason = message["reason"]
+        remote.on_gone(reason)
+        self.on_lost(remote, reason, confirmed_dead=True)
+        if remote.is_local and not self.manager.remotes:  # nothing would ever come back
+            self.end(reason, NodeError(f"no node is left: {reason}"))
 
     def _on_output(self, remote: Remote, message: Message) -> None:
         prefix = "" if remote.is_local else f"[ worker {remote.host} ] :"

@@ -53,7 +53,7 @@ class Reporter:
         self._sequence = 0
         self._unread = b""
         self._lock = threading.RLock()
-        self._sending = False
+        self._sender = 0  # the thread that is sending
         self._stopped = False
         self._started = self._last = time.perf_counter()
 
@@ -117,7 +117,7 @@ class Reporter:
     def request_stop(self) -> None:
         """Called by the handler of SIGTERM: end the trial here, or right after a send."""
         self._stopped = True
-        if not self._sending:
+        if self._sender != threading.get_ident():
             raise StopTrial
 
     def _is_due(self, metrics: dict[str, Any]) -> bool:
@@ -131,11 +131,11 @@ class Reporter:
         return reached
 
     def _send(self, line: str) -> None:
-        self._sending = True  # a line that a signal cuts in two would spoil all that follow
+        self._sender = threading.get_ident()  # a line that a signal cuts in two would spoil all
         try:
             self._channel.sendall(line.encode())
         finally:
-            self._sending = False
+            self._sender = 0
         if self._stopped:
             raise StopTrial
 

@@ -54,6 +54,7 @@ WINDOW = 8 << 20
 OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
+MARK = "DISTSEARCH_AGENT"
 LAUNCHERS = 5  # so many may die before the node is given up
 
 
@@ -126,6 +127,7 @@ class Agent:
         self._launcher: subprocess.Popen[bytes] | None = None
         self._control: socket.socket
         self._configuration: Message = {}
+        self._mark = os.urandom(8).hex()
         self._launcher_deaths = 0
         self._beats: dict[int, float] = {}
         self._beat_number = 0
@@ -164,7 +166,9 @@ class Agent:
                 stdout=log,
                 stderr=log,
                 # One thread while modules load, so that forking stays safe.
-                env=os.environ | {"PYTHONPATH": python_path} | dict.fromkeys(THREAD_VARIABLES, "1"),
+                env=os.environ
+                | {"PYTHONPATH": python_path, MARK: self._mark}
+                | dict.fromkeys(THREAD_VARIABLES, "1"),
                 start_new_session=True,
             )
         self._loop.add_reader(self._control, self._read_launcher)
@@ -190,14 +194,8 @@ class Agent:
         else:
             self._launcher.kill()
             self._launcher.wait()
-        self._kill_groups()
-
-    def _kill_groups(self) -> None:
-        """Kill what a launcher that died by itself may have left."""
-        for process in self._processes.values():
-            if process.pid is not None and not process.exited:
-                signal_group(process.pid, signal.SIGKILL)
         self._processes.clear()
+        kill_marked(self._mark)
 
     # What the driver says
 
@@ -380,6 +378,7 @@ class Agent:
         self._control.close()
         log = (self.folder / "launcher.log").read_text(errors="replace")[-2000:].strip()
         reason = f"the node's launcher died ({log or 'killed, perhaps for want of memory'})"
+        kill_marked(self._mark)
         for process in list(self._processes.values()):
             if process.pid is not None:
                 signal_group(process.pid, signal.SIGKILL)
@@ -695,6 +694,19 @@ def session_memory_bytes(session: int) -> int:
                     sizes = (int(li.split()[1]) for li in file if li.startswith("Pss:"))
                     total += next(sizes, 0) << 10  # none for a process that is just ending
     return total
+
+
+def kill_marked(mark: str) -> None:
+    """Kill every process that was started with this mark in its environment (Linux).
+
+    The launcher has it, so all that descends from it has, in whatever session: this is for what is
+    left when the launcher was killed and could not clean up itself.
+    """
+    wanted = f"{MARK}={mark}".encode()
+    for pid in _process_ids():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if wanted in file.read().split(b"\0"):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _process_ids() -> Iterator[int]:

@@ -68,10 +68,14 @@ class Fleet:
             await self._welcome(remote)
         await asyncio.gather(self._join_ssh(addresses), self._join_client(client))
         if not self.remotes:
-            wanted = "client= has no workers yet" if client is not None else "there is no node"
-            reasons = "\n".join(map(str, self.failed)) or wanted
-            if self.failed or client is None:
+            if self.failed:
+                reasons = "\n".join(map(str, self.failed))
                 raise NodeError(f"no node could be brought up:\n{reasons}")
+            if client is None:
+                raise NodeError(
+                    "local=False leaves no node: name others with dist_ip_addrs= or client=, or "
+                    "leave local=True"
+                )
 
     async def add(self, addresses: Sequence[Node]) -> None:
         """Bring up more nodes. Raises NodeError for those that failed; the others are then up."""
