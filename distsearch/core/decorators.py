@@ -32,11 +32,19 @@ class TrainFunction:
             raise SpaceError(f"@args stands on a train function, but got {function!r}")
         _refuse_reserved(arguments)
         update_wrapper(self, function)
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.space = Dict(**arguments)
         self._args: Namespace | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__wrapped__(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> TrainFunction:
+        """On a method: the train function of the instance, which travels with it."""
+        bind = getattr(self.__wrapped__, "__get__", None)
+        if instance is None or bind is None:
+            return self
+        return TrainFunction(bind(instance, owner), self.space)
 
     @property
     def args(self) -> Namespace:

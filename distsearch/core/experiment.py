@@ -9,6 +9,7 @@ leaves the driver.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -25,7 +26,7 @@ from ..resource.resource import Resource
 from .metrics import from_json, number
 from .store import Event, Store
 from .travel import Packed
-from .words import Decision, Launch, Report, Status, Stop, Trial
+from .words import Continue, Decision, Launch, Report, Status, Stop, Trial
 
 ALIKE = 5  # so many first trials that fail alike end the search
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
@@ -172,7 +173,7 @@ class Experiment:
     def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
         """Queue one configuration, to be launched before the searcher's next one."""
         if self.is_idle:  # whatever ended the search holds no longer, but it does not go on
-            self.ending, self._exhausted = "", True
+            self.ending, self.error, self._exhausted = "", None, True
         trial = self._new_trial(config, given=True, is_final=is_final)
         self._added.append(trial)
         self.started_at = self.started_at or time.monotonic()
@@ -184,6 +185,7 @@ class Experiment:
     def end(self, reason: str, error: BaseException | None = None) -> None:
         """Launch nothing more and stop what runs."""
         if self.ending:
+            self.error = self.error or error
             return
         self.ending, self.error = reason, error
         if self._request is not None:
@@ -385,14 +387,16 @@ class Experiment:
             return None
         try:
             launch = self.rule.next_launch()
-        except Exception as error:
+            config = None if launch is None else dict(launch.config)
+            json.dumps(config)  # as the nodes will get it: here the rule can still be blamed
+        except BaseException as error:  # sys.exit() too: it would end the loop's thread
             self.end(f"the searcher failed: {error!r}", error)
             return None
-        if launch is None:
+        if config is None:
             self._exhausted = True
             return None
         self._launched_in_run += 1
-        return self._new_trial(launch.config)
+        return self._new_trial(config)
 
     def _new_trial(
         self, config: Mapping[str, Any], given: bool = False, is_final: bool = False
@@ -488,6 +492,11 @@ class Experiment:
 
     def _on_output(self, remote: Remote, message: Message) -> None:
         prefix = "" if remote.is_local else f"[ worker {remote.host} ] :"
+        if not remote.is_local:  # the node's own copy goes with the node
+            folder = self.store.folder / "trials" / str(message["trial"])
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with open(folder / "output.txt", "a") as file:
+                file.write(message["text"])
         for line in message["text"].splitlines():
             self.say(f"{prefix} {line}" if prefix else line)
 
@@ -562,8 +571,11 @@ class Experiment:
         if self.ending:
             return Stop()
         try:
-            return self.rule.on_report(trial, report)
-        except Exception as error:
+            decision = self.rule.on_report(trial, report)
+            if not isinstance(decision, (Continue, Stop)):
+                raise TypeError(f"on_report returned {decision!r}; return Continue() or Stop()")
+            return decision
+        except BaseException as error:
             self.end(f"{type(self.rule).__name__}.on_report failed: {error!r}", error)
             return Stop()
 
@@ -649,7 +661,7 @@ class Experiment:
             self.counts.done += 1
         try:
             self.rule.on_end(trial)
-        except Exception as error:
+        except BaseException as error:
             self.end(f"{type(self.rule).__name__}.on_end failed: {error!r}", error)
 
     def _note_failure(self, trial: Trial) -> None:

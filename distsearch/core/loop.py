@@ -31,13 +31,13 @@ class LoopThread:
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start a coroutine in the loop; its result comes in the future."""
+        if threading.current_thread() is self.thread:  # whoever waits for it here waits for ever
+            coroutine.close()
+            raise RuntimeError("this cannot be called from a rule or a callback of the search")
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """Run a coroutine in the loop and wait for its result."""
-        if threading.current_thread() is self.thread:
-            coroutine.close()
-            raise RuntimeError("this cannot be called from a rule or a callback of the search")
         return self.submit(coroutine).result(timeout_s)
 
     def run(self, function: Callable[[], T], timeout_s: float | None = None) -> T:

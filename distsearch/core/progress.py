@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -84,26 +85,35 @@ class Progress:
         self._left_out = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._switching = threading.Lock()  # several threads may start and stop it
+        self._pid = os.getpid()  # what a forked child inherits is not its own to show
 
     def start(self) -> None:
         """Begin to show; does nothing if it is shown already."""
-        if self.verbose <= 0 or self._thread is not None:
+        if self.verbose <= 0:
             return
-        self._stopping.clear()
-        self._thread = threading.Thread(
-            target=self._show, args=(_Output(sys.stdout),), name="distsearch-progress", daemon=True
-        )
-        self._thread.start()
+        with self._switching:
+            if self._thread is not None:
+                return
+            self._stopping.clear()
+            output = _Output(sys.stdout)
+            self._thread = threading.Thread(
+                target=self._show, args=(output,), name="distsearch-progress", daemon=True
+            )
+            self._thread.start()
         atexit.register(self.stop)  # a program that dies must get its cursor back
 
     def stop(self) -> None:
         """Write what waits and the last summary; at most 5 s if nobody reads the output."""
-        if self._thread is None:
+        if self._pid != os.getpid():
             return
-        atexit.unregister(self.stop)
-        self._stopping.set()
-        self._thread.join(GIVE_UP_S)
-        ended, self._thread = not self._thread.is_alive(), None
+        with self._switching:
+            if self._thread is None:
+                return
+            atexit.unregister(self.stop)
+            self._stopping.set()
+            self._thread.join(GIVE_UP_S)
+            ended, self._thread = not self._thread.is_alive(), None
         while ended and self._lines:  # said just now
             self.say(self._lines.popleft())
 
@@ -111,7 +121,8 @@ class Progress:
         """Write a line, above the display if there is one. Never waits while it is shown."""
         if self.verbose <= 0:
             return
-        if self._thread is None or not self._thread.is_alive():
+        thread = self._thread
+        if thread is None or not thread.is_alive():
             _Output(sys.stdout).write_line(line)
             return
         if len(self._lines) == LINES_KEPT:

@@ -11,6 +11,7 @@ def train_fn(args, reporter):
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import ReportError
 from . import checkpoint
 from .metrics import number, to_json
 
@@ -50,6 +52,7 @@ class Reporter:
         self._time_attr = time_attr
         self._every = due == "every"
         self._rungs = [] if due is None or isinstance(due, str) else sorted(due, reverse=True)
+        self._pid = os.getpid()
         self._sequence = 0
         self._unread = b""
         self._lock = threading.RLock()
@@ -74,8 +77,10 @@ class Reporter:
         has to decide at this report whether the trial goes on. Numbers of NumPy and torch are
         welcome; what is not a number is kept but not compared.
 
-        Raises ReportError for a report above 64 KB. Ends the trial when the search says so.
+        Raises ReportError for a report above 64 KB, and in a process that the trial has forked.
+        Ends the trial when the search says so.
         """
+        self._check_process()
         with self._lock:
             if self._stopped:  # and the train function has swallowed even that
                 raise StopTrial
@@ -99,6 +104,7 @@ class Reporter:
         Raises CheckpointError when it cannot be written (a full disk, an object that would need
         pickling); the previous checkpoint then stays.
         """
+        self._check_process()
         with self._lock:
             step = self._sequence if step is None else int(step)
             path = checkpoint.save(state, self.checkpoints, step)
@@ -119,6 +125,13 @@ class Reporter:
         self._stopped = True
         if self._sender != threading.get_ident():
             raise StopTrial
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:  # its numbers would be taken for repeated ones, and lost
+            raise ReportError(
+                f"reporter belongs to the trial's process {self._pid}, and this is a child that it "
+                "forked; hand the results to that process and report them there"
+            )
 
     def _is_due(self, metrics: dict[str, Any]) -> bool:
         if self._every:

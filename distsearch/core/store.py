@@ -214,6 +214,8 @@ class Store:
             self._commit(self._pending)
         self._pending = []
         self._connection.close()
+        # A process that was forked meanwhile holds the file open, and with it the lock.
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
         self._lock.close()
 
 

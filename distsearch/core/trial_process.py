@@ -8,6 +8,7 @@ often before there is a job for it. A job comes as one line of JSON; reports go 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import socket
 import sys
 import threading
 import traceback
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any
 
 import cloudpickle
@@ -37,6 +38,7 @@ def main(channel: socket.socket, threads: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+    os.register_at_fork(after_in_child=_forget_trial)
     limit_threads(threads)
     fresh_randomness()
     end: dict[str, Any] = {"code": 0}
@@ -72,11 +74,11 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
     end: dict[str, Any] = {"how": "returned", "code": 0, "error": "", "traceback": ""}
     reporter = Reporter(channel, folder=job["folder"], time_attr=job["time_attr"], due=job["due"])
     try:
+        os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it
         redirect_output(job["output"])
         if job["resume"]:
             checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
-        if job["work_folder"] not in sys.path:
-            sys.path.insert(0, job["work_folder"])
+        put_first(job["work_folder"])
         train_function = load_function(job["function"])
         values = train_function.space.build(job["config"])
         for name, value in job["args"].items():
@@ -96,7 +98,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         end.update(
             how="raised",
             code=1,
-            error=f"{type(error).__name__}: {error}"[:2000],
+            error=in_words(error)[:2000],
             traceback=text[-20_000:],
             memory=isinstance(error, MemoryError),
         )
@@ -105,6 +107,33 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
     if job["reuse"]:
         reporter.close()  # what its threads still say would count for the next trial
     return end
+
+
+def put_first(folder: str) -> None:
+    """Let `import` look in a folder first, also for what the launcher has imported from elsewhere.
+
+    Modules of the standard library and this package stay as they are: too much depends on them.
+    """
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    for entry in os.listdir(folder):
+        name = entry.removesuffix(".py")
+        if name in sys.stdlib_module_names or name == __name__.partition(".")[0]:
+            continue
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        there = os.path.join(folder, entry if entry.endswith(".py") else f"{entry}/__init__.py")
+        if loaded is None or loaded == there or not os.path.isfile(there):
+            continue
+        for other in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
+            del sys.modules[other]
+
+
+def in_words(error: BaseException) -> str:
+    """The type and the text of an error, if its text can be made."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as another:
+        return f"{type(error).__name__} (whose text could not be made: {type(another).__name__})"
 
 
 def own_part(error: BaseException) -> TracebackType | None:
@@ -127,14 +156,18 @@ def returned_value(value: Any) -> Any:
 
 def redirect_output(path: str) -> None:
     """Let standard output and error, of grandchildren too, go to the end of a file."""
+    _flush()
     output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(output, descriptor)
+        stream: Any = getattr(sys, f"__{name}__")  # an earlier trial may have put another there
+        if stream.closed:
+            stream = open(descriptor, "w", closefd=False)  # noqa: SIM115 - it is standard output
+        stream.reconfigure(line_buffering=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    if output > 2:
+        os.close(output)
 
 
 def load_function(path: str) -> Any:
@@ -142,7 +175,16 @@ def load_function(path: str) -> Any:
     if path not in _functions:
         with open(path, "rb") as file:
             _functions[path] = cloudpickle.load(file)
+        _show_to_pickle(_functions[path])
     return _functions[path]
+
+
+def _show_to_pickle(function: Any) -> None:
+    """Let pickle find what came along from the user's script, as a Pool or `torch.save` needs."""
+    main = sys.modules["__main__"]
+    for name, value in getattr(inspect.unwrap(function), "__globals__", {}).items():
+        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__":
+            setattr(main, name, value)
 
 
 def limit_threads(threads: int) -> None:
@@ -171,6 +213,9 @@ def fresh_randomness() -> None:
 
 def wait_for_threads() -> None:
     """As at the end of any Python program: wait for threads that are not daemons, run atexit."""
+    # These end the threads of open executors, which would be waited for in vain.
+    for call in reversed(getattr(threading, "_threading_atexits", ())):
+        call()
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
@@ -184,6 +229,13 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # the user may have closed it
             stream.flush()
+
+
+def _forget_trial() -> None:
+    """In a process that the trial forks: end at SIGTERM as any other does."""
+    _current.clear()
+    if signal.getsignal(signal.SIGTERM) is _on_term:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _on_term(number: int, frame: Any) -> None:

@@ -54,6 +54,7 @@ WINDOW = 8 << 20
 OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MARK = "DISTSEARCH_AGENT"
 LAUNCHERS = 5  # so many may die before the node is given up
 
@@ -612,17 +613,17 @@ class Agent:
     async def _watch_memory(self) -> None:
         while True:
             await asyncio.sleep(MEMORY_PERIOD_S)
-            for trial in list(self._trials.values()):
-                if trial.memory_bytes is None or trial.process.pid is None or trial.status:
-                    continue
-                used = session_memory_bytes(trial.process.pid)
-                if used > trial.memory_bytes:
-                    reason = (
-                        f"used {used / 1e9:.2f} GB, more than memory_gb="
-                        f"{trial.memory_bytes / 1e9:g}"
-                    )
-                    trial.status, trial.reason = "out_of_memory", reason
-                    self._signal(trial.process, signal.SIGKILL)
+            limited = {
+                trial.process.pid: trial
+                for trial in self._trials.values()
+                if trial.memory_bytes is not None and trial.process.pid and not trial.status
+            }
+            limits = {pid: trial.memory_bytes or 0 for pid, trial in limited.items()}
+            for pid, used in sessions_above(limits):
+                trial, limit = limited[pid], limits[pid]
+                reason = f"used {used / 1e9:.2f} GB, more than memory_gb={limit / 1e9:g}"
+                trial.status, trial.reason = "out_of_memory", reason
+                self._signal(trial.process, signal.SIGKILL)
 
     async def _keep_lease(self, lease_s: float) -> None:
         while True:
@@ -684,16 +685,36 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     return "exited", f"the process left with exit code {exit_['code']} without returning"
 
 
-def session_memory_bytes(session: int) -> int:
-    """The memory (proportional set size) of all processes of a session (Linux; 0 elsewhere)."""
-    total = 0
-    for entry in _process_ids():
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            if os.getsid(entry) == session:
-                with open(f"/proc/{entry}/smaps_rollup") as file:
-                    sizes = (int(li.split()[1]) for li in file if li.startswith("Pss:"))
-                    total += next(sizes, 0) << 10  # none for a process that is just ending
-    return total
+def sessions_above(limits: dict[int, int]) -> Iterator[tuple[int, int]]:
+    """The sessions whose processes use more bytes together than their limit, and how many (Linux).
+
+    What counts is the proportional set size, in which shared pages are shared out; as that is dear
+    to find, and never above the resident set, it is looked at only where that is above the limit.
+    """
+    if not limits:
+        return
+    members: dict[int, list[int]] = {session: [] for session in limits}
+    for pid in _process_ids():
+        with contextlib.suppress(OSError, KeyError):
+            members[os.getsid(pid)].append(pid)
+    for session, limit in limits.items():
+        if sum(map(_resident_bytes, members[session])) > limit:
+            used = sum(map(_proportional_bytes, members[session]))
+            if used > limit:
+                yield session, used
+
+
+def _resident_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * PAGE_BYTES
+    return 0
+
+
+def _proportional_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
+        sizes = (int(line.split()[1]) for line in file if line.startswith("Pss:"))
+        return next(sizes, 0) << 10  # none for a process that is just ending
+    return 0
 
 
 def kill_marked(mark: str) -> None:

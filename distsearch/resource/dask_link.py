@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 PING_S = 5.0
 SILENT_PINGS = 3
 BATCH_BYTES = 8 << 20
+WAITING_AT_MOST = 4  # messages, before more of an upload is read
 EVENTS_KEPT = 100
 ATTACH_S = 30
 STOP_S = 6
@@ -111,9 +112,12 @@ async def stop_agent(agent_id: str, dask_worker: Worker) -> bool:
     return True
 
 
-def deliver(agent_id: str, messages: list[Message], dask_worker: Worker) -> None:
-    """Hand messages to the agent, in the worker's loop."""
-    dask_worker.plugins[agent_id].agent.handle(messages)
+def deliver(agent_id: str, messages: list[Message], dask_worker: Worker) -> bool:
+    """Hand messages to the agent, in the worker's loop; False when it has ended."""
+    plugin = dask_worker.plugins.get(agent_id)
+    if plugin is not None:
+        plugin.agent.handle(messages)
+    return plugin is not None
 
 
 # On the driver
@@ -156,8 +160,9 @@ class DaskRemote(Remote):
         self._lifeline = lifeline
         self._outbox: deque[Message] = deque()
         self._waiting = asyncio.Event()
+        self._taken = asyncio.Event()
         self._next_number = 0
-        self._ending: asyncio.Task[Any] | None = None
+        self._ending: asyncio.Task[tuple[bool, str]] | None = None
         self._pump = asyncio.create_task(self._deliver_all())
 
     def send(self, message: Message) -> None:
@@ -165,6 +170,12 @@ class DaskRemote(Remote):
         if self._ending is None:
             self._outbox.append(message)
             self._waiting.set()
+
+    async def room(self) -> None:
+        """Wait until few messages are waiting to be taken to the node, or it is lost."""
+        while self._ending is None and len(self._outbox) > WAITING_AT_MOST:
+            self._taken.clear()
+            await self._taken.wait()
 
     def receive(self, event: Mapping[str, Any]) -> None:
         """Take a batch of the agent's messages."""
@@ -183,22 +194,27 @@ class DaskRemote(Remote):
         """Give the node up: end what can still be ended there, then tell the listener."""
         if self._ending is None:
             self.lost_because = reason
+            self._cluster.listener.retire(self)
             self._ending = asyncio.create_task(self._lose(reason))
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         """End every trial on the node and all that was started there (bounded, about 15 s)."""
         if self._ending is None:
             self._ending = asyncio.create_task(self._end())
         await asyncio.wait([self._ending])
+        nothing_left, _why = self._ending.result()
+        return nothing_left
 
-    async def _lose(self, reason: str) -> None:
+    async def _lose(self, reason: str) -> tuple[bool, str]:
         nothing_left, why = await self._end()
         self.lost_because = why or reason
         self._cluster.listener.on_lost(self, self.lost_because, nothing_left)
+        return nothing_left, why
 
     async def _end(self) -> tuple[bool, str]:
         self._cluster.remotes.pop(self.agent_id, None)
         self._pump.cancel()
+        self._taken.set()
         if self._lifeline is not None:
             return await self._lifeline.end()
         if self.worker_left:
@@ -214,10 +230,14 @@ class DaskRemote(Remote):
             await self._waiting.wait()
             self._waiting.clear()
             while batch := self._next_batch():
+                self._taken.set()
                 try:
-                    await self._cluster.run_on(self.worker, deliver, self.agent_id, batch)
+                    there = await self._cluster.run_on(self.worker, deliver, self.agent_id, batch)
                 except Exception as error:
                     self.lose(f"it could not be reached: {error or type(error).__name__}")
+                    return
+                if not there:
+                    self.lose("its agent has ended, as its Dask worker does")
                     return
                 self.heard = time.monotonic()
 
@@ -305,12 +325,15 @@ class Cluster:
     async def _own_scheduler(self) -> AsyncIterator[Client]:
         """A scheduler of Dask in this loop, on loopback, and a client to it."""
         tls = Security(**self.authority.issue("driver"))
+        # Dask puts it on sys.path, so it must not be below a folder that others can write to.
+        folder = tempfile.mkdtemp(prefix="distsearch-")
         with dask.config.set(SCHEDULER_SETTINGS):
             self.scheduler = Scheduler(
                 host="127.0.0.1",
                 port=0,
                 protocol="tls",
                 security=tls,
+                local_directory=folder,
                 allowed_failures=0,
                 dashboard=False,
                 dashboard_address="127.0.0.1:0",  # Dask always opens it; never off loopback
@@ -324,6 +347,7 @@ class Cluster:
         finally:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.scheduler.close(), 10)
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def own_address(self) -> str:

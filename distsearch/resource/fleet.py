@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import NodeError, ResourceError
+from ..errors import NodeError, ResourceError, UploadError
 from .local import LocalRemote
 from .node import Node
 from .remote import Listener, Message, Remote
@@ -21,13 +21,10 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class Owner(Listener, Protocol):
-    """The experiment: hears from the nodes, and is told when one comes or is about to go."""
+    """The experiment: hears from the nodes, and is told when one comes."""
 
     def add_remote(self, remote: Remote) -> None:
         """Use a node."""
-
-    def retire(self, remote: Remote) -> None:
-        """Start nothing more on a node; `on_lost` follows."""
 
 
 class Fleet:
@@ -57,7 +54,7 @@ class Fleet:
         self._ssh_cluster: Cluster | None = None
         self._client_cluster: Cluster | None = None
         self._nodes: dict[int, Node] = {}
-        self._welcomes: set[asyncio.Task[None]] = set()
+        self._welcomes: set[asyncio.Task[object]] = set()
 
     async def start(self, *, local: bool | Node, addresses: Sequence[Node], client: Any) -> None:
         """Bring all nodes up at once. Raises NodeError if there is none then."""
@@ -88,9 +85,9 @@ class Fleet:
         leaving = [remote for node in addresses for remote in self._called(node)]
         for remote in leaving:
             self.owner.retire(remote)
-        await asyncio.gather(*(remote.close() for remote in leaving))
-        for remote in leaving:
-            self.on_lost(remote, "it was removed", confirmed_dead=True)
+        nothing_left = await asyncio.gather(*(remote.close() for remote in leaving))
+        for remote, confirmed_dead in zip(leaving, nothing_left, strict=True):
+            self.on_lost(remote, "it was removed", confirmed_dead)
 
     def _called(self, node: Node) -> list[Remote]:
         """The nodes that an address names."""
@@ -126,16 +123,11 @@ class Fleet:
         results = await bring_up(
             self._ssh_cluster, nodes, ssh_config=self._ssh_config, tunnel=self._tunnel
         )
-        failed = []
         for node, result in zip(nodes, results, strict=True):
-            if isinstance(result, NodeError):
-                failed.append(result)
-                self._say(str(result))
-            else:
+            if isinstance(result, Remote):
                 self._nodes[result.remote_id] = node
-                await self._welcome(result)
-        self.failed += failed
-        return failed
+        errors = await asyncio.gather(*map(self._welcome_or_say, results))
+        return [error for error in errors if error is not None]
 
     async def _join_client(self, client: Any) -> None:
         if client is None:
@@ -143,20 +135,31 @@ class Fleet:
         from .dask_link import Cluster
 
         self._client_cluster = await Cluster(self, client=client, remote_ids=self._ids).__aenter__()
-        for result in await self._client_cluster.attach_workers(self._welcome_later):
-            await self._welcome_or_say(result)
+        results = await self._client_cluster.attach_workers(self._welcome_later)
+        await asyncio.gather(*map(self._welcome_or_say, results))
 
     def _welcome_later(self, result: Remote | NodeError) -> None:
+        task: asyncio.Task[object]
         task = asyncio.get_running_loop().create_task(self._welcome_or_say(result))
         self._welcomes.add(task)
         task.add_done_callback(self._welcomes.discard)
 
-    async def _welcome_or_say(self, result: Remote | NodeError) -> None:
-        if isinstance(result, NodeError):
-            self.failed.append(result)
-            self._say(str(result))
-        else:
-            await self._welcome(result)
+    async def _welcome_or_say(self, result: Remote | NodeError) -> NodeError | None:
+        """Welcome a node; if it cannot be used, say why, and let the others live."""
+        error = result if isinstance(result, NodeError) else None
+        if isinstance(result, Remote):
+            try:
+                await self._welcome(result)
+            except UploadError as refused:
+                self.remotes.pop(result.remote_id, None)
+                await result.close()
+                error = NodeError(
+                    f"node {str(self._nodes.get(result.remote_id, result.host))!r}: {refused}"
+                )
+        if error is not None:
+            self.failed.append(error)
+            self._say(str(error))
+        return error
 
     async def _welcome(self, remote: Remote) -> None:
         """Give a node the uploaded files, then let trials run there."""
@@ -175,6 +178,10 @@ class Fleet:
         """Pass on what a node's agent says."""
         self.owner.on_messages(remote, messages)
 
+    def retire(self, remote: Remote) -> None:
+        """Pass on that nothing more is to be started on a node."""
+        self.owner.retire(remote)
+
     def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
         """Do without a node."""
         if self.remotes.pop(remote.remote_id, None) is not None:
@@ -189,10 +196,16 @@ class Fleet:
         self.uploaded.update(files)
         for remote in remotes:
             remote.trial_cwd = None
-        await asyncio.gather(*(self._upload_to(remote, files) for remote in remotes))
+        ends = await asyncio.gather(
+            *(self._upload_to(remote, files) for remote in remotes), return_exceptions=True
+        )
+        for remote, error in zip(remotes, ends, strict=True):
+            # A node that was lost meanwhile is told as that; the others have the files.
+            if isinstance(error, BaseException) and remote.remote_id in self.remotes:
+                raise error
 
     async def _upload_to(self, remote: Remote, files: Mapping[str, Path]) -> None:
-        for name, path in files.items():
+        for name, path in list(files.items()):
             await remote.upload(name, path)
 
     async def close(self) -> None:

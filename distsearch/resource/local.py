@@ -49,6 +49,7 @@ class LocalRemote(Remote):
         messages, self._inbox = self._inbox, []
         self.agent.handle(messages)
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         """End every trial on this machine."""
         await self.agent.close()
+        return True

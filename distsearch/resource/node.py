@@ -15,6 +15,7 @@ _ADDRESS = re.compile(
     r"|(?P<bare6>[\da-fA-F]*:[\da-fA-F]*:[\da-fA-F:.]*(?:%\w+)?)"
     r"|(?P<host>[^@:\[\]]*)(?::(?P<port>[^@:]*))?)"
 )
+_USER = r"[^\s:/'\"`$;&<>|(){}-][^\s:/'\"`$;&<>|(){}]*"  # a backslash is for domains
 _FORMS = "give 'host', 'user@host', 'user@host:port', '[::1]:22', or Node('host', port=...)"
 
 
@@ -45,10 +46,11 @@ class Node:
     tunnel: bool | None = None
 
     def __post_init__(self) -> None:
-        # a leading dash would be read as an option by command line tools
-        if not re.fullmatch(r"[^\s@/\[\]-][^\s@/\[\]]*", self.host):
+        # A leading dash would be read as an option by command line tools, other signs by a shell:
+        # that of a ProxyCommand, or the user's, who is shown commands that mend things.
+        if not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
             raise ResourceError(f"{self.host!r} is no host name or address; {_FORMS}")
-        if self.user is not None and not re.fullmatch(r"[^\s:/-][^\s:/]*", self.user):
+        if self.user is not None and not re.fullmatch(_USER, self.user):
             raise ResourceError(f"node {self.host!r}: user={self.user!r} is no user name; {_FORMS}")
         if self.port is not None and not (_is_integer(self.port) and 1 <= self.port <= 65535):
             self._refuse("port", "an integer from 1 to 65535")

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 from typing import Any
@@ -39,6 +40,7 @@ def main() -> None:
     dask.config.set(SETTINGS)
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_live(spec))
+    shutil.rmtree(spec["folder"], ignore_errors=True)  # the starter does it too, if it lives
 
 
 async def _live(spec: dict[str, Any]) -> None:

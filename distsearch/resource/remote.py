@@ -12,7 +12,7 @@ from .node import NodeFacts
 from .slots import NodeResourceManager
 
 Message = dict[str, Any]
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 1 << 20
 
 
 class Listener(Protocol):
@@ -20,6 +20,9 @@ class Listener(Protocol):
 
     def on_messages(self, remote: Remote, messages: list[Message]) -> None:
         """Take messages of the node's agent, in the order in which it sent them."""
+
+    def retire(self, remote: Remote) -> None:
+        """Start nothing more on a node, which is about to go; `on_lost` follows."""
 
     def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
         """Hear that the node is gone; `confirmed_dead`: nothing of it can be running any more."""
@@ -45,20 +48,34 @@ class Remote:
         self.trial_cwd: str | None = None
         self.lost_because: str | None = None
         self._uploads: dict[str, asyncio.Future[None]] = {}
+        self._uploading = asyncio.Lock()
 
     def send(self, message: Message) -> None:
         """Send a message to the agent: at once, in order, without waiting."""
         raise NotImplementedError
 
-    async def close(self) -> None:
-        """End every trial on the node, and whatever else this project started on it."""
+    async def close(self) -> bool:
+        """End every trial on the node, and whatever else this project started on it.
+
+        Tells whether it is certain that nothing of it is left there.
+        """
         raise NotImplementedError
+
+    async def room(self) -> None:
+        """Wait until the node has taken most of what it was sent, or is lost."""
+        await asyncio.sleep(0)
 
     async def upload(self, name: str, source: Path) -> None:
         """Put a file into the node's work folder as `name`; return when it is there and whole.
 
-        Raises UploadError when the node refuses it or cannot store it.
+        One file after the other. Other messages overtake a large one between its pieces: answers
+        that came too late would end the node's trials. Raises UploadError when the node refuses
+        the file or cannot store it.
         """
+        async with self._uploading:
+            await self._upload(name, source)
+
+    async def _upload(self, name: str, source: Path) -> None:
         arrived = self._uploads[name] = asyncio.get_running_loop().create_future()
         digest = hashlib.sha256()
         with open(source, "rb") as file:
@@ -80,7 +97,7 @@ class Remote:
                 if not following:
                     break
                 data = following
-                await asyncio.sleep(0)
+                await self.room()
         await arrived
 
     def on_uploaded(self, name: str, error: str) -> None:

@@ -15,6 +15,7 @@ import base64
 import contextlib
 import json
 import os
+import random
 import shlex
 import socket
 import uuid
@@ -36,6 +37,7 @@ from .versions import PACKAGES, compare, own_versions
 
 LOGINS_AT_ONCE = 10  # of one host; sshd drops some of more
 CONNECT_S = 10
+LOGIN_AGAIN_AFTER_S = (0.5, 1.0, 2.0, 4.0)
 HELLO_S = 20
 START_S = 40
 LEASE_S = 30
@@ -339,7 +341,7 @@ async def log_in(
         for hop in [] if through else login.jumps():
             last = connections[-1] if connections else None
             connections += await log_in(hop, config, last, (*on_the_way_to, node))
-        connections.append(await login.connect(connections[-1] if connections else through))
+        connections.append(await login.insist(connections[-1] if connections else through))
     except (asyncssh.Error, OSError, ValueError, asyncio.TimeoutError) as error:
         await hang_up(connections)
         raise login.explain(error) from error
@@ -405,6 +407,22 @@ class _Login:
         jumps = self._configured("ProxyJump", "none")
         return [] if jumps == "none" else [Node.parse(jump.strip()) for jump in jumps.split(",")]
 
+    async def insist(
+        self, through: asyncssh.SSHClientConnection | None
+    ) -> asyncssh.SSHClientConnection:
+        """Connect, again if the server drops the connection: of many at once it takes but some.
+
+        (MaxStartups of sshd; a jump host sees the logins of all nodes behind it.)
+        """
+        for pause_s in LOGIN_AGAIN_AFTER_S:
+            try:
+                return await self.connect(through)
+            except (asyncssh.ConnectionLost, ConnectionResetError):
+                if self._has_a_new_key():
+                    raise
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+        return await self.connect(through)
+
     async def connect(
         self, through: asyncssh.SSHClientConnection | None
     ) -> asyncssh.SSHClientConnection:
@@ -436,8 +454,7 @@ class _Login:
             return error
         name, (host, port) = f"node {str(self.node)!r}", self._where()
         where = f"{host}:{port}" if port != 22 else host
-        new_key = self.offered is not None and self.offered not in self._known_keys(host, port)
-        if new_key or isinstance(error, asyncssh.HostKeyNotVerifiable):
+        if self._has_a_new_key() or isinstance(error, asyncssh.HostKeyNotVerifiable):
             return self._explain_host_key(error, host, port)
         if isinstance(error, asyncssh.PermissionDenied):
             return NodeError(self._explain_denial(name))
@@ -456,6 +473,9 @@ class _Login:
             f"{name}: no login at {where}: {str(error) or type(error).__name__}; "
             f"what does this say? {ssh(self.node)} true"
         )
+
+    def _has_a_new_key(self) -> bool:
+        return self.offered is not None and self.offered not in self._known_keys(*self._where())
 
     def _known_keys(self, host: str, port: int) -> Sequence[Any]:
         alias = self._configured("HostKeyAlias", host)

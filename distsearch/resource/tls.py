@@ -2,6 +2,7 @@
 
 Every Dask port is a shell for whoever can reach it, so both sides of every connection must show a
 certificate of this authority. Keys stay in memory and travel only through SSH's standard input.
+(To load its own, each process writes it for an instant to a private folder: `ssl` wants files.)
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Union, cast
 
 from ..errors import UploadError
 
+_KINDS = "the path of a file or a folder, or a module"
 Source = Union[str, "os.PathLike[str]", types.ModuleType]
 
 
@@ -26,6 +27,8 @@ def collect(sources: Source | Iterable[Source]) -> dict[str, Path]:
     Raises UploadError for what does not exist, and for links and devices inside a folder.
     """
     single = isinstance(sources, (str, os.PathLike, types.ModuleType))
+    if not single and (isinstance(sources, bytes) or not isinstance(sources, Iterable)):
+        raise UploadError(f"{sources!r} cannot be uploaded; give {_KINDS}, or a list of those")
     found: dict[str, Path] = {}
     for source in cast("Iterable[Source]", [sources] if single else sources):
         for name, path in _files_of(source):
@@ -39,6 +42,8 @@ def _files_of(source: Source) -> Iterator[tuple[str, Path]]:
     if isinstance(source, types.ModuleType):
         path = _source_of(source)
         name = path.name
+    elif not isinstance(source, (str, os.PathLike)):
+        raise UploadError(f"{source!r} cannot be uploaded; give {_KINDS}")
     else:
         path = Path(source)
         if not path.exists() and path.name == str(source) and str(source).isidentifier():

@@ -11,6 +11,7 @@ import re
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 
@@ -43,6 +44,14 @@ if TYPE_CHECKING:
 Addresses = Union[str, Node, Iterable["str | Node"]]
 CLOSE_BOUND_S = 30.0
 INTERRUPT_BOUND_S = 15.0
+NoneType = type(None)
+_KINDS: dict[Any, str] = {
+    Integral: "an integer",
+    Real: "a number",
+    str: "a name",
+    Callable: "a function",
+    NoneType: "None",
+}
 _open_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 
@@ -90,6 +99,18 @@ class Scheduler(Results):
         _choose("isolation", isolation, ("fresh", "reuse"))
         _choose("start_method", start_method, (None, "fork", "spawn"))
         _choose("visualizer", visualizer, ("none",))
+        _check_bound("num_trials", num_trials, Integral)
+        _check_bound("time_out", time_out)
+        _check_bound("trial_timeout", trial_timeout)
+        _check_bound("report_timeout", report_timeout)
+        _check_kind("max_reward", max_reward, Real, NoneType)
+        _check_kind("reward_attr", reward_attr, str)
+        _check_kind("time_attr", time_attr, str)
+        _check_kind("max_failures", max_failures, Integral)
+        _check_kind("seed", seed, Integral, NoneType)
+        _check_kind("verbose", verbose, Integral)
+        _check_kind("training_history_callback", training_history_callback, Callable, NoneType)
+        self._pid = os.getpid()
         self.train_fn = _with_args(train_fn, args)
         self.folder = _experiment_folder(checkpoint, self.train_fn.__name__)
         earlier = _earlier_run(self.folder, resume)
@@ -152,10 +173,15 @@ class Scheduler(Results):
                     f"yourself, {type(searcher).__name__}(...), not to the scheduler"
                 )
             return searcher
-        _choose("searcher", searcher, tuple(SEARCHERS))
-        return SEARCHERS[searcher](
-            self.train_fn.space, seed=self.seed, points_to_evaluate=points, **options
-        )
+        if not isinstance(searcher, str) or searcher not in SEARCHERS:
+            names = ", ".join(map(repr, SEARCHERS))
+            raise SpaceError(f"searcher={searcher!r}; give one of {names}, or a Searcher you made")
+        make = SEARCHERS[searcher]
+        try:
+            return make(self.train_fn.space, seed=self.seed, points_to_evaluate=points, **options)
+        except TypeError as error:
+            given = dict(options)
+            raise SpaceError(f"search_options={given!r} of {searcher!r}: {error}") from error
 
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
         self._store.append("experiment", body=self._what_is_searched)
@@ -197,8 +223,13 @@ class Scheduler(Results):
 
     def next_launch(self) -> Launch | None:
         """The next trial to start, or None when the searcher has no more to suggest."""
-        config = self.searcher.ask(len(self.experiment.trials))
+        config = self._suggestion(len(self.experiment.trials))
         return None if config is None else Launch(config)
+
+    def _suggestion(self, trial_id: int) -> Mapping[str, Any] | None:
+        """What the searcher suggests, whole and plain."""
+        config = self.searcher.ask(trial_id)
+        return None if config is None else self.train_fn.space.validate(config)
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
         """What a report means for its trial: Continue() or Stop()."""
@@ -217,7 +248,7 @@ class Scheduler(Results):
 
     def replay_launch(self, trial_id: int, config: Mapping[str, Any], given: bool) -> None:
         """When a search is resumed: let the searcher suggest again what it had suggested."""
-        if not given and dict(self.searcher.ask(trial_id) or {}) != dict(config):
+        if not given and (self._suggestion(trial_id) or {}) != dict(config):
             raise StoreError(
                 f"{self.folder} cannot be resumed: the searcher no longer suggests what it did for "
                 f"trial {trial_id}; were its options or points_to_evaluate changed?"
@@ -240,8 +271,8 @@ class Scheduler(Results):
         self._check_open()
         num_trials = self.num_trials if num_trials is None else num_trials
         time_out = self.time_out if time_out is None else time_out
-        _check_bound("num_trials", num_trials, int)
-        _check_bound("time_out", time_out, (int, float))
+        _check_bound("num_trials", num_trials, Integral)
+        _check_bound("time_out", time_out)
         if num_trials is None and time_out is None and self._could_go_on_forever:
             raise ResourceError(
                 "this search would never end: give num_trials=, time_out= or max_reward="
@@ -294,7 +325,7 @@ class Scheduler(Results):
     def add_job(self, config: Mapping[str, Any]) -> int:
         """Run one more trial with this configuration, before the searcher's next; its task id."""
         self._check_open()
-        valid = self.train_fn.space.validate(dict(config))
+        valid = self.train_fn.space.validate(config)
         return loop().run(lambda: self.experiment.add(valid)).id
 
     def run_with_config(self, config: Mapping[str, Any]) -> Any:
@@ -306,7 +337,7 @@ class Scheduler(Results):
         the traceback, if the trial fails, and if it is stopped.
         """
         self._check_open()
-        valid = self.train_fn.space.validate(dict(config))
+        valid = self.train_fn.space.validate(config)
 
         async def run() -> Any:
             trial = self.experiment.add(valid, is_final=True)
@@ -377,16 +408,20 @@ class Scheduler(Results):
         self._check_open()
         if self.experiment.trials:
             raise StoreError("load_state_dict comes before run(): this search has trials already")
-        events = [store.Event(*event) for event in state["events"]]
+        try:
+            searched = {name: state["searched"][name] for name in self._what_is_searched}
+            events = [store.Event(*event) for event in state["events"]]
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"this is not what state_dict() gave: {error!r}") from error
 
         def load() -> None:
-            self._restore(state["searched"], events)
+            self.seed = self.searcher.seed = searched["seed"]
+            self._restore(searched, events)
+            self._store.append("experiment", body=self._what_is_searched)
             for event in events:
                 if event.trial is not None:
                     self._store.append(*event[2:])
 
-        self.seed = state["searched"]["seed"]
-        self.searcher.seed = self.seed
         loop().run(load)
 
     def save(self, checkpoint: str | os.PathLike[str] | None = None) -> Path:
@@ -403,7 +438,7 @@ class Scheduler(Results):
 
     def close(self) -> None:
         """Stop what runs, leave nothing behind on any node, and let go of the log."""
-        if self._closed:
+        if self._closed or self._pid != os.getpid():  # a forked child must leave it alone
             return
         self._closed = True
         _open_schedulers.discard(self)
@@ -424,6 +459,11 @@ class Scheduler(Results):
         await self._store.flush()
 
     def _check_open(self) -> None:
+        if self._pid != os.getpid():
+            raise DistsearchError(
+                f"this scheduler belongs to process {self._pid}, from which this one was forked; "
+                "use it there, or make another one here"
+            )
         if self._closed:
             raise DistsearchError("this scheduler is closed; its results can still be read")
 
@@ -484,11 +524,18 @@ def _choose(name: str, got: Any, valid: Sequence[Any]) -> None:
         raise SpaceError(f"{name}={got!r}, but it is one of {', '.join(map(repr, valid))}")
 
 
-def _check_bound(name: str, value: Any, kind: Any) -> None:
+def _check_bound(name: str, value: Any, kind: Any = Real) -> None:
     if value is None:
         return
     if not isinstance(value, kind) or isinstance(value, bool) or not value > 0:
-        raise ResourceError(f"{name}={value!r}, but it is a number above 0")
+        wanted = "an integer" if kind is Integral else "a number"
+        raise ResourceError(f"{name}={value!r}; give {wanted} above 0, or None")
+
+
+def _check_kind(name: str, value: Any, *kinds: Any) -> None:
+    if not isinstance(value, kinds):
+        wanted = " or ".join(_KINDS[kind] for kind in kinds)
+        raise SpaceError(f"{name}={value!r}; give {wanted}")
 
 
 def _with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
@@ -525,9 +572,10 @@ def _earlier_run(folder: Path, resume: bool) -> dict[str, Any] | None:
         return None
     store.check(folder)
     if resume:
-        for event in store.read(folder, "experiment"):
-            return dict(event.body)
-        return None
+        earlier = None
+        for event in store.read(folder, "experiment"):  # the last, which may have been loaded
+            earlier = dict(event.body)
+        return earlier
     number = 1
     while (archive := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1

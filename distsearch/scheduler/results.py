@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Results:
     _store: store.Store
     _start_time: float
     _closed: bool
+    _pid: int
 
     def get_best_config(self) -> dict[str, Any]:
         """The configuration of the best trial so far: plain values, by parameter."""
@@ -133,5 +135,5 @@ class Results:
         return data
 
     def _flush(self) -> None:
-        if not self._closed:
+        if not self._closed and self._pid == os.getpid():
             loop().call(self._store.flush())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import subprocess
 import sys
 import textwrap
@@ -146,3 +147,23 @@ def test_a_train_function_of_a_module_travels():
     copy = cloudpickle.loads(cloudpickle.dumps(make()))
     assert copy.space == make().space
     assert copy.args.batch_size == 64
+
+
+def test_a_method_is_a_train_function_of_its_instance():
+    class Trainer:
+        def __init__(self, best):
+            self.best = best
+
+        @args(lr=Real(0, 1))
+        def train(self, args, reporter):
+            return self.best, args.lr
+
+    train_fn = cloudpickle.loads(cloudpickle.dumps(Trainer(3).train))
+    assert train_fn(train_fn.args, None) == (3, 0.5)
+    assert train_fn.space == Trainer.train.space
+
+
+def test_what_has_no_name_is_called_by_its_type():
+    train_fn = args(lr=Real(0, 1))(functools.partial(lambda best, args, reporter: best, 3))
+    assert train_fn.__name__ == "partial"
+    assert train_fn(train_fn.args, None) == 3

@@ -74,6 +74,14 @@ def test_waiting_for_the_loop_inside_the_loop_is_refused_instead_of_hanging():
         loop().call(inside(), WAIT_S)
 
 
+def test_what_is_submitted_inside_the_loop_is_refused_as_nobody_could_wait_for_it():
+    async def inside():
+        loop().submit(which_thread())
+
+    with pytest.raises(RuntimeError, match="cannot be called from a rule or a callback"):
+        loop().call(inside(), WAIT_S)
+
+
 def in_child(answers):
     answers.put(loop().call(which_thread(), WAIT_S).name)
 

@@ -17,7 +17,13 @@ from distributed import Client, LocalCluster, get_client
 
 from distsearch.errors import NodeError
 from distsearch.resource import agent, dask_link
-from distsearch.resource.dask_link import EVENTS_KEPT, Cluster, DaskRemote, keep_few_events
+from distsearch.resource.dask_link import (
+    EVENTS_KEPT,
+    Cluster,
+    DaskRemote,
+    keep_few_events,
+    stop_agent,
+)
 from distsearch.resource.node import NodeFacts
 
 
@@ -30,6 +36,9 @@ class Listening:
     def on_messages(self, remote, messages):
         self.messages += messages
         self.news.set()
+
+    def retire(self, remote):
+        pass
 
     def on_lost(self, remote, reason, confirmed_dead):
         self.lost.append((remote, reason, confirmed_dead))
@@ -300,6 +309,58 @@ def test_a_users_scheduler_keeps_only_a_few_of_the_events(local, echo):
 
     local[1].run_on_scheduler(keep_few_events, "a topic")
     search(test, local[1])
+
+
+def test_other_messages_overtake_a_large_upload(local, monkeypatch, tmp_path):
+    """An agent whose beats are answered too late would end its trials."""
+    monkeypatch.setattr("distsearch.resource.remote.PIECE_BYTES", 10)
+
+    class Slow(Echo):
+        def handle(self, messages):
+            for message in messages:
+                time.sleep(0.002)
+                if message["op"] == "upload":
+                    self.send([{"op": "piece", "done": message["done"]}])
+                elif message["op"] == "say":
+                    self.send([message])
+
+    monkeypatch.setattr(agent, "Agent", Slow)
+    (tmp_path / "large").write_bytes(bytes(2000))
+
+    async def test(listening, remote, cluster):
+        uploading = asyncio.create_task(remote.upload("large", tmp_path / "large"))
+        await listening.until(lambda heard: heard.messages)
+        remote.send({"op": "say"})
+        await listening.until(lambda heard: heard.messages[-1].get("done"))
+        assert ops(listening).count("piece") == 200
+        assert ops(listening).index("say") < 100
+        remote.on_uploaded("large", "")
+        await uploading
+
+    search(test, local[1])
+
+
+def test_an_agent_that_has_ended_is_told_as_that(local, echo):
+    async def test(listening, remote, cluster):
+        await cluster.run_on(remote.worker, stop_agent, remote.agent_id)
+        remote.send({"op": "say"})
+        await listening.until(lambda heard: heard.lost)
+        assert "its agent has ended" in listening.lost[0][1]
+
+    search(test, local[1])
+
+
+def test_the_own_scheduler_leaves_no_folder_and_uses_none_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def run():
+        async with Cluster(Listening()) as cluster:
+            (folder,) = tmp_path.iterdir()
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert cluster.scheduler.local_directory.startswith(str(folder))
+
+    asyncio.run(run())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_own_scheduler_keeps_only_a_few_events_and_opens_nothing_off_loopback():

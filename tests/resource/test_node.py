@@ -31,7 +31,22 @@ def test_an_address_is_read(address, node):
     assert Node.parse(node) is node
 
 
-WRONG = ["", "@h", "ada@", ":22", "h:", "h:ssh", "h:0", "h:65536", "h:1:2", "[::1", "a b", "-oX=y"]
+SHELL = ["h;x", "h$(x)", "h`x`", "h&x", "h|x", "h>x", "h'x", "a;x@h", "a$(x)@h", "-oX=y@h"]
+WRONG = [
+    "",
+    "@h",
+    "ada@",
+    ":22",
+    "h:",
+    "h:ssh",
+    "h:0",
+    "h:65536",
+    "h:1:2",
+    "[::1",
+    "a b",
+    "-oX=y",
+    *SHELL,
+]
 
 
 @pytest.mark.parametrize("address", [*WRONG, "ssh://h", None, 3, ("h", 22)])

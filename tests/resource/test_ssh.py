@@ -398,6 +398,45 @@ def test_no_more_than_ten_logins_at_once_at_one_host(hosts, monkeypatch):
     assert most == 10
 
 
+@pytest.mark.parametrize("greets", [True, False])
+def test_a_login_that_the_server_drops_is_tried_again(world, monkeypatch, greets):
+    """As sshd does with MaxStartups when many log in at once."""
+    monkeypatch.setattr(ssh, "LOGIN_AGAIN_AFTER_S", (0.01, 0.01, 0.01))
+    host = world.start(known=False)
+    dropped = []
+
+    async def serve(reader, writer):
+        if len(dropped) < 3:
+            dropped.append(writer)
+            if greets:
+                writer.write(b"SSH-2.0-busy\r\n")
+                await writer.drain()
+            writer.transport.abort()
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", host.port)
+        await asyncio.gather(pipe(reader, back), pipe(there, writer))
+
+    async def pipe(source, target):
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                target.write(data)
+        target.close()
+
+    async def test(cluster, listening):
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with open(world.hosts.known_hosts, "a") as file:
+                file.write(host.known_hosts_line().replace(str(host.port), str(port)))
+            (remote,) = await world.bring_up(
+                cluster, Node("127.0.0.1", port=port, python=sys.executable)
+            )
+            assert isinstance(remote, DaskRemote), remote
+            assert await remote.close() is True
+        assert len(dropped) == 3
+
+    run(test)
+
+
 def test_a_node_that_declares_what_it_cannot_have_fails_alone(world, monkeypatch):
     def refuse(node, facts):
         raise ResourceError("num_gpus=9 but it has 0")
@@ -438,6 +477,23 @@ def test_a_killed_node_is_lost_with_certainty_and_the_reason(world):
         await listening.until(lambda heard: heard.lost)
         ((lost, reason, confirmed_dead),) = listening.lost
         assert lost is remote and confirmed_dead and "killed by signal 9" in reason
+        assert world.nothing_is_left()
+
+    run(test)
+
+
+def test_a_killed_starter_leaves_neither_processes_nor_a_folder(world):
+    node = world.node(world.start())
+
+    async def test(cluster, listening):
+        await world.bring_up(cluster, node)
+        assert list(world.folder.glob("distsearch-*"))
+        psutil.Process(world.node_process().ppid()).kill()
+        await listening.until(lambda heard: heard.lost)
+        assert "starter ended with exit code" in listening.lost[0][1]
+        deadline = time.monotonic() + 15
+        while not world.nothing_is_left() and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)  # the node's process removes the folder as its last act
         assert world.nothing_is_left()
 
     run(test)

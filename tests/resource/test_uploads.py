@@ -12,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import distsearch as ag
 from distsearch.errors import UploadError
 from distsearch.resource import remote as remote_module
 from distsearch.resource.agent import Agent, receive_piece
-from distsearch.resource.node import NodeFacts
+from distsearch.resource.node import Node, NodeFacts
 from distsearch.resource.remote import Remote
 from distsearch.resource.uploads import collect
+from distsearch.scheduler import FIFOScheduler
 
 WAIT_S = 20.0
 
@@ -253,3 +255,27 @@ def test_a_node_that_is_lost_meanwhile_is_an_upload_error(tmp_path):
     remote.send = lambda message: asyncio.get_running_loop().call_soon(remote.on_gone, "cut")
     with pytest.raises(UploadError, match="the node is gone: cut"):
         uploaded(remote, "data.txt", source)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"data.txt", [b"data.txt"], ["data.txt", None]])
+def test_what_is_neither_path_nor_module_is_refused(here, wrong):
+    with pytest.raises(UploadError, match="cannot be uploaded; give the path of a file"):
+        collect(wrong)
+
+
+def test_an_uploaded_module_is_imported_instead_of_an_installed_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "threadpoolctl.py").write_text("MINE = 0.5")
+
+    @ag.args(x=1)
+    def train_fn(args, reporter):
+        import threadpoolctl  # which the launcher has imported already
+
+        reporter(accuracy=threadpoolctl.MINE)
+
+    local = Node("localhost", num_cpus=1)
+    with FIFOScheduler(train_fn, local=local, verbose=0, num_trials=1) as scheduler:
+        scheduler.upload_files(tmp_path / "threadpoolctl.py")
+        scheduler.run()
+        assert scheduler.join_jobs(timeout=WAIT_S) is True
+        assert scheduler.trials[0].best_reward == 0.5, scheduler.trials[0].error

@@ -441,6 +441,75 @@ if __name__ == "__main__":
     one.end()
 
 
+def test_1_a_trial_may_use_pools_and_pickle_of_what_the_script_defines(driver):
+    one = driver("""
+import multiprocessing, pickle
+from concurrent.futures import ThreadPoolExecutor
+import distsearch as ag
+
+class Net:
+    pass
+
+def square(x):
+    return x * x
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    assert type(pickle.loads(pickle.dumps(Net()))) is Net
+    executor = ThreadPoolExecutor()  # never shut down, as in many scripts
+    executor.submit(square, 3).result()
+    with multiprocessing.get_context("fork").Pool(2) as pool:  # ends its processes with SIGTERM
+        reporter(accuracy=sum(pool.map(square, [1, 2, 3])))
+
+with ag.scheduler.FIFOScheduler(train_fn, trial_timeout=20) as scheduler:
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs(timeout=25)
+    trial = scheduler.trials[0]
+    print("TRIAL", trial.status.value, trial.best_reward, trial.seconds < 8, trial.reason)
+""")
+    assert one.words_after("TRIAL") == ["finished", "14.0", "True"]
+    assert "Traceback" not in one.end()
+
+
+def test_1_a_process_that_a_trial_forks_cannot_report_for_it(search):
+    """Its reports would carry numbers of their own, and displace those of the trial."""
+
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        child = os.fork()
+        if child == 0:
+            try:
+                reporter(accuracy=0.9)
+            except ag.errors.ReportError:
+                os._exit(7)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        reporter(accuracy=0.1, code=code)
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    assert scheduler.join_jobs(timeout=20) is True
+    assert [(r["accuracy"], r["code"]) for r in scheduler.training_history[0]] == [(0.1, 7)]
+
+
+def test_1_an_error_whose_text_cannot_be_made_is_a_failure_like_others(search):
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        raise Mute
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    assert scheduler.join_jobs(timeout=20) is True
+    trial = scheduler.trials[0]
+    assert trial.status is Status.FAILED
+    assert "Mute" in trial.reason
+    assert "raise Mute" in trial.error
+
+
 def test_1_a_thread_that_outlives_its_trial_reports_nothing_for_the_next(search):
     """With reused processes they share one; each trial reports its own number only."""
 

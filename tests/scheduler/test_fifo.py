@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sqlite3
+import sys
 import threading
 import time
 from contextlib import redirect_stdout
@@ -17,13 +18,14 @@ import pytest
 
 import distsearch as ag
 from distsearch import Node
-from distsearch.core.words import Continue, Status, Stop
+from distsearch.core.words import Continue, Launch, Status, Stop
 from distsearch.errors import (
     DistsearchError,
     NodeError,
     NothingReported,
     ResourceError,
     SpaceError,
+    StoreError,
     StoreLocked,
     TrialFailed,
 )
@@ -565,6 +567,79 @@ def test_a_searcher_that_raises_ends_the_search_with_its_error(search):
         scheduler.join_jobs(timeout=20)
 
 
+@pytest.mark.parametrize("where", ["on_report", "on_end", "next_launch"])
+def test_a_rule_that_calls_sys_exit_ends_the_search_instead_of_hanging_it(search, where):
+    def leave(*_):
+        sys.exit(3)
+
+    rule = type("Leaving", (FIFOScheduler,), {where: leave})
+    scheduler = search(identity, scheduler=rule)
+    scheduler.run(num_trials=5)
+    with pytest.raises(SystemExit):
+        scheduler.join_jobs(timeout=20)
+    assert all(trial.status.is_end for trial in scheduler.trials)
+
+
+def test_a_rule_that_waits_for_its_own_search_is_told_so(search):
+    class Waiting(FIFOScheduler):
+        def on_end(self, trial):
+            self.join_jobs()
+
+    scheduler = search(identity, scheduler=Waiting)
+    scheduler.run(num_trials=5)
+    with pytest.raises(RuntimeError, match="cannot be called from a rule"):
+        scheduler.join_jobs(timeout=20)
+
+
+def test_a_rule_that_decides_nothing_ends_the_search_and_says_what_is_wanted(search):
+    class Forgetful(FIFOScheduler):
+        def on_report(self, trial, report):
+            pass
+
+    scheduler = search(identity, scheduler=Forgetful)
+    scheduler.run(num_trials=5)
+    with pytest.raises(TypeError, match=r"returned None; return Continue\(\) or Stop\(\)"):
+        scheduler.join_jobs(timeout=20)
+
+
+def test_a_searcher_may_suggest_numbers_of_numpy_and_leave_out_defaults(search):
+    @ag.args(x=ag.Real(0.0, 1.0), n=ag.Int(1, 9, default=4))
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+
+    class Partial(RandomSearcher):
+        def suggest(self, trial_id, rng):
+            return {"x": np.float32(0.25)}
+
+    scheduler = search(train_fn, searcher=Partial(train_fn.space, points_to_evaluate=[]))
+    scheduler.run(num_trials=2)
+    assert scheduler.join_jobs(timeout=20) is True
+    assert scheduler.get_best_config() == {"x": 0.25, "n": 4}
+
+
+@pytest.mark.parametrize("config", [{"x": 2}, {"y": 0.5}, 5])
+def test_a_searcher_that_suggests_what_is_not_in_the_space_ends_the_search(search, config):
+    class Lost(RandomSearcher):
+        def suggest(self, trial_id, rng):
+            return config
+
+    scheduler = search(identity, searcher=Lost(identity.space))
+    scheduler.run(num_trials=9)
+    with pytest.raises(SpaceError):
+        scheduler.join_jobs(timeout=20)
+
+
+def test_a_rule_that_launches_what_cannot_be_sent_ends_the_search(search):
+    class Odd(FIFOScheduler):
+        def next_launch(self):
+            return Launch({"x": object()})
+
+    scheduler = search(identity, scheduler=Odd)
+    scheduler.run(num_trials=2)
+    with pytest.raises(TypeError, match="JSON"):
+        scheduler.join_jobs(timeout=20)
+
+
 # Processes
 
 
@@ -583,6 +658,29 @@ def test_trials_have_a_fresh_process_each_or_reuse_one_a_slot(search, isolation,
     pids = {reports[0]["pid"] for reports in scheduler.training_history.values()}
     assert len(pids) == processes
     assert set(by_status(scheduler)) == {Status.FINISHED}
+
+
+def test_a_reused_process_forgets_the_folder_and_the_output_of_earlier_trials(search, capfd):
+    @ag.args(x=ag.Choice(0, 1, 2, 3))
+    def train_fn(args, reporter):
+        import os
+
+        print("hello from", args.x)
+        reporter(accuracy=args.x, folder=os.getcwd())
+        if args.x == 0:
+            os.chdir("/")
+        if args.x == 1:
+            sys.stdout = io.StringIO()
+        if args.x == 2:
+            sys.stdout.close()
+
+    scheduler = search(train_fn, searcher="grid", isolation="reuse", slots=1, verbose=1)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=20) is True
+    assert by_status(scheduler) == [Status.FINISHED] * 4
+    assert len({reports[0]["folder"] for reports in scheduler.training_history.values()}) == 1
+    said = capfd.readouterr().out
+    assert [x for x in range(4) if f"hello from {x}" in said] == [0, 1, 2, 3]
 
 
 def test_a_reused_process_that_dies_costs_only_its_own_trial(search):
@@ -708,6 +806,84 @@ def test_a_second_search_in_the_same_folder_is_refused(search, tmp_path):
         search(identity, checkpoint=tmp_path / "mine")
 
 
+def test_a_loaded_search_can_be_resumed_with_the_seed_that_it_brought(search, tmp_path):
+    first = search(identity, seed=1)
+    first.run(num_trials=3)
+    first.join_jobs()
+    state = json.loads(first.save(tmp_path / "state.json").read_text())
+    second = search(identity, seed=2, checkpoint=tmp_path / "second")
+    second.load_state_dict(state)
+    second.run(num_trials=4)
+    second.join_jobs()
+    second.close()
+    third = search(identity, checkpoint=tmp_path / "second", resume=True)
+    third.run(num_trials=6)
+    assert third.join_jobs(timeout=20) is True
+    alone = search(identity, seed=1)
+    alone.run(num_trials=6)
+    alone.join_jobs()
+    assert third.config_history == alone.config_history
+
+
+def test_what_is_no_state_is_refused_as_such(search):
+    with pytest.raises(StoreError, match="not what state_dict"):
+        search(identity).load_state_dict({"events": []})
+
+
+def test_many_threads_may_wait_for_the_end_at_once(search):
+    scheduler = search(identity, verbose=1)
+    joined = []
+    for _ in range(3):
+        scheduler.run(num_trials=2)
+        waiters = [
+            threading.Thread(target=lambda: joined.append(scheduler.join_jobs(20)), daemon=True)
+            for _ in range(8)
+        ]
+        for waiter in waiters:
+            waiter.start()
+        for waiter in waiters:
+            waiter.join(30)
+    assert joined == [True] * 24
+
+
+def test_a_process_forked_from_the_driver_leaves_its_search_alone(driver):
+    one = driver("""
+import os, sys
+import distsearch as ag
+
+@ag.args(go=ag.Choice("go"))
+def train_fn(args, reporter):
+    reporter(epoch=1, accuracy=0.5)
+    open(args.go).read()  # until somebody has opened it to write
+    reporter(epoch=2, accuracy=0.6)
+
+if __name__ == "__main__":
+    go = os.path.abspath("go")
+    os.mkfifo(go)
+    scheduler = ag.scheduler.FIFOScheduler(train_fn, args={"go": go}, verbose=0, checkpoint="kept")
+    scheduler.run(num_trials=1)
+    child = os.fork()
+    if child == 0:
+        try:
+            scheduler.join_jobs()
+        except ag.errors.DistsearchError as error:
+            print("CHILD", error, flush=True)
+        sys.exit()  # which closes what is open, but not the search of another process
+    os.waitpid(child, 0)
+    open(go, "w").close()
+    print("JOINED", scheduler.join_jobs(timeout=20), scheduler.trials[0].status.value, flush=True)
+    scheduler.close()
+    if os.fork() == 0:  # it holds the log's lock open, which its parent has given back
+        sys.exit()
+    ag.scheduler.FIFOScheduler(train_fn, args={"go": go}, checkpoint="kept").close()
+    print("AGAIN", flush=True)
+""")
+    assert one.words_after("CHILD this scheduler belongs to process")
+    assert one.words_after("JOINED") == ["True", "finished"]
+    one.words_after("AGAIN")
+    assert "closed while" not in one.end()
+
+
 def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox):
     scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=1)
     scheduler.run(num_trials=2)
@@ -736,7 +912,17 @@ def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox)
         ({"points_to_evaluate": [{"y": 1}]}, SpaceError, "y"),
         ({"args": {"x": ag.Real(0, 1), "task_id": 3}}, SpaceError, "task_id"),
         ({"dist_ip_addrs": "a b"}, ResourceError, "'a b'"),
-        ({"local": False}, NodeError, "there is no node"),
+        ({"searcher": RandomSearcher}, SpaceError, "a Searcher you made"),
+        ({"search_options": {"speed": 1}}, SpaceError, "search_options=.*speed"),
+        ({"trial_timeout": "5"}, ResourceError, "trial_timeout='5'; give a number above 0"),
+        ({"report_timeout": 0}, ResourceError, "report_timeout=0; give a number above 0"),
+        ({"num_trials": 3.0}, ResourceError, "num_trials=3.0; give an integer above 0"),
+        ({"max_reward": "0.9"}, SpaceError, "max_reward='0.9'; give a number"),
+        ({"reward_attr": None}, SpaceError, "reward_attr=None; give a name"),
+        ({"max_failures": None}, SpaceError, "max_failures=None; give an integer"),
+        ({"seed": "abc"}, SpaceError, "seed='abc'; give an integer"),
+        ({"training_history_callback": 5}, SpaceError, "give a function or None"),
+        ({"local": False}, NodeError, "leaves no node"),
     ],
 )
 def test_wrong_arguments_are_refused_with_what_is_right(search, options, error, says):

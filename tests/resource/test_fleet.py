@@ -1,0 +1,131 @@
+"""All nodes of a search: what one of them does wrong is not the others' problem."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from distsearch.errors import NodeError, UploadError
+from distsearch.resource.fleet import Fleet
+from distsearch.resource.node import Node, NodeFacts
+from distsearch.resource.remote import Remote
+
+FILE = "data.txt"
+
+
+class Pretended(Remote):
+    """A node that takes, refuses or never answers uploads; `ends_for_sure` is what close() says."""
+
+    def __init__(self, number, answer="", ends_for_sure=True):
+        super().__init__(number, f"node{number}", f"fake://{number}", NodeFacts(1, (), 10**9))
+        self.answer = answer
+        self.ends_for_sure = ends_for_sure
+        self.asked = asyncio.Event()
+        self.pieces = []
+        self.closed = False
+
+    def send(self, message):
+        self.asked.set()
+        self.pieces.append(message["data"])
+        if message["done"] and self.answer is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.on_uploaded, message["path"], self.answer)
+
+    async def close(self):
+        self.closed = True
+        return self.ends_for_sure
+
+
+class Owner:
+    """Notes what the fleet tells the experiment."""
+
+    def __init__(self):
+        self.came, self.retired, self.lost = [], [], []
+
+    def add_remote(self, remote):
+        self.came.append(remote.host)
+
+    def retire(self, remote):
+        self.retired.append(remote.host)
+
+    def on_messages(self, remote, messages):
+        raise AssertionError(messages)
+
+    def on_lost(self, remote, reason, confirmed_dead):
+        self.lost.append((remote.host, confirmed_dead))
+
+
+@pytest.fixture
+def story(tmp_path):
+    """Run `story(fleet, owner, said, files)` in a loop."""
+    (tmp_path / FILE).write_text("data")
+
+    def run(story):
+        async def bounded():
+            owner, said = Owner(), []
+            fleet = Fleet(tmp_path, owner, tunnel=None, ssh_config=None, say=said.append)
+            await asyncio.wait_for(story(fleet, owner, said, {FILE: tmp_path / FILE}), 30)
+
+        asyncio.run(bounded())
+
+    return run
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_the_trials_of_a_removed_node_wait_unless_it_is_sure_that_they_ended(story, certain):
+    async def removal(fleet, owner, said, files):
+        remote = Pretended(0, ends_for_sure=certain)
+        await fleet._welcome_or_say(remote)
+        await fleet.remove([Node("node0")])
+        assert owner.retired == ["node0"] and remote.closed
+        assert owner.lost == [("node0", certain)]
+
+    story(removal)
+
+
+def test_a_new_node_that_cannot_take_the_uploads_is_left_out_and_the_others_come(story):
+    async def joining(fleet, owner, said, files):
+        await fleet.upload(files)
+        full, good = Pretended(0, answer="no space left on device"), Pretended(1)
+        error, nothing = await asyncio.gather(*map(fleet._welcome_or_say, (full, good)))
+        assert isinstance(error, NodeError) and "no space left" in str(error) and nothing is None
+        assert owner.came == ["node1"] and list(fleet.remotes) == [1]
+        assert full.closed and "'node0'" in said[0] and "no space left" in said[0]
+
+    story(joining)
+
+
+def test_a_node_that_is_lost_during_an_upload_does_not_fail_it_for_the_others(story):
+    async def losing(fleet, owner, said, files):
+        dying, good = Pretended(0, answer=None), Pretended(1)
+        for remote in (dying, good):
+            await fleet._welcome_or_say(remote)
+        uploading = asyncio.create_task(fleet.upload(files))
+        await dying.asked.wait()
+        fleet.on_lost(dying, "cut", False)
+        await uploading
+        assert owner.lost == [("node0", False)]
+        assert good.pieces == [b"data"]
+
+    story(losing)
+
+
+def test_a_node_that_refuses_an_upload_is_an_error_that_names_it(story):
+    async def refusing(fleet, owner, said, files):
+        for remote in (Pretended(0), Pretended(1, answer="no space left on device")):
+            await fleet._welcome_or_say(remote)
+        with pytest.raises(UploadError, match="node1: no space left"):
+            await fleet.upload(files)
+
+    story(refusing)
+
+
+def test_the_same_file_uploaded_twice_at_once_arrives_twice(story):
+    async def twice(fleet, owner, said, files):
+        remote = Pretended(0)
+        await fleet._welcome_or_say(remote)
+        await asyncio.gather(fleet.upload(files), fleet.upload(files))
+        assert remote.pieces == [b"data", b"data"]
+
+    story(twice)
