@@ -56,6 +56,7 @@ class Settings:
     """What stays the same during a search."""
 
     packed: Packed
+    packed_here: Packed  # the same for trials of the driver's own machine
     resource: Resource
     reward_attr: str = "accuracy"
     time_attr: str = "epoch"
@@ -291,22 +292,25 @@ class Experiment:
 
     def add_remote(self, remote: Remote) -> None:
         """Use a node: send it the train function, then fill its slots."""
+        packed = self._packed_for(remote)
         remote.send(
             {
                 "op": "preload",
-                "modules": list(self.settings.packed.modules),
+                "modules": list(packed.modules),
                 "sys_path": _own_sys_path() if remote.is_local else [],
                 "entry": "distsearch.core.trial_process",
                 "spawn": self.settings.spawn,
             }
         )
-        packed = self.settings.packed
         remote.send({"op": "function", "name": packed.name, "data": packed.data})
         self._by_remote[remote.remote_id] = {}
         self.store.append(
             "node", body={"came": remote.host, "address": remote.address, **remote.facts.to_dict()}
         )
         self.manager.add(remote)
+
+    def _packed_for(self, remote: Remote) -> Packed:
+        return self.settings.packed_here if remote.is_local else self.settings.packed
 
     def retire(self, remote: Remote) -> None:
         """Start nothing more on a node, which is about to go."""
@@ -444,7 +448,7 @@ class Experiment:
                 "report_timeout_s": settings.report_timeout_s,
             },
             "job": {
-                "function": settings.packed.name,
+                "function": self._packed_for(attempt.lease.remote).name,
                 "config": attempt.trial.config,
                 "time_attr": settings.time_attr,
                 "due": settings.due,

@@ -33,16 +33,18 @@ class Packed:
     modules: tuple[str, ...]
 
 
-def pack(function: Any) -> Packed:
+def pack(function: Any, *, stays_here: bool = False) -> Packed:
     """Pickle a train function; its own module travels with it unless it is an installed one.
 
-    Raises PicklingError that names the part which cannot travel.
+    Trials of this machine (`stays_here`) import that module as the driver did. Raises
+    PicklingError that names the part which cannot travel.
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     by_value = (
         module is not None
         and module.__name__ not in ("__main__", *cloudpickle.list_registry_pickle_by_value())
         and not _is_installed(module)
+        and not (stays_here and _is_importable(module))
     )
     if by_value:
         cloudpickle.register_pickle_by_value(module)
@@ -67,6 +69,15 @@ def _is_installed(module: types.ModuleType) -> bool:
     if file is None or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
         return True
     return str(file).startswith(_LIBRARIES)
+
+
+def _is_importable(module: types.ModuleType) -> bool:
+    """Whether importing the module's name finds this very module."""
+    try:
+        spec = importlib.util.find_spec(module.__name__)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin == getattr(module, "__file__", None)
 
 
 def _is_library(name: str) -> bool:

@@ -126,6 +126,7 @@ class Scheduler(Results):
         self._closed = False
         settings = Settings(
             packed=pack(self.train_fn),
+            packed_here=pack(self.train_fn, stays_here=True),
             resource=Resource.parse(resource),
             reward_attr=reward_attr,
             time_attr=time_attr,
@@ -332,9 +333,9 @@ class Scheduler(Results):
         """Run one trial with this configuration, wait for it, and return what train_fn returned.
 
         For the final training with `get_best_config()`: this trial does not count when the best is
-        looked for. What is not JSON (numbers, strings, lists,
-        dicts) comes back as its text; keep models with `reporter.save`. Raises TrialFailed, with
-        the traceback, if the trial fails, and if it is stopped.
+        looked for. What is not JSON (numbers, strings, lists, dicts) comes back as its text; keep
+        models with `reporter.save`. Ctrl-C stops the trial. Raises TrialFailed, with the
+        traceback, if the trial fails, and if it is stopped.
         """
         self._check_open()
         valid = self.train_fn.space.validate(config)
@@ -345,7 +346,11 @@ class Scheduler(Results):
             await self._store.flush()
             return trial, returned
 
-        trial, returned = loop().call(run())
+        try:
+            trial, returned = loop().call(run())
+        except KeyboardInterrupt:
+            loop().run(lambda: self.experiment.end(INTERRUPTED))
+            raise
         if trial.status not in (Status.FINISHED, Status.NO_METRIC):
             raise TrialFailed(
                 f"trial {trial.id} {trial.status.value}: {trial.reason}\n{trial.error}".rstrip()
@@ -545,6 +550,8 @@ def _with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
         )
     if args is None:
         return train_fn
+    if not isinstance(args, Mapping) and not hasattr(args, "__dict__"):
+        raise SpaceError(f"args={args!r}; give a mapping or a namespace of arguments")
     values = args if isinstance(args, Mapping) else vars(args)
     return TrainFunction(train_fn.__wrapped__, {**train_fn.space, **values})
 

@@ -121,6 +121,9 @@ class Script:
         pass
 
 
+PACKED = Packed(b"function", "f.pickle", ())
+
+
 class World:
     """An experiment with its store, and fake nodes."""
 
@@ -133,7 +136,7 @@ class World:
         self.manager = DistributedResourceManager(LeaseQueue())
         self.experiment = Experiment(
             rule,
-            Settings(Packed(b"function", "f.pickle", ()), Resource(), **settings),
+            Settings(PACKED, PACKED, Resource(), **settings),
             self.manager,
             self.store,
             self.say,

@@ -89,7 +89,7 @@ def zoo_of_trials():
             time.sleep(0.02)
 
     def child_eats_memory(reporter):
-        code = "import time; x = [b'x' * 700_000_000]; time.sleep(60)"
+        code = "import time; x = [b'x' * 300_000_000]; time.sleep(60)"
         subprocess.run([sys.executable, "-c", code], check=True)
 
     def memory_error(reporter):
@@ -210,7 +210,7 @@ def zoo_of_trials():
     return {name: value for name, value in locals().items() if callable(value)}
 
 
-LIMIT_S = 3
+LIMIT_S = 6
 ZOO = {
     # name: status, what the reason says, best reward
     "raises": (Status.FAILED, "ValueError: boom", None),
@@ -224,13 +224,13 @@ ZOO = {
     "segfaults": (Status.KILLED, "SIGSEGV", None),
     "aborts": (Status.KILLED, "SIGABRT", None),
     "kills_its_group": (Status.KILLED, "SIGKILL", None),
-    "eats_memory": (Status.OUT_OF_MEMORY, "more than memory_gb=0.5", None),
-    "child_eats_memory": (Status.OUT_OF_MEMORY, "more than memory_gb=0.5", None),
+    "eats_memory": (Status.OUT_OF_MEMORY, "more than memory_gb=0.2", None),
+    "child_eats_memory": (Status.OUT_OF_MEMORY, "more than memory_gb=0.2", None),
     "memory_error": (Status.OUT_OF_MEMORY, "MemoryError", None),
-    "sleeps": (Status.TIMED_OUT, "ran longer than trial_timeout=3 s", None),
-    "ignores_term": (Status.TIMED_OUT, "ran longer than trial_timeout=3 s", None),
-    "swallows_everything": (Status.TIMED_OUT, "trial_timeout=3 s", 0.1),
-    "swallows_exceptions": (Status.TIMED_OUT, "trial_timeout=3 s", 0.1),
+    "sleeps": (Status.TIMED_OUT, "ran longer than trial_timeout=6 s", None),
+    "ignores_term": (Status.TIMED_OUT, "ran longer than trial_timeout=6 s", None),
+    "swallows_everything": (Status.TIMED_OUT, "trial_timeout=6 s", 0.1),
+    "swallows_exceptions": (Status.TIMED_OUT, "trial_timeout=6 s", 0.1),
     "prints_50_mb": (Status.FINISHED, "", 0.5),
     "closes_its_output": (Status.FINISHED, "", 0.5),
     "threads_go_on": (Status.FINISHED, "", 0.5),
@@ -265,7 +265,7 @@ def ended_zoo(tmp_path_factory):
     scheduler = FIFOScheduler(
         zoo,
         searcher="grid",
-        resource={"num_cpus": 1, "memory_gb": 0.5},
+        resource={"num_cpus": 1, "memory_gb": 0.2},
         local=Node("localhost", num_cpus=len(ZOO), memory_gb=len(ZOO)),
         checkpoint=tmp_path_factory.mktemp("zoo"),
         trial_timeout=LIMIT_S,
