@@ -210,7 +210,7 @@ def zoo_of_trials():
     return {name: value for name, value in locals().items() if callable(value)}
 
 
-LIMIT_S = 6
+LIMIT_S = 8
 ZOO = {
     # name: status, what the reason says, best reward
     "raises": (Status.FAILED, "ValueError: boom", None),
@@ -224,13 +224,11 @@ ZOO = {
     "segfaults": (Status.KILLED, "SIGSEGV", None),
     "aborts": (Status.KILLED, "SIGABRT", None),
     "kills_its_group": (Status.KILLED, "SIGKILL", None),
-    "eats_memory": (Status.OUT_OF_MEMORY, "more than memory_gb=0.2", None),
-    "child_eats_memory": (Status.OUT_OF_MEMORY, "more than memory_gb=0.2", None),
     "memory_error": (Status.OUT_OF_MEMORY, "MemoryError", None),
-    "sleeps": (Status.TIMED_OUT, "ran longer than trial_timeout=6 s", None),
-    "ignores_term": (Status.TIMED_OUT, "ran longer than trial_timeout=6 s", None),
-    "swallows_everything": (Status.TIMED_OUT, "trial_timeout=6 s", 0.1),
-    "swallows_exceptions": (Status.TIMED_OUT, "trial_timeout=6 s", 0.1),
+    "sleeps": (Status.TIMED_OUT, "ran longer than trial_timeout=8 s", None),
+    "ignores_term": (Status.TIMED_OUT, "ran longer than trial_timeout=8 s", None),
+    "swallows_everything": (Status.TIMED_OUT, "trial_timeout=8 s", 0.1),
+    "swallows_exceptions": (Status.TIMED_OUT, "trial_timeout=8 s", 0.1),
     "prints_50_mb": (Status.FINISHED, "", 0.5),
     "closes_its_output": (Status.FINISHED, "", 0.5),
     "threads_go_on": (Status.FINISHED, "", 0.5),
@@ -265,8 +263,8 @@ def ended_zoo(tmp_path_factory):
     scheduler = FIFOScheduler(
         zoo,
         searcher="grid",
-        resource={"num_cpus": 1, "memory_gb": 0.2},
-        local=Node("localhost", num_cpus=len(ZOO), memory_gb=len(ZOO)),
+        resource={"num_cpus": 1},
+        local=Node("localhost", num_cpus=8),
         checkpoint=tmp_path_factory.mktemp("zoo"),
         trial_timeout=LIMIT_S,
         verbose=0,
@@ -286,6 +284,20 @@ def test_1_every_trial_ends_in_a_status_with_its_reason(ended_zoo, animal):
     trial = trials[animal]
     assert (trial.status, trial.best_reward) == (status, best), trial.reason
     assert re.search(reason, trial.reason), trial.reason
+
+
+@ag.args(animal=ag.Choice("eats_memory", "child_eats_memory"))
+def hungry(args, reporter):
+    return zoo_of_trials()[args.animal](reporter)
+
+
+def test_1_a_trial_or_child_that_eats_more_than_its_memory_is_ended(search):
+    scheduler = search(hungry, searcher="grid", resource={"num_cpus": 1, "memory_gb": 0.2})
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=90) is True
+    for trial in scheduler.trials:
+        assert trial.status is Status.OUT_OF_MEMORY
+        assert "more than memory_gb=0.2" in trial.reason
 
 
 def test_1_what_ignores_its_end_is_killed_after_ten_seconds_of_grace(ended_zoo):
