@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -25,7 +25,7 @@ from ..resource.resource import Resource
 from .metrics import from_json, number
 from .store import Event, Store
 from .travel import Packed
-from .words import Decision, Launch, Report, Status, Stop, Trial
+from .words import Decision, Launch, Report, Status, Stop, Trial, Wait
 
 ALIKE = 5  # so many first trials that fail alike end the search
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
@@ -37,8 +37,14 @@ UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on 
 class Rule(Protocol):
     """What the experiment asks of a scheduler; see FIFOScheduler."""
 
-    def next_launch(self) -> Launch | None:
-        """The next trial, or None when there is none."""
+    def next_launch(self) -> Launch | Wait | None:
+        """The next new trial, or None when there will be none."""
+
+    def next_resume(self) -> int | None:
+        """The id of a paused trial that is to go on, or None when there is none now."""
+
+    def due_at(self, trial: Trial) -> str | Sequence[float] | None:
+        """At which reports the trial waits for a decision: 'every', at these times, or none."""
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
         """What a report means for its trial."""
@@ -62,7 +68,6 @@ class Settings:
     max_reward: float | None = None
     reuse: bool = False
     spawn: bool = False
-    due: str | None = None
     trial_timeout_s: float | None = None
     report_timeout_s: float | None = None
     max_failures: int = 3
@@ -88,6 +93,7 @@ class Counts:
 
     launched: int = 0
     done: int = 0
+    paused: int = 0
     stopped: int = 0
     failed: int = 0
 
@@ -130,6 +136,9 @@ class Experiment:
         # Trials of a lost node that wait until it cannot run them any more.
         self._delayed: dict[int, asyncio.TimerHandle] = {}
         self._exhausted = True
+        self._rule_waits = False  # until something happens, the rule launches nothing new,
+        self._nothing_paused = True  # and nothing paused
+        self._resume_when_paused: set[int] = set()
         self._searching = False  # not while only single trials of the user run
         self._launched_in_run = 0
         self._restored = 0  # trials of an earlier run of the driver, which count as launched
@@ -154,6 +163,7 @@ class Experiment:
         self._launched_in_run, self._restored = self._restored, 0
         self._exhausted = False
         self._searching = True
+        self._something_happened()
         self.ending = ""
         self.error = None
         self.deadline = None
@@ -267,6 +277,9 @@ class Experiment:
                 continue
             trial = self.trials[event.trial]
             if event.kind == "started":
+                if trial.status is Status.PAUSED:
+                    self.rule.next_resume()
+                    self._set_running(trial)
                 trial.attempt = event.attempt or 0
                 trial.host = event.body["host"]
             elif event.kind == "saved":
@@ -276,6 +289,8 @@ class Experiment:
                 trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
                 self._note_best(trial)
                 self.rule.on_report(trial, report)
+            elif event.kind == "paused":
+                self._pause(trial)
             elif event.kind == "ended":
                 trial.seconds = event.body.get("seconds") or 0.0
                 trial.error = event.body.get("traceback") or ""
@@ -283,7 +298,8 @@ class Experiment:
         self._ended_alike = () if self.trials else None
         self._failures.clear()
         self.counts.launched = self._restored = len(self.trials)
-        self._added.extend(t for t in self.trials.values() if not t.status.is_end)
+        waiting = (Status.WAITING, Status.RUNNING)
+        self._added.extend(t for t in self.trials.values() if t.status in waiting)
 
     # Nodes
 
@@ -325,12 +341,13 @@ class Experiment:
 
     def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
         trial = attempt.trial
+        trial.losses += 1
         self._live.pop(trial.id, None)
         self.store.append("lost", trial.id, attempt.number, body={"reason": reason})
         if attempt.stopping is not None:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
-        elif attempt.number > self.settings.max_failures:
-            why = f"lost its node {attempt.number} times; the last: {reason}"
+        elif trial.losses > self.settings.max_failures:
+            why = f"lost its node {trial.losses} times; the last: {reason}"
             self._attempt_over(attempt, Status.NODE_LOST, why)
         else:
             trial.status = Status.WAITING
@@ -360,7 +377,9 @@ class Experiment:
     def _wants_more(self) -> bool:
         if self.ending:
             return False
-        return bool(self._added) or self.is_searching
+        if self._added or not self._nothing_paused:
+            return True
+        return self.is_searching and not self._rule_waits
 
     @property
     def _enough(self) -> bool:
@@ -381,18 +400,40 @@ class Experiment:
             return None
         if self._added:
             return self._added.popleft()
-        if self._exhausted or self._enough:
-            return None
         try:
-            launch = self.rule.next_launch()
+            return self._next_resumed() or self._next_new()
         except Exception as error:
-            self.end(f"the searcher failed: {error!r}", error)
+            self.end(f"the searcher or the rule failed: {error!r}", error)
+            return None
+
+    def _next_resumed(self) -> Trial | None:
+        while not self._nothing_paused:
+            trial_id = self.rule.next_resume()
+            if trial_id is None:
+                self._nothing_paused = True
+            elif trial_id in self._live:  # its process is still ending
+                self._resume_when_paused.add(trial_id)
+            else:
+                return self.trials[trial_id]
+        return None
+
+    def _next_new(self) -> Trial | None:
+        if self._rule_waits or self._exhausted or self._enough:
+            return None
+        launch = self.rule.next_launch()
+        if isinstance(launch, Wait):
+            self._rule_waits = True
             return None
         if launch is None:
             self._exhausted = True
             return None
         self._launched_in_run += 1
         return self._new_trial(launch.config)
+
+    def _something_happened(self) -> None:
+        """The rule may know more to launch now."""
+        self._rule_waits = False
+        self._nothing_paused = self.counts.paused == 0
 
     def _new_trial(
         self, config: Mapping[str, Any], given: bool = False, is_final: bool = False
@@ -406,13 +447,18 @@ class Experiment:
 
     def _start(self, trial: Trial, lease: Lease) -> None:
         trial.attempt += 1
-        trial.status = Status.RUNNING
+        self._set_running(trial)
         trial.host = lease.remote.host
         attempt = Attempt(trial, trial.attempt, lease, time.monotonic())
         self._live[trial.id] = attempt
         self._by_remote[lease.remote.remote_id][trial.id] = attempt
         self.store.append("started", trial.id, attempt.number, body={"host": trial.host})
         self.store.when_durable(partial(self._send_start, attempt))
+
+    def _set_running(self, trial: Trial) -> None:
+        if trial.status is Status.PAUSED:
+            self.counts.paused -= 1
+        trial.status = Status.RUNNING
 
     def _send_start(self, attempt: Attempt) -> None:
         if self._live.get(attempt.trial.id) is not attempt:
@@ -443,7 +489,7 @@ class Experiment:
                 "function": settings.packed.name,
                 "config": attempt.trial.config,
                 "time_attr": settings.time_attr,
-                "due": settings.due,
+                "due": self.rule.due_at(attempt.trial),
                 "resume": attempt.number > 1,
                 "saved_step": attempt.trial.saved_step,
                 "cwd": attempt.lease.remote.trial_cwd,
@@ -574,7 +620,9 @@ class Experiment:
         self._forget(attempt)
         trial = attempt.trial
         status, reason = Status(message["status"]), message["reason"]
-        if status is Status.NODE_LOST:
+        if status is Status.PAUSED:
+            self._attempt_paused(attempt)
+        elif status is Status.NODE_LOST:
             self._attempt_lost(attempt, reason, delay_s=0.0)
         else:
             if status is Status.FINISHED and trial.best_reward is None:
@@ -582,9 +630,22 @@ class Experiment:
             trial.error = message["traceback"]
             attempt.returned = message.get("returned")
             self._attempt_over(attempt, status, reason, message)
+        self._something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)
         self.fill()
+
+    def _attempt_paused(self, attempt: Attempt) -> None:
+        trial = attempt.trial
+        self.store.append("paused", trial.id, attempt.number)
+        self._pause(trial)
+        if trial.id in self._resume_when_paused:
+            self._resume_when_paused.discard(trial.id)
+            self._added.append(trial)
+
+    def _pause(self, trial: Trial) -> None:
+        trial.status = Status.PAUSED
+        self.counts.paused += 1
 
     def _missing_metric(self, trial: Trial) -> str:
         wanted = self.settings.reward_attr

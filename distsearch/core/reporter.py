@@ -123,9 +123,13 @@ class Reporter:
     def _is_due(self, metrics: dict[str, Any]) -> bool:
         if self._every:
             return True
-        value = number(metrics.get(self._time_attr)) if self._rungs else None
+        if not self._rungs:
+            return False
+        value = number(metrics.get(self._time_attr))
+        if value is None:
+            value = self._sequence + 1.0  # as the search counts where the time is missing
         reached = False
-        while value is not None and self._rungs and value >= self._rungs[-1]:
+        while self._rungs and value >= self._rungs[-1]:
             self._rungs.pop()
             reached = True
         return reached

@@ -16,6 +16,7 @@ class Status(str, enum.Enum):
     WAITING = "waiting"  # has a configuration, but no slot yet
     RUNNING = "running"
     FINISHED = "finished"  # the train function returned
+    PAUSED = "paused"  # by a rule; may be resumed from its checkpoint
     STOPPED = "stopped"  # by the search: a rule, time_out, max_reward
     FAILED = "failed"  # the train function raised
     EXITED = "exited"  # sys.exit(n), os._exit(n)
@@ -29,7 +30,7 @@ class Status(str, enum.Enum):
     @property
     def is_end(self) -> bool:
         """Whether the trial will not run again."""
-        return self not in (Status.WAITING, Status.RUNNING)
+        return self not in (Status.WAITING, Status.RUNNING, Status.PAUSED)
 
     @property
     def is_failure(self) -> bool:
@@ -74,7 +75,19 @@ class Stop:
     word = "stop"
 
 
-Decision = Union[Continue, Stop]
+@dataclass(frozen=True)
+class Pause:
+    """The trial gives its slots back and may be resumed later, from its last checkpoint."""
+
+    word = "pause"
+
+
+Decision = Union[Continue, Stop, Pause]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to launch now: ask again when another trial has ended or paused."""
 
 
 @dataclass(eq=False)
@@ -97,6 +110,7 @@ class Trial:
     reason: str = ""
     error: str = ""
     seconds: float = 0.0
+    losses: int = 0  # how many times its node was lost
     is_final: bool = False  # of run_with_config: it is not a candidate for the best
     saved_step: int | None = None  # of the newest checkpoint that the log knows
 

@@ -9,7 +9,7 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         function   name, data                            a pickled train function
         upload     path, data, done, sha256              a piece of a file for the work folder
         start      trial, attempt, job, env, threads, limits, reuse
-        decide     trial, attempt, decision              'continue' or 'stop'
+        decide     trial, attempt, decision              'continue', 'stop' or 'pause'
         stop       trial, attempt, status, reason        TERM; KILL after `kill_grace_s`
         ack        bytes                                 that much of what was sent is durable
         beat       number                                answers the agent's own beat
@@ -276,7 +276,8 @@ class Agent:
         if trial is None:
             return
         if message["decision"] != "continue":
-            self._end_soon(trial, "stopped", "by the rule")
+            pause = message["decision"] == "pause"
+            self._end_soon(trial, "paused" if pause else "stopped", "by the rule")
         self._write(trial.process, message["decision"].encode() + b"\n")
 
     def _on_stop(self, message: Message) -> None:

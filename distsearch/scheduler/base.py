@@ -20,7 +20,7 @@ from ..core.experiment import CLOSED, INTERRUPTED, Experiment, Settings
 from ..core.loop import loop
 from ..core.progress import NodeUse, Progress, Snapshot
 from ..core.travel import pack
-from ..core.words import Continue, Decision, Launch, Report, Status, Trial
+from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
 from ..errors import (
     DistsearchError,
     ResourceError,
@@ -112,7 +112,6 @@ class Scheduler(Results):
             max_reward=max_reward,
             reuse=isolation == "reuse",
             spawn=start_method == "spawn",
-            due="every" if self._decides else None,
             trial_timeout_s=trial_timeout,
             report_timeout_s=report_timeout,
             max_failures=max_failures,
@@ -195,13 +194,24 @@ class Scheduler(Results):
 
     # The rule: what a scheduler of your own overrides
 
-    def next_launch(self) -> Launch | None:
-        """The next trial to start, or None when the searcher has no more to suggest."""
+    def next_launch(self) -> Launch | Wait | None:
+        """The next new trial; Wait() for none now, None for none any more."""
         config = self.searcher.ask(len(self.experiment.trials))
         return None if config is None else Launch(config)
 
+    def next_resume(self) -> int | None:
+        """The id of a paused trial that is to go on now; asked before `next_launch`."""
+        return None
+
+    def due_at(self, trial: Trial) -> str | Sequence[float] | None:
+        """At which reports a trial waits for the decision: 'every', at these times, or none.
+
+        By default at every one if `on_report` is overridden, else at none.
+        """
+        return None if type(self).on_report is Scheduler.on_report else "every"
+
     def on_report(self, trial: Trial, report: Report) -> Decision:
-        """What a report means for its trial: Continue() or Stop()."""
+        """What a report means for its trial: Continue(), Stop() or Pause()."""
         return Continue()
 
     def on_end(self, trial: Trial) -> None:
@@ -222,11 +232,6 @@ class Scheduler(Results):
                 f"{self.folder} cannot be resumed: the searcher no longer suggests what it did for "
                 f"trial {trial_id}; were its options or points_to_evaluate changed?"
             )
-
-    @property
-    def _decides(self) -> bool:
-        """Whether trials must wait at each report for what `on_report` says."""
-        return type(self).on_report is not Scheduler.on_report
 
     # Running
 
@@ -458,7 +463,7 @@ class Scheduler(Results):
             total=total,
             running=running,
             done=counts.done,
-            stopped=counts.stopped,
+            stopped=counts.stopped + counts.paused,
             failed=counts.failed,
             waiting=0 if experiment.ending else waiting,
             best_reward=None if best is None else best.best_reward,
