@@ -202,7 +202,7 @@ class Store:
             return
         self.trouble = ""
         for callback in callbacks:
-            callback()
+            done.get_loop().call_soon(callback)  # so that the error of one spares the others
         if self._pending or self._callbacks:
             self._write_soon()
 

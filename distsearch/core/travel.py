@@ -39,7 +39,11 @@ def pack(function: Any) -> Packed:
     Raises PicklingError that names the part which cannot travel.
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "")
-    by_value = module is not None and module.__name__ != "__main__" and not _is_installed(module)
+    by_value = (
+        module is not None
+        and module.__name__ not in ("__main__", *cloudpickle.list_registry_pickle_by_value())
+        and not _is_installed(module)
+    )
     if by_value:
         cloudpickle.register_pickle_by_value(module)
     try:

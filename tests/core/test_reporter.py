@@ -10,8 +10,11 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from distsearch.core.reporter import Reporter, StopTrial
@@ -55,6 +58,21 @@ def agent(tmp_path):
     yield make
     for one in made:
         one.close()
+
+
+def wait_until(condition):
+    """Wait for what is no event: the state of another process."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.02)
+
+
+def pending_signals(pid):
+    """Whether a signal has been sent to a process that it has not yet taken."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return any(int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd")))
 
 
 def in_thread(function, *args, **kwargs):
@@ -228,6 +246,7 @@ def test_a_trial_starts_with_nothing_to_load(agent):
     assert agent().reporter.load() is None
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
 def test_a_signal_never_cuts_a_report_in_two(tmp_path):
     """TERM while a report waits for room in the channel: the line goes out whole, then it ends."""
     code = """
@@ -245,6 +264,7 @@ def test_a_signal_never_cuts_a_report_in_two(tmp_path):
             print("stopped", flush=True)
     """
     ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)  # a report takes several sends
     with ours, theirs:
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code), str(theirs.fileno())],
@@ -258,7 +278,11 @@ def test_a_signal_never_cuts_a_report_in_two(tmp_path):
             assert process.stdout.readline() == "ready\n"
             ours.settimeout(WAIT_S)
             data = ours.recv(1)  # it is reporting now, and soon waits for room
+            state = psutil.Process(process.pid)
+            for _ in range(3):
+                wait_until(lambda: state.status() == psutil.STATUS_SLEEPING)
             os.kill(process.pid, signal.SIGTERM)
+            wait_until(lambda: not pending_signals(process.pid))
             while more := ours.recv(1 << 20):
                 data += more
             assert process.wait(WAIT_S) == 0
