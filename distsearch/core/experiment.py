@@ -9,19 +9,22 @@ leaves the driver.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..errors import NodeError, SearchFailed
+from ..errors import DistsearchError, NodeError, SearchFailed
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
+from .checkpoint import checkpoints
 from .metrics import from_json, number
 from .store import Event, Store
 from .travel import Packed
@@ -82,6 +85,7 @@ class Attempt:
     lease: Lease
     started: float
     sequence: int = 0
+    prepared: bool = False  # the checkpoints that it goes on from are on its node
     sent: bool = False
     stopping: tuple[str, str] | None = None
     returned: Any = None
@@ -153,6 +157,8 @@ class Experiment:
         self._notice: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._keeping: dict[int, bool] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._trial_ended: dict[int, list[asyncio.Future[Any]]] = {}
 
     # The user's wishes
@@ -468,8 +474,74 @@ class Experiment:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
             self.fill()
             return
+        if self._needs_checkpoints(attempt):
+            self._do(self._bring_checkpoints(attempt))
+            return
         attempt.sent = True
         attempt.lease.remote.send(self._start_message(attempt))
+
+    # Checkpoints that are needed on another node
+
+    def _sources(self, trial: Trial) -> list[Trial]:
+        """The trials from whose checkpoints this one may go on."""
+        return [trial]
+
+    def _needs_checkpoints(self, attempt: Attempt) -> bool:
+        remote = attempt.lease.remote
+        return not attempt.prepared and any(
+            source.saved_step is not None
+            and source.checkpoint_on != remote.remote_id
+            and not (remote.is_local and source.checkpoint_on is None)
+            for source in self._sources(attempt.trial)
+        )
+
+    async def _bring_checkpoints(self, attempt: Attempt) -> None:
+        """Bring to the node what its trial goes on from, then start it; without, if that fails."""
+        remote = attempt.lease.remote
+        for source in self._sources(attempt.trial):
+            try:
+                await self._fetch_checkpoint(source)
+                folder = self._checkpoints_of(source)
+                if not remote.is_local and source.checkpoint_on != remote.remote_id:
+                    for newest in checkpoints(folder)[-1:]:
+                        await remote.put_checkpoint(source.id, newest)
+            except (DistsearchError, OSError, asyncio.TimeoutError) as error:
+                self.say(
+                    f"the checkpoint of trial {source.id} could not be brought to {remote.host}: "
+                    f"{error}; trial {attempt.trial.id} goes on from what is there"
+                )
+        attempt.prepared = True
+        self._send_start(attempt)
+
+    def _keep_checkpoint(self, trial: Trial) -> None:
+        """Copy a new checkpoint to the driver, so that it outlives the node; one at a time."""
+        if trial.id in self._keeping:
+            self._keeping[trial.id] = True  # once more afterwards
+            return
+        self._keeping[trial.id] = False
+        self._do(self._keep_newest_checkpoint(trial))
+
+    async def _keep_newest_checkpoint(self, trial: Trial) -> None:
+        # It may have been replaced by a newer one, or its node may be gone.
+        with contextlib.suppress(DistsearchError, OSError):
+            await self._fetch_checkpoint(trial)
+        if self._keeping.pop(trial.id):
+            self._keep_checkpoint(trial)
+
+    async def _fetch_checkpoint(self, trial: Trial) -> None:
+        """Copy the newest checkpoint of a trial to the driver, unless it is there."""
+        home = self.manager.remotes.get(-1 if trial.checkpoint_on is None else trial.checkpoint_on)
+        if trial.saved_step is None or home is None:
+            return
+        await home.fetch_checkpoint(trial.id, self._checkpoints_of(trial))
+
+    def _checkpoints_of(self, trial: Trial) -> Path:
+        return self.store.folder / "trials" / str(trial.id) / "checkpoints"
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _start_message(self, attempt: Attempt) -> Message:
         settings, allocation = self.settings, attempt.lease.allocation
@@ -525,6 +597,9 @@ class Experiment:
     def _on_uploaded(self, remote: Remote, message: Message) -> None:
         remote.on_uploaded(message["path"], message["error"])
 
+    def _on_answer(self, remote: Remote, message: Message) -> None:
+        remote.on_answer(message)
+
     def _on_problem(self, remote: Remote, message: Message) -> None:
         reason = message["reason"]
         remote.on_gone(reason)
@@ -541,6 +616,9 @@ class Experiment:
         attempt = self._attempt(message)
         if attempt is not None:
             attempt.trial.saved_step = message["step"]
+            if not remote.is_local:
+                attempt.trial.checkpoint_on = remote.remote_id
+                self._keep_checkpoint(attempt.trial)
             self.store.append(
                 "saved", message["trial"], message["attempt"], body={"step": message["step"]}
             )

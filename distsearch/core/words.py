@@ -110,6 +110,7 @@ class Trial:
     reason: str = ""
     error: str = ""
     seconds: float = 0.0
+    checkpoint_on: int | None = None  # the remote id of the node that has it; None: the driver
     losses: int = 0  # how many times its node was lost
     is_final: bool = False  # of run_with_config: it is not a candidate for the best
     saved_step: int | None = None  # of the newest checkpoint that the log knows

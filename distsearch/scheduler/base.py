@@ -446,7 +446,7 @@ class Scheduler(Results):
         experiment = self.experiment
         counts, best = experiment.counts, experiment.best
         running = len(experiment.running)
-        ended = self.num_finished_tasks
+        ended = self.num_finished_tasks + counts.paused
         total = experiment.total
         started = experiment.started_at or time.monotonic()
         elapsed = (experiment.ended_at or time.monotonic()) - started
