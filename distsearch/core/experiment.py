@@ -28,7 +28,7 @@ from .checkpoint import checkpoints
 from .metrics import from_json, number
 from .store import Event, Store
 from .travel import Packed
-from .words import Decision, Launch, Report, Status, Stop, Trial, Wait
+from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
 
 ALIKE = 5  # so many first trials that fail alike end the search
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
@@ -55,8 +55,16 @@ class Rule(Protocol):
     def on_end(self, trial: Trial) -> None:
         """Hear that a trial has ended."""
 
-    def replay_launch(self, trial_id: int, config: Mapping[str, Any], given: bool) -> None:
+    def on_pause(self, trial: Trial) -> None:
+        """Hear that a trial has paused."""
+
+    def replay_launch(
+        self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
+    ) -> None:
         """Hear of a launch of an earlier run; `given` by the user, not by the searcher."""
+
+    def replay_resume(self, trial_id: int) -> None:
+        """Hear that a paused trial went on in an earlier run."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class Attempt:
     prepared: bool = False  # the checkpoints that it goes on from are on its node
     sent: bool = False
     stopping: tuple[str, str] | None = None
+    decided: Decision | None = None  # at the last report at which it waited for that
     returned: Any = None
 
 
@@ -140,11 +149,13 @@ class Experiment:
         # Trials of a lost node that wait until it cannot run them any more.
         self._delayed: dict[int, asyncio.TimerHandle] = {}
         self._exhausted = True
+        self._thinking = False  # the rule will call wake()
         self._rule_waits = False  # until something happens, the rule launches nothing new,
         self._nothing_paused = True  # and nothing paused
         self._resume_when_paused: set[int] = set()
         self._searching = False  # not while only single trials of the user run
         self._launched_in_run = 0
+        self._decided: dict[int, Decision] = {}  # in an earlier run, but not carried out there
         self._restored = 0  # trials of an earlier run of the driver, which count as launched
         self._live: dict[int, Attempt] = {}
         self._by_remote: dict[int, dict[int, Attempt]] = {}
@@ -183,6 +194,7 @@ class Experiment:
                 time_out_s, self.end, f"time_out={time_out_s:g} s is over"
             )
         self._idle.clear()
+        self._carry_out()
         self.fill()
 
     def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
@@ -196,6 +208,11 @@ class Experiment:
         self._idle.clear()
         self.fill()
         return trial
+
+    def wake(self) -> None:
+        """Ask the rule again, which had nothing to launch and was thinking."""
+        self._something_happened()
+        self.fill()
 
     def end(self, reason: str, error: BaseException | None = None) -> None:
         """Launch nothing more and stop what runs."""
@@ -276,15 +293,23 @@ class Experiment:
             if event.trial is None:
                 continue
             if event.kind == "launched":
-                self.rule.replay_launch(event.trial, event.body["config"], event.body["given"])
                 self.trials[event.trial] = Trial(
-                    event.trial, event.body["config"], is_final=event.body["is_final"]
+                    event.trial,
+                    event.body["config"],
+                    parents=tuple(event.body.get("parents", ())),
+                    is_final=event.body["is_final"],
+                )
+                told = event.body.get("told")
+                self.rule.replay_launch(
+                    event.trial, event.body["config"], event.body["given"], told
                 )
                 continue
             trial = self.trials[event.trial]
+            if event.kind in ("started", "paused", "ended"):
+                self._decided.pop(trial.id, None)
             if event.kind == "started":
                 if trial.status is Status.PAUSED:
-                    self.rule.next_resume()
+                    self.rule.replay_resume(trial.id)
                     self._set_running(trial)
                 trial.attempt = event.attempt or 0
                 trial.host = event.body["host"]
@@ -294,7 +319,7 @@ class Experiment:
                 report = self._report(trial, event.seq or 0, event.body)
                 trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
                 self._note_best(trial)
-                self.rule.on_report(trial, report)
+                self._decided[trial.id] = self.rule.on_report(trial, report)
             elif event.kind == "paused":
                 self._pause(trial)
             elif event.kind == "ended":
@@ -305,7 +330,24 @@ class Experiment:
         self._failures.clear()
         self.counts.launched = self._restored = len(self.trials)
         waiting = (Status.WAITING, Status.RUNNING)
-        self._added.extend(t for t in self.trials.values() if t.status in waiting)
+        for trial in self.trials.values():
+            if trial.status not in waiting:
+                continue
+            if not isinstance(self._decided.get(trial.id, Continue()), Continue):
+                continue
+            self._added.append(trial)
+
+    def _carry_out(self) -> None:
+        """Stop or pause the trials whose driver died right after it had so decided."""
+        decided, self._decided = self._decided, {}
+        for trial_id, decision in decided.items():
+            trial = self.trials[trial_id]
+            if isinstance(decision, Stop):
+                self._trial_over(trial, Status.STOPPED, "by the rule")
+            elif isinstance(decision, Pause):
+                self.store.append("paused", trial.id, trial.attempt)
+                self._pause(trial)
+        self._something_happened()
 
     # Nodes
 
@@ -352,6 +394,10 @@ class Experiment:
         self.store.append("lost", trial.id, attempt.number, body={"reason": reason})
         if attempt.stopping is not None:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
+        elif isinstance(attempt.decided, Stop):
+            self._attempt_over(attempt, Status.STOPPED, "by the rule")
+        elif isinstance(attempt.decided, Pause):
+            self._attempt_paused(attempt)
         elif trial.losses > self.settings.max_failures:
             why = f"lost its node {trial.losses} times; the last: {reason}"
             self._attempt_over(attempt, Status.NODE_LOST, why)
@@ -427,27 +473,40 @@ class Experiment:
         if self._rule_waits or self._exhausted or self._enough:
             return None
         launch = self.rule.next_launch()
-        if isinstance(launch, Wait):
-            self._rule_waits = True
-            return None
-        if launch is None:
+        if isinstance(launch, Launch):
+            self._launched_in_run += 1
+        elif isinstance(launch, Wait):
+            self._rule_waits, self._thinking = True, launch.thinking
+        else:
             self._exhausted = True
+        if not isinstance(launch, Launch) or self._enough:
+            # The rule may have kept paused trials back for new ones, which do not come.
+            self._nothing_paused = self.counts.paused == 0
+        if not isinstance(launch, Launch):
             return None
-        self._launched_in_run += 1
-        return self._new_trial(launch.config)
+        return self._new_trial(launch.config, parents=launch.parents, told=launch.told)
 
     def _something_happened(self) -> None:
         """The rule may know more to launch now."""
-        self._rule_waits = False
+        self._rule_waits = self._thinking = False
         self._nothing_paused = self.counts.paused == 0
 
     def _new_trial(
-        self, config: Mapping[str, Any], given: bool = False, is_final: bool = False
+        self,
+        config: Mapping[str, Any],
+        given: bool = False,
+        is_final: bool = False,
+        parents: Sequence[int] = (),
+        told: int | None = None,
     ) -> Trial:
-        trial = Trial(len(self.trials), dict(config), is_final=is_final)
+        trial = Trial(len(self.trials), dict(config), tuple(parents), is_final=is_final)
         self.trials[trial.id] = trial
         self.counts.launched += 1
         body = {"config": trial.config, "given": given, "is_final": is_final}
+        if trial.parents:
+            body["parents"] = list(trial.parents)
+        if told is not None:
+            body["told"] = told
         self.store.append("launched", trial.id, body=body)
         return trial
 
@@ -483,8 +542,10 @@ class Experiment:
     # Checkpoints that are needed on another node
 
     def _sources(self, trial: Trial) -> list[Trial]:
-        """The trials from whose checkpoints this one may go on."""
-        return [trial]
+        """The trials from whose checkpoints this one may go on: itself, else its parents."""
+        if trial.saved_step is not None:
+            return [trial]
+        return [self.trials[parent] for parent in trial.parents]
 
     def _needs_checkpoints(self, attempt: Attempt) -> bool:
         remote = attempt.lease.remote
@@ -564,6 +625,11 @@ class Experiment:
                 "due": self.rule.due_at(attempt.trial),
                 "resume": attempt.number > 1,
                 "saved_step": attempt.trial.saved_step,
+                "sources": [
+                    source.id
+                    for source in self._sources(attempt.trial)
+                    if source is not attempt.trial
+                ],
                 "cwd": attempt.lease.remote.trial_cwd,
                 "args": {
                     "task_id": attempt.trial.id,
@@ -639,6 +705,7 @@ class Experiment:
         self._end_if_good_enough()
         decision = self._decide(trial, report)
         if message["due"]:
+            attempt.decided = decision
             answer = {"op": "decide", **_name(attempt), "decision": decision.word}
             self.store.when_durable(partial(remote.send, answer))
         elif isinstance(decision, Stop):
@@ -724,6 +791,10 @@ class Experiment:
     def _pause(self, trial: Trial) -> None:
         trial.status = Status.PAUSED
         self.counts.paused += 1
+        try:
+            self.rule.on_pause(trial)
+        except Exception as error:
+            self.end(f"{type(self.rule).__name__}.on_pause failed: {error!r}", error)
 
     def _missing_metric(self, trial: Trial) -> str:
         wanted = self.settings.reward_attr
@@ -827,7 +898,7 @@ class Experiment:
         return ((g.trials, g.first) for g in self._failures.values() if g.first is not None)
 
     def _check_idle(self) -> None:
-        if self._live or self._wants_more or self._delayed:
+        if self._is_busy:
             self._watch_for_nodes()
             return
         if self._timer is not None:
@@ -843,8 +914,13 @@ class Experiment:
             self.ended_at = time.monotonic()
             self.store.when_durable(self._rest)
 
+    @property
+    def _is_busy(self) -> bool:
+        thinking = self._thinking and self.is_searching
+        return bool(self._live or self._wants_more or self._delayed or thinking)
+
     def _rest(self) -> None:
-        if not (self._live or self._wants_more or self._delayed):
+        if not self._is_busy:
             self._searching = False
             self._idle.set()
 

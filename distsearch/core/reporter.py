@@ -106,7 +106,10 @@ class Reporter:
             return path
 
     def load(self) -> Any:
-        """The state of the newest whole checkpoint of this trial, or None at its first start."""
+        """The state of the newest whole checkpoint of this trial, or None at its first start.
+
+        A trial that has parents (`trial.parents`) finds a parent's newest at its first start.
+        """
         return checkpoint.load(self.checkpoints)
 
     def close(self) -> None:

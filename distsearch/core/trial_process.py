@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import traceback
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -75,6 +76,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         redirect_output(job["output"])
         if job["resume"]:
             checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
+        checkpoint.inherit(reporter.checkpoints, [Path(source) for source in job["sources"]])
         if job["work_folder"] not in sys.path:
             sys.path.insert(0, job["work_folder"])
         train_function = load_function(job["function"])

@@ -40,9 +40,16 @@ class Status(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Launch:
-    """What a scheduler asks for: a new trial with this configuration (see Space for its form)."""
+    """What a scheduler asks for: a new trial with this configuration (see Space for its form).
+
+    `parents`: ids of trials from the newest checkpoint of which it starts, the first that has one:
+    `reporter.load()` gives it at the trial's first start. They are its lineage, kept in the log.
+    `told`: how many results a searcher that works ahead had heard of when it suggested this.
+    """
 
     config: Mapping[str, Any]
+    parents: tuple[int, ...] = ()
+    told: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,13 @@ Decision = Union[Continue, Stop, Pause]
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing to launch now: ask again when another trial has ended or paused."""
+    """Nothing to launch now: ask again when another trial has ended or paused.
+
+    `thinking`: something will come although nothing may run now; the rule will call
+    `experiment.wake()` then.
+    """
+
+    thinking: bool = False
 
 
 @dataclass(eq=False)
@@ -100,6 +113,7 @@ class Trial:
 
     id: int
     config: Mapping[str, Any]
+    parents: tuple[int, ...] = ()  # from whose checkpoints it started
     status: Status = Status.WAITING
     attempt: int = 0
     host: str = ""

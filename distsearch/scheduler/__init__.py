@@ -4,12 +4,18 @@ from ..core.words import Continue, Launch, Pause, Report, Status, Stop, Trial, W
 from .base import Scheduler
 from .fifo import FIFOScheduler
 from .hyperband import HyperbandScheduler
+from .median import MedianStoppingScheduler
+from .pasha import PASHAScheduler
+from .pbt import PBTScheduler
 
 __all__ = [
     "Continue",
     "FIFOScheduler",
     "HyperbandScheduler",
     "Launch",
+    "MedianStoppingScheduler",
+    "PASHAScheduler",
+    "PBTScheduler",
     "Pause",
     "Report",
     "Scheduler",

@@ -69,7 +69,7 @@ class HyperbandScheduler(Scheduler):
         if type not in TYPES:
             raise SpaceError(f"type={type!r}, but it is one of {', '.join(map(repr, TYPES))}")
         self.type = type
-        self.max_t = _max_t(train_fn, args) if max_t is None else max_t
+        self.max_t = max_t_of(train_fn, args) if max_t is None else max_t
         self.reduction_factor = reduction_factor
         if rung_levels is None:
             levels = geometric_levels(grace_period, reduction_factor, self.max_t)
@@ -81,16 +81,16 @@ class HyperbandScheduler(Scheduler):
                 f"{len(levels) + 1}"
             )
         self.sizes = bracket_sizes(len(levels), reduction_factor)[:brackets]
-        self.brackets = [
-            Rungs(levels[n:], reduction_factor=reduction_factor, max_t=self.max_t)
-            for n in range(brackets)
-        ]
+        self.brackets = [self._make_rungs(levels[n:]) for n in range(brackets)]
         self._bracket_of: dict[int, Rungs] = {}
         self._promoted: deque[int] = deque()
         self._open: list[SynchronousBracket] = []
         self._opened = 0
         self._synchronous_of: dict[int, SynchronousBracket] = {}
         super().__init__(train_fn, args, *more, **options)
+
+    def _make_rungs(self, levels: Sequence[float]) -> Rungs:
+        return Rungs(levels, reduction_factor=self.reduction_factor, max_t=self.max_t)
 
     # The rule
 
@@ -101,13 +101,30 @@ class HyperbandScheduler(Scheduler):
             self._join_bracket(len(self.experiment.trials))
         return launch
 
+    def replay_launch(
+        self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
+    ) -> None:
+        """When a search is resumed: into the same bracket as then."""
+        super().replay_launch(trial_id, config, given, told)
+        if self.type == "synchronous" and not given:
+            self._join_bracket(trial_id)
+
     def next_resume(self) -> int | None:
         """The paused trial that has earned its next rung, from the highest rung first."""
         if self.type == "synchronous":
             return self._next_of_synchronous()
-        if self.type == "promotion" and not self._promoted:
-            self._promote_one()
         return self._promoted.popleft() if self._promoted else None
+
+    def replay_resume(self, trial_id: int) -> None:
+        """When a search is resumed: it went on then, so it is no longer to be resumed."""
+        bracket = self._synchronous_of.get(trial_id)
+        if bracket is None:
+            if trial_id in self._promoted:
+                self._promoted.remove(trial_id)
+        elif not bracket.take(trial_id):  # no more trials were to come then
+            for one in self._open:
+                one.close()
+            bracket.take(trial_id)
 
     def due_at(self, trial: Trial) -> Sequence[float]:
         """The rungs that the trial has not reached, and anything beyond max_t."""
@@ -125,14 +142,16 @@ class HyperbandScheduler(Scheduler):
         if self.type == "stopping":
             return Continue() if among_best else Stop()
         if self.type == "synchronous":
-            self._synchronous_of[trial.id].reach(trial.id, report.reward)
+            bracket = self._synchronous_of.get(trial.id)
+            if bracket is None:  # of add_job: it is in no bracket
+                return Continue()
+            bracket.reach(trial.id, report.reward)
             return Pause()
         # What a free worker would do next: promote a trial, perhaps this very one, or start anew.
-        self._promote_one()
-        if self._promoted and self._promoted[-1] == trial.id:
-            self._promoted.pop()
-            return Continue()
-        return Pause()
+        earned = self._promotable()
+        goes_on = earned[:1] == [trial.id]
+        self._promoted.extend(earned[1:] if goes_on else earned)
+        return Continue() if goes_on else Pause()
 
     def on_end(self, trial: Trial) -> None:
         """A trial that ends before its rung must not be waited for."""
@@ -141,12 +160,9 @@ class HyperbandScheduler(Scheduler):
         if bracket is not None:
             bracket.leave(trial.id)
 
-    def _promote_one(self) -> None:
-        for rungs in self.brackets:
-            found = rungs.promotable()
-            if found is not None:
-                self._promoted.append(found[0])
-                return
+    def _promotable(self) -> list[int]:
+        """The trials that have earned the next rung by the last report: hardly ever several."""
+        return [found[0] for rungs in self.brackets for found in iter(rungs.promotable, None)]
 
     def _rungs_of(self, trial_id: int) -> Rungs:
         """The bracket of a trial: drawn in proportion to the brackets' sizes in Hyperband."""
@@ -223,21 +239,12 @@ class HyperbandScheduler(Scheduler):
             lines.append(f"at {seconds_per_epoch:g} s an epoch: about {_duration(seconds)}")
         return "\n".join(lines)
 
-    def _slots(self) -> int:
-        """How many trials fit on all nodes at once."""
-        resource = self.experiment.settings.resource
-        total = 0
-        for remote in list(self.manager.remotes.values()):
-            fits = [math.inf]
-            if resource.num_cpus:
-                fits.append(remote.facts.num_cpus // resource.num_cpus)
-            if resource.num_gpus:
-                fits.append(math.floor(len(remote.facts.gpus) / resource.num_gpus))
-            total += int(min(fits))
-        return total
 
+def max_t_of(train_fn: TrainFunction, args: Any) -> float:
+    """How long a trial trains at most by the arguments of the train function.
 
-def _max_t(train_fn: TrainFunction, args: Any) -> float:
+    Raises SpaceError when they do not say.
+    """
     given = {} if args is None else dict(args) if isinstance(args, Mapping) else vars(args)
     known = {**getattr(train_fn, "space", {}), **given}
     for name in ("max_t", "epochs"):

@@ -27,7 +27,13 @@ def geometric_levels(
 
     >>> geometric_levels(1, 3, 81)
     (1, 3, 9, 27)
+
+    Raises SpaceError where that has no end.
     """
+    if not grace_period > 0:
+        raise SpaceError(f"grace_period={grace_period!r}, but it must be above 0")
+    if not reduction_factor > 1:
+        raise SpaceError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
     levels = []
     level = grace_period
     while level < max_t:
@@ -41,6 +47,7 @@ class Rung:
 
     def __init__(self, level: float) -> None:
         self.level = level
+        self.rewards: dict[int, float] = {}  # of each trial, in the order of arrival
         self._ascending: list[tuple[float, int]] = []  # (reward, -number of arrival)
         self._waiting: list[tuple[float, int, int]] = []  # heap of (-reward, number, trial)
 
@@ -51,6 +58,7 @@ class Rung:
         """Record a trial; return its rank, 1 for the best so far."""
         number = len(self._ascending)
         key = (WORST if reward is None else reward, -number)
+        self.rewards[trial] = key[0]
         insort(self._ascending, key)
         heapq.heappush(self._waiting, (-key[0], number, trial))
         return self._rank(key)
@@ -91,6 +99,7 @@ class Rungs:
         self.max_t = max_t
         self.levels = tuple(levels)
         self.rungs = [Rung(level) for level in levels]
+        self.open = len(levels)  # the index of the highest rung to which trials are promoted
         self._reached: dict[int, int] = {}  # trial -> index of the highest rung it was recorded at
 
     def reach(self, trial: int, time: float, reward: float | None) -> bool:
@@ -122,7 +131,7 @@ class Rungs:
 
         The trial counts as promoted from then on.
         """
-        for index in reversed(range(len(self.rungs))):
+        for index in reversed(range(min(self.open, len(self.rungs)))):
             rung = self.rungs[index]
             trial = rung.take_best(self._places(rung))
             if trial is not None:
@@ -207,6 +216,13 @@ class SynchronousBracket:
     def take_promoted(self) -> int | None:
         """A trial that may go on to the next rung."""
         return self._promoted.pop(0) if self._promoted else None
+
+    def take(self, trial: int) -> bool:
+        """Take this one of those that may go on; False if it may not."""
+        if trial not in self._promoted:
+            return False
+        self._promoted.remove(trial)
+        return True
 
     def _decide(self) -> None:
         """Promote the best once the rung is complete."""
