@@ -10,9 +10,12 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "distsearch/__init__.py").r
 
 TORCH = ["torch", "torchvision"]
 PANDAS = ["pandas"]
+# The Gaussian process also needs torch; with greenlet it is faster.
+OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
 DEMO = ["torch", "scikit-learn"]
 TEST = [
     *DEMO,  # the tutorials are tested too
+    *OPTUNA,
     "hypothesis",
     "mypy",
     "pytest>=8",
@@ -63,8 +66,9 @@ setup(
     extras_require={
         "torch": TORCH,
         "pandas": PANDAS,
+        "optuna": OPTUNA,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *PANDAS, "scikit-learn"],
+        "all": [*TORCH, *PANDAS, *OPTUNA, "scikit-learn"],
     },
 )

@@ -2,6 +2,7 @@
 
 DistsearchError
 ├── SpaceError (ValueError)         a space or a configuration that makes no sense
+├── MissingPackage (ImportError)    an optional package that is not installed
 ├── ResourceError (ValueError)      a request that no node can ever meet
 ├── PicklingError (TypeError)       a train function that cannot travel to a node
 ├── NodeError (RuntimeError)        a node could not be brought up, or was refused
@@ -25,6 +26,10 @@ class DistsearchError(Exception):
 
 class SpaceError(DistsearchError, ValueError):
     """A space or a configuration that makes no sense."""
+
+
+class MissingPackage(DistsearchError, ImportError):
+    """A package that only some options need is not installed; the text says how to get it."""
 
 
 class ResourceError(DistsearchError, ValueError):

@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..errors import CheckpointError
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
 MANIFEST = "manifest.json"
+INHERIT_TRIES = 10
 
 
 def save(state: Any, folder: Path, step: int) -> Path:
@@ -80,6 +81,39 @@ def roll_back(folder: Path, step: int | None) -> None:
     keep = 0 if step is None else max(known, default=0) + 1
     for path in found[keep:]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def inherit(folder: Path, sources: Sequence[Path]) -> None:
+    """Give a trial without a checkpoint the newest of the first source trial that has one.
+
+    The source may be running, saving and deleting meanwhile, so the files become the trial's own:
+    links to what is never written again, copies of what was saved as a folder.
+    """
+    if checkpoints(folder):
+        return
+    for source in sources:
+        for _ in range(INHERIT_TRIES):
+            found = checkpoints(source / "checkpoints")
+            if not found:
+                break
+            copy = shutil.copy2 if (found[-1] / "files").exists() else _link
+            unfinished = folder / "inherited"
+            try:
+                shutil.copytree(found[-1], unfinished, copy_function=copy)
+                names = json.loads((unfinished / MANIFEST).read_text())["files"]
+                if all((unfinished / name).exists() for name in names):
+                    unfinished.rename(folder / found[-1].name)
+                    return
+            except (OSError, ValueError):  # deleted by its trial, which has a newer one by now
+                pass
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
 
 
 def _number(path: Path) -> int:

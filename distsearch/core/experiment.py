@@ -9,24 +9,27 @@ leaves the driver.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..errors import NodeError, SearchFailed
+from ..errors import DistsearchError, NodeError, SearchFailed
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
+from .checkpoint import checkpoints
 from .metrics import from_json, number
 from .store import Event, Store
 from .travel import Packed
-from .words import Continue, Decision, Launch, Report, Status, Stop, Trial
+from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
 
 ALIKE = 5  # so many first trials that fail alike end the search
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
@@ -38,8 +41,14 @@ UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on 
 class Rule(Protocol):
     """What the experiment asks of a scheduler; see FIFOScheduler."""
 
-    def next_launch(self) -> Launch | None:
-        """The next trial, or None when there is none."""
+    def next_launch(self) -> Launch | Wait | None:
+        """The next new trial, or None when there will be none."""
+
+    def next_resume(self) -> int | None:
+        """The id of a paused trial that is to go on, or None when there is none now."""
+
+    def due_at(self, trial: Trial) -> str | Sequence[float] | None:
+        """At which reports the trial waits for a decision: 'every', at these times, or none."""
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
         """What a report means for its trial."""
@@ -47,8 +56,16 @@ class Rule(Protocol):
     def on_end(self, trial: Trial) -> None:
         """Hear that a trial has ended."""
 
-    def replay_launch(self, trial_id: int, config: Mapping[str, Any], given: bool) -> None:
+    def on_pause(self, trial: Trial) -> None:
+        """Hear that a trial has paused."""
+
+    def replay_launch(
+        self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
+    ) -> None:
         """Hear of a launch of an earlier run; `given` by the user, not by the searcher."""
+
+    def replay_resume(self, trial_id: int) -> None:
+        """Hear that a paused trial went on in an earlier run."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +81,6 @@ class Settings:
     max_reward: float | None = None
     reuse: bool = False
     spawn: bool = False
-    due: str | None = None
     trial_timeout_s: float | None = None
     report_timeout_s: float | None = None
     max_failures: int = 3
@@ -79,8 +95,10 @@ class Attempt:
     lease: Lease
     started: float
     sequence: int = 0
+    prepared: bool = False  # the checkpoints that it goes on from are on its node
     sent: bool = False
     stopping: tuple[str, str] | None = None
+    decided: Decision | None = None  # at the last report at which it waited for that
     returned: Any = None
 
 
@@ -90,6 +108,7 @@ class Counts:
 
     launched: int = 0
     done: int = 0
+    paused: int = 0
     stopped: int = 0
     failed: int = 0
 
@@ -132,8 +151,13 @@ class Experiment:
         # Trials of a lost node that wait until it cannot run them any more.
         self._delayed: dict[int, asyncio.TimerHandle] = {}
         self._exhausted = True
+        self._thinking = False  # the rule will call wake()
+        self._rule_waits = False  # until something happens, the rule launches nothing new,
+        self._nothing_paused = True  # and nothing paused
+        self._resume_when_paused: set[int] = set()
         self._searching = False  # not while only single trials of the user run
         self._launched_in_run = 0
+        self._decided: dict[int, Decision] = {}  # in an earlier run, but not carried out there
         self._restored = 0  # trials of an earlier run of the driver, which count as launched
         self._live: dict[int, Attempt] = {}
         self._by_remote: dict[int, dict[int, Attempt]] = {}
@@ -146,6 +170,8 @@ class Experiment:
         self._notice: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._keeping: dict[int, bool] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._trial_ended: dict[int, list[asyncio.Future[Any]]] = {}
 
     # The user's wishes
@@ -156,6 +182,7 @@ class Experiment:
         self._launched_in_run, self._restored = self._restored, 0
         self._exhausted = False
         self._searching = True
+        self._something_happened()
         self.ending = ""
         self.error = None
         self.deadline = None
@@ -169,6 +196,7 @@ class Experiment:
                 time_out_s, self.end, f"time_out={time_out_s:g} s is over"
             )
         self._idle.clear()
+        self._carry_out()
         self.fill()
 
     def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
@@ -182,6 +210,11 @@ class Experiment:
         self._idle.clear()
         self.fill()
         return trial
+
+    def wake(self) -> None:
+        """Ask the rule again, which had nothing to launch and was thinking."""
+        self._something_happened()
+        self.fill()
 
     def end(self, reason: str, error: BaseException | None = None) -> None:
         """Launch nothing more and stop what runs."""
@@ -263,13 +296,24 @@ class Experiment:
             if event.trial is None:
                 continue
             if event.kind == "launched":
-                self.rule.replay_launch(event.trial, event.body["config"], event.body["given"])
                 self.trials[event.trial] = Trial(
-                    event.trial, event.body["config"], is_final=event.body["is_final"]
+                    event.trial,
+                    event.body["config"],
+                    parents=tuple(event.body.get("parents", ())),
+                    is_final=event.body["is_final"],
+                )
+                told = event.body.get("told")
+                self.rule.replay_launch(
+                    event.trial, event.body["config"], event.body["given"], told
                 )
                 continue
             trial = self.trials[event.trial]
+            if event.kind in ("started", "paused", "ended"):
+                self._decided.pop(trial.id, None)
             if event.kind == "started":
+                if trial.status is Status.PAUSED:
+                    self.rule.replay_resume(trial.id)
+                    self._set_running(trial)
                 trial.attempt = event.attempt or 0
                 trial.host = event.body["host"]
             elif event.kind == "saved":
@@ -278,7 +322,9 @@ class Experiment:
                 report = self._report(trial, event.seq or 0, event.body)
                 trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
                 self._note_best(trial)
-                self.rule.on_report(trial, report)
+                self._decided[trial.id] = self.rule.on_report(trial, report)
+            elif event.kind == "paused":
+                self._pause(trial)
             elif event.kind == "ended":
                 trial.seconds = event.body.get("seconds") or 0.0
                 trial.error = event.body.get("traceback") or ""
@@ -286,7 +332,25 @@ class Experiment:
         self._ended_alike = () if self.trials else None
         self._failures.clear()
         self.counts.launched = self._restored = len(self.trials)
-        self._added.extend(t for t in self.trials.values() if not t.status.is_end)
+        waiting = (Status.WAITING, Status.RUNNING)
+        for trial in self.trials.values():
+            if trial.status not in waiting:
+                continue
+            if not isinstance(self._decided.get(trial.id, Continue()), Continue):
+                continue
+            self._added.append(trial)
+
+    def _carry_out(self) -> None:
+        """Stop or pause the trials whose driver died right after it had so decided."""
+        decided, self._decided = self._decided, {}
+        for trial_id, decision in decided.items():
+            trial = self.trials[trial_id]
+            if isinstance(decision, Stop):
+                self._trial_over(trial, Status.STOPPED, "by the rule")
+            elif isinstance(decision, Pause):
+                self.store.append("paused", trial.id, trial.attempt)
+                self._pause(trial)
+        self._something_happened()
 
     # Nodes
 
@@ -331,12 +395,17 @@ class Experiment:
 
     def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
         trial = attempt.trial
+        trial.losses += 1
         self._live.pop(trial.id, None)
         self.store.append("lost", trial.id, attempt.number, body={"reason": reason})
         if attempt.stopping is not None:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
-        elif attempt.number > self.settings.max_failures:
-            why = f"lost its node {attempt.number} times; the last: {reason}"
+        elif isinstance(attempt.decided, Stop):
+            self._attempt_over(attempt, Status.STOPPED, "by the rule")
+        elif isinstance(attempt.decided, Pause):
+            self._attempt_paused(attempt)
+        elif trial.losses > self.settings.max_failures:
+            why = f"lost its node {trial.losses} times; the last: {reason}"
             self._attempt_over(attempt, Status.NODE_LOST, why)
         else:
             trial.status = Status.WAITING
@@ -366,7 +435,9 @@ class Experiment:
     def _wants_more(self) -> bool:
         if self.ending:
             return False
-        return bool(self._added) or self.is_searching
+        if self._added or not self._nothing_paused:
+            return True
+        return self.is_searching and not self._rule_waits
 
     @property
     def _enough(self) -> bool:
@@ -387,40 +458,79 @@ class Experiment:
             return None
         if self._added:
             return self._added.popleft()
-        if self._exhausted or self._enough:
-            return None
         try:
-            launch = self.rule.next_launch()
-            config = None if launch is None else dict(launch.config)
-            json.dumps(config)  # as the nodes will get it: here the rule can still be blamed
+            return self._next_resumed() or self._next_new()
         except BaseException as error:  # sys.exit() too: it would end the loop's thread
-            self.end(f"the searcher failed: {error!r}", error)
+            self.end(f"the searcher or the rule failed: {error!r}", error)
             return None
-        if config is None:
+
+    def _next_resumed(self) -> Trial | None:
+        while not self._nothing_paused:
+            trial_id = self.rule.next_resume()
+            if trial_id is None:
+                self._nothing_paused = True
+            elif trial_id in self._live:  # its process is still ending
+                self._resume_when_paused.add(trial_id)
+            else:
+                return self.trials[trial_id]
+        return None
+
+    def _next_new(self) -> Trial | None:
+        if self._rule_waits or self._exhausted or self._enough:
+            return None
+        launch = self.rule.next_launch()
+        if isinstance(launch, Launch):
+            json.dumps(dict(launch.config))  # as nodes will get it: here the rule can be blamed
+            self._launched_in_run += 1
+        elif isinstance(launch, Wait):
+            self._rule_waits, self._thinking = True, launch.thinking
+        else:
             self._exhausted = True
+        if not isinstance(launch, Launch) or self._enough:
+            # The rule may have kept paused trials back for new ones, which do not come.
+            self._nothing_paused = self.counts.paused == 0
+        if not isinstance(launch, Launch):
             return None
-        self._launched_in_run += 1
-        return self._new_trial(config)
+        return self._new_trial(launch.config, parents=launch.parents, told=launch.told)
+
+    def _something_happened(self) -> None:
+        """The rule may know more to launch now."""
+        self._rule_waits = self._thinking = False
+        self._nothing_paused = self.counts.paused == 0
 
     def _new_trial(
-        self, config: Mapping[str, Any], given: bool = False, is_final: bool = False
+        self,
+        config: Mapping[str, Any],
+        given: bool = False,
+        is_final: bool = False,
+        parents: Sequence[int] = (),
+        told: int | None = None,
     ) -> Trial:
-        trial = Trial(len(self.trials), dict(config), is_final=is_final)
+        trial = Trial(len(self.trials), dict(config), tuple(parents), is_final=is_final)
         self.trials[trial.id] = trial
         self.counts.launched += 1
         body = {"config": trial.config, "given": given, "is_final": is_final}
+        if trial.parents:
+            body["parents"] = list(trial.parents)
+        if told is not None:
+            body["told"] = told
         self.store.append("launched", trial.id, body=body)
         return trial
 
     def _start(self, trial: Trial, lease: Lease) -> None:
         trial.attempt += 1
-        trial.status = Status.RUNNING
+        self._set_running(trial)
         trial.host = lease.remote.host
         attempt = Attempt(trial, trial.attempt, lease, time.monotonic())
         self._live[trial.id] = attempt
         self._by_remote[lease.remote.remote_id][trial.id] = attempt
         self.store.append("started", trial.id, attempt.number, body={"host": trial.host})
         self.store.when_durable(partial(self._send_start, attempt))
+
+    def _set_running(self, trial: Trial) -> None:
+        if trial.status is Status.PAUSED:
+            self.counts.paused -= 1
+        trial.status = Status.RUNNING
 
     def _send_start(self, attempt: Attempt) -> None:
         if self._live.get(attempt.trial.id) is not attempt:
@@ -430,8 +540,76 @@ class Experiment:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
             self.fill()
             return
+        if self._needs_checkpoints(attempt):
+            self._do(self._bring_checkpoints(attempt))
+            return
         attempt.sent = True
         attempt.lease.remote.send(self._start_message(attempt))
+
+    # Checkpoints that are needed on another node
+
+    def _sources(self, trial: Trial) -> list[Trial]:
+        """The trials from whose checkpoints this one may go on: itself, else its parents."""
+        if trial.saved_step is not None:
+            return [trial]
+        return [self.trials[parent] for parent in trial.parents]
+
+    def _needs_checkpoints(self, attempt: Attempt) -> bool:
+        remote = attempt.lease.remote
+        return not attempt.prepared and any(
+            source.saved_step is not None
+            and source.checkpoint_on != remote.remote_id
+            and not (remote.is_local and source.checkpoint_on is None)
+            for source in self._sources(attempt.trial)
+        )
+
+    async def _bring_checkpoints(self, attempt: Attempt) -> None:
+        """Bring to the node what its trial goes on from, then start it; without, if that fails."""
+        remote = attempt.lease.remote
+        for source in self._sources(attempt.trial):
+            try:
+                await self._fetch_checkpoint(source)
+                folder = self._checkpoints_of(source)
+                if not remote.is_local and source.checkpoint_on != remote.remote_id:
+                    for newest in checkpoints(folder)[-1:]:
+                        await remote.put_checkpoint(source.id, newest)
+            except (DistsearchError, OSError, asyncio.TimeoutError) as error:
+                self.say(
+                    f"the checkpoint of trial {source.id} could not be brought to {remote.host}: "
+                    f"{error}; trial {attempt.trial.id} goes on from what is there"
+                )
+        attempt.prepared = True
+        self._send_start(attempt)
+
+    def _keep_checkpoint(self, trial: Trial) -> None:
+        """Copy a new checkpoint to the driver, so that it outlives the node; one at a time."""
+        if trial.id in self._keeping:
+            self._keeping[trial.id] = True  # once more afterwards
+            return
+        self._keeping[trial.id] = False
+        self._do(self._keep_newest_checkpoint(trial))
+
+    async def _keep_newest_checkpoint(self, trial: Trial) -> None:
+        # It may have been replaced by a newer one, or its node may be gone.
+        with contextlib.suppress(DistsearchError, OSError):
+            await self._fetch_checkpoint(trial)
+        if self._keeping.pop(trial.id):
+            self._keep_checkpoint(trial)
+
+    async def _fetch_checkpoint(self, trial: Trial) -> None:
+        """Copy the newest checkpoint of a trial to the driver, unless it is there."""
+        home = self.manager.remotes.get(-1 if trial.checkpoint_on is None else trial.checkpoint_on)
+        if trial.saved_step is None or home is None:
+            return
+        await home.fetch_checkpoint(trial.id, self._checkpoints_of(trial))
+
+    def _checkpoints_of(self, trial: Trial) -> Path:
+        return self.store.folder / "trials" / str(trial.id) / "checkpoints"
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _start_message(self, attempt: Attempt) -> Message:
         settings, allocation = self.settings, attempt.lease.allocation
@@ -451,9 +629,14 @@ class Experiment:
                 "function": self._packed_for(attempt.lease.remote).name,
                 "config": attempt.trial.config,
                 "time_attr": settings.time_attr,
-                "due": settings.due,
+                "due": self.rule.due_at(attempt.trial),
                 "resume": attempt.number > 1,
                 "saved_step": attempt.trial.saved_step,
+                "sources": [
+                    source.id
+                    for source in self._sources(attempt.trial)
+                    if source is not attempt.trial
+                ],
                 "cwd": attempt.lease.remote.trial_cwd,
                 "args": {
                     "task_id": attempt.trial.id,
@@ -487,6 +670,9 @@ class Experiment:
     def _on_uploaded(self, remote: Remote, message: Message) -> None:
         remote.on_uploaded(message["path"], message["error"])
 
+    def _on_answer(self, remote: Remote, message: Message) -> None:
+        remote.on_answer(message)
+
     def _on_problem(self, remote: Remote, message: Message) -> None:
         reason = message["reason"]
         remote.on_gone(reason)
@@ -508,6 +694,9 @@ class Experiment:
         attempt = self._attempt(message)
         if attempt is not None:
             attempt.trial.saved_step = message["step"]
+            if not remote.is_local:
+                attempt.trial.checkpoint_on = remote.remote_id
+                self._keep_checkpoint(attempt.trial)
             self.store.append(
                 "saved", message["trial"], message["attempt"], body={"step": message["step"]}
             )
@@ -528,6 +717,7 @@ class Experiment:
         self._end_if_good_enough()
         decision = self._decide(trial, report)
         if message["due"]:
+            attempt.decided = decision
             answer = {"op": "decide", **_name(attempt), "decision": decision.word}
             self.store.when_durable(partial(remote.send, answer))
         elif isinstance(decision, Stop):
@@ -576,8 +766,10 @@ class Experiment:
             return Stop()
         try:
             decision = self.rule.on_report(trial, report)
-            if not isinstance(decision, (Continue, Stop)):
-                raise TypeError(f"on_report returned {decision!r}; return Continue() or Stop()")
+            if not isinstance(decision, (Continue, Stop, Pause)):
+                raise TypeError(
+                    f"on_report returned {decision!r}; return Continue(), Stop() or Pause()"
+                )
             return decision
         except BaseException as error:
             self.end(f"{type(self.rule).__name__}.on_report failed: {error!r}", error)
@@ -590,7 +782,9 @@ class Experiment:
         self._forget(attempt)
         trial = attempt.trial
         status, reason = Status(message["status"]), message["reason"]
-        if status is Status.NODE_LOST:
+        if status is Status.PAUSED:
+            self._attempt_paused(attempt)
+        elif status is Status.NODE_LOST:
             self._attempt_lost(attempt, reason, delay_s=0.0)
         else:
             if status is Status.FINISHED and trial.best_reward is None:
@@ -598,9 +792,26 @@ class Experiment:
             trial.error = message["traceback"]
             attempt.returned = message.get("returned")
             self._attempt_over(attempt, status, reason, message)
+        self._something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)
         self.fill()
+
+    def _attempt_paused(self, attempt: Attempt) -> None:
+        trial = attempt.trial
+        self.store.append("paused", trial.id, attempt.number)
+        self._pause(trial)
+        if trial.id in self._resume_when_paused:
+            self._resume_when_paused.discard(trial.id)
+            self._added.append(trial)
+
+    def _pause(self, trial: Trial) -> None:
+        trial.status = Status.PAUSED
+        self.counts.paused += 1
+        try:
+            self.rule.on_pause(trial)
+        except Exception as error:
+            self.end(f"{type(self.rule).__name__}.on_pause failed: {error!r}", error)
 
     def _missing_metric(self, trial: Trial) -> str:
         wanted = self.settings.reward_attr
@@ -704,7 +915,7 @@ class Experiment:
         return ((g.trials, g.first) for g in self._failures.values() if g.first is not None)
 
     def _check_idle(self) -> None:
-        if self._live or self._wants_more or self._delayed:
+        if self._is_busy:
             self._watch_for_nodes()
             return
         if self._timer is not None:
@@ -720,8 +931,13 @@ class Experiment:
             self.ended_at = time.monotonic()
             self.store.when_durable(self._rest)
 
+    @property
+    def _is_busy(self) -> bool:
+        thinking = self._thinking and self.is_searching
+        return bool(self._live or self._wants_more or self._delayed or thinking)
+
     def _rest(self) -> None:
-        if not (self._live or self._wants_more or self._delayed):
+        if not self._is_busy:
             self._searching = False
             self._idle.set()
 

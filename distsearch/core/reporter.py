@@ -112,7 +112,10 @@ class Reporter:
             return path
 
     def load(self) -> Any:
-        """The state of the newest whole checkpoint of this trial, or None at its first start."""
+        """The state of the newest whole checkpoint of this trial, or None at its first start.
+
+        A trial that has parents (`trial.parents`) finds a parent's newest at its first start.
+        """
         return checkpoint.load(self.checkpoints)
 
     def close(self) -> None:
@@ -136,9 +139,13 @@ class Reporter:
     def _is_due(self, metrics: dict[str, Any]) -> bool:
         if self._every:
             return True
-        value = number(metrics.get(self._time_attr)) if self._rungs else None
+        if not self._rungs:
+            return False
+        value = number(metrics.get(self._time_attr))
+        if value is None:
+            value = self._sequence + 1.0  # as the search counts where the time is missing
         reached = False
-        while value is not None and self._rungs and value >= self._rungs[-1]:
+        while self._rungs and value >= self._rungs[-1]:
             self._rungs.pop()
             reached = True
         return reached

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import traceback
+from pathlib import Path
 from types import FunctionType, TracebackType
 from typing import Any
 
@@ -78,6 +79,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         redirect_output(job["output"])
         if job["resume"]:
             checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
+        checkpoint.inherit(reporter.checkpoints, [Path(source) for source in job["sources"]])
         put_first(job["work_folder"])
         train_function = load_function(job["function"])
         values = train_function.space.build(job["config"])

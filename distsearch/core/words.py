@@ -16,6 +16,7 @@ class Status(str, enum.Enum):
     WAITING = "waiting"  # has a configuration, but no slot yet
     RUNNING = "running"
     FINISHED = "finished"  # the train function returned
+    PAUSED = "paused"  # by a rule; may be resumed from its checkpoint
     STOPPED = "stopped"  # by the search: a rule, time_out, max_reward
     FAILED = "failed"  # the train function raised
     EXITED = "exited"  # sys.exit(n), os._exit(n)
@@ -29,7 +30,7 @@ class Status(str, enum.Enum):
     @property
     def is_end(self) -> bool:
         """Whether the trial will not run again."""
-        return self not in (Status.WAITING, Status.RUNNING)
+        return self not in (Status.WAITING, Status.RUNNING, Status.PAUSED)
 
     @property
     def is_failure(self) -> bool:
@@ -39,9 +40,16 @@ class Status(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Launch:
-    """What a scheduler asks for: a new trial with this configuration (see Space for its form)."""
+    """What a scheduler asks for: a new trial with this configuration (see Space for its form).
+
+    `parents`: ids of trials from the newest checkpoint of which it starts, the first that has one:
+    `reporter.load()` gives it at the trial's first start. They are its lineage, kept in the log.
+    `told`: how many results a searcher that works ahead had heard of when it suggested this.
+    """
 
     config: Mapping[str, Any]
+    parents: tuple[int, ...] = ()
+    told: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,25 @@ class Stop:
     word = "stop"
 
 
-Decision = Union[Continue, Stop]
+@dataclass(frozen=True)
+class Pause:
+    """The trial gives its slots back and may be resumed later, from its last checkpoint."""
+
+    word = "pause"
+
+
+Decision = Union[Continue, Stop, Pause]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to launch now: ask again when another trial has ended or paused.
+
+    `thinking`: something will come although nothing may run now; the rule will call
+    `experiment.wake()` then.
+    """
+
+    thinking: bool = False
 
 
 @dataclass(eq=False)
@@ -87,6 +113,7 @@ class Trial:
 
     id: int
     config: Mapping[str, Any]
+    parents: tuple[int, ...] = ()  # from whose checkpoints it started
     status: Status = Status.WAITING
     attempt: int = 0
     host: str = ""
@@ -97,6 +124,8 @@ class Trial:
     reason: str = ""
     error: str = ""
     seconds: float = 0.0
+    checkpoint_on: int | None = None  # the remote id of the node that has it; None: the driver
+    losses: int = 0  # how many times its node was lost
     is_final: bool = False  # of run_with_config: it is not a candidate for the best
     saved_step: int | None = None  # of the newest checkpoint that the log knows
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import UploadError
+from ..errors import NodeError, UploadError
 from .node import NodeFacts
 from .slots import NodeResourceManager
 
 Message = dict[str, Any]
 PIECE_BYTES = 1 << 20
+ANSWER_S = 120
 
 
 class Listener(Protocol):
@@ -49,6 +52,8 @@ class Remote:
         self.lost_because: str | None = None
         self._uploads: dict[str, asyncio.Future[None]] = {}
         self._uploading = asyncio.Lock()
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count()
 
     def send(self, message: Message) -> None:
         """Send a message to the agent: at once, in order, without waiting."""
@@ -65,17 +70,17 @@ class Remote:
         """Wait until the node has taken most of what it was sent, or is lost."""
         await asyncio.sleep(0)
 
-    async def upload(self, name: str, source: Path) -> None:
+    async def upload(self, name: str, source: Path, trial: int | None = None) -> None:
         """Put a file into the node's work folder as `name`; return when it is there and whole.
 
-        One file after the other. Other messages overtake a large one between its pieces: answers
-        that came too late would end the node's trials. Raises UploadError when the node refuses
-        the file or cannot store it.
+        With `trial` it goes to the checkpoints of that trial. One file after the other. Other
+        messages overtake a large one between its pieces: answers that came too late would end the
+        node's trials. Raises UploadError when the node refuses the file or cannot store it.
         """
         async with self._uploading:
-            await self._upload(name, source)
+            await self._upload(name, source, trial)
 
-    async def _upload(self, name: str, source: Path) -> None:
+    async def _upload(self, name: str, source: Path, trial: int | None) -> None:
         arrived = self._uploads[name] = asyncio.get_running_loop().create_future()
         digest = hashlib.sha256()
         with open(source, "rb") as file:
@@ -87,6 +92,7 @@ class Remote:
                 self.send(
                     {
                         "op": "upload",
+                        "trial": trial,
                         "path": name,
                         "data": data,
                         "done": not following,
@@ -110,10 +116,62 @@ class Remote:
         else:
             arrived.set_result(None)
 
+    async def fetch_checkpoint(self, trial: int, folder: Path) -> None:
+        """Copy the newest checkpoint of a trial from the node to below `folder`.
+
+        Raises NodeError when the node is lost meanwhile or cannot read it.
+        """
+        for name, size in (await self._ask(op="list", trial=trial)).items():
+            path = folder / name
+            if ".." in path.parts or not path.is_relative_to(folder):
+                raise NodeError(f"{self.host} named the file {name!r} as part of a checkpoint")
+            if path.exists() and path.stat().st_size == size:
+                continue  # it came before; a checkpoint never changes
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with open(path, "wb") as file:
+                while file.tell() < size:
+                    where = {"offset": file.tell(), "bytes": min(PIECE_BYTES, size - file.tell())}
+                    data = base64.b64decode(
+                        await self._ask(op="read", trial=trial, path=name, **where)
+                    )
+                    if not data:
+                        raise NodeError(f"{name} on {self.host} is shorter than it was")
+                    file.write(data)
+
+    async def put_checkpoint(self, trial: int, checkpoint: Path) -> None:
+        """Copy a checkpoint of a trial (its folder here) to the node."""
+        for path in sorted(checkpoint.rglob("*"), key=lambda path: path.name == "manifest.json"):
+            if path.is_file():
+                name = path.relative_to(checkpoint.parent).as_posix()
+                await asyncio.wait_for(self.upload(name, path, trial), ANSWER_S)
+
+    async def _ask(self, **message: Any) -> Any:
+        number = next(self._numbers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self.send({**message, "number": number})
+        try:
+            return await asyncio.wait_for(answer, ANSWER_S)
+        except asyncio.TimeoutError:
+            raise NodeError(f"{self.host} gave no answer in {ANSWER_S} s") from None
+        finally:
+            del self._answers[number]
+
+    def on_answer(self, message: Message) -> None:
+        """Take the agent's answer to a question."""
+        answer = self._answers.get(message["number"])
+        if answer is None or answer.done():
+            return
+        if message.get("error"):
+            answer.set_exception(NodeError(f"{self.host}: {message['error']}"))
+        else:
+            answer.set_result(message["value"])
+
     def on_gone(self, reason: str) -> None:
-        """The node is lost: uploads that are under way to it fail."""
+        """The node is lost: what is under way to or from it fails."""
         for name in list(self._uploads):
             self.on_uploaded(name, f"the node is gone: {reason}")
+        for number in list(self._answers):
+            self.on_answer({"number": number, "error": f"the node is gone: {reason}"})
 
     def __repr__(self) -> str:
         gigabytes = self.facts.memory_bytes / 1e9

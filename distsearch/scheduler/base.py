@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import json
+import math
 import os
 import re
 import time
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 from ..core import store
 from ..core.decorators import TrainFunction
-from ..core.experiment import CLOSED, INTERRUPTED, Experiment, Settings
+from ..core.experiment import CLOSED, INTERRUPTED, UNFINISHED, Experiment, Settings
 from ..core.loop import loop
 from ..core.progress import NodeUse, Progress, Snapshot
 from ..core.travel import pack
-from ..core.words import Continue, Decision, Launch, Report, Status, Trial
+from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
 from ..errors import (
     DistsearchError,
     ResourceError,
@@ -34,7 +35,8 @@ from ..resource.manager import DistributedResourceManager
 from ..resource.node import Node
 from ..resource.resource import Resource
 from ..resource.uploads import Source, collect
-from ..searcher import SEARCHERS, Searcher
+from ..searcher import SEARCHERS, Searcher, warm
+from ..searcher.ahead import Ahead
 from ..space import differences
 from .results import Results
 
@@ -83,6 +85,8 @@ class Scheduler(Results):
         training_history_callback_delta_secs: float = 60.0,
         *,
         points_to_evaluate: Iterable[Mapping[str, Any]] | None = None,
+        evaluated_points: Iterable[tuple[Mapping[str, Any], float | None]] | None = None,
+        warm_start: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         local: bool | Node | None = None,
         client: Any = None,
         tunnel: bool | None = None,
@@ -112,12 +116,18 @@ class Scheduler(Results):
         _check_kind("training_history_callback", training_history_callback, Callable, NoneType)
         self._pid = os.getpid()
         self.train_fn = _with_args(train_fn, args)
+        known = warm.collect(
+            self.train_fn.space, evaluated_points, warm_start, reward_attr=reward_attr, mode=mode
+        )
         self.folder = _experiment_folder(checkpoint, self.train_fn.__name__)
         earlier = _earlier_run(self.folder, resume)
         if earlier is not None:
             seed = earlier["seed"]
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.searcher = self._make_searcher(searcher, search_options or {}, points_to_evaluate)
+        self._ahead: Ahead | None = None
+        if self.searcher.slow:
+            self._ahead = Ahead(self.searcher, soon=self._needed_soon, ready=self._wake)
         self.num_trials, self.time_out = num_trials, time_out
         self._history_callback = training_history_callback
         self._history_period_s = training_history_callback_delta_secs
@@ -134,7 +144,6 @@ class Scheduler(Results):
             max_reward=max_reward,
             reuse=isolation == "reuse",
             spawn=start_method == "spawn",
-            due="every" if self._decides else None,
             trial_timeout_s=trial_timeout,
             report_timeout_s=report_timeout,
             max_failures=max_failures,
@@ -154,6 +163,8 @@ class Scheduler(Results):
         try:
             if earlier is not None:
                 self._restore(earlier, store.read(self.folder))
+            else:
+                self._warm_start(known)
             if local is None:
                 local = client is None
             loop().call(self._bring_up(local, dist_ip_addrs, client))
@@ -218,47 +229,115 @@ class Scheduler(Results):
                 + "\n  ".join(changes)
                 + "\nUndo these changes, or choose another checkpoint="
             )
+        events = list(events)
+        for event in events:
+            if event.kind == "warm":
+                self._tell_known(event.body["points"])
         self.experiment.restore(events)
+
+    def _warm_start(self, known: warm.Known) -> None:
+        """Tell the searcher what is known before the search, and keep it in the log."""
+        for line in known.left_out:
+            self.progress.say(line)
+        if known.points:
+            loop().run(lambda: self._store.append("warm", body={"points": known.points}))
+            self._tell_known(known.points)
+
+    def _tell_known(self, points: Iterable[Sequence[Any]]) -> None:
+        for number, (config, reward) in enumerate(points):
+            self._tell(-1 - number, config, reward)
 
     # The rule: what a scheduler of your own overrides
 
-    def next_launch(self) -> Launch | None:
-        """The next trial to start, or None when the searcher has no more to suggest."""
-        config = self._suggestion(len(self.experiment.trials))
-        return None if config is None else Launch(config)
-
-    def _suggestion(self, trial_id: int) -> Mapping[str, Any] | None:
-        """What the searcher suggests, whole and plain."""
+    def next_launch(self) -> Launch | Wait | None:
+        """The next new trial; Wait() for none now, None for none any more."""
+        trial_id = len(self.experiment.trials)
+        if self._ahead is not None:
+            return self._ahead.next(trial_id)
         config = self.searcher.ask(trial_id)
-        return None if config is None else self.train_fn.space.validate(config)
+        return None if config is None else Launch(self.train_fn.space.validate(config))
+
+    def next_resume(self) -> int | None:
+        """The id of a paused trial that is to go on now; asked before `next_launch`."""
+        return None
+
+    def due_at(self, trial: Trial) -> str | Sequence[float] | None:
+        """At which reports a trial waits for the decision: 'every', at these times, or none.
+
+        By default at every one if `on_report` is overridden, else at none.
+        """
+        return None if type(self).on_report is Scheduler.on_report else "every"
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
-        """What a report means for its trial: Continue() or Stop()."""
+        """What a report means for its trial: Continue(), Stop() or Pause()."""
         return Continue()
 
     def on_end(self, trial: Trial) -> None:
         """Hear that a trial has ended; call this one too when you override it."""
-        reward = None if trial.status.is_failure else trial.best_reward
-        sign = self.experiment.sign
-        self.searcher.tell(trial.id, trial.config, None if reward is None else sign * reward)
+        # One that the search's own end interrupted goes on when the search is resumed.
+        if trial.status is not Status.STOPPED or self.experiment.ending not in UNFINISHED:
+            reward = None if trial.status.is_failure else trial.best_reward
+            self._tell(trial.id, trial.config, reward)
         due = time.monotonic() - self._history_called >= self._history_period_s
         if self._history_callback is not None and due:
             self._history_called = time.monotonic()
             # In a thread of its own: what the user does there must not hold up the search.
             asyncio.get_running_loop().run_in_executor(None, self._call_back)
 
-    def replay_launch(self, trial_id: int, config: Mapping[str, Any], given: bool) -> None:
-        """When a search is resumed: let the searcher suggest again what it had suggested."""
-        if not given and (self._suggestion(trial_id) or {}) != dict(config):
+    def on_pause(self, trial: Trial) -> None:
+        """Hear that a trial has paused; call this one too when you override it."""
+        if trial.best_reward is not None:
+            self._tell(trial.id, trial.config, trial.best_reward)
+
+    def _tell(self, trial_id: int, config: Mapping[str, Any], reward: float | None) -> None:
+        """Tell the searcher of a reward in the user's sign."""
+        teller = self.searcher if self._ahead is None else self._ahead
+        teller.tell(trial_id, config, None if reward is None else self.experiment.sign * reward)
+
+    def _needed_soon(self) -> int:
+        """How many trials may be launched at once: as many as there are slots, or less."""
+        slots, total = self._slots(), self.experiment.total
+        return slots if total is None else min(slots, total - self.experiment.counts.launched - 1)
+
+    def _slots(self) -> int:
+        """How many trials fit on all nodes at once."""
+        resource = self.experiment.settings.resource
+        total = 0
+        for remote in list(self.manager.remotes.values()):
+            fits = [math.inf]
+            if resource.num_cpus:
+                fits.append(remote.facts.num_cpus // resource.num_cpus)
+            if resource.num_gpus:
+                fits.append(math.floor(len(remote.facts.gpus) / resource.num_gpus))
+            total += int(min(fits))
+        return total
+
+    def _wake(self) -> None:
+        """The searcher, in its thread, has a suggestion for which a slot waits."""
+        loop().loop.call_soon_threadsafe(self.experiment.wake)
+
+    def replay_launch(
+        self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
+    ) -> None:
+        """When a search is resumed: let the searcher suggest again what it had suggested.
+
+        `told` is that of the Launch.
+        """
+        if given:
+            return
+        if self._ahead is not None:
+            is_same = self._ahead.replay(trial_id, config, told)
+        else:
+            is_same = self.searcher.replay(trial_id, config)
+        if not is_same:
             raise StoreError(
                 f"{self.folder} cannot be resumed: the searcher no longer suggests what it did for "
                 f"trial {trial_id}; were its options or points_to_evaluate changed?"
             )
 
-    @property
-    def _decides(self) -> bool:
-        """Whether trials must wait at each report for what `on_report` says."""
-        return type(self).on_report is not Scheduler.on_report
+    def replay_resume(self, trial_id: int) -> None:
+        """When a search is resumed: this paused trial went on then, as `next_resume` had said."""
+        self.next_resume()
 
     # Running
 
@@ -424,7 +503,7 @@ class Scheduler(Results):
             self._restore(searched, events)
             self._store.append("experiment", body=self._what_is_searched)
             for event in events:
-                if event.trial is not None:
+                if event.trial is not None or event.kind == "warm":
                     self._store.append(*event[2:])
 
         loop().run(load)
@@ -451,6 +530,8 @@ class Scheduler(Results):
             loop().call(self._close(), CLOSE_BOUND_S)
         finally:
             self.progress.stop()
+            if self._ahead is not None:
+                self._ahead.close()
             loop().run(self._store.close)
 
     async def _close(self) -> None:
@@ -486,7 +567,7 @@ class Scheduler(Results):
         experiment = self.experiment
         counts, best = experiment.counts, experiment.best
         running = len(experiment.running)
-        ended = self.num_finished_tasks
+        ended = self.num_finished_tasks + counts.paused
         total = experiment.total
         started = experiment.started_at or time.monotonic()
         elapsed = (experiment.ended_at or time.monotonic()) - started
@@ -503,7 +584,7 @@ class Scheduler(Results):
             total=total,
             running=running,
             done=counts.done,
-            stopped=counts.stopped,
+            stopped=counts.stopped + counts.paused,
             failed=counts.failed,
             waiting=0 if experiment.ending else waiting,
             best_reward=None if best is None else best.best_reward,

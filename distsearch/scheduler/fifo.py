@@ -29,11 +29,16 @@ class FIFOScheduler(Scheduler):
         train_fn: a function decorated with `@args`.
         args: values or spaces that replace those of the decorator (a mapping or a Namespace).
         resource: what one trial needs: `num_cpus`, `num_gpus` (may be a fraction), `memory_gb`.
-        searcher: 'random', 'grid' or a Searcher; `search_options` are its named arguments.
+        searcher: 'random', 'grid', 'evolution', by Optuna 'tpe', 'gp', 'cmaes', 'qmc', 'nsga2', or
+            a Searcher; `search_options` are its named arguments (see the classes in searcher/).
         num_trials, time_out: how many trials, for how many seconds; also of `run()`.
         max_reward: the search ends when a trial reaches it.
         reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time.
         points_to_evaluate: configurations to try first (in whole or part); None: the default one.
+        evaluated_points: pairs (configuration, reward) that are known already; None: it failed.
+        warm_start: folders of earlier experiments whose results the searcher learns from (of each
+            trial the best reward), if they fit the space. Known results are no trials of this
+            search: they are not among its best.
         checkpoint: the folder of the experiment; None makes one below `distsearch_results`.
         resume: go on with the experiment in that folder: what had ended stays, what was running
             runs again (from its own `reporter.save`). Otherwise an earlier one there is archived.
@@ -52,7 +57,7 @@ class FIFOScheduler(Scheduler):
         training_history_callback: called with (training_history, start time in Unix seconds) when
             trials end, at most every `training_history_callback_delta_secs`.
 
-    Raises, before any trial starts: SpaceError, PicklingError, ResourceError (a request that no
-    node can meet), StoreLocked, NodeError (no node could be brought up; if some could, the others
-    are reported and left out).
+    Raises, before any trial starts: SpaceError, MissingPackage, PicklingError, ResourceError (a
+    request that no node can meet), StoreLocked, NodeError (no node could be brought up; if some
+    could, the others are reported and left out).
     """

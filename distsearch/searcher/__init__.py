@@ -1,9 +1,39 @@
 """Searchers: which configuration to try next, behind ask and tell."""
 
 from .base import Searcher
+from .evolution import EvolutionSearcher
 from .grid import GridSearcher
+from .optuna import (
+    CMAESSearcher,
+    GPSearcher,
+    NSGA2Searcher,
+    OptunaSearcher,
+    QMCSearcher,
+    TPESearcher,
+)
 from .random import RandomSearcher
 
-SEARCHERS: dict[str, type[Searcher]] = {"random": RandomSearcher, "grid": GridSearcher}
+SEARCHERS: dict[str, type[Searcher]] = {
+    "random": RandomSearcher,
+    "grid": GridSearcher,
+    "evolution": EvolutionSearcher,
+    "tpe": TPESearcher,
+    "gp": GPSearcher,
+    "cmaes": CMAESSearcher,
+    "qmc": QMCSearcher,
+    "nsga2": NSGA2Searcher,
+}
 
-__all__ = ["SEARCHERS", "GridSearcher", "RandomSearcher", "Searcher"]
+__all__ = [
+    "SEARCHERS",
+    "CMAESSearcher",
+    "EvolutionSearcher",
+    "GPSearcher",
+    "GridSearcher",
+    "NSGA2Searcher",
+    "OptunaSearcher",
+    "QMCSearcher",
+    "RandomSearcher",
+    "Searcher",
+    "TPESearcher",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,9 +25,14 @@ class Searcher:
     State is what was asked and told, in that order, and nothing else: the randomness of trial 7
     comes from (seed, 7), so that a search does not depend on timing and can be replayed.
 
+    `slow = True` in the class says that a suggestion may take longer than a few milliseconds: then
+    the search calls the searcher in a thread of its own, ahead of time where that is worth it.
+
     `points_to_evaluate`: configurations (whole or in part; the rest are defaults) to suggest
     first. None means the default configuration, [] means none.
     """
+
+    slow: ClassVar[bool] = False
 
     def __init__(
         self, space: Space, *, seed: int = 0, points_to_evaluate: Iterable[Config] | None = None
@@ -49,4 +54,19 @@ class Searcher:
         raise NotImplementedError(f"{type(self).__name__} needs a method suggest(trial_id, rng)")
 
     def tell(self, trial_id: int, config: Config, reward: float | None) -> None:
-        """Hear the final reward of a trial; larger is better, None: it failed or had none."""
+        """Hear the best reward of a trial; larger is better, None: it failed or had none.
+
+        Called when the trial ends, and whenever it pauses with a reward: then again, perhaps with
+        a better one, when it pauses or ends after it was resumed. Trials that this searcher did
+        not suggest, from the user or an earlier search, are told too; the latter before the first
+        `ask`, under negative numbers.
+        """
+
+    def replay(self, trial_id: int, config: Config) -> bool:
+        """When a search is resumed: take note of an earlier suggestion, in place of `ask`.
+
+        By default it asks anew. False when that leads to another configuration, with which the
+        search cannot be resumed.
+        """
+        suggested = self.ask(trial_id)
+        return suggested is not None and self.space.validate(suggested) == dict(config)

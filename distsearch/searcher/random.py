@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
+from ..space import Space
 from .base import Config, Searcher
 
 TRIES = 200
+FINITE = 10**6  # spaces with fewer configurations are searched to the last one
 
 
 class RandomSearcher(Searcher):
@@ -20,27 +23,37 @@ class RandomSearcher(Searcher):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._seen: set[str] | None = set() if self.space.size < 1e6 else None
+        self._seen: set[str] | None = set() if self.space.size < FINITE else None
 
     def ask(self, trial_id: int) -> Config | None:
         """A configuration; None once every one of a finite space was suggested."""
         config = super().ask(trial_id)
         if self._seen is not None and config is not None:
-            self._seen.add(_key(config))
+            self._seen.add(key(config))
         return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
         """A random configuration that is new, if the space is finite."""
         if self._seen is None:
             return self.space.sample(rng)
-        for _ in range(TRIES):
-            config = self.space.sample(rng)
-            if _key(config) not in self._seen:
-                return config
-        # Almost everything has been seen: look for what is left.
-        left = [c for c in self.space.grid(10**6) if _key(c) not in self._seen]
-        return left[rng.integers(len(left))] if left else None
+        return draw_new(self.space, rng, self._seen)
 
 
-def _key(config: Config) -> str:
+def draw_new(space: Space, rng: np.random.Generator, seen: Collection[str]) -> Config | None:
+    """A random configuration whose `key` is not among the seen; None when there is none left.
+
+    In a space of a million and more it may be one of the seen, if almost all draws are.
+    """
+    for _ in range(TRIES):
+        config = space.sample(rng)
+        if key(config) not in seen:
+            return config
+    if space.size >= FINITE:
+        return config
+    left = [config for config in space.grid(FINITE) if key(config) not in seen]
+    return left[rng.integers(len(left))] if left else None
+
+
+def key(config: Config) -> str:
+    """A configuration as text, by which equal ones are found."""
     return json.dumps(config, sort_keys=True)

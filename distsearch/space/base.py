@@ -89,7 +89,18 @@ class Space(ABC):
 
     def sample(self, rng: np.random.Generator) -> Config:
         """A configuration drawn uniformly (on the log scale where there is one)."""
-        return dict(self._walk("", lambda path, domain: domain.draw(rng)))
+        return self.walk(lambda path, domain: domain.draw(rng))
+
+    def walk(self, ask: Ask) -> Config:
+        """The configuration whose values are what `ask(path, domain)` answers.
+
+        It is asked for each active parameter, in order; for those of an option of a Choice only
+        after that one was chosen.
+
+        >>> Dict(lr=Real(0, 1), wd=Real(0, 1)).walk(lambda path, domain: domain.lower)
+        {'lr': 0.0, 'wd': 0.0}
+        """
+        return dict(self._walk("", ask))
 
     @property
     def default(self) -> Config:

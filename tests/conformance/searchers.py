@@ -19,7 +19,7 @@ from tests.space.spaces import spaces
 seeds = st.integers(0, 2**32 - 1)
 steady = settings(
     deadline=None,
-    max_examples=25,
+    max_examples=15,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 FINITE = Dict(a=Choice("x", "y", Dict(deep=Bool())), b=Int(1, 3), c=Bool(), fixed=7)
@@ -154,7 +154,7 @@ class SearcherKit:
             searcher.ask(next_id + n) for n in range(3)
         ]
 
-    @pytest.mark.parametrize("reward", [None, -math.inf, 1e300, 0.0])
+    @pytest.mark.parametrize("reward", [None, math.nan, -math.inf, math.inf, 1e300, 0.0])
     def test_it_survives_whatever_becomes_of_its_trials(self, reward):
         searcher = self.make(MIXED, seed=3)
         for trial_id in range(20):
@@ -167,6 +167,50 @@ class SearcherKit:
         asked = [searcher.ask(trial_id) for trial_id in range(16)]
         assert None not in asked
         assert len(set(map(key, asked))) >= 12
+        for trial_id in range(16):
+            searcher.tell(trial_id, asked[trial_id], reward_of(asked[trial_id]))
+        asked += [searcher.ask(trial_id) for trial_id in range(16, 32)]
+        assert len(set(map(key, asked))) >= 24
+
+    @given(seeds)
+    @steady
+    def test_what_became_of_others_may_be_told_before_the_first_suggestion(self, seed):
+        import numpy as np
+
+        searcher, again = (self.make(MIXED, seed=seed, points_to_evaluate=[{}]) for _ in range(2))
+        for number in range(12):
+            config = MIXED.sample(np.random.default_rng(number))
+            for one in (searcher, again):
+                one.tell(-1 - number, config, reward_of(config) if number % 3 else None)
+        assert searcher.ask(0) == again.ask(0) == MIXED.default
+        asked = [searcher.ask(number) for number in range(1, 8)]
+        assert asked == [again.ask(number) for number in range(1, 8)]
+        assert all(MIXED.validate(config) == config for config in asked)
+
+    def test_a_paused_trial_may_be_told_again_with_more(self):
+        searcher = self.make(MIXED, seed=7)
+        for trial_id in range(20):
+            config = searcher.ask(trial_id)
+            assert MIXED.validate(config) == config
+            for reward in (0.1, None if trial_id % 5 == 4 else 0.2 + trial_id):
+                searcher.tell(trial_id, json.loads(key(config)), reward)
+
+    @given(seeds)
+    @steady
+    def test_resuming_takes_note_of_what_was_suggested_and_goes_on_from_there(self, seed):
+        searcher, log = self.make(MIXED, seed=seed), []
+        for trial_id in range(14):
+            log.append((trial_id, searcher.ask(trial_id)))
+            if trial_id % 2:
+                told = log[trial_id // 2]
+                log[trial_id // 2] = (*told, reward_of(told[1]))
+                searcher.tell(*log[trial_id // 2])
+        resumed = self.make(MIXED, seed=seed)
+        for trial_id in range(14):
+            assert resumed.replay(trial_id, json.loads(key(log[trial_id][1])))
+            if trial_id % 2:
+                resumed.tell(*log[trial_id // 2])
+        assert [resumed.ask(14), resumed.ask(15)] == [searcher.ask(14), searcher.ask(15)]
 
     def test_trials_of_the_user_that_it_did_not_suggest_are_survived(self):
         searcher = self.make(MIXED, seed=5)

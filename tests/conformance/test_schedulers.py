@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from distsearch.core.words import Continue, Stop
-from distsearch.scheduler import FIFOScheduler
-from tests.conformance.schedulers import SchedulerKit
+from distsearch.scheduler import (
+    FIFOScheduler,
+    HyperbandScheduler,
+    MedianStoppingScheduler,
+    PASHAScheduler,
+    PBTScheduler,
+)
+from tests.conformance.schedulers import POINTS, SchedulerKit
 
 
 class StopsLate(FIFOScheduler):
@@ -28,3 +34,48 @@ class TestReusedProcesses(SchedulerKit):
 class TestARuleThatStops(SchedulerKit):
     make = StopsLate
     stops = True
+
+
+class TestHyperbandByStopping(SchedulerKit):
+    make = HyperbandScheduler
+    stops = bounds = True
+
+    def options(self):
+        return {"max_t": 9, "reduction_factor": 2, "brackets": 2, "type": "stopping"}
+
+
+class TestHyperbandByPromotion(SchedulerKit):
+    make = HyperbandScheduler
+    pauses = bounds = True
+
+    def options(self):
+        return {"max_t": 9, "reduction_factor": 2, "type": "promotion"}
+
+
+class TestSynchronousHyperband(SchedulerKit):
+    make = HyperbandScheduler
+    pauses = bounds = True
+
+    def options(self):
+        return {"max_t": 9, "reduction_factor": 2, "brackets": 2, "type": "synchronous"}
+
+
+class TestMedianStopping(SchedulerKit):
+    make = MedianStoppingScheduler
+    stops = True
+
+
+class TestPASHA(SchedulerKit):
+    make = PASHAScheduler
+    pauses = bounds = True
+
+    def options(self):
+        return {"max_t": 9, "reduction_factor": 2}
+
+
+class TestPBT(SchedulerKit):
+    make = PBTScheduler
+    stops = breeds = bounds = True
+
+    def options(self):
+        return {"max_t": 9, "population_size": len(POINTS)}

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from distsearch.searcher import SEARCHERS, GridSearcher, RandomSearcher
+from distsearch.searcher import (
+    SEARCHERS,
+    CMAESSearcher,
+    EvolutionSearcher,
+    GPSearcher,
+    GridSearcher,
+    NSGA2Searcher,
+    QMCSearcher,
+    RandomSearcher,
+    TPESearcher,
+)
 from tests.conformance.searchers import SearcherKit
 
 
@@ -13,13 +23,42 @@ class TestRandom(SearcherKit):
 
 
 class TestGrid(SearcherKit):
-    make = partial(GridSearcher, points=64)
+    make = GridSearcher
 
     def is_exhaustive(self):
         return True
 
 
+class TestEvolution(SearcherKit):
+    make = partial(EvolutionSearcher, population=4, sample=2)
+    learns = True
+
+
+class TestTPE(SearcherKit):
+    make = partial(TPESearcher, n_startup_trials=4)
+    learns = True
+
+
+class TestGP(SearcherKit):
+    # Suggestions of the model take too long for so many: the tests of Optuna's searchers have them.
+    make = partial(GPSearcher, n_startup_trials=1000)
+    learns = True
+
+
+class TestCMAES(SearcherKit):
+    make = CMAESSearcher
+    learns = True
+
+
+class TestQMC(SearcherKit):
+    make = QMCSearcher
+
+
+class TestNSGA2(SearcherKit):
+    make = partial(NSGA2Searcher, population_size=4)
+    learns = True
+
+
 def test_every_searcher_that_has_a_name_is_tested_here():
-    makers = [kit.make for kit in SearcherKit.__subclasses__()]
-    tested = {getattr(make, "func", make) for make in makers}
+    tested = {getattr(kit.make, "func", kit.make) for kit in SearcherKit.__subclasses__()}
     assert tested >= set(SEARCHERS.values())

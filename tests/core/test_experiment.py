@@ -117,7 +117,19 @@ class Script:
     def on_end(self, trial):
         self.ends.append((trial.id, trial.status.value))
 
-    def replay_launch(self, trial_id, config, given):
+    def on_pause(self, trial):
+        pass
+
+    def next_resume(self):
+        return None
+
+    def due_at(self, trial):
+        return "every"
+
+    def replay_resume(self, trial_id):
+        pass
+
+    def replay_launch(self, trial_id, config, given, told=None):
         pass
 
 

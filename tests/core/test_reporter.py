@@ -185,10 +185,14 @@ def test_rungs_are_due_at_the_first_report_that_reaches_each(agent):
 
 
 @pytest.mark.parametrize("epoch", [None, float("nan"), "five", True])
-def test_a_time_that_is_not_a_number_reaches_no_rung(agent, epoch):
-    link = agent(due=[1])
+def test_where_the_time_is_no_number_the_reports_are_counted(agent, epoch):
+    link = agent(due=[2])
     link.reporter(epoch=epoch)
     assert link.line()[2] is False
+    thread = in_thread(link.reporter, epoch=epoch)
+    assert link.line()[2] is True
+    link.say(b"continue\n")
+    thread.join(WAIT_S)
 
 
 def test_a_refused_report_is_not_counted(agent):

@@ -1,0 +1,263 @@
+"""Hyperband: give every configuration a little, and the best of them more.
+
+Sources: Li et al., "Hyperband", JMLR 18 (2018); Li et al., "A System for Massively Parallel
+Hyperparameter Tuning", MLSys (2020), of which `promotion` is algorithm 2 (ASHA).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.decorators import TrainFunction
+from ..core.metrics import number
+from ..core.words import Continue, Decision, Launch, Pause, Report, Stop, Trial, Wait
+from ..errors import SpaceError
+from .base import Scheduler
+from .rungs import Rungs, SynchronousBracket, bracket_sizes, geometric_levels
+
+TYPES = ("stopping", "promotion", "synchronous")
+
+
+class HyperbandScheduler(Scheduler):
+    """Stops, or pauses, the trials that are not among the best at a few set times (rungs).
+
+        scheduler = HyperbandScheduler(train_fn, max_t=81, grace_period=1, reduction_factor=3)
+        print(scheduler.plan(num_trials=200))
+        scheduler.run(num_trials=200)
+        scheduler.join_jobs()
+
+    A trial is compared when it reports `time_attr` (epochs) at or above grace_period,
+    grace_period * reduction_factor, ... below max_t. Reports may come at any epochs: one at epoch 4
+    counts for the rung at 3.
+
+    Args (beside those of FIFOScheduler):
+        max_t: how long a trial trains at most, in units of `time_attr`; None takes `max_t` or
+            `epochs` of the train function's arguments. A trial that goes on beyond is stopped.
+        grace_period: the first rung: no trial is judged before.
+        reduction_factor: only the best 1/reduction_factor of a rung go on.
+        rung_levels: the rungs themselves, in place of the two above.
+        brackets: how many variants of the rungs share the trials; the second leaves out the first
+            rung, the third the first two, and so on. More of them guard against early reports
+            that mislead.
+        type: 'stopping': decided on arrival, against those that came before; a trial that is not
+            among the best ends. 'promotion': every trial pauses at its rung and goes on when it is
+            among the best; on any node, from what it kept with `reporter.save` before it reported
+            (or from the start, if it kept nothing). 'synchronous': as in the first paper: a rung
+            is decided once all its trials are there.
+
+    Raises SpaceError for settings that make no sense, and when no max_t can be found.
+    """
+
+    def __init__(
+        self,
+        train_fn: TrainFunction,
+        args: Mapping[str, Any] | Any | None = None,
+        *more: Any,
+        max_t: float | None = None,
+        grace_period: float = 1,
+        reduction_factor: float = 3,
+        rung_levels: Iterable[float] | None = None,
+        brackets: int = 1,
+        type: str = "stopping",
+        **options: Any,
+    ) -> None:
+        if type not in TYPES:
+            raise SpaceError(f"type={type!r}, but it is one of {', '.join(map(repr, TYPES))}")
+        self.type = type
+        self.max_t = max_t_of(train_fn, args) if max_t is None else max_t
+        self.reduction_factor = reduction_factor
+        if rung_levels is None:
+            levels = geometric_levels(grace_period, reduction_factor, self.max_t)
+        else:
+            levels = tuple(rung_levels)
+        if not 1 <= brackets <= len(levels) + 1:
+            raise SpaceError(
+                f"brackets={brackets}, but with the rungs {list(levels)} there can be 1 to "
+                f"{len(levels) + 1}"
+            )
+        self.sizes = bracket_sizes(len(levels), reduction_factor)[:brackets]
+        self.brackets = [self._make_rungs(levels[n:]) for n in range(brackets)]
+        self._bracket_of: dict[int, Rungs] = {}
+        self._promoted: deque[int] = deque()
+        self._open: list[SynchronousBracket] = []
+        self._opened = 0
+        self._synchronous_of: dict[int, SynchronousBracket] = {}
+        super().__init__(train_fn, args, *more, **options)
+
+    def _make_rungs(self, levels: Sequence[float]) -> Rungs:
+        return Rungs(levels, reduction_factor=self.reduction_factor, max_t=self.max_t)
+
+    # The rule
+
+    def next_launch(self) -> Launch | Wait | None:
+        """A new trial; when synchronous, into the first bracket that has room."""
+        launch = super().next_launch()
+        if self.type == "synchronous" and isinstance(launch, Launch):
+            self._join_bracket(len(self.experiment.trials))
+        return launch
+
+    def replay_launch(
+        self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
+    ) -> None:
+        """When a search is resumed: into the same bracket as then."""
+        super().replay_launch(trial_id, config, given, told)
+        if self.type == "synchronous" and not given:
+            self._join_bracket(trial_id)
+
+    def next_resume(self) -> int | None:
+        """The paused trial that has earned its next rung, from the highest rung first."""
+        if self.type == "synchronous":
+            return self._next_of_synchronous()
+        return self._promoted.popleft() if self._promoted else None
+
+    def replay_resume(self, trial_id: int) -> None:
+        """When a search is resumed: it went on then, so it is no longer to be resumed."""
+        bracket = self._synchronous_of.get(trial_id)
+        if bracket is None:
+            if trial_id in self._promoted:
+                self._promoted.remove(trial_id)
+        elif not bracket.take(trial_id):  # no more trials were to come then
+            for one in self._open:
+                one.close()
+            bracket.take(trial_id)
+
+    def due_at(self, trial: Trial) -> Sequence[float]:
+        """The rungs that the trial has not reached, and anything beyond max_t."""
+        levels = self._rungs_of(trial.id).levels_ahead(trial.id)
+        return [*levels, math.nextafter(self.max_t, math.inf)]
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        """At a rung: is it among the best? Beyond max_t: enough."""
+        if report.time > self.max_t:
+            return Stop()
+        rungs = self._rungs_of(trial.id)
+        if trial.is_final or not rungs.is_due(trial.id, report.time):
+            return Continue()
+        among_best = rungs.reach(trial.id, report.time, report.reward)
+        if self.type == "stopping":
+            return Continue() if among_best else Stop()
+        if self.type == "synchronous":
+            bracket = self._synchronous_of.get(trial.id)
+            if bracket is None:  # of add_job: it is in no bracket
+                return Continue()
+            bracket.reach(trial.id, report.reward)
+            return Pause()
+        # What a free worker would do next: promote a trial, perhaps this very one, or start anew.
+        earned = self._promotable()
+        goes_on = earned[:1] == [trial.id]
+        self._promoted.extend(earned[1:] if goes_on else earned)
+        return Continue() if goes_on else Pause()
+
+    def on_end(self, trial: Trial) -> None:
+        """A trial that ends before its rung must not be waited for."""
+        super().on_end(trial)
+        bracket = self._synchronous_of.get(trial.id)
+        if bracket is not None:
+            bracket.leave(trial.id)
+
+    def _promotable(self) -> list[int]:
+        """The trials that have earned the next rung by the last report: hardly ever several."""
+        return [found[0] for rungs in self.brackets for found in iter(rungs.promotable, None)]
+
+    def _rungs_of(self, trial_id: int) -> Rungs:
+        """The bracket of a trial: drawn in proportion to the brackets' sizes in Hyperband."""
+        if trial_id not in self._bracket_of:
+            index = 0
+            if trial_id in self._synchronous_of:
+                index = self._synchronous_of[trial_id].index
+            elif len(self.brackets) > 1:
+                rng = np.random.default_rng((self.seed, trial_id, len(self.brackets)))
+                weights = np.array(self.sizes, dtype=float)
+                index = int(rng.choice(len(self.brackets), p=weights / weights.sum()))
+            self._bracket_of[trial_id] = self.brackets[index]
+        return self._bracket_of[trial_id]
+
+    # Synchronous brackets
+
+    def _join_bracket(self, trial_id: int) -> None:
+        bracket = next((b for b in self._open if b.has_room), None)
+        if bracket is None:
+            index = self._opened % len(self.brackets)
+            levels = self.brackets[index].levels
+            bracket = SynchronousBracket(
+                index, self.sizes[index], len(levels), self.reduction_factor
+            )
+            self._opened += 1
+            self._open.append(bracket)
+        bracket.join(trial_id)
+        self._synchronous_of[trial_id] = bracket
+
+    def _next_of_synchronous(self) -> int | None:
+        if not self.experiment.is_searching:  # nobody will come to fill what is not full
+            for bracket in self._open:
+                bracket.close()
+        self._open = [bracket for bracket in self._open if not bracket.is_over]
+        for bracket in self._open:
+            trial_id = bracket.take_promoted()
+            if trial_id is not None:
+                return trial_id
+        return None
+
+    # The plan
+
+    def plan(self, num_trials: int | None = None, seconds_per_epoch: float | None = None) -> str:
+        """What the search will do, as text: brackets, rungs, trials and epochs; before it starts.
+
+        `seconds_per_epoch`: how long one unit of `time_attr` takes one trial, for the time.
+        """
+        count = self.num_trials if num_trials is None else num_trials
+        count = sum(self.sizes) if count is None else count
+        slots = max(1, self._slots())
+        lines = [
+            f"HyperbandScheduler type={self.type!r}, max_t={self.max_t:g}, "
+            f"reduction_factor={self.reduction_factor:g}, {count} trials on {slots} slots"
+        ]
+        total = 0.0
+        for index, rungs in enumerate(self.brackets):
+            share = count * self.sizes[index] / sum(self.sizes)
+            lines.append(f"bracket {index}: about {share:.0f} trials")
+            before, trials = 0.0, share
+            for level in (*rungs.levels, self.max_t):
+                epochs = trials * (level - before)
+                total += epochs
+                lines.append(
+                    f"    up to {level:>6g}: about {trials:8.1f} trials, {epochs:8.0f} epochs"
+                )
+                before, trials = level, trials / self.reduction_factor
+        full = count * self.max_t
+        lines.append(
+            f"in all about {total:.0f} epochs ({full / max(total, 1e-9):.1f} times fewer than "
+            f"{full:g} of full training), {total / slots:.0f} one after another"
+        )
+        if seconds_per_epoch is not None:
+            seconds = total / slots * seconds_per_epoch
+            lines.append(f"at {seconds_per_epoch:g} s an epoch: about {_duration(seconds)}")
+        return "\n".join(lines)
+
+
+def max_t_of(train_fn: TrainFunction, args: Any) -> float:
+    """How long a trial trains at most by the arguments of the train function.
+
+    Raises SpaceError when they do not say.
+    """
+    given = {} if args is None else dict(args) if isinstance(args, Mapping) else vars(args)
+    known = {**getattr(train_fn, "space", {}), **given}
+    for name in ("max_t", "epochs"):
+        value = number(known.get(name))
+        if value is not None and value > 0:
+            return value
+    raise SpaceError(
+        "how long does a trial train at most? Give max_t=, or an argument `epochs` to the train "
+        "function: @args(epochs=81, ...)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

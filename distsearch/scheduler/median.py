@@ -1,0 +1,119 @@
+"""Median stopping: a trial ends when the middle of its peers has done better on average.
+
+Source: Golovin et al., "Google Vizier", KDD (2017), section 3.2.2.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right, insort
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.words import Continue, Decision, Report, Stop, Trial
+from ..errors import SpaceError
+from .base import Scheduler
+
+
+class Averages:
+    """The running averages of all trials at each time, sorted; pure, so that it can be replayed.
+
+    A time is a whole number of `time_attr`: a report at epoch 2.5 belongs to 2. What a trial has
+    at a time is the average of its rewards up to then, if it has come so far: one that reports at
+    epochs 2 and 4 has its average of epoch 2 at epoch 3. What is not a number counts in none.
+    """
+
+    def __init__(self) -> None:
+        self._at: dict[int, list[float]] = {}
+        self._times: list[int] = []  # the keys of _at, sorted
+        self._sums: dict[int, tuple[float, int]] = {}
+        self._curves: dict[int, tuple[list[int], list[float]]] = {}  # times and averages of each
+
+    def median(self, time: int) -> tuple[float, int]:
+        """The median at a time and of how many trials it is; NaN of none."""
+        values = self._at.get(time) or self._others_at(time)
+        middle = len(values) // 2
+        if not values:
+            return math.nan, 0
+        if len(values) % 2:
+            return values[middle], len(values)
+        return (values[middle - 1] + values[middle]) / 2, len(values)
+
+    def add(self, trial: int, time: int, reward: float | None) -> None:
+        """Take in the first report of a trial at a time."""
+        times, averages = self._curves.setdefault(trial, ([], []))
+        if time not in self._at:
+            insort(self._times, time)
+            self._at[time] = self._others_at(time)
+        if averages:  # at the times that it jumped over it has what it had before
+            passed = slice(bisect_right(self._times, times[-1]), bisect_right(self._times, time))
+            for between in self._times[passed]:
+                if between != time:
+                    insort(self._at[between], averages[-1])
+        if reward is not None and math.isfinite(reward):
+            total, count = self._sums.get(trial, (0.0, 0))
+            self._sums[trial] = total + reward, count + 1
+        total, count = self._sums.get(trial, (0.0, 0))
+        if count:
+            times.append(time)
+            averages.append(total / count)
+            insort(self._at[time], averages[-1])
+
+    def _others_at(self, time: int) -> list[float]:
+        """The averages at a time at which nobody has reported yet, of those that went beyond."""
+        found = []
+        for times, averages in self._curves.values():
+            if times and times[0] <= time <= times[-1]:
+                found.append(averages[bisect_right(times, time) - 1])
+        return sorted(found)
+
+
+class MedianStoppingScheduler(Scheduler):
+    """Stops a trial whose best reward so far is below the median of the others' averages.
+
+        scheduler = MedianStoppingScheduler(train_fn, grace_period=5, num_trials=100)
+
+    At each whole `time_attr` (epoch) t the best reward that the trial has had is compared with the
+    median, over the other trials that came as far as t, of the averages of their rewards up to t.
+    Reports may come at any epochs. A trial that has reported no number yet is the worst.
+
+    Args (beside those of FIFOScheduler):
+        grace_period: no trial is judged before this time.
+        min_samples: nor while fewer other trials than this came as far.
+
+    Raises SpaceError when one of these is out of range.
+    """
+
+    def __init__(
+        self, *args: Any, grace_period: float = 1, min_samples: int = 3, **options: Any
+    ) -> None:
+        if not grace_period >= 0:
+            raise SpaceError(f"grace_period={grace_period!r}, but it is a number from 0 on")
+        if not min_samples >= 1:
+            raise SpaceError(f"min_samples={min_samples!r}, but it is an integer from 1 on")
+        self.grace_period, self.min_samples = grace_period, min_samples
+        self._averages = Averages()
+        self._judged: dict[int, int] = {}  # trial -> the last time at which it was judged
+        self._best_of: dict[int, float] = {}
+        super().__init__(*args, **options)
+
+    def due_at(self, trial: Trial) -> str | Sequence[float] | None:
+        """A final trial is never judged, the others at every report."""
+        return None if trial.is_final else "every"
+
+    def on_report(self, trial: Trial, report: Report) -> Decision:
+        """Stop below the median of those that came as far."""
+        if trial.is_final or not math.isfinite(report.time):
+            return Continue()
+        if report.reward is not None:
+            before = self._best_of.get(trial.id, -math.inf)
+            self._best_of[trial.id] = max(before, report.reward)
+        time = math.floor(report.time)
+        if time <= self._judged.get(trial.id, -math.inf):
+            return Continue()
+        self._judged[trial.id] = time
+        median, samples = self._averages.median(time)
+        self._averages.add(trial.id, time, report.reward)
+        if report.time < self.grace_period or samples < self.min_samples:
+            return Continue()
+        return Stop() if self._best_of.get(trial.id, -math.inf) < median else Continue()

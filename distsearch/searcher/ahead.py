@@ -1,0 +1,178 @@
+"""Runs a slow searcher in a thread of its own, so that neither the search's loop nor slots wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..core.words import Launch, Wait
+from .base import Config, Searcher
+
+CHEAP = 0.01  # of the time between launches: a suggestion that takes less is not made ahead of time
+RECENT = 64  # so many launches tell how fast they follow one another
+CLOSE_BOUND_S = 10.0
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A configuration (None: there is none left), and how many results the searcher knew."""
+
+    config: Config | None
+    told: int
+
+
+class Ahead:
+    """The owner of a slow searcher: hands over results, and keeps suggestions ready.
+
+    `soon()` says how many suggestions may be needed at once; `ready()` is called, in the
+    searcher's thread, when there is one for whom `next` had to tell to wait. All else is called in
+    one other thread.
+
+    As many suggestions as may be needed are made ahead of time, but none while making one takes
+    less than 1% of the time between launches: then it costs next to nothing to make it on demand,
+    knowing more. Suggestions are used in the order in which they were made. The searcher sees
+    their running numbers, not the ids of trials (of which others may take some in between), and
+    those of trials that it did not suggest as -1, -2, ...
+
+    What a suggestion knew depends on timing, so it is part of the launch that the log keeps; with
+    it `replay` leads the searcher through the same asks and tells again.
+    """
+
+    def __init__(
+        self, searcher: Searcher, *, soon: Callable[[], int], ready: Callable[[], None]
+    ) -> None:
+        self.searcher = searcher
+        self._soon = soon
+        self._call_when_ready = ready
+        self._changed = threading.Condition()
+        # These are shared by both threads.
+        self._tells: deque[tuple[int, Config, float | None]] = deque()
+        self._prepared: deque[Suggestion] = deque()
+        self._wanted = 0  # so many are to be prepared
+        self._somebody_waits = False
+        self._error: Exception | None = None
+        self._closed = False
+        self._cost_s = 0.0  # of a suggestion, lately
+        # The searcher's thread, and before it is started the other one.
+        self._told = 0
+        self._asked = 0
+        # The other thread.
+        self._thread: threading.Thread | None = None
+        self._number_of: dict[int, int] = {}  # what the searcher calls each trial
+        self._launched = 0
+        self._strangers = 0
+        self._launches: deque[float] = deque(maxlen=RECENT)  # when they were, in seconds
+
+    def next(self, trial_id: int) -> Launch | Wait | None:
+        """The searcher's next trial, Wait() if it is still thinking, None if there is none left.
+
+        Raises what the searcher raised.
+        """
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            if not self._prepared:
+                self._somebody_waits = True
+                self._start_or_wake()
+                return Wait(thinking=True)
+            suggestion = self._prepared.popleft()
+            self._wanted = self._worth_preparing()
+            self._start_or_wake()
+        if suggestion.config is None:
+            return None
+        self._note_launch(trial_id)
+        return Launch(suggestion.config, told=suggestion.told)
+
+    def tell(self, trial_id: int, config: Config, reward: float | None) -> None:
+        """Hand over a result; the searcher hears it before its next suggestion."""
+        if trial_id not in self._number_of:
+            self._strangers += 1
+            self._number_of[trial_id] = -self._strangers
+        with self._changed:
+            self._tells.append((self._number_of[trial_id], dict(config), reward))
+            if self._thread is not None:
+                self._changed.notify()
+
+    def replay(self, trial_id: int, config: Config, told: int | None) -> bool:
+        """Before the first `next`: what was suggested once, after so many results (None: all)."""
+        while self._tells and (told is None or self._told < told):
+            self._hear(*self._tells.popleft())
+        number, self._asked = self._asked, self._asked + 1
+        self._note_launch(trial_id)
+        return self.searcher.replay(number, config)
+
+    def close(self) -> None:
+        """Let the thread end, after the suggestion that it is making."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(CLOSE_BOUND_S)
+
+    def _note_launch(self, trial_id: int) -> None:
+        self._number_of[trial_id] = self._launched
+        self._launched += 1
+
+    def _worth_preparing(self) -> int:
+        """How many suggestions to keep ready; launches before the first result do not count."""
+        if self._told:
+            self._launches.append(time.monotonic())
+        if len(self._launches) < 2:
+            return 0
+        between_s = (self._launches[-1] - self._launches[0]) / (len(self._launches) - 1)
+        return 0 if self._cost_s < CHEAP * between_s else self._soon()
+
+    def _start_or_wake(self) -> None:
+        if self._thread is None and not self._closed:
+            self._thread = threading.Thread(
+                target=self._work, name="distsearch-searcher", daemon=True
+            )
+            self._thread.start()
+        self._changed.notify()
+
+    # The searcher's thread
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._tells or self._lacks)
+                if self._closed:
+                    return
+                tells = list(self._tells)
+                self._tells.clear()
+                lacks = self._lacks
+            try:
+                for tell in tells:
+                    self._hear(*tell)
+                if lacks:
+                    self._prepare()
+            except Exception as error:  # the search ends with it
+                with self._changed:
+                    self._error = error
+                self._call_when_ready()
+                return
+
+    @property
+    def _lacks(self) -> bool:
+        is_exhausted = bool(self._prepared) and self._prepared[-1].config is None
+        wanted = max(self._wanted, self._somebody_waits)
+        return len(self._prepared) < wanted and not is_exhausted
+
+    def _hear(self, number: int, config: Config, reward: float | None) -> None:
+        self.searcher.tell(number, config, reward)
+        self._told += 1
+
+    def _prepare(self) -> None:
+        begin = time.monotonic()
+        config = self.searcher.ask(self._asked)
+        self._asked += config is not None
+        with self._changed:
+            cost_s = time.monotonic() - begin
+            self._cost_s += 0.3 * (cost_s - self._cost_s)
+            self._prepared.append(Suggestion(config, self._told))
+            somebody_waits, self._somebody_waits = self._somebody_waits, False
+        if somebody_waits:
+            self._call_when_ready()

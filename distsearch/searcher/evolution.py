@@ -1,0 +1,127 @@
+"""Regularised evolution: mutate the good ones, let the old ones die.
+
+Source: Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI (2019),
+algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..errors import SpaceError
+from ..space import Choice, Space
+from ..space.base import Domain
+from .base import Config, Searcher
+from .random import draw_new, key
+
+TRIES = 50
+STEP = 0.2  # the standard deviation of a number's mutation, in widths of its range
+
+
+class EvolutionSearcher(Searcher):
+    """Mutates the best of a random sample of the `population` youngest trials.
+
+        scheduler = FIFOScheduler(train_fn, searcher='evolution', search_options={'population': 50})
+
+    The first `population` trials are random (after the given points). From then on each suggestion
+    takes the best of `sample` random members and changes each of its parameters with
+    `mutation_probability`, at least one: a choice to another option, a number by a normal step of
+    a fifth of its range (on its scale). Parameters of a newly chosen option are drawn. A trial
+    joins when it is told, and the oldest leaves: good ones live on only in their children.
+
+    Trials that run do not hold it up: the parent is taken from those that are there. What was
+    suggested or told once is not suggested again. Failed trials do not join.
+
+    Raises SpaceError for settings that make no sense.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int = 0,
+        points_to_evaluate: Iterable[Config] | None = None,
+        population: int = 100,
+        sample: int = 25,
+        mutation_probability: float = 0.05,
+    ) -> None:
+        super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
+        if not 1 <= sample <= population:
+            raise SpaceError(
+                f"sample={sample!r} of population={population!r}, but it is from 1 to population"
+            )
+        if not 0 <= mutation_probability <= 1:
+            raise SpaceError(
+                f"mutation_probability={mutation_probability!r}, but it is from 0 to 1"
+            )
+        self.population = population
+        self.sample = sample
+        self.mutation_probability = mutation_probability
+        self._members: dict[int, tuple[float, Config]] = {}  # by trial, the oldest first
+        self._dead: set[int] = set()
+        self._begun: set[int] = set()  # every trial that was asked for or told
+        self._seen: set[str] = set()
+
+    def ask(self, trial_id: int) -> Config | None:
+        """A new configuration; None once every one of a finite space was suggested."""
+        config = super().ask(trial_id)
+        if config is not None:
+            self._begun.add(trial_id)
+            self._seen.add(key(config))
+        return config
+
+    def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
+        """A child of one of the best, or a random configuration while there are too few."""
+        if self._members and len(self._begun) >= self.population:
+            for _ in range(TRIES):
+                child = self._mutate(self._parent(rng), rng)
+                if key(child) not in self._seen:
+                    return child
+        return draw_new(self.space, rng, self._seen)
+
+    def tell(self, trial_id: int, config: Config, reward: float | None) -> None:
+        """Let a trial that did not fail join, or take note of its better reward."""
+        self._begun.add(trial_id)
+        self._seen.add(key(config))
+        if reward is None or math.isnan(reward) or trial_id in self._dead:
+            return
+        self._members[trial_id] = (reward, dict(config))
+        if len(self._members) > self.population:
+            oldest = next(iter(self._members))
+            del self._members[oldest]
+            self._dead.add(oldest)
+
+    def _parent(self, rng: np.random.Generator) -> Config:
+        """The best of a random sample; of equals the one drawn first."""
+        members = list(self._members.values())
+        drawn = rng.choice(len(members), min(self.sample, len(members)), replace=False)
+        parent: Config
+        _, parent = max((members[index] for index in drawn), key=lambda member: member[0])
+        return parent
+
+    def _mutate(self, parent: Config, rng: np.random.Generator) -> Config:
+        changed = {path for path in parent if rng.random() < self.mutation_probability}
+        if parent and not changed:
+            changed = {list(parent)[rng.integers(len(parent))]}
+
+        def inherit(path: str, domain: Domain) -> Any:
+            if path not in parent:
+                return domain.draw(rng)
+            return _other(domain, parent[path], rng) if path in changed else parent[path]
+
+        return self.space.walk(inherit)
+
+
+def _other(domain: Domain, value: Any, rng: np.random.Generator) -> Any:
+    """Another value of a parameter, if it has more than one."""
+    if isinstance(domain, Choice):
+        here = [(type(choice), choice) for choice in domain.choices].index((type(value), value))
+        others = [*domain.choices[:here], *domain.choices[here + 1 :]]
+        return others[rng.integers(len(others))] if others else value
+    unit = np.asarray(domain.to_unit(value)).reshape(1) + rng.normal(0, STEP)
+    found = domain.from_unit(1 - abs(1 - abs(unit) % 2))  # reflected at both ends
+    return domain.draw(rng) if found == value else found

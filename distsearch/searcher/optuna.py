@@ -1,0 +1,319 @@
+"""Optuna's samplers (TPE, GP, CMA-ES, QMC, NSGA-II), through its ask and tell, in memory.
+
+Source: Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework", KDD (2019).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from ..errors import MissingPackage, SpaceError
+from ..space import Choice, Int, Real, Space
+from ..space.base import Domain
+from .base import Config, Searcher
+from .random import draw_new, key
+
+TRIES = 3  # suggestions that were there before, after which a random one is taken
+TALKERS = (
+    "storages._in_memory",
+    "study.study",
+    "trial._trial",
+    "samplers._cmaes",
+    "samplers._gp.sampler",
+    "samplers._qmc",
+    "samplers._tpe.sampler",
+)
+
+
+class OptunaSearcher(Searcher):
+    """What the searchers by Optuna have in common; see its documentation for their options.
+
+        scheduler = FIFOScheduler(train_fn, searcher='tpe', search_options={'multivariate': True})
+
+    Options beside those of every searcher go to Optuna's sampler. Its trials are ours: those that
+    run are RUNNING there, which TPE and GP take into account, failed ones (NaN, infinite rewards)
+    FAIL, and a paused one is COMPLETE with its best reward, which may grow. Conditional parameters
+    exist only in the trials that have them. The name of a parameter is its path, of a Choice the
+    value is the position of the option. What was suggested or told once is not suggested again.
+
+    Each suggestion comes from a sampler of its own, seeded by (seed, trial_id): it depends on what
+    was asked and told before and on nothing else.
+
+    Raises MissingPackage when Optuna is missing, SpaceError for options that the sampler refuses.
+    """
+
+    slow = True
+    stateless: ClassVar[bool] = False  # whether the sampler looks only at parameters and values
+    needs: ClassVar[tuple[str, ...]] = ("optuna",)
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int = 0,
+        points_to_evaluate: Iterable[Config] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
+        self.options = options
+        self._optuna: Any = _load(type(self).__name__, self.needs)
+        with _quietly():
+            self._study = self._optuna.create_study(direction="maximize")
+            try:
+                self.sampler(0)
+            except (TypeError, ValueError) as error:
+                raise SpaceError(f"search_options={options!r} of Optuna: {error}") from error
+        self._common = self._optuna.search_space.IntersectionSearchSpace()
+        self._number_of: dict[int, int] = {}  # what Optuna calls each trial
+        self._seen: set[str] = set()
+
+    def sampler(self, seed: int) -> Any:
+        """The sampler of one suggestion."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method sampler(seed)")
+
+    def ask(self, trial_id: int) -> Config | None:
+        """A new configuration; None once every one of a finite space was suggested."""
+        if not self._first:
+            return self.suggest(trial_id, np.random.default_rng((self.seed, trial_id)))
+        config = self._first.pop()
+        self._begin(trial_id, config)
+        return config
+
+    def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
+        """What the sampler suggests, if that is new, else a random configuration."""
+        for _ in range(TRIES):
+            number, config = self._ask_optuna(rng)
+            if key(config) not in self._seen:
+                self._number_of[trial_id] = number
+                self._seen.add(key(config))
+                return config
+            self._fail(number)
+        found = draw_new(self.space, rng, self._seen)
+        if found is not None:
+            self._begin(trial_id, found)
+        return found
+
+    def tell(self, trial_id: int, config: Config, reward: float | None) -> None:
+        """Complete a trial, or fail it; a better reward replaces an earlier one."""
+        if trial_id not in self._number_of:
+            self._begin(trial_id, config)
+        number = self._number_of[trial_id]
+        trial = self._study.get_trials(deepcopy=False)[number]
+        works = reward is not None and math.isfinite(reward)
+        if not trial.state.is_finished():
+            state = self._optuna.trial.TrialState
+            self._study.tell(
+                number, reward if works else None, state=state.COMPLETE if works else state.FAIL
+            )
+        elif works and trial.state.name == "COMPLETE":
+            trial.value = reward  # Optuna has no call for it; in memory this is its own object
+
+    def replay(self, trial_id: int, config: Config) -> bool:
+        """Take note of an earlier suggestion, without computing it again if that can be.
+
+        False only when a given point was another one: floats that differ from one machine to the
+        next do not keep a search from being resumed.
+        """
+        if self._first:
+            return super().replay(trial_id, config)
+        if self.stateless or not super().replay(trial_id, config):
+            self._forget(trial_id)
+            self._begin(trial_id, config)
+        return True
+
+    def _fail(self, number: int) -> None:
+        self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
+
+    def _forget(self, trial_id: int) -> None:
+        """Let Optuna know that a suggestion was not taken up."""
+        if trial_id in self._number_of:
+            self._fail(self._number_of.pop(trial_id))
+
+    def _begin(self, trial_id: int, config: Config) -> None:
+        """Let Optuna know of a trial with this configuration, as one that runs."""
+        config = self.space.validate(config)
+        self._seen.add(key(config))
+        self._number_of[trial_id] = len(self._study.get_trials(deepcopy=False))
+        domains: dict[str, Domain] = {}
+
+        def note(path: str, domain: Domain) -> Any:
+            domains[path] = domain
+            return config[path]
+
+        self.space.walk(note)
+        params = {path: _to_optuna(domain, config[path]) for path, domain in domains.items()}
+        if self.stateless:
+            self._study.add_trial(
+                self._optuna.trial.create_trial(
+                    state=self._optuna.trial.TrialState.RUNNING,
+                    params=params,
+                    distributions={path: self._distribution(d) for path, d in domains.items()},
+                )
+            )
+        else:  # the sampler writes down what it needs to learn from this trial
+            self._study.enqueue_trial(params)
+            self._ask_optuna(np.random.default_rng((self.seed, abs(trial_id))))
+
+    def _ask_optuna(self, rng: np.random.Generator) -> tuple[int, Config]:
+        """What Optuna calls its next trial, and its configuration."""
+        with _quietly():
+            sampler = self.sampler(int(rng.integers(2**31)))
+            if "_search_space" in vars(sampler):  # so that it does not go through all trials anew
+                sampler._search_space = self._common
+            self._study.sampler = sampler
+            trial = self._study.ask()
+            config = self.space.walk(lambda path, domain: _suggested(trial, path, domain))
+        return trial.number, config
+
+    def _distribution(self, domain: Domain) -> Any:
+        kinds = self._optuna.distributions
+        if isinstance(domain, Choice):
+            return kinds.CategoricalDistribution(range(len(domain.choices)))
+        assert isinstance(domain, (Real, Int))
+        kind = kinds.FloatDistribution if isinstance(domain, Real) else kinds.IntDistribution
+        return kind(domain.lower, domain.upper, log=domain.log)
+
+
+class TPESearcher(OptunaSearcher):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023), `searcher='tpe'`.
+
+    Models where the good and where the other trials lie; running ones count among the others. The
+    first 10 results (`n_startup_trials`) are random.
+    """
+
+    stateless = True
+
+    def sampler(self, seed: int) -> Any:
+        """The sampler of one suggestion."""
+        options = {"constant_liar": True, **self.options}
+        return self._optuna.samplers.TPESampler(seed=seed, **options)
+
+
+class GPSearcher(OptunaSearcher):
+    """Gaussian process with expected improvement, `searcher='gp'`; needs torch.
+
+    For few, costly trials: a suggestion takes seconds after a thousand results. The first 10
+    (`n_startup_trials`) are random.
+    """
+
+    stateless = True
+    needs = ("optuna", "torch", "scipy")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._threads = ThreadpoolController()
+
+    def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
+        """What the sampler suggests, computed on one core."""
+        # Its matrices are small: more threads than one made it ten times slower.
+        with self._threads.limit(limits=1):
+            return super().suggest(trial_id, rng)
+
+    def sampler(self, seed: int) -> Any:
+        """The sampler of one suggestion."""
+        options = {"warn_independent_sampling": False, **self.options}
+        return self._optuna.samplers.GPSampler(seed=seed, **options)
+
+
+class CMAESSearcher(OptunaSearcher):
+    """CMA-ES (Hansen and Ostermeier 2001), `searcher='cmaes'`, for spaces of numbers.
+
+    Choices and conditional parameters are drawn at random.
+    """
+
+    needs = ("optuna", "cmaes")
+
+    def sampler(self, seed: int) -> Any:
+        """The sampler of one suggestion."""
+        options = {"warn_independent_sampling": False, **self.options}
+        return self._optuna.samplers.CmaEsSampler(seed=seed, **options)
+
+
+class QMCSearcher(OptunaSearcher):
+    """A scrambled Sobol' sequence, `searcher='qmc'`: random search with fewer holes.
+
+    Results do not change what it suggests. Conditional parameters are drawn at random.
+    """
+
+    needs = ("optuna", "scipy")
+    _sequence: Any = None
+    _rest: Any = None  # draws what the sequence leaves out
+
+    def sampler(self, seed: int) -> Any:
+        """The sampler of all suggestions: the sequence is one, with the seed of the search."""
+        samplers = self._optuna.samplers
+        if self._sequence is None or self._sequence[0] != self.seed:
+            options = {"scramble": True, "warn_independent_sampling": False, **self.options}
+            self._rest = samplers.RandomSampler()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it is experimental
+                sampler = samplers.QMCSampler(
+                    seed=self.seed, independent_sampler=self._rest, **options
+                )
+            self._sequence = self.seed, sampler
+        self._rest.__init__(seed=seed)
+        return self._sequence[1]
+
+
+class NSGA2Searcher(OptunaSearcher):
+    """The genetic algorithm NSGA-II (Deb et al. 2002), `searcher='nsga2'`."""
+
+    def sampler(self, seed: int) -> Any:
+        """The sampler of one suggestion."""
+        return self._optuna.samplers.NSGAIISampler(seed=seed, **self.options)
+
+
+def _suggested(trial: Any, path: str, domain: Domain) -> Any:
+    """The value that Optuna suggests for a parameter."""
+    if isinstance(domain, Choice):
+        # By position, since to Optuna 1, 1.0 and True are one.
+        return domain.choices[trial.suggest_categorical(path, range(len(domain.choices)))]
+    assert isinstance(domain, (Real, Int))
+    suggest = trial.suggest_float if isinstance(domain, Real) else trial.suggest_int
+    value = suggest(path, domain.lower, domain.upper, log=domain.log)
+    return min(max(value, domain.lower), domain.upper)
+
+
+def _to_optuna(domain: Domain, value: Any) -> Any:
+    if not isinstance(domain, Choice):
+        return value
+    return [(type(choice), choice) for choice in domain.choices].index((type(value), value))
+
+
+def _load(name: str, modules: Iterable[str]) -> Any:
+    """The optuna module, once it is sure that all is there."""
+    try:
+        first, *_ = [importlib.import_module(module) for module in modules]
+    except ImportError as error:
+        raise MissingPackage(
+            f"{name} needs {error.name}, which is not installed: pip install 'distsearch[optuna]'"
+        ) from error
+    return first
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Optuna's log without what it says in this thread; its settings are as before afterwards."""
+    thread = threading.get_ident()
+    loggers = [logging.getLogger(f"optuna.{name}") for name in TALKERS]
+
+    def is_of_another_thread(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    for logger in loggers:
+        logger.addFilter(is_of_another_thread)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_of_another_thread)

@@ -1,0 +1,244 @@
+"""Searchers inside a search: slow ones, resuming, what they are told, warm starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+
+import pytest
+
+import distsearch as ag
+from distsearch.core import store
+from distsearch.core.words import Continue, Pause, Status
+from distsearch.errors import SpaceError
+from distsearch.scheduler import FIFOScheduler, HyperbandScheduler
+from distsearch.searcher import SEARCHERS, RandomSearcher
+
+
+@ag.args(x=ag.Real(0.0, 1.0), net=ag.Choice("small", ag.Dict(width=ag.Int(1, 9))))
+def train_fn(args, reporter):
+    for epoch in range(1, 4):
+        reporter(epoch=epoch, accuracy=args.x * epoch)
+
+
+class Heard(RandomSearcher):
+    """Keeps what it was told."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.heard = []
+
+    def tell(self, trial_id, config, reward):
+        self.heard.append((trial_id, dict(config), reward))
+
+
+class Slow(Heard):
+    """Suggests only in a thread of its own."""
+
+    slow = True
+
+    def suggest(self, trial_id, rng):
+        assert threading.current_thread().name == "distsearch-searcher"
+        return super().suggest(trial_id, rng)
+
+
+@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"gp"}))
+def test_every_searcher_runs_by_its_name_and_is_resumed(search, name):
+    for number in (12, 18):
+        scheduler = search(train_fn, searcher=name, checkpoint="run", resume=True, seed=1)
+        scheduler.run(num_trials=number)
+        assert scheduler.join_jobs(timeout=60)
+        assert scheduler.num_finished_tasks == number
+        scheduler.close()
+    started = [event.trial for event in store.read(scheduler.folder, "started")]
+    assert sorted(started) == list(range(18))
+
+
+def test_a_search_by_hyperband_with_a_model_is_resumed(search):
+    for number in (12, 20):
+        scheduler = search(
+            train_fn,
+            HyperbandScheduler,
+            searcher="tpe",
+            checkpoint="run",
+            resume=True,
+            max_t=3,
+            type="promotion",
+        )
+        scheduler.run(num_trials=number)
+        assert scheduler.join_jobs(timeout=60)
+        scheduler.close()
+    assert len(scheduler.trials) == 20
+
+
+def test_a_search_waits_for_its_slow_searcher_and_logs_what_each_suggestion_knew(search):
+    scheduler = search(train_fn, searcher=Slow(train_fn.space), slots=2)
+    scheduler.run(num_trials=8)
+    assert scheduler.join_jobs(timeout=60)
+    told = [event.body["told"] for event in store.read(scheduler.folder, "launched")]
+    assert len(told) == 8
+    assert told == sorted(told)
+    assert told[-1] >= 4
+
+
+def test_one_slot_suggests_from_all_results_so_that_the_seed_decides_everything(search):
+    def run():
+        scheduler = search(train_fn, searcher="tpe", slots=1, seed=5)
+        scheduler.run(num_trials=14)
+        assert scheduler.join_jobs(timeout=60)
+        launched = list(store.read(scheduler.folder, "launched"))
+        return scheduler.config_history, [event.body["told"] for event in launched]
+
+    assert run() == run()
+
+
+def test_a_slow_searcher_that_raises_ends_the_search_with_its_error(search):
+    class Broken(Slow):
+        def suggest(self, trial_id, rng):
+            raise ZeroDivisionError("no idea")
+
+    scheduler = search(train_fn, searcher=Broken(train_fn.space))
+    scheduler.run(num_trials=8)
+    with pytest.raises(ZeroDivisionError, match="no idea"):
+        scheduler.join_jobs(timeout=60)
+
+
+def test_a_slow_searcher_with_nothing_left_ends_the_search(search):
+    @ag.args(n=ag.Int(1, 5))
+    def small(args, reporter):
+        reporter(accuracy=args.n)
+
+    scheduler = search(small, searcher=Slow(small.space))
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=60)
+    assert sorted(config["n"] for config in scheduler.config_history.values()) == [1, 2, 3, 4, 5]
+
+
+def test_trials_of_the_user_beside_a_slow_searcher_are_told_under_other_numbers(search):
+    searcher = Slow(train_fn.space)
+    scheduler = search(train_fn, searcher=searcher, slots=1)
+    scheduler.run(num_trials=3)
+    assert scheduler.join_jobs(timeout=60)
+    scheduler.add_job({"x": 0.625})
+    assert scheduler.join_jobs(timeout=60)
+    scheduler.run(num_trials=2)
+    assert scheduler.join_jobs(timeout=60)
+    scheduler.close()
+    numbers = {config["x"]: number for number, config, _ in searcher.heard}
+    history = scheduler.config_history
+    expected = [0, 1, 2, -1, 3, 4]
+    got = [numbers.get(history[trial]["x"], expected[trial]) for trial in history]
+    assert got == expected
+
+
+SEARCH = """
+import os, sys
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0), y=ag.Choice(1, 2, 3), fifo={fifo!r})
+def train_fn(args, reporter):
+    gate = os.open(args.fifo, os.O_RDONLY)
+    os.read(gate, 1)
+    os.close(gate)
+    reporter(epoch=1, accuracy=args.x)
+    print("TRIAL", args.task_id)
+
+if __name__ == "__main__":
+    scheduler = ag.scheduler.FIFOScheduler(
+        train_fn, local=ag.Node("localhost", num_cpus=2), searcher="tpe", checkpoint="run",
+        resume=True, seed=3, search_options=dict(n_startup_trials=3))
+    scheduler.run(num_trials=24)
+    print("RESUMED", len(scheduler.trials), flush=True)
+    scheduler.join_jobs()
+    print("DONE", scheduler.num_finished_tasks, flush=True)
+"""
+
+
+def test_a_driver_killed_amid_a_search_by_tpe_goes_on_where_it_was(driver, tmp_path):
+    fifo = tmp_path / "gate"
+    os.mkfifo(fifo)
+    gate = os.open(fifo, os.O_RDWR)  # a trial goes on for each byte
+    one = driver(SEARCH.format(fifo=str(fifo)))
+    one.words_after("RESUMED")
+    os.write(gate, b"." * 12)
+    for _ in range(12):
+        one.words_after("TRIAL")
+    folder = tmp_path / "run"
+    one.process.send_signal(signal.SIGKILL)
+    one.process.wait()
+    before = list(store.read(folder))
+    other = driver(SEARCH.format(fifo=str(fifo)))
+    other.words_after("RESUMED")
+    os.write(gate, b"." * 20)
+    assert other.words_after("DONE") == ["24"]
+    os.close(gate)
+    ended = [event.trial for event in store.read(folder, "ended")]
+    assert sorted(ended) == list(range(24)), "each trial ended once"
+    assert [event.kind for event in before].count("ended") >= 9
+    finished_before = {event.trial for event in before if event.kind == "ended"}
+    last = before[-1].id
+    again = {event.trial for event in store.read(folder, "started") if event.id > last}
+    assert not again & finished_before, "nothing that had ended ran again"
+    configs = [str(event.body["config"]) for event in store.read(folder, "launched")]
+    assert len(configs) == len(set(configs)) == 24
+
+
+def test_the_searcher_hears_the_best_of_a_paused_trial_and_again_when_it_ends(search):
+    class PauseOnce(FIFOScheduler):
+        def on_report(self, trial, report):
+            return Pause() if report.time == 2 and trial.attempt == 1 else Continue()
+
+        def next_resume(self):
+            paused = [trial.id for trial in self.trials if trial.status is Status.PAUSED]
+            return paused[0] if paused else None
+
+    searcher = Heard(train_fn.space, points_to_evaluate=[{"x": 0.25}])
+    scheduler = search(train_fn, PauseOnce, searcher=searcher, slots=1)
+    scheduler.run(num_trials=1)
+    assert scheduler.join_jobs(timeout=60)
+    assert [(number, reward) for number, _, reward in searcher.heard] == [(0, 0.5), (0, 0.75)]
+
+
+def test_a_warm_start_is_told_first_kept_in_the_log_and_replayed_without_its_folder(search):
+    earlier = search(train_fn, checkpoint="earlier", seed=1)
+    earlier.run(num_trials=5)
+    assert earlier.join_jobs(timeout=60)
+    earlier.close()
+    heard = []
+    for _ in range(2):
+        searcher = Heard(train_fn.space)
+        scheduler = search(
+            train_fn,
+            searcher=searcher,
+            checkpoint="later",
+            resume=True,
+            mode="min",
+            evaluated_points=[({"x": 0.5}, 0.25)],
+            warm_start="earlier" if earlier.folder.exists() else None,
+        )
+        heard.append(list(searcher.heard))
+        scheduler.close()
+        shutil.rmtree(earlier.folder, ignore_errors=True)
+    assert heard[0] == heard[1]
+    assert [number for number, _, _ in heard[0]] == [-1, -2, -3, -4, -5, -6]
+    assert heard[0][0][1:] == ({"x": 0.5, "net": "small"}, -0.25)
+    assert {reward for _, _, reward in heard[0][1:]} == {
+        -trial.config["x"] for trial in earlier.trials
+    }
+    assert scheduler.trials == []
+
+
+def test_what_does_not_fit_is_said_once(search, capsys):
+    earlier = search(train_fn, checkpoint="earlier", seed=1)
+    earlier.run(num_trials=5)
+    assert earlier.join_jobs(timeout=60)
+    earlier.close()
+    search(train_fn, args={"x": ag.Real(2.0, 3.0)}, warm_start="earlier", verbose=1)
+    assert capsys.readouterr().out.count("5 of 5 configurations do not fit") == 1
+
+
+def test_a_given_result_outside_the_space_is_refused(search):
+    with pytest.raises(SpaceError, match="x must be"):
+        search(train_fn, evaluated_points=[({"x": 7}, 0.5)])
