@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections import deque
@@ -25,7 +26,7 @@ from ..errors import DistsearchError, NodeError, SearchFailed
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
-from .checkpoint import checkpoints
+from .checkpoint import KEPT, checkpoints
 from .metrics import from_json, number
 from .store import Event, Store
 from .travel import Packed
@@ -595,13 +596,17 @@ class Experiment:
             await self._fetch_checkpoint(trial)
         if self._keeping.pop(trial.id):
             self._keep_checkpoint(trial)
+        self._check_idle()
 
     async def _fetch_checkpoint(self, trial: Trial) -> None:
         """Copy the newest checkpoint of a trial to the driver, unless it is there."""
         home = self.manager.remotes.get(-1 if trial.checkpoint_on is None else trial.checkpoint_on)
         if trial.saved_step is None or home is None:
             return
-        await home.fetch_checkpoint(trial.id, self._checkpoints_of(trial))
+        folder = self._checkpoints_of(trial)
+        await home.fetch_checkpoint(trial.id, folder)
+        for old in checkpoints(folder)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _checkpoints_of(self, trial: Trial) -> Path:
         return self.store.folder / "trials" / str(trial.id) / "checkpoints"
@@ -934,7 +939,7 @@ class Experiment:
     @property
     def _is_busy(self) -> bool:
         thinking = self._thinking and self.is_searching
-        return bool(self._live or self._wants_more or self._delayed or thinking)
+        return bool(self._live or self._wants_more or self._delayed or self._keeping or thinking)
 
     def _rest(self) -> None:
         if not self._is_busy:
