@@ -1,18 +1,17 @@
 """Early stopping on real learning curves: regret against epochs and against simulated time.
 
-    python benchmarks/multi_fidelity.py                     # the table and the picture, minutes
-    python benchmarks/multi_fidelity.py --quick             # 4 tasks, 6 seeds, under a minute
-    python benchmarks/multi_fidelity.py --peers-python peers/bin/python   # beside Ray Tune, ...
+    python benchmarks/multi_fidelity.py                     # the tables and the picture, minutes
+    python benchmarks/multi_fidelity.py --quick             # 4 tasks, 5 seeds, under a minute
+    python benchmarks/multi_fidelity.py --peers-python peers/bin/python    # with ray[tune] in it
 
 Real: the Experiment (the loop), the schedulers' rules, the searcher, the leases of slots, and the
 messages between driver and nodes. Not real, and so fast: the clock, which jumps to whatever comes
 next; the nodes, whose trials are looked up in a table of learning curves; the log, which is kept
 nowhere. A paused trial goes on where it was; starting, pausing and resuming take no time.
 
-Every rule and every peer is given the same configurations in the same order. Its regret is what
-the best configuration of all loses nothing of: the accuracy (in percentage points, by which each
-whole training is judged at its best epoch) that the configuration with the best report so far
-falls short of it.
+Every rule and every peer is given the same configurations in the same order, and would return the
+one with the best report so far. Its regret is how much worse that one is than the best of all of
+them, both after whole training (at their best epochs), in percentage points of accuracy.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -99,7 +98,6 @@ RULES = {
     "median": RuleOf("MedianStoppingScheduler"),
 }
 PRESENT = {name: rule for name, rule in RULES.items() if hasattr(schedulers, rule.scheduler)}
-
 
 STYLES: dict[str, dict[str, Any]] = {  # of the picture, which shows these
     FULL: {"color": "black", "ls": ":"},
@@ -692,15 +690,21 @@ class Task:
         """What is recommended, as the tables call it."""
         return self.variant(DEFAULT) or DEFAULT
 
-    def best_peer(self, trainings: float) -> str | None:
-        """The peer, with whichever settings, that did best here."""
-        return min(self.peers, key=lambda name: self.regret(name, trainings), default=None)
+    def best_peer(self, trainings: float, alike: bool) -> str:
+        """The peer that did best here; `alike`: with our grace period and one bracket."""
+        there = [n for n in self.peers if not alike or n == self.variant(n.partition(", ")[0])]
+        return min(there, key=lambda name: self.regret(name, trainings))
 
-    def times_cheaper(self) -> float:
-        """By how many times full training costs more epochs for the default's regret at its end."""
+    def times_cheaper(self) -> tuple[float, float]:
+        """By how many times full training costs more epochs for what the default reaches.
+
+        What it reaches after the last of the budgets, and at the end of its search.
+        """
         ours = self.courses[self.default, SLOTS[0]]
-        regret = self.regret(self.default, BUDGETS[-1])
-        return cost_of(self.courses[FULL, SLOTS[0]], regret) / cost_of(ours, regret)
+        reached = self.regret(self.default, BUDGETS[-1]), after_epochs(ours, math.inf).median
+        whole = self.courses[FULL, SLOTS[0]]
+        first, last = (cost_of(whole, regret) / cost_of(ours, regret) for regret in reached)
+        return first, last
 
 
 def tasks_of(tables: Sequence[Table], ours: Courses, theirs: Courses) -> list[Task]:
@@ -738,25 +742,51 @@ def show(task: Task) -> None:
         print(f"{name:{width}} {spent:7.0f} {line}")
 
 
+def keep(task: Task, file: Path) -> None:
+    """Append the quartiles of the regret after each budget, by rule, as one line of JSON."""
+    figures = {
+        name: [astuple(after_epochs(task.courses[name, SLOTS[0]], task.budget(n))) for n in BUDGETS]
+        for name in task.names
+    }
+    with open(file, "a") as lines:
+        lines.write(json.dumps({"task": task.name, "budgets": BUDGETS, "regret": figures}) + "\n")
+
+
 def summarise(tasks: Sequence[Task]) -> None:
     """Print whether the goals are met: against the best peer, and against full training."""
-    width = max(len(task.name) for task in tasks)
     some = [task for task in tasks if task.peers]
-    if some:
-        print(f"\n{DEFAULT} against the best peer of each task at equal epochs ({SLOTS[0]} slots)")
-        for task in some:
-            cells = []
-            for budget in BUDGETS:
-                peer = task.best_peer(budget)
-                ours, theirs = task.regret(task.default, budget), task.regret(peer, budget)
-                sign = "=" if abs(ours - theirs) < SAME else "<" if ours < theirs else ">"
-                cells.append(f"{ours:6.2f} {sign} {theirs:5.2f} {peer:29}")
-            print(f"{task.name:{width}} " + " ".join(cells))
-    print(f"\nEpochs that full training needs for the regret of {DEFAULT}, times as many")
+    for alike in (True, False) if some else ():
+        compare(some, alike)
+    width = max(len(task.name) for task in tasks)
+    last = BUDGETS[-1]
+    print(f"\nTimes as many epochs that full training needs for the regret of {tasks[0].default}")
+    print(f"{'':{width}} {f'after {last} trainings':>20} {'at its end':>12}   goal")
     for task in tasks:
-        times = task.times_cheaper()
-        verdict = "met" if times >= CHEAPER else "MISSED"
-        print(f"{task.name:{width}} {times:6.1f} x   goal >= {CHEAPER:g} {verdict}")
+        first, end = task.times_cheaper()
+        verdict = "met" if min(first, end) >= CHEAPER else "MISSED"
+        print(f"{task.name:{width}} {first:18.1f} x {end:10.1f} x   >= {CHEAPER:g} {verdict}")
+
+
+def compare(tasks: Sequence[Task], alike: bool) -> None:
+    """Print what is recommended beside the peer that did best on each task."""
+    width = max(len(task.name) for task in tasks)
+    which = "at the same settings" if alike else "at whichever of the peers' settings"
+    print(f"\n{tasks[0].default} beside the best peer of each task, {which}: median regret")
+    signs: dict[int, str] = dict.fromkeys(BUDGETS, "")
+    for task in tasks:
+        cells = []
+        for budget in BUDGETS:
+            peer = task.best_peer(budget, alike)
+            ours, theirs = task.regret(task.default, budget), task.regret(peer, budget)
+            sign = "=" if abs(ours - theirs) < SAME else "<" if ours < theirs else ">"
+            signs[budget] += sign
+            cells.append(f"{ours:5.2f} {sign} {theirs:5.2f} {peer:29}")
+        print(f"{task.name:{width}} " + " ".join(cells))
+    for budget, found in signs.items():
+        print(
+            f"after the epochs of {budget} whole trainings: better on {found.count('<')}, "
+            f"equal on {found.count('=')}, worse on {found.count('>')} of {len(found)} tasks"
+        )
 
 
 def picture(tasks: Sequence[Task], path: Path) -> None:
@@ -790,10 +820,17 @@ def picture(tasks: Sequence[Task], path: Path) -> None:
                 axis.fill_between(
                     grid, np.maximum(low, FLOOR), np.maximum(high, FLOOR), color=color, alpha=0.15
                 )
-        axis.set(xscale="log", yscale="log", title=task.name, xlim=(grid[0], grid[-1]))
+        axis.set(
+            xscale="log",
+            yscale="log",
+            title=f"{task.name} ({task.default})",
+            xlim=(grid[0], grid[-1]),
+        )
         axis.grid(alpha=0.3)
-    figure.supxlabel("epochs spent")
-    figure.supylabel("regret in points (median)")
+    figure.suptitle(
+        f"Median regret (points of accuracy) against the epochs spent, {SLOTS[0]} slots; first "
+        f"rung at {GRACE} epochs (3 brackets: the shortest; NAS-201: 12); red area: quartiles"
+    )
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=5)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=90)
@@ -826,13 +863,14 @@ def tables_from(given: argparse.Namespace) -> list[Table]:
 def options() -> argparse.ArgumentParser:
     text = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     text.add_argument("--quick", action="store_true", help="few seeds, tasks and settings")
-    text.add_argument("--seeds", type=int, default=20)
+    text.add_argument("--seeds", "--repeats", type=int, default=20)
     text.add_argument("--trials", type=int, default=300, help="configurations of each seed")
     text.add_argument("--tasks", type=int, default=len(LCBENCH_TASKS), help="at most, of each kind")
     text.add_argument("--graces", type=int, nargs="+", default=[1, 3], help="first rungs to try")
     text.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     text.add_argument("--peers-python", nargs="*", default=[], help="interpreters with peers")
     text.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    text.add_argument("--json", type=Path, help="append the regrets to this file, one line a task")
     text.add_argument("--picture", type=Path, default=RESULTS / "multi_fidelity.png")
     return text
 
@@ -840,7 +878,8 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     given = options().parse_args()
     if given.quick:
-        given.seeds, given.tasks, given.graces = min(given.seeds, 5), 2, given.graces[:1]
+        given.seeds, given.trials = min(given.seeds, 5), min(given.trials, 200)
+        given.tasks, given.graces = 2, [GRACE]
         given.picture = given.picture.with_stem(f"{given.picture.stem}_quick")
     tables = tables_from(given)
     if not tables:
@@ -853,6 +892,8 @@ def main() -> None:
     tasks = tasks_of(tables, ours, theirs)
     for task in tasks:
         show(task)
+        if given.json is not None:
+            keep(task, given.json)
     summarise(tasks)
     picture(tasks, given.picture)
 

@@ -470,6 +470,8 @@ class Experiment:
             trial_id = self.rule.next_resume()
             if trial_id is None:
                 self._nothing_paused = True
+            elif self.trials[trial_id].status.is_end:
+                continue  # it ended before it could pause
             elif trial_id in self._live:  # its process is still ending
                 self._resume_when_paused.add(trial_id)
             else:

@@ -133,8 +133,8 @@ class HyperbandScheduler(Scheduler):
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
         """At a rung: is it among the best? Beyond max_t: enough."""
-        if report.time > self.max_t:
-            return Stop()
+        if report.time >= self.max_t:  # at max_t it may still finish what follows its last epoch
+            return Continue() if report.time == self.max_t else Stop()
         rungs = self._rungs_of(trial.id)
         if trial.is_final or not rungs.is_due(trial.id, report.time):
             return Continue()

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from ..errors import MissingPackage, SpaceError
 from ..space import Choice, Int, Real, Space
@@ -211,6 +210,8 @@ class GPSearcher(OptunaSearcher):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        from threadpoolctl import ThreadpoolController  # which sets an environment variable
+
         self._threads = ThreadpoolController()
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:

@@ -598,7 +598,9 @@ def test_a_rule_that_decides_nothing_ends_the_search_and_says_what_is_wanted(sea
 
     scheduler = search(identity, scheduler=Forgetful)
     scheduler.run(num_trials=5)
-    with pytest.raises(TypeError, match=r"returned None; return Continue\(\) or Stop\(\)"):
+    with pytest.raises(
+        TypeError, match=r"returned None; return Continue\(\), Stop\(\) or Pause\(\)"
+    ):
         scheduler.join_jobs(timeout=20)
 
 

@@ -111,6 +111,21 @@ def test_trials_that_fail_report_nan_or_end_early_hold_nobody_up(tmp_path, kind)
     assert longest % 3 != 2, "a trial with NaN went on"
 
 
+@ag.args(x=ag.Real(0, 1))
+def first_and_last(args, reporter):
+    for epoch in (1, 9):
+        reporter(epoch=epoch, accuracy=args.x)
+    return "done"
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_trial_that_jumps_to_max_t_is_finished_not_paused_there(tmp_path, kind):
+    scheduler = searched(tmp_path, first_and_last, type=kind)
+    done = [task for task, epochs in epochs_of(scheduler).items() if epochs[-1] == 9]
+    assert done
+    assert {scheduler.trials[task].status.value for task in done} == {"finished"}
+
+
 def test_max_t_is_taken_from_the_train_functions_epochs(tmp_path):
     scheduler = searched(tmp_path, steady, count=1, max_t=None)
     assert scheduler.max_t == 9
