@@ -142,7 +142,6 @@ class Agent:
         self._uploads: dict[str, Any] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
-        self._silent = asyncio.Event()  # set when the launcher is gone
 
     # Life
 
