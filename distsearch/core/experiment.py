@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -27,7 +26,7 @@ from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
 from .checkpoint import KEPT, checkpoints
-from .metrics import from_json, number
+from .metrics import encode, from_json, number
 from .store import Event, Store
 from .travel import Packed
 from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
@@ -483,7 +482,6 @@ class Experiment:
             return None
         launch = self.rule.next_launch()
         if isinstance(launch, Launch):
-            json.dumps(dict(launch.config))  # as nodes will get it: here the rule can be blamed
             self._launched_in_run += 1
         elif isinstance(launch, Wait):
             self._rule_waits, self._thinking = True, launch.thinking
@@ -510,14 +508,15 @@ class Experiment:
         told: int | None = None,
     ) -> Trial:
         trial = Trial(len(self.trials), dict(config), tuple(parents), is_final=is_final)
-        self.trials[trial.id] = trial
-        self.counts.launched += 1
         body = {"config": trial.config, "given": given, "is_final": is_final}
         if trial.parents:
             body["parents"] = list(trial.parents)
         if told is not None:
             body["told"] = told
-        self.store.append("launched", trial.id, body=body)
+        # Encoded before anything else is done: if that fails, the rule is to blame.
+        self.store.append("launched", trial.id, body=encode(body))
+        self.trials[trial.id] = trial
+        self.counts.launched += 1
         return trial
 
     def _start(self, trial: Trial, lease: Lease) -> None:
