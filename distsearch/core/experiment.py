@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -36,6 +36,11 @@ NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
+
+
+def retries_of(given: Mapping[Status, int], max_failures: int = 3) -> dict[Status, int]:
+    """How often a trial runs again after each kind of end: what a new attempt may mend does."""
+    return {Status.KILLED: max_failures, Status.NODE_LOST: max_failures, **given}
 
 
 class Rule(Protocol):
@@ -83,7 +88,8 @@ class Settings:
     spawn: bool = False
     trial_timeout_s: float | None = None
     report_timeout_s: float | None = None
-    max_failures: int = 3
+    # how many attempts more, after which ends
+    retries: Mapping[Status, int] = field(default_factory=lambda: retries_of({}))
 
 
 @dataclass(eq=False)
@@ -325,6 +331,8 @@ class Experiment:
                 self._decided[trial.id] = self.rule.on_report(trial, report)
             elif event.kind == "paused":
                 self._pause(trial)
+            elif event.kind == "lost":
+                trial.failures[Status(event.body.get("status", "node_lost"))] += 1
             elif event.kind == "ended":
                 trial.seconds = event.body.get("seconds") or 0.0
                 trial.error = event.body.get("traceback") or ""
@@ -394,25 +402,42 @@ class Experiment:
         self.fill()
 
     def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
-        trial = attempt.trial
-        trial.losses += 1
-        self._live.pop(trial.id, None)
-        self.store.append("lost", trial.id, attempt.number, body={"reason": reason})
+        self._live.pop(attempt.trial.id, None)
         if attempt.stopping is not None:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
         elif isinstance(attempt.decided, Stop):
             self._attempt_over(attempt, Status.STOPPED, "by the rule")
         elif isinstance(attempt.decided, Pause):
             self._attempt_paused(attempt)
-        elif trial.losses > self.settings.max_failures:
-            why = f"lost its node {trial.losses} times; the last: {reason}"
-            self._attempt_over(attempt, Status.NODE_LOST, why)
         else:
-            trial.status = Status.WAITING
             # The node may still run it until its own lease ends: never two at a time.
-            self._delayed[trial.id] = asyncio.get_running_loop().call_later(
-                delay_s, self._again, trial
-            )
+            self._attempt_failed(attempt, Status.NODE_LOST, reason, delay_s=delay_s)
+
+    def _attempt_failed(
+        self,
+        attempt: Attempt,
+        status: Status,
+        reason: str,
+        message: Message | None = None,
+        delay_s: float = 0.0,
+    ) -> None:
+        """Run the trial again from its last checkpoint, unless it has failed so too often."""
+        trial = attempt.trial
+        trial.failures[status] += 1
+        failures, allowed = trial.failures[status], self.settings.retries.get(status, 0)
+        if self.ending or failures > allowed:
+            if failures > 1:
+                reason = f"{reason} (the last of {failures} attempts that ended so)"
+            self._attempt_over(attempt, status, reason, message)
+            return
+        self.store.append(
+            "lost", trial.id, attempt.number, body={"status": status.value, "reason": reason}
+        )
+        trial.status = Status.WAITING
+        if status is not Status.NODE_LOST:  # of a node all hear at once
+            again = f"it runs again ({failures} of {allowed})"
+            self.say(f"trial {trial.id} {status.value}: {reason}; {again}")
+        self._delayed[trial.id] = asyncio.get_running_loop().call_later(delay_s, self._again, trial)
 
     def _again(self, trial: Trial) -> None:
         del self._delayed[trial.id]
@@ -797,7 +822,10 @@ class Experiment:
                 status, reason = Status.NO_METRIC, self._missing_metric(trial)
             trial.error = message["traceback"]
             attempt.returned = message.get("returned")
-            self._attempt_over(attempt, status, reason, message)
+            if status.is_failure:
+                self._attempt_failed(attempt, status, reason, message)
+            else:
+                self._attempt_over(attempt, status, reason, message)
         self._something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)

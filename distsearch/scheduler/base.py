@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 from ..core import store
 from ..core.decorators import TrainFunction
-from ..core.experiment import CLOSED, INTERRUPTED, UNFINISHED, Experiment, Settings
+from ..core.experiment import CLOSED, INTERRUPTED, UNFINISHED, Experiment, Settings, retries_of
 from ..core.loop import loop
 from ..core.progress import NodeUse, Progress, Snapshot
 from ..core.travel import pack
@@ -51,7 +51,9 @@ _KINDS: dict[Any, str] = {
     Integral: "an integer",
     Real: "a number",
     str: "a name",
+    bool: "True or False",
     Callable: "a function",
+    Mapping: "a dict",
     NoneType: "None",
 }
 _open_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
@@ -77,7 +79,7 @@ class Scheduler(Results):
         mode: Literal["max", "min"] = "max",
         time_attr: str = "epoch",
         checkpoint: str | os.PathLike[str] | None = None,
-        resume: bool = False,
+        resume: bool | None = None,
         dist_ip_addrs: Addresses | None = None,
         visualizer: str = "none",
         training_history_callback: Callable[[dict[int, list[dict[str, Any]]], float], None]
@@ -96,6 +98,7 @@ class Scheduler(Results):
         trial_timeout: float | None = None,
         report_timeout: float | None = None,
         max_failures: int = 3,
+        retries: Mapping[str, int] | None = None,
         seed: int | None = None,
         verbose: int = 1,
     ) -> None:
@@ -111,6 +114,7 @@ class Scheduler(Results):
         _check_kind("reward_attr", reward_attr, str)
         _check_kind("time_attr", time_attr, str)
         _check_kind("max_failures", max_failures, Integral)
+        _check_kind("retries", retries, Mapping, NoneType)
         _check_kind("seed", seed, Integral, NoneType)
         _check_kind("verbose", verbose, Integral)
         _check_kind("training_history_callback", training_history_callback, Callable, NoneType)
@@ -120,7 +124,10 @@ class Scheduler(Results):
             self.train_fn.space, evaluated_points, warm_start, reward_attr=reward_attr, mode=mode
         )
         self.folder = _experiment_folder(checkpoint, self.train_fn.__name__)
-        earlier = _earlier_run(self.folder, resume)
+        _check_kind("resume", resume, bool, NoneType)
+        earlier = None if resume is False else _earlier_run(self.folder)
+        if resume is False:
+            _archive(self.folder)
         if earlier is not None:
             seed = earlier["seed"]
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
@@ -146,7 +153,7 @@ class Scheduler(Results):
             spawn=start_method == "spawn",
             trial_timeout_s=trial_timeout,
             report_timeout_s=report_timeout,
-            max_failures=max_failures,
+            retries=_retries(max_failures, retries),
         )
         self._store = store.Store(self.folder)
         self.progress = Progress(verbose, self._snapshot)
@@ -163,6 +170,7 @@ class Scheduler(Results):
         try:
             if earlier is not None:
                 self._restore(earlier, store.read(self.folder))
+                self.progress.say(self._what_was_there())
             else:
                 self._warm_start(known)
             if local is None:
@@ -212,7 +220,13 @@ class Scheduler(Results):
             "reward_attr": settings.reward_attr,
             "mode": settings.mode,
             "time_attr": settings.time_attr,
+            "rule": json.loads(json.dumps(self.rule_settings)),
         }
+
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        """What the decisions depend on, as JSON holds it: with other values no search goes on."""
+        return {}
 
     def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
         """Go on with an earlier run, if it searched for the same."""
@@ -221,6 +235,12 @@ class Scheduler(Results):
             f"{name}: {earlier[name]!r} -> {now[name]!r}"
             for name in ("searcher", "scheduler", "reward_attr", "mode", "time_attr")
             if earlier[name] != now[name]
+        ]
+        rule = earlier.get("rule", now["rule"])
+        changes += [
+            f"{name}: {rule.get(name)!r} -> {now['rule'].get(name)!r}"
+            for name in sorted(rule.keys() | now["rule"].keys())
+            if rule.get(name) != now["rule"].get(name)
         ]
         changes += differences(earlier["space"], now["space"])
         if changes:
@@ -234,6 +254,15 @@ class Scheduler(Results):
             if event.kind == "warm":
                 self._tell_known(event.body["points"])
         self.experiment.restore(events)
+
+    def _what_was_there(self) -> str:
+        counts = self.experiment.counts
+        ended, total = self.num_finished_tasks, len(self.experiment.trials)
+        paused = f", {counts.paused} are paused" if counts.paused else ""
+        return (
+            f"going on with {self.folder}: of {total} trials {ended} have ended{paused}, "
+            f"{total - ended - counts.paused} run again; resume=False would start anew"
+        )
 
     def _warm_start(self, known: warm.Known) -> None:
         """Tell the searcher what is known before the search, and keep it in the log."""
@@ -493,7 +522,10 @@ class Scheduler(Results):
         if self.experiment.trials:
             raise StoreError("load_state_dict comes before run(): this search has trials already")
         try:
-            searched = {name: state["searched"][name] for name in self._what_is_searched}
+            searched = dict(state["searched"])
+            missing = self._what_is_searched.keys() - searched.keys() - {"rule"}
+            if missing:
+                raise KeyError(*missing)
             events = [store.Event(*event) for event in state["events"]]
         except (KeyError, TypeError) as error:
             raise StoreError(f"this is not what state_dict() gave: {error!r}") from error
@@ -654,21 +686,37 @@ def _experiment_folder(checkpoint: Any, name: str) -> Path:
     return Path(checkpoint).absolute()
 
 
-def _earlier_run(folder: Path, resume: bool) -> dict[str, Any] | None:
-    """What the folder's experiment searched for, to resume it; without `resume`, archive it."""
+def _earlier_run(folder: Path) -> dict[str, Any] | None:
+    """What the folder's experiment searched for, if there is one: it is to be resumed."""
     if not (folder / store.FILE).exists():
         return None
     store.check(folder)
-    if resume:
-        earlier = None
-        for event in store.read(folder, "experiment"):  # the last, which may have been loaded
-            earlier = dict(event.body)
-        return earlier
+    earlier = None
+    for event in store.read(folder, "experiment"):  # the last, which may have been loaded
+        earlier = dict(event.body)
+    return earlier
+
+
+def _archive(folder: Path) -> None:
+    """Put the folder's experiment aside, if there is one: a fresh start deletes nothing."""
+    if not (folder / store.FILE).exists():
+        return
+    store.check(folder)
     number = 1
     while (archive := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     folder.rename(archive)
-    return None
+
+
+def _retries(max_failures: int, retries: Mapping[str, int] | None) -> dict[Status, int]:
+    """How often a trial runs again after each kind of failure."""
+    kinds = [status.value for status in Status if status.is_failure]
+    for name, number in (retries or {}).items():
+        if name not in kinds:
+            raise SpaceError(f"retries={retries!r}, but {name!r} is none of {', '.join(kinds)}")
+        _check_kind(f"retries[{name!r}]", number, Integral)
+    given = {Status(name): int(number) for name, number in (retries or {}).items()}
+    return retries_of(given, max_failures)
 
 
 @atexit.register
