@@ -222,8 +222,13 @@ class Experiment:
         self._something_happened()
         self.fill()
 
-    def end(self, reason: str, error: BaseException | None = None) -> None:
-        """Launch nothing more and stop what runs."""
+    def end(
+        self, reason: str, error: BaseException | None = None, *, after_save_s: float = 0.0
+    ) -> None:
+        """Launch nothing more and stop what runs.
+
+        Trials that save checkpoints go on for up to `after_save_s` seconds, until their next one.
+        """
         if self.ending:
             self.error = self.error or error
             return
@@ -239,18 +244,20 @@ class Experiment:
             self._trial_over(trial, Status.STOPPED, reason)
         self._added.clear()
         for attempt in list(self._live.values()):
-            self.stop(attempt, "stopped", reason)
+            saves = attempt.trial.saved_step is not None
+            self.stop(attempt, "stopped", reason, after_save_s=after_save_s if saves else 0.0)
         self._check_idle()
 
-    def stop(self, attempt: Attempt, status: str, reason: str) -> None:
+    def stop(
+        self, attempt: Attempt, status: str, reason: str, *, after_save_s: float = 0.0
+    ) -> None:
         """Stop one trial: TERM, and KILL if it does not listen."""
         if attempt.stopping is not None:
             return
         attempt.stopping = (status, reason)
         if attempt.sent:
-            attempt.lease.remote.send(
-                {"op": "stop", **_name(attempt), "status": status, "reason": reason}
-            )
+            end = {"status": status, "reason": reason, "after_save_s": after_save_s}
+            attempt.lease.remote.send({"op": "stop", **_name(attempt), **end})
 
     def abandon(self, reason: str) -> None:
         """Take every running attempt as over: the nodes are about to be closed."""
@@ -437,7 +444,11 @@ class Experiment:
         if status is not Status.NODE_LOST:  # of a node all hear at once
             again = f"it runs again ({failures} of {allowed})"
             self.say(f"trial {trial.id} {status.value}: {reason}; {again}")
-        self._delayed[trial.id] = asyncio.get_running_loop().call_later(delay_s, self._again, trial)
+        if not delay_s:
+            self._added.append(trial)
+            return
+        loop = asyncio.get_running_loop()
+        self._delayed[trial.id] = loop.call_later(delay_s, self._again, trial)
 
     def _again(self, trial: Trial) -> None:
         del self._delayed[trial.id]
@@ -793,7 +804,7 @@ class Experiment:
             self.end(f"trial {best.id} reached {name}={best.best_reward:g} (max_reward={goal:g})")
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
-        if self.ending:
+        if self.ending and self.ending not in UNFINISHED:
             return Stop()
         try:
             decision = self.rule.on_report(trial, report)

@@ -13,7 +13,8 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         read       trial, number, path, offset, bytes    and there?
         start      trial, attempt, job, env, threads, limits, reuse
         decide     trial, attempt, decision              'continue', 'stop' or 'pause'
-        stop       trial, attempt, status, reason        TERM; KILL after `kill_grace_s`
+        stop       trial, attempt, status, reason,       TERM; KILL after `kill_grace_s`
+                   after_save_s                          (at its next checkpoint, or so much later)
         ack        bytes                                 that much of what was sent is durable
         beat       number                                answers the agent's own beat
 
@@ -59,6 +60,7 @@ WINDOW = 8 << 20
 OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
+AFTER_SAVE_S = 1.0
 
 
 @dataclass(eq=False)
@@ -75,6 +77,8 @@ class RunningTrial:
     end: Message | None = None
     status: str = ""  # set when the agent ends it; wins over what the process says
     reason: str = ""
+    leaving: tuple[str, str] | None = None  # how it will be ended at its next checkpoint
+    has_saved: bool = False  # that one
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     memory_bytes: int | None = None
 
@@ -262,8 +266,17 @@ class Agent:
 
     def _on_stop(self, message: Message) -> None:
         trial = self._trials.get((message["trial"], message["attempt"]))
-        if trial is not None:
-            self._end_now(trial, message["status"], message["reason"])
+        if trial is None:
+            return
+        status, reason = message["status"], message["reason"]
+        after_save_s = message.get("after_save_s", 0.0)
+        if not after_save_s:
+            self._end_now(trial, status, reason)
+        elif trial.leaving is None:
+            trial.leaving = status, reason
+            trial.timers.append(
+                self._loop.call_later(after_save_s, self._end_now, trial, status, reason)
+            )
 
     def _on_ack(self, message: Message) -> None:
         self._unacknowledged -= message["bytes"]
@@ -328,8 +341,16 @@ class Agent:
                     due=due == b"1",
                     body=body.decode(),
                 )
+                if trial.leaving is not None and trial.has_saved:
+                    self._end_now(trial, *trial.leaving)
             elif kind == b"S":
                 self._tell(op="saved", trial=number, attempt=attempt, step=int(sequence))
+                if trial.leaving is not None:
+                    # The report of what was saved may follow, and should not be lost.
+                    trial.has_saved = True
+                    trial.timers.append(
+                        self._loop.call_later(AFTER_SAVE_S, self._end_now, trial, *trial.leaving)
+                    )
             else:
                 trial.end = json.loads(body)
                 self._after_end(process, trial)

@@ -9,6 +9,8 @@ import json
 import math
 import os
 import re
+import shlex
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +40,7 @@ from ..resource.uploads import Source, collect
 from ..searcher import SEARCHERS, Searcher, warm
 from ..searcher.ahead import Ahead
 from ..space import differences
+from . import interrupts
 from .results import Results
 
 if TYPE_CHECKING:
@@ -45,7 +48,8 @@ if TYPE_CHECKING:
 
 Addresses = Union[str, Node, Iterable["str | Node"]]
 CLOSE_BOUND_S = 30.0
-INTERRUPT_BOUND_S = 15.0
+CHECKPOINT_S = 30.0  # what Ctrl-C leaves a trial for its next checkpoint
+INTERRUPT_BOUND_S = CHECKPOINT_S + 15.0
 NoneType = type(None)
 _KINDS: dict[Any, str] = {
     Integral: "an integer",
@@ -124,6 +128,7 @@ class Scheduler(Results):
             self.train_fn.space, evaluated_points, warm_start, reward_attr=reward_attr, mode=mode
         )
         self.folder = _experiment_folder(checkpoint, self.train_fn.__name__)
+        self._is_named = checkpoint is not None
         _check_kind("resume", resume, bool, NoneType)
         earlier = None if resume is False else _earlier_run(self.folder)
         if resume is False:
@@ -400,30 +405,47 @@ class Scheduler(Results):
     def join_jobs(self, timeout: float | None = None) -> bool:
         """Wait until all trials have ended, for `timeout` seconds in total; True if they have.
 
-        Otherwise it says what is left. Ctrl-C stops the running trials and raises
-        KeyboardInterrupt. Raises SearchFailed when the first trials all failed alike, and whatever
+        Otherwise it says what is left. Ctrl-C ends the search in order and raises
+        KeyboardInterrupt: nothing more is started, trials that save checkpoints have 30 s for their
+        next one, and the command that goes on with it is printed. SIGTERM does the same and raises
+        SystemExit(143). Raises SearchFailed when the first trials all failed alike, and whatever
         the searcher or a rule of your own raised.
         """
         self._check_open()
         waiting = loop().submit(self.experiment.wait())
-        try:
-            waiting.result(timeout)
-        except concurrent.futures.TimeoutError:  # before Python 3.11 not the built-in one
-            waiting.cancel()
-            self.progress.say(f"after join_jobs(timeout={timeout:g}): {self._what_is_left()}")
-            return False
-        except KeyboardInterrupt:
-            self.progress.say("interrupted: stopping the running trials (Ctrl-C again: at once)")
-            loop().run(lambda: self.experiment.end(INTERRUPTED))
-            waiting.result(INTERRUPT_BOUND_S)
-            self.progress.stop()
-            raise
+        with interrupts.term_too():
+            try:
+                waiting.result(timeout)
+            except concurrent.futures.TimeoutError:  # before Python 3.11 not the built-in one
+                waiting.cancel()
+                self.progress.say(f"after join_jobs(timeout={timeout:g}): {self._what_is_left()}")
+                return False
+            except KeyboardInterrupt:
+                self._interrupt(waiting)
+                raise
         self.progress.stop()
         if self._history_callback is not None:
             self._call_back()
         if self.experiment.error is not None:
             raise self.experiment.error
         return True
+
+    def _interrupt(self, waiting: concurrent.futures.Future[None]) -> None:
+        """Start nothing more, give trials the time for a checkpoint, and say how to go on."""
+        self.progress.say(
+            "interrupted: stopping the running trials, those that save checkpoints after their "
+            f"next one or {CHECKPOINT_S:g} s (Ctrl-C again: all at once)"
+        )
+        loop().run(lambda: self.experiment.end(INTERRUPTED, after_save_s=CHECKPOINT_S))
+        waiting.result(INTERRUPT_BOUND_S)
+        self.progress.stop()
+        self.progress.say(self._how_to_go_on())
+
+    def _how_to_go_on(self) -> str:
+        command = shlex.join(sys.orig_argv)
+        if self._is_named:
+            return f"the same command goes on with this search: {command}"
+        return f"to go on with this search, give it checkpoint={str(self.folder)!r} in: {command}"
 
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
@@ -454,11 +476,12 @@ class Scheduler(Results):
             await self._store.flush()
             return trial, returned
 
-        try:
-            trial, returned = loop().call(run())
-        except KeyboardInterrupt:
-            loop().run(lambda: self.experiment.end(INTERRUPTED))
-            raise
+        with interrupts.term_too():
+            try:
+                trial, returned = loop().call(run())
+            except KeyboardInterrupt:
+                loop().run(lambda: self.experiment.end(INTERRUPTED))
+                raise
         if trial.status not in (Status.FINISHED, Status.NO_METRIC):
             raise TrialFailed(
                 f"trial {trial.id} {trial.status.value}: {trial.reason}\n{trial.error}".rstrip()
