@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import json
 import math
 import os
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 Addresses = Union[str, Node, Iterable["str | Node"]]
 CLOSE_BOUND_S = 30.0
+HURRY_S = 0.5  # the same after a second Ctrl-C
 CHECKPOINT_S = 30.0  # what Ctrl-C leaves a trial for its next checkpoint
 INTERRUPT_BOUND_S = CHECKPOINT_S + 15.0
 NoneType = type(None)
@@ -146,6 +148,7 @@ class Scheduler(Results):
         self._history_called = 0.0
         self._start_time = time.time()
         self._closed = False
+        self._hurries = False
         settings = Settings(
             packed=pack(self.train_fn),
             packed_here=pack(self.train_fn, stays_here=True),
@@ -437,7 +440,11 @@ class Scheduler(Results):
             f"next one or {CHECKPOINT_S:g} s (Ctrl-C again: all at once)"
         )
         loop().run(lambda: self.experiment.end(INTERRUPTED, after_save_s=CHECKPOINT_S))
-        waiting.result(INTERRUPT_BOUND_S)
+        try:
+            waiting.result(INTERRUPT_BOUND_S)
+        except KeyboardInterrupt:
+            self._hurries = True
+            raise
         self.progress.stop()
         self.progress.say(self._how_to_go_on())
 
@@ -582,7 +589,11 @@ class Scheduler(Results):
         self._closed = True
         _open_schedulers.discard(self)
         try:
-            loop().call(self._close(), CLOSE_BOUND_S)
+            if self._hurries:  # nodes end by themselves what they are not told to end
+                with contextlib.suppress(concurrent.futures.TimeoutError):
+                    loop().call(self._close(), HURRY_S)
+            else:
+                loop().call(self._close(), CLOSE_BOUND_S)
         finally:
             self.progress.stop()
             if self._ahead is not None:
