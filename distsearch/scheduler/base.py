@@ -706,7 +706,7 @@ def _with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
 def _addresses(addresses: Addresses | None) -> list[Node]:
     if addresses is None:
         return []
-    if isinstance(addresses, (str, Node)):
+    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         return [Node.parse(addresses)]
     return [Node.parse(address) for address in addresses]
 
