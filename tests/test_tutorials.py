@@ -78,3 +78,51 @@ def test_many_machines_says_which_address_cannot_be_reached(tmp_path):
     assert done.returncode == 1
     assert "NodeError" in done.stderr
     assert "127.0.0.1:1" in done.stderr
+
+
+def test_asha_and_pbt_spend_few_epochs_and_show_their_schedules(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    said = run(tmp_path, "04_asha_and_pbt.py", "--trials", "12", "--population", "4")
+    assert "in all about 36 epochs (9.0 times fewer than 324 of full training)" in said
+    spent = re.search(r"ASHA trained (\d+) epochs in place of 324", said)
+    assert 12 < int(spent[1]) < 110
+    assert int(re.search(r"(\d+) of 12 trials were paused and went on later", said)[1]) > 0
+    accuracies = re.findall(r"^best accuracy: ([\d.]+)", said, re.MULTILINE)
+    assert [float(accuracy) > 0.8 for accuracy in accuracies] == [True, True]
+    _, schedule = said.split("how the best came about")
+    assert re.search(r"^    epochs  1 to +\d+: task +\d with \{'lr':", schedule, re.MULTILINE)
+    weights = Path(re.search(r"weights after \d+ epochs are below (\S+)", said)[1])
+    assert list(weights.glob("*/torch.safetensors"))
+    assert picture_named_in(said, tmp_path).startswith(b"\x89PNG")
+
+
+def test_asha_and_pbt_take_the_users_own_images(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    import numpy as np
+
+    # Two kinds of images that anything can tell apart: light ones and dark ones.
+    labels = np.arange(200) % 2
+    images = (labels[:, None, None] * np.ones((28, 28)) * 255).astype("uint8")
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels)
+    arguments = ("--data", "mine.npz", "--trials", "3", "--population", "2")
+    said = run(tmp_path, "04_asha_and_pbt.py", *arguments)
+    assert re.findall(r"^best accuracy: ([\d.]+)", said, re.MULTILINE) == ["1.0000", "1.0000"]
+
+
+def test_an_own_rule_stops_laggards_and_is_replayed_to_the_same_decisions(tmp_path):
+    said = run(tmp_path, "05_own_rule.py")
+    assert int(re.search(r"^(\d+) of 30 trials were stopped early", said, re.MULTILINE)[1]) >= 15
+    assert int(re.search(r"epochs trained: (\d+) in place of 600", said)[1]) < 400
+    assert float(re.search(r"^best accuracy: ([\d.]+)", said, re.MULTILINE)[1]) > 0.9
+    assert "a replay of the log came to the same decisions" in said
+    assert picture_named_in(said, tmp_path).startswith(b"\x89PNG")
+
+
+def test_an_own_searcher_finds_more_than_random_search(tmp_path):
+    said = run(tmp_path, "06_own_searcher.py")
+    medians = dict(re.findall(r"^ *([\w ]+): median of the best .* ([\d.]+)$", said, re.MULTILINE))
+    assert 1 >= float(medians["around the best"]) > float(medians["random"]) + 0.05
+    assert float(re.search(r"^best accuracy: ([\d.]+)", said, re.MULTILINE)[1]) > 0.9
+    assert picture_named_in(said, tmp_path).startswith(b"\x89PNG")

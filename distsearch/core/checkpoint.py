@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,12 +23,15 @@ from typing import Any
 from ..errors import CheckpointError
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
+YOUNG_S = 1.0  # a running trial keeps younger ones too: the log may not know the newest two yet
 MANIFEST = "manifest.json"
 INHERIT_TRIES = 10
 
 
-def save(state: Any, folder: Path, step: int) -> Path:
+def save(state: Any, folder: Path, step: int, *, young_s: float = 0.0) -> Path:
     """Write `state` as a new checkpoint below `folder`; return the checkpoint's own folder.
+
+    Of the others it keeps the newest, and what is younger than `young_s` seconds.
 
     `state`: nested dicts, lists and tuples of torch tensors, NumPy arrays, numbers, strings,
     booleans and None (a `state_dict()` is one), or the `Path` of a folder, which is copied.
@@ -58,11 +62,21 @@ def save(state: Any, folder: Path, step: int) -> Path:
             f"the checkpoint of step {step} could not be written to {folder}: {error}; "
             "the previous one is still there"
         ) from error
-    kept = checkpoints(folder)[-KEPT:]
-    for old in folder.glob("*-step-*"):  # what a kill left half written is one of them
+    trim(folder, young_s)
+    return target
+
+
+def trim(folder: Path, young_s: float = 0.0) -> None:
+    """Delete all but the newest checkpoints, and what a kill has left half written."""
+    found = checkpoints(folder)
+    kept = found[-KEPT:] + [path for path in found[:-KEPT] if _age_s(path) < young_s]
+    for old in folder.glob("*-step-*"):
         if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
-    return target
+
+
+def _age_s(path: Path) -> float:
+    return abs(time.time() - (path / MANIFEST).stat().st_mtime)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from ..errors import DistsearchError, NodeError, SearchFailed
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
-from .checkpoint import KEPT, checkpoints
+from .checkpoint import KEPT, checkpoints, trim
 from .metrics import encode, from_json, number
 from .store import Event, Store
 from .travel import Packed
@@ -244,7 +244,7 @@ class Experiment:
             self._trial_over(trial, Status.STOPPED, reason)
         self._added.clear()
         for attempt in list(self._live.values()):
-            saves = attempt.trial.saved_step is not None
+            saves = attempt.trial.saves_first is not None
             self.stop(attempt, "stopped", reason, after_save_s=after_save_s if saves else 0.0)
         self._check_idle()
 
@@ -313,6 +313,7 @@ class Experiment:
                     event.trial,
                     event.body["config"],
                     parents=tuple(event.body.get("parents", ())),
+                    bracket=event.body.get("bracket"),
                     is_final=event.body["is_final"],
                 )
                 told = event.body.get("told")
@@ -327,10 +328,9 @@ class Experiment:
                 if trial.status is Status.PAUSED:
                     self.rule.replay_resume(trial.id)
                     self._set_running(trial)
-                trial.attempt = event.attempt or 0
-                trial.host = event.body["host"]
+                trial.start(event.attempt or 0, event.body["host"])
             elif event.kind == "saved":
-                trial.saved_step = event.body["step"]
+                trial.save(event.body["step"])
             elif event.kind == "report":
                 report = self._report(trial, event.seq or 0, event.body)
                 trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
@@ -528,7 +528,9 @@ class Experiment:
             self._nothing_paused = self.counts.paused == 0
         if not isinstance(launch, Launch):
             return None
-        return self._new_trial(launch.config, parents=launch.parents, told=launch.told)
+        return self._new_trial(
+            launch.config, parents=launch.parents, told=launch.told, bracket=launch.bracket
+        )
 
     def _something_happened(self) -> None:
         """The rule may know more to launch now."""
@@ -542,13 +544,18 @@ class Experiment:
         is_final: bool = False,
         parents: Sequence[int] = (),
         told: int | None = None,
+        bracket: int | None = None,
     ) -> Trial:
-        trial = Trial(len(self.trials), dict(config), tuple(parents), is_final=is_final)
+        trial = Trial(
+            len(self.trials), dict(config), tuple(parents), is_final=is_final, bracket=bracket
+        )
         body = {"config": trial.config, "given": given, "is_final": is_final}
         if trial.parents:
             body["parents"] = list(trial.parents)
         if told is not None:
             body["told"] = told
+        if bracket is not None:
+            body["bracket"] = bracket
         # Encoded before anything else is done: if that fails, the rule is to blame.
         self.store.append("launched", trial.id, body=encode(body))
         self.trials[trial.id] = trial
@@ -556,9 +563,8 @@ class Experiment:
         return trial
 
     def _start(self, trial: Trial, lease: Lease) -> None:
-        trial.attempt += 1
+        trial.start(trial.attempt + 1, lease.remote.host)
         self._set_running(trial)
-        trial.host = lease.remote.host
         attempt = Attempt(trial, trial.attempt, lease, time.monotonic())
         self._live[trial.id] = attempt
         self._by_remote[lease.remote.remote_id][trial.id] = attempt
@@ -609,7 +615,9 @@ class Experiment:
                 await self._fetch_checkpoint(source)
                 folder = self._checkpoints_of(source)
                 if not remote.is_local and source.checkpoint_on != remote.remote_id:
-                    for newest in checkpoints(folder)[-1:]:
+                    found = checkpoints(folder)
+                    known = [p for p in found if p.name.endswith(f"-step-{source.saved_step}")]
+                    for newest in (known or found)[-1:]:
                         await remote.put_checkpoint(source.id, newest)
             except (DistsearchError, OSError, asyncio.TimeoutError) as error:
                 self.say(
@@ -638,11 +646,11 @@ class Experiment:
     async def _fetch_checkpoint(self, trial: Trial) -> None:
         """Copy the newest checkpoint of a trial to the driver, unless it is there."""
         home = self.manager.remotes.get(-1 if trial.checkpoint_on is None else trial.checkpoint_on)
-        if trial.saved_step is None or home is None:
+        if trial.saves_first is None or home is None:
             return
         folder = self._checkpoints_of(trial)
         await home.fetch_checkpoint(trial.id, folder)
-        for old in checkpoints(folder)[:-KEPT]:
+        for old in checkpoints(folder)[:-KEPT]:  # another may be on its way meanwhile
             shutil.rmtree(old, ignore_errors=True)
 
     def _checkpoints_of(self, trial: Trial) -> Path:
@@ -735,7 +743,7 @@ class Experiment:
     def _on_saved(self, remote: Remote, message: Message) -> None:
         attempt = self._attempt(message)
         if attempt is not None:
-            attempt.trial.saved_step = message["step"]
+            attempt.trial.save(message["step"])
             if not remote.is_local:
                 attempt.trial.checkpoint_on = remote.remote_id
                 self._keep_checkpoint(attempt.trial)
@@ -804,8 +812,10 @@ class Experiment:
             self.end(f"trial {best.id} reached {name}={best.best_reward:g} (max_reward={goal:g})")
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
-        if self.ending and self.ending not in UNFINISHED:
-            return Stop()
+        decision = self._ask_rule(trial, report)  # also at the end: a replay will tell it too
+        return Stop() if self.ending and self.ending not in UNFINISHED else decision
+
+    def _ask_rule(self, trial: Trial, report: Report) -> Decision:
         try:
             decision = self.rule.on_report(trial, report)
             if not isinstance(decision, (Continue, Stop, Pause)):
@@ -823,6 +833,8 @@ class Experiment:
             return
         self._forget(attempt)
         trial = attempt.trial
+        if remote.is_local and trial.saves_first is not None:
+            self.store.when_durable(partial(trim, self._checkpoints_of(trial)))
         status, reason = Status(message["status"]), message["reason"]
         if status is Status.PAUSED:
             self._attempt_paused(attempt)
@@ -830,7 +842,10 @@ class Experiment:
             self._attempt_lost(attempt, reason, delay_s=0.0)
         else:
             if status is Status.FINISHED and trial.best_reward is None:
-                status, reason = Status.NO_METRIC, self._missing_metric(trial)
+                if trial.parents and not trial.reports:
+                    status, reason = Status.STOPPED, "what it started from had no epoch left"
+                else:
+                    status, reason = Status.NO_METRIC, self._missing_metric(trial)
             trial.error = message["traceback"]
             attempt.returned = message.get("returned")
             if status.is_failure:

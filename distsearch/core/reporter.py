@@ -107,7 +107,7 @@ class Reporter:
         self._check_process()
         with self._lock:
             step = self._sequence if step is None else int(step)
-            path = checkpoint.save(state, self.checkpoints, step)
+            path = checkpoint.save(state, self.checkpoints, step, young_s=checkpoint.YOUNG_S)
             self._send(f"S {step} 0 \n")
             return path
 

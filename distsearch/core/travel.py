@@ -116,8 +116,10 @@ def _modules_of(function: Any) -> set[str]:
                 waiting.extend(_parts(thing))
         else:
             found.add(type(thing).__module__)
-    if any(name.partition(".")[0] == "numpy" for name in found):
-        found.add("numpy.random")  # which NumPy imports only when it is used
+    # What these import only when they are used: torch with its first optimizer, in 2 s.
+    tops = {name.partition(".")[0] for name in found}
+    found.update({"numpy.random"} if "numpy" in tops else ())
+    found.update({"torch._dynamo"} if "torch" in tops else ())
     own = ("__main__", "builtins")
     return {name for name in found if name not in own and _is_library(name)}
 

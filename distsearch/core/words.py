@@ -46,11 +46,13 @@ class Launch:
     `parents`: ids of trials from the newest checkpoint of which it starts, the first that has one:
     `reporter.load()` gives it at the trial's first start. They are its lineage, kept in the log.
     `told`: how many results a searcher that works ahead had heard of when it suggested this.
+    `bracket`: the number of the group of trials that it joins, for rules that have such.
     """
 
     config: Mapping[str, Any]
     parents: tuple[int, ...] = ()
     told: int | None = None
+    bracket: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,36 @@ class Trial:
     failures: Counter[Status] = field(default_factory=Counter)  # attempts that ended so
     is_final: bool = False  # of run_with_config: it is not a candidate for the best
     saved_step: int | None = None  # of the newest checkpoint that the log knows
+    bracket: int | None = None  # that of its Launch
+    saves_first: bool | None = None  # whether it saves before it reports; None: nothing saved yet
+    _unreported_step: int | None = None
 
     def count(self, report: Report, reward_attr: str, is_better: bool) -> None:
         """Take note of a report."""
+        if self._unreported_step is not None:
+            self.saved_step, self._unreported_step = self._unreported_step, None
         self.reports = report.sequence
         self.last_metrics = report.metrics
         if is_better:
             self.best_reward = number(report.metrics.get(reward_attr))
             self.best_time = report.time
+
+    def save(self, step: int) -> None:
+        """Take note of a checkpoint.
+
+        Where a trial saves before it reports, the checkpoint counts once that report (or another
+        checkpoint) has come: to go on from it while the report is lost would leave an epoch out.
+        """
+        if self.saves_first is None:
+            self.saves_first = self.reports == 0
+        if not self.saves_first:
+            self.saved_step = step
+            return
+        if self._unreported_step is not None:
+            self.saved_step = self._unreported_step
+        self._unreported_step = step
+
+    def start(self, attempt: int, host: str) -> None:
+        """Take note of an attempt, which goes on from the checkpoint of `saved_step`."""
+        self.attempt, self.host = attempt, host
+        self._unreported_step = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from ..core.decorators import TrainFunction
 from ..core.metrics import number
 from ..core.words import Continue, Decision, Launch, Pause, Report, Stop, Trial, Wait
-from ..errors import SpaceError
+from ..errors import SpaceError, StoreError
 from .base import Scheduler
 from .rungs import Rungs, SynchronousBracket, bracket_sizes, geometric_levels
 
@@ -84,8 +85,8 @@ class HyperbandScheduler(Scheduler):
         self.brackets = [self._make_rungs(levels[n:]) for n in range(brackets)]
         self._bracket_of: dict[int, Rungs] = {}
         self._promoted: deque[int] = deque()
-        self._open: list[SynchronousBracket] = []
-        self._opened = 0
+        self._opened: list[SynchronousBracket] = []
+        self._open: list[SynchronousBracket] = []  # those of them that are not over
         self._synchronous_of: dict[int, SynchronousBracket] = {}
         super().__init__(train_fn, args, *more, **options)
 
@@ -107,17 +108,27 @@ class HyperbandScheduler(Scheduler):
     def next_launch(self) -> Launch | Wait | None:
         """A new trial; when synchronous, into the first bracket that has room."""
         launch = super().next_launch()
-        if self.type == "synchronous" and isinstance(launch, Launch):
-            self._join_bracket(len(self.experiment.trials))
-        return launch
+        if self.type != "synchronous" or not isinstance(launch, Launch):
+            return launch
+        bracket = next((b for b in self._open if b.has_room), None) or self._open_bracket()
+        self._join(len(self.experiment.trials), bracket)
+        return replace(launch, bracket=self._opened.index(bracket))
 
     def replay_launch(
         self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
     ) -> None:
         """When a search is resumed: into the same bracket as then."""
         super().replay_launch(trial_id, config, given, told)
-        if self.type == "synchronous" and not given:
-            self._join_bracket(trial_id)
+        if self.type != "synchronous" or given:
+            return
+        number = self.experiment.trials[trial_id].bracket
+        if number is None:
+            raise StoreError("this search was begun by a version that did not log its brackets")
+        if number == len(self._opened):  # those before were full then, or closed
+            for one in self._open:
+                one.close()
+            self._open_bracket()
+        self._join(trial_id, self._opened[number])
 
     def next_resume(self) -> int | None:
         """The paused trial that has earned its next rung, from the highest rung first."""
@@ -189,16 +200,15 @@ class HyperbandScheduler(Scheduler):
 
     # Synchronous brackets
 
-    def _join_bracket(self, trial_id: int) -> None:
-        bracket = next((b for b in self._open if b.has_room), None)
-        if bracket is None:
-            index = self._opened % len(self.brackets)
-            levels = self.brackets[index].levels
-            bracket = SynchronousBracket(
-                index, self.sizes[index], len(levels), self.reduction_factor
-            )
-            self._opened += 1
-            self._open.append(bracket)
+    def _open_bracket(self) -> SynchronousBracket:
+        index = len(self._opened) % len(self.brackets)
+        levels = self.brackets[index].levels
+        bracket = SynchronousBracket(index, self.sizes[index], len(levels), self.reduction_factor)
+        self._opened.append(bracket)
+        self._open.append(bracket)
+        return bracket
+
+    def _join(self, trial_id: int, bracket: SynchronousBracket) -> None:
         bracket.join(trial_id)
         self._synchronous_of[trial_id] = bracket
 

@@ -437,12 +437,17 @@ def test_a_trial_that_lost_its_node_too_often_is_given_up(play):
     play(scene, retries={Status.NODE_LOST: 2})
 
 
-def test_the_restart_is_told_the_last_checkpoint_that_the_log_knows(play):
+@pytest.mark.parametrize("saves_first", [True, False])
+def test_the_restart_goes_back_to_the_last_checkpoint_whose_report_the_log_has(play, saves_first):
     async def scene(world):
         first = world.node()
         world.experiment.run(1, None)
         assert (await first.hears("start", 0))["job"]["saved_step"] is None
-        first.says({"op": "saved", "trial": 0, "attempt": 1, "step": 7})
+        saved = [{"op": "saved", "trial": 0, "attempt": 1, "step": step} for step in (7, 8)]
+        if saves_first:  # the report that belongs to the second is lost
+            first.says(saved[0], report(0, 1, accuracy=0.1), saved[1])
+        else:
+            first.says(report(0, 1, accuracy=0.1), saved[0])
         second = world.node(number=1)
         world.experiment.on_lost(first, "cut", confirmed_dead=True)
         assert (await second.hears("start", 0, attempt=2))["job"]["saved_step"] == 7

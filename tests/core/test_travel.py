@@ -117,3 +117,13 @@ def test_packing_imports_nothing_that_is_large():
         "assert not {'torch', 'distributed', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_what_torch_imports_only_with_its_first_optimizer_is_preloaded_too():
+    torch = pytest.importorskip("torch")
+
+    @args(x=1)
+    def train_fn(_args, _reporter):
+        torch.manual_seed(1)
+
+    assert {"torch", "torch._dynamo"} <= set(pack(train_fn).modules)
