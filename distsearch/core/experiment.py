@@ -28,6 +28,7 @@ from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
 from .checkpoint import KEPT, checkpoints
 from .metrics import from_json, number
+from .objectives import Objectives, front
 from .store import Event, Store
 from .travel import Packed
 from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
@@ -80,6 +81,7 @@ class Settings:
     time_attr: str = "epoch"
     mode: Literal["max", "min"] = "max"
     max_reward: float | None = None
+    objectives: Objectives | None = None  # None: one reward is all; else those above are the first
     reuse: bool = False
     spawn: bool = False
     trial_timeout_s: float | None = None
@@ -142,6 +144,7 @@ class Experiment:
         self.trials: dict[int, Trial] = {}
         self.counts = Counts()
         self.best: Trial | None = None
+        self._front_of_ended: list[Trial] = []
         self.num_trials: int | None = None
         self.deadline: float | None = None
         self.started_at: float | None = None
@@ -321,8 +324,7 @@ class Experiment:
                 trial.saved_step = event.body["step"]
             elif event.kind == "report":
                 report = self._report(trial, event.seq or 0, event.body)
-                trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
-                self._note_best(trial)
+                self._count(trial, report)
                 self._decided[trial.id] = self.rule.on_report(trial, report)
             elif event.kind == "paused":
                 self._pause(trial)
@@ -719,8 +721,7 @@ class Experiment:
         trial = attempt.trial
         self.store.append("report", trial.id, attempt.number, attempt.sequence, body)
         report = self._report(trial, attempt.sequence, from_json(body))
-        trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
-        self._note_best(trial)
+        self._count(trial, report)
         self._end_if_good_enough()
         decision = self._decide(trial, report)
         if message["due"]:
@@ -734,8 +735,30 @@ class Experiment:
         reward = number(metrics.get(self.settings.reward_attr))
         if reward is not None and self.settings.mode == "min":
             reward = -reward
+        objectives = self.settings.objectives
+        if objectives is not None and not objectives.can_rank(metrics):
+            reward = None
         at = number(metrics.get(self.settings.time_attr))
         return Report(trial.id, sequence, metrics, reward, float(sequence) if at is None else at)
+
+    def _count(self, trial: Trial, report: Report) -> None:
+        """Take note of a report, and of what is best now."""
+        if self.settings.objectives is None:
+            trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
+            self._note_best(trial)
+        else:
+            trial.count(report, self.settings.reward_attr, is_better=False)
+            self._count_point(trial, report, self.settings.objectives)
+
+    def _count_point(self, trial: Trial, report: Report, objectives: Objectives) -> None:
+        point = objectives.point(report.metrics)
+        if point is None or not objectives.counts_instead(point, trial.point):
+            return
+        trial.point, trial.best_time = point, report.time
+        if not objectives.several:
+            trial.best_reward = point.values[0]
+            if point.is_feasible:
+                self._note_best(trial)
 
     def _is_better(self, report: Report, trial: Trial) -> bool:
         if report.reward is None:
@@ -757,6 +780,25 @@ class Experiment:
             if rank <= (self.sign * best.best_reward, -best.id):
                 return
         self.best = trial
+
+    @property
+    def front(self) -> list[Trial]:
+        """The trials that no other dominates so far, where there are several objectives.
+
+        Feasible ones, by the first objective, the best first. Failed trials are not among them.
+        """
+        still_open = [trial for trial in list(self.trials.values()) if not trial.status.is_end]
+        return self._front_among([*self._front_of_ended, *still_open])
+
+    def _front_among(self, trials: list[Trial]) -> list[Trial]:
+        candidates = {
+            trial.id: trial.point.rewards
+            for trial in trials
+            if trial.point is not None
+            and trial.point.is_feasible
+            and not (trial.is_final or trial.status.is_failure)
+        }
+        return [self.trials[trial_id] for trial_id in front(candidates)]
 
     def _end_if_good_enough(self) -> None:
         goal, best = self.settings.max_reward, self.best
@@ -794,7 +836,7 @@ class Experiment:
         elif status is Status.NODE_LOST:
             self._attempt_lost(attempt, reason, delay_s=0.0)
         else:
-            if status is Status.FINISHED and trial.best_reward is None:
+            if status is Status.FINISHED and not trial.has_result:
                 status, reason = Status.NO_METRIC, self._missing_metric(trial)
             trial.error = message["traceback"]
             attempt.returned = message.get("returned")
@@ -821,7 +863,10 @@ class Experiment:
             self.end(f"{type(self.rule).__name__}.on_pause failed: {error!r}", error)
 
     def _missing_metric(self, trial: Trial) -> str:
-        wanted = self.settings.reward_attr
+        objectives, wanted = self.settings.objectives, self.settings.reward_attr
+        if objectives is not None and trial.reports:
+            last = ", ".join(f"{m}={trial.last_metrics.get(m)!r}" for m in objectives.metrics)
+            return f"no report had finite numbers for all that is wanted; the last one had {last}"
         if not trial.reports:
             return f"the train function returned without calling reporter(..., {wanted}=...)"
         got = trial.last_metrics.get(wanted)
@@ -861,6 +906,8 @@ class Experiment:
         """Log the end of a trial and tell the rule."""
         facts = {k: v for k, v in (message or {}).items() if k not in ("op", "trial", "attempt")}
         facts.update(status=status.value, reason=reason, best=trial.best_reward)
+        if trial.point is not None:
+            facts.update(best=_one_or_list(trial.point.values), violations=trial.point.violations)
         lost = self.ending in UNFINISHED and status is Status.STOPPED
         self.store.append("lost" if lost else "ended", trial.id, trial.attempt, body=facts)
         self._count_end(trial, status, reason)
@@ -881,6 +928,8 @@ class Experiment:
             self.counts.stopped += 1
         else:
             self.counts.done += 1
+        if self.settings.objectives is not None and self.settings.objectives.several:
+            self._front_of_ended = self._front_among([*self._front_of_ended, trial])
         try:
             self.rule.on_end(trial)
         except BaseException as error:
@@ -959,6 +1008,10 @@ class Experiment:
             return
         self.say("no node is left: waiting for one to come back or for add_remote(...)")
         self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
+
+
+def _one_or_list(values: tuple[float, ...]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
 
 
 def _name(attempt: Attempt) -> Message:

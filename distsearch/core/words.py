@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 from .metrics import number
+from .objectives import Point
 
 
 class Status(str, enum.Enum):
@@ -57,8 +58,9 @@ class Report:
     """One report of a trial.
 
     `reward` is the value of `reward_attr` as the searcher maximises it (negated for mode='min'),
-    None when it is missing, NaN or not a number. `time` is the value of `time_attr` (epochs),
-    else the running number of the report.
+    None when it is missing, NaN or not a number, when the report violates a constraint, and when
+    there are several objectives (they are in `metrics`). `time` is the value of `time_attr`
+    (epochs), else the running number of the report.
     """
 
     trial: int
@@ -107,8 +109,10 @@ class Wait:
 class Trial:
     """One configuration and what became of it.
 
-    `best_reward` is the best value of `reward_attr` so far, in the user's own sign; `error` the
-    traceback of a train function that raised, `reason` the end in words.
+    `best_reward` is the best value of `reward_attr` so far, in the user's own sign, None where
+    there are several objectives: `point` says where the trial then lies, and whether it meets the
+    constraints. `error` is the traceback of a train function that raised, `reason` the end in
+    words.
     """
 
     id: int
@@ -120,6 +124,7 @@ class Trial:
     reports: int = 0
     best_reward: float | None = None
     best_time: float | None = None
+    point: Point | None = None  # of the report that counts; None for one reward without limits
     last_metrics: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     error: str = ""
@@ -128,6 +133,11 @@ class Trial:
     losses: int = 0  # how many times its node was lost
     is_final: bool = False  # of run_with_config: it is not a candidate for the best
     saved_step: int | None = None  # of the newest checkpoint that the log knows
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a report has counted."""
+        return self.best_reward is not None or self.point is not None
 
     def count(self, report: Report, reward_attr: str, is_better: bool) -> None:
         """Take note of a report."""
