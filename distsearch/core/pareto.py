@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from .curves import BEST, CROWD, as_text, render
 from .objectives import Objectives, Point
 
-LABEL_GAP = 0.035  # of the picture's width or height, below which a label would cover another
+LABEL = (0.3, 0.16)  # width and height of a task id in inches: nearer ones would cover each other
+MARGIN = 0.1  # of an axis beside the best, where the labels are
 WIDE = 50  # a front whose values differ by more than this factor is shown on a log scale
 
 
@@ -73,8 +74,11 @@ def _paint_pair(
     failed: Collection[int],
     objectives: Objectives,
 ) -> None:
-    names = [f"{objectives.names[n]} ({objectives.modes[n]})" for n in pair]
-    axes.set(xlabel=as_text(names[0]), ylabel=as_text(names[1]))
+    for n, axis in zip(pair, "xy", strict=True):
+        hidden = _set_limits(axes, axis, points, front, n, objectives) if points else 0
+        name = f"{objectives.names[n]} ({objectives.modes[n]})"
+        name += f"\n{hidden} of {len(points)} are worse than shown" if hidden else ""
+        axes.set(**{f"{axis}label": as_text(name)})
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if not points:
@@ -96,8 +100,6 @@ def _paint_pair(
         if trials:
             label = f"{len(trials)} {label}"
             axes.scatter(*zip(*map(at.get, trials), strict=True), label=as_text(label), **look)
-    for n, axis in zip(pair, "xy", strict=True):
-        _set_limits(axes, axis, points, front, n, objectives)
     if not front:
         what = f"no trial meets {objectives.limits}" if beyond else "no trial counts yet"
         axes.text(0.5, 0.97, as_text(what), ha="center", va="top", transform=axes.transAxes)
@@ -108,7 +110,8 @@ def _paint_pair(
     if len(objectives.names) == 2:
         # With less of the first objective one has at least what was there with more of it.
         axes.step(xs, ys, where="post", color=BEST, alpha=0.7, linewidth=1.6, zorder=4)
-    _label(axes, {trial: at[trial] for trial in front})
+    toward = [1 if objectives.modes[n] == "max" else -1 for n in pair]
+    _label(axes, {trial: at[trial] for trial in front}, toward)
 
 
 def _set_limits(
@@ -118,13 +121,14 @@ def _set_limits(
     front: Sequence[int],
     n: int,
     objectives: Objectives,
-) -> None:
-    """Show all, but for values much worse than both the front and three quarters of the rest."""
+) -> int:
+    """Show all but values much worse than the front and three quarters of the rest; how many."""
     values = [point.values[n] for point in points.values()]
     kept = [points[trial].values[n] for trial in front] or values
     if min(values) > 0 and max(kept) > WIDE * min(kept):
         getattr(axes, f"set_{axis}scale")("log")
-        return
+        axes.margins(**{axis: MARGIN})
+        return 0
     sign = 1 if objectives.modes[n] == "min" else -1
     costs = sorted(sign * value for value in values)
     low, high = costs[0], costs[-1]
@@ -134,26 +138,29 @@ def _set_limits(
         usual = max(cost for cost in costs if cost <= fence)
         if high - low > 4 * (usual - low) > 0:
             high = usual
-    hidden = sum(cost > high for cost in costs)
-    margin = 0.06 * ((high - low) or abs(high) or 1.0)
-    limits = sorted((sign * (low - margin), sign * (high + margin)))
+    margin = MARGIN * ((high - low) or abs(high) or 1.0)
+    limits = sorted((sign * (low - margin), sign * (high + margin / 3)))
     getattr(axes, f"set_{axis}lim")(*limits)
     axes.ticklabel_format(axis=axis, useOffset=False)
-    if hidden:
-        place = (0.99, 0.02) if axis == "x" else (0.99, 0.07)
-        what = f"{hidden} of {len(costs)} have a worse {objectives.names[n]} than shown"
-        look = {"ha": "right", "fontsize": "small", "transform": axes.transAxes, "zorder": 7}
-        axes.text(*place, as_text(what), **look)
+    return sum(cost > high for cost in costs)
 
 
-def _label(axes: Any, at: Mapping[int, tuple[float, float]]) -> None:
-    """Write the task ids beside their points, those left out that would cover another."""
-    to_picture = axes.transData + axes.transAxes.inverted()
+def _label(axes: Any, at: Mapping[int, tuple[float, float]], toward: Sequence[int]) -> None:
+    """Write task ids on the good side of their points, where none would cover another."""
+    width, height = (inches * axes.figure.dpi for inches in LABEL)
     written: list[tuple[float, float]] = []
+    across, up = toward
+    look: dict[str, Any] = {
+        "xytext": (5 * across, 4 * up),
+        "textcoords": "offset points",
+        "ha": "left" if across > 0 else "right",
+        "va": "bottom" if up > 0 else "top",
+        "fontsize": "small",
+        "zorder": 6,
+    }
     for trial, place in at.items():
-        x, y = to_picture.transform(place)
-        if any(abs(x - a) < LABEL_GAP and abs(y - b) < LABEL_GAP for a, b in written):
+        x, y = axes.transData.transform(place)
+        if any(abs(x - a) < width and abs(y - b) < height for a, b in written):
             continue
         written.append((x, y))
-        look: dict[str, Any] = {"textcoords": "offset points", "fontsize": "small", "zorder": 6}
-        axes.annotate(str(trial), place, xytext=(5, 5), **look)
+        axes.annotate(str(trial), place, **look)

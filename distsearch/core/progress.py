@@ -266,7 +266,7 @@ def _counts(now: Snapshot) -> list[str]:
 def _best(now: Snapshot, room: int) -> str:
     if now.front_size:
         trials = "1 trial" if now.front_size == 1 else f"{now.front_size} trials"
-        return f"best {trials} in the Pareto front of {now.reward_attr}"
+        return f"{trials} in the Pareto front of {now.reward_attr}"
     if now.best_reward is None:
         within = f" with {now.limits}" if now.limits else ""
         return f"no {now.reward_attr}{within} reported"

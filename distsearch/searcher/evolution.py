@@ -115,6 +115,7 @@ class EvolutionSearcher(Searcher):
         """The best of a random sample; of equals, as of several in its front, one drawn early."""
         members = list(self._members.values())
         drawn = rng.choice(len(members), min(self.sample, len(members)), replace=False).tolist()
+        parent: Config
         best, parent = members[drawn[0]]
         for index in drawn[1:]:
             standing, config = members[index]
