@@ -13,7 +13,7 @@ from .objectives import Objectives, Point
 
 LABEL = (0.3, 0.16)  # width and height of a task id in inches: nearer ones would cover each other
 MARGIN = 0.1  # of an axis beside the best, where the labels are
-WIDE = 50  # a front whose values differ by more than this factor is shown on a log scale
+WIDE = 20  # a front whose values differ by more than this factor is shown on a log scale
 
 
 class FrontPoint(NamedTuple):
