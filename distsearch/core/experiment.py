@@ -144,7 +144,9 @@ class Experiment:
         self.trials: dict[int, Trial] = {}
         self.counts = Counts()
         self.best: Trial | None = None
-        self._front_of_ended: list[Trial] = []
+        self._open: dict[int, Trial] = {}  # the trials that have not ended,
+        self._ended: list[Trial] = []  # and where there may be a front, those that have
+        self._front_of_ended: tuple[int, list[Trial]] = 0, []  # of how many of them, and who
         self.num_trials: int | None = None
         self.deadline: float | None = None
         self.started_at: float | None = None
@@ -300,7 +302,7 @@ class Experiment:
             if event.trial is None:
                 continue
             if event.kind == "launched":
-                self.trials[event.trial] = Trial(
+                self.trials[event.trial] = self._open[event.trial] = Trial(
                     event.trial,
                     event.body["config"],
                     parents=tuple(event.body.get("parents", ())),
@@ -512,7 +514,7 @@ class Experiment:
         told: int | None = None,
     ) -> Trial:
         trial = Trial(len(self.trials), dict(config), tuple(parents), is_final=is_final)
-        self.trials[trial.id] = trial
+        self.trials[trial.id] = self._open[trial.id] = trial
         self.counts.launched += 1
         body = {"config": trial.config, "given": given, "is_final": is_final}
         if trial.parents:
@@ -787,8 +789,12 @@ class Experiment:
 
         Feasible ones, by the first objective, the best first. Failed trials are not among them.
         """
-        still_open = [trial for trial in list(self.trials.values()) if not trial.status.is_end]
-        return self._front_among([*self._front_of_ended, *still_open])
+        # Several threads may ask: what they replace is one whole tuple.
+        seen, members = self._front_of_ended
+        if new := self._ended[seen:]:
+            members = self._front_among([*members, *new])
+            self._front_of_ended = seen + len(new), members
+        return self._front_among([*members, *list(self._open.values())])
 
     def _front_among(self, trials: list[Trial]) -> list[Trial]:
         candidates = {
@@ -922,6 +928,7 @@ class Experiment:
 
     def _count_end(self, trial: Trial, status: Status, reason: str) -> None:
         trial.status, trial.reason = status, reason
+        self._open.pop(trial.id, None)
         if status.is_failure:
             self.counts.failed += 1
         elif status is Status.STOPPED:
@@ -929,7 +936,7 @@ class Experiment:
         else:
             self.counts.done += 1
         if self.settings.objectives is not None and self.settings.objectives.several:
-            self._front_of_ended = self._front_among([*self._front_of_ended, trial])
+            self._ended.append(trial)
         try:
             self.rule.on_end(trial)
         except BaseException as error:

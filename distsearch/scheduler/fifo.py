@@ -43,8 +43,8 @@ class FIFOScheduler(Scheduler):
         evaluated_points: pairs (configuration, reward) that are known already; None: it failed.
             With several objectives or constraints the reward is a dict of all their metrics.
         warm_start: folders of earlier experiments whose results the searcher learns from (of each
-            trial what counts for it, as above), if they fit the space. Known results are no trials of this
-            search: they are not among its best.
+            trial what counts for it, as above), if they fit the space. Known results are no trials
+            of this search: they are not among its best.
         checkpoint: the folder of the experiment; None makes one below `distsearch_results`.
         resume: go on with the experiment in that folder: what had ended stays, what was running
             runs again (from its own `reporter.save`). Otherwise an earlier one there is archived.

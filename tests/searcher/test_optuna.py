@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from functools import partial
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ import pytest
 from distsearch.errors import MissingPackage, SpaceError
 from distsearch.searcher import (
     CMAESSearcher,
+    EvolutionSearcher,
     GPSearcher,
     NSGA2Searcher,
     OptunaSearcher,
@@ -106,6 +108,42 @@ def test_a_paused_trial_counts_with_the_best_reward_that_it_was_told_last():
     searcher.tell(0, config, 0.75)
     searcher.tell(0, config, None)  # it failed after it was resumed
     assert [trial.value for trial in searcher._study.trials] == [0.75]
+
+
+def test_a_paused_trial_is_told_again_with_other_values_and_violations():
+    searcher = NSGA2Searcher(PLAIN)
+    searcher.aim(2, 1)
+    config = searcher.ask(0)
+    searcher.tell(0, config, (0.25, -3.0), (2.0,))
+    searcher.tell(0, config, (0.75, -4.0), (-1.0,))
+    (trial,) = searcher._study.trials
+    assert (trial.values, trial.constraints) == ([0.75, -4.0], {"constraint 0": -1.0})
+    assert trial.state.name == "COMPLETE"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        TPESearcher,
+        GPSearcher,
+        partial(NSGA2Searcher, population_size=8),
+        partial(EvolutionSearcher, population=16, sample=8),
+    ],
+)
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_what_learns_from_violations_suggests_more_that_is_feasible(make, objectives):
+    searcher = make(PLAIN, seed=1)
+    searcher.aim(objectives, 1)
+    count = 24 if make is GPSearcher else 60
+    feasible = []
+    for number in range(count):
+        config = searcher.ask(number)
+        at = math.log10(config["y"])
+        rewards = (-at, -abs(at - 1))  # x is of no use but for the constraint
+        violation = config["x"] + 0.6  # met by a fifth of what is drawn at random
+        feasible.append(violation <= 0)
+        searcher.tell(number, config, rewards if objectives > 1 else rewards[0], (violation,))
+    assert sum(feasible[count // 2 :]) >= 0.5 * (count // 2)
 
 
 @pytest.mark.parametrize("make", ALL)
