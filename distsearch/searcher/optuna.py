@@ -24,6 +24,7 @@ from .random import draw_new, key
 
 TRIES = 3  # suggestions that were there before, after which a random one is taken
 TALKERS = (
+    "_gp.optim_mixed",
     "storages._in_memory",
     "study.study",
     "trial._trial",

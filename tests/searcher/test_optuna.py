@@ -139,7 +139,7 @@ def test_what_learns_from_violations_suggests_more_that_is_feasible(make, object
     for number in range(count):
         config = searcher.ask(number)
         at = math.log10(config["y"])
-        rewards = (-at, -abs(at - 1))  # x is of no use but for the constraint
+        rewards = (-((at - 1) ** 2), -((at + 1) ** 2))  # x is of no use but for the constraint
         violation = config["x"] + 0.6  # met by a fifth of what is drawn at random
         feasible.append(violation <= 0)
         searcher.tell(number, config, rewards if objectives > 1 else rewards[0], (violation,))
@@ -164,6 +164,22 @@ def test_a_suggestion_depends_on_its_number_and_what_was_told_not_on_earlier_sug
     one._first.clear(), other._first.clear()
     assert one.ask(40) == other.ask(40)
     assert one.ask(41) != PLAIN.default
+
+
+def test_optuna_says_nothing_about_several_objectives_and_constraints_either(
+    capfd, caplog, recwarn
+):
+    for make in (TPESearcher, GPSearcher, NSGA2Searcher, QMCSearcher):
+        searcher = make(Dict(n=Int(1, 30)), seed=1)
+        searcher.aim(2, 1)
+        for number in range(14):
+            n = searcher.ask(number)["n"]
+            more = ((n - 9.0,),) if searcher.constrained else ()
+            for _ in range(2):
+                searcher.tell(number, {"n": n}, (float(n), -float(n * n)), *more)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+    assert [str(one.message) for one in recwarn if "optuna" in str(one.filename)] == []
 
 
 def test_options_go_to_the_sampler_and_wrong_ones_are_refused_at_once():
