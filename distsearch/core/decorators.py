@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
 from typing import Any
@@ -30,6 +31,12 @@ class TrainFunction:
     def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         if not callable(function):
             raise SpaceError(f"@args stands on a train function, but got {function!r}")
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            kind = "async" if inspect.iscoroutinefunction(function) else "a generator"
+            raise SpaceError(
+                f"the train function {function.__name__} is {kind}: calling it runs nothing; make "
+                "it a plain function, with asyncio.run(...) inside if need be"
+            )
         _refuse_reserved(arguments)
         update_wrapper(self, function)
         self.__name__ = getattr(function, "__name__", type(function).__name__)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -27,7 +26,7 @@ from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
 from .checkpoint import KEPT, checkpoints
-from .metrics import from_json, number
+from .metrics import encode, from_json, number
 from .objectives import Objectives, front
 from .store import Event, Store
 from .travel import Packed
@@ -38,6 +37,11 @@ NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
+
+
+def retries_of(given: Mapping[Status, int], max_failures: int = 3) -> dict[Status, int]:
+    """How often a trial runs again after each kind of end: what a new attempt may mend does."""
+    return {Status.KILLED: max_failures, Status.NODE_LOST: max_failures, **given}
 
 
 class Rule(Protocol):
@@ -86,7 +90,8 @@ class Settings:
     spawn: bool = False
     trial_timeout_s: float | None = None
     report_timeout_s: float | None = None
-    max_failures: int = 3
+    # how many attempts more, after which ends
+    retries: Mapping[Status, int] = field(default_factory=lambda: retries_of({}))
 
 
 @dataclass(eq=False)
@@ -222,8 +227,13 @@ class Experiment:
         self._something_happened()
         self.fill()
 
-    def end(self, reason: str, error: BaseException | None = None) -> None:
-        """Launch nothing more and stop what runs."""
+    def end(
+        self, reason: str, error: BaseException | None = None, *, after_save_s: float = 0.0
+    ) -> None:
+        """Launch nothing more and stop what runs.
+
+        Trials that save checkpoints go on for up to `after_save_s` seconds, until their next one.
+        """
         if self.ending:
             self.error = self.error or error
             return
@@ -239,18 +249,20 @@ class Experiment:
             self._trial_over(trial, Status.STOPPED, reason)
         self._added.clear()
         for attempt in list(self._live.values()):
-            self.stop(attempt, "stopped", reason)
+            saves = attempt.trial.saved_step is not None
+            self.stop(attempt, "stopped", reason, after_save_s=after_save_s if saves else 0.0)
         self._check_idle()
 
-    def stop(self, attempt: Attempt, status: str, reason: str) -> None:
+    def stop(
+        self, attempt: Attempt, status: str, reason: str, *, after_save_s: float = 0.0
+    ) -> None:
         """Stop one trial: TERM, and KILL if it does not listen."""
         if attempt.stopping is not None:
             return
         attempt.stopping = (status, reason)
         if attempt.sent:
-            attempt.lease.remote.send(
-                {"op": "stop", **_name(attempt), "status": status, "reason": reason}
-            )
+            end = {"status": status, "reason": reason, "after_save_s": after_save_s}
+            attempt.lease.remote.send({"op": "stop", **_name(attempt), **end})
 
     def abandon(self, reason: str) -> None:
         """Take every running attempt as over: the nodes are about to be closed."""
@@ -330,6 +342,8 @@ class Experiment:
                 self._decided[trial.id] = self.rule.on_report(trial, report)
             elif event.kind == "paused":
                 self._pause(trial)
+            elif event.kind == "lost":
+                trial.failures[Status(event.body.get("status", "node_lost"))] += 1
             elif event.kind == "ended":
                 trial.seconds = event.body.get("seconds") or 0.0
                 trial.error = event.body.get("traceback") or ""
@@ -399,25 +413,46 @@ class Experiment:
         self.fill()
 
     def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
-        trial = attempt.trial
-        trial.losses += 1
-        self._live.pop(trial.id, None)
-        self.store.append("lost", trial.id, attempt.number, body={"reason": reason})
+        self._live.pop(attempt.trial.id, None)
         if attempt.stopping is not None:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
         elif isinstance(attempt.decided, Stop):
             self._attempt_over(attempt, Status.STOPPED, "by the rule")
         elif isinstance(attempt.decided, Pause):
             self._attempt_paused(attempt)
-        elif trial.losses > self.settings.max_failures:
-            why = f"lost its node {trial.losses} times; the last: {reason}"
-            self._attempt_over(attempt, Status.NODE_LOST, why)
         else:
-            trial.status = Status.WAITING
             # The node may still run it until its own lease ends: never two at a time.
-            self._delayed[trial.id] = asyncio.get_running_loop().call_later(
-                delay_s, self._again, trial
-            )
+            self._attempt_failed(attempt, Status.NODE_LOST, reason, delay_s=delay_s)
+
+    def _attempt_failed(
+        self,
+        attempt: Attempt,
+        status: Status,
+        reason: str,
+        message: Message | None = None,
+        delay_s: float = 0.0,
+    ) -> None:
+        """Run the trial again from its last checkpoint, unless it has failed so too often."""
+        trial = attempt.trial
+        trial.failures[status] += 1
+        failures, allowed = trial.failures[status], self.settings.retries.get(status, 0)
+        if self.ending or failures > allowed:
+            if failures > 1:
+                reason = f"{reason} (the last of {failures} attempts that ended so)"
+            self._attempt_over(attempt, status, reason, message)
+            return
+        self.store.append(
+            "lost", trial.id, attempt.number, body={"status": status.value, "reason": reason}
+        )
+        trial.status = Status.WAITING
+        if status is not Status.NODE_LOST:  # of a node all hear at once
+            again = f"it runs again ({failures} of {allowed})"
+            self.say(f"trial {trial.id} {status.value}: {reason}; {again}")
+        if not delay_s:
+            self._added.append(trial)
+            return
+        loop = asyncio.get_running_loop()
+        self._delayed[trial.id] = loop.call_later(delay_s, self._again, trial)
 
     def _again(self, trial: Trial) -> None:
         del self._delayed[trial.id]
@@ -487,7 +522,6 @@ class Experiment:
             return None
         launch = self.rule.next_launch()
         if isinstance(launch, Launch):
-            json.dumps(dict(launch.config))  # as nodes will get it: here the rule can be blamed
             self._launched_in_run += 1
         elif isinstance(launch, Wait):
             self._rule_waits, self._thinking = True, launch.thinking
@@ -514,14 +548,15 @@ class Experiment:
         told: int | None = None,
     ) -> Trial:
         trial = Trial(len(self.trials), dict(config), tuple(parents), is_final=is_final)
-        self.trials[trial.id] = self._open[trial.id] = trial
-        self.counts.launched += 1
         body = {"config": trial.config, "given": given, "is_final": is_final}
         if trial.parents:
             body["parents"] = list(trial.parents)
         if told is not None:
             body["told"] = told
-        self.store.append("launched", trial.id, body=body)
+        # Encoded before anything else is done: if that fails, the rule is to blame.
+        self.store.append("launched", trial.id, body=encode(body))
+        self.trials[trial.id] = self._open[trial.id] = trial
+        self.counts.launched += 1
         return trial
 
     def _start(self, trial: Trial, lease: Lease) -> None:
@@ -817,7 +852,7 @@ class Experiment:
             self.end(f"trial {best.id} reached {name}={best.best_reward:g} (max_reward={goal:g})")
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
-        if self.ending:
+        if self.ending and self.ending not in UNFINISHED:
             return Stop()
         try:
             decision = self.rule.on_report(trial, report)
@@ -846,7 +881,10 @@ class Experiment:
                 status, reason = Status.NO_METRIC, self._missing_metric(trial)
             trial.error = message["traceback"]
             attempt.returned = message.get("returned")
-            self._attempt_over(attempt, status, reason, message)
+            if status.is_failure:
+                self._attempt_failed(attempt, status, reason, message)
+            else:
+                self._attempt_over(attempt, status, reason, message)
         self._something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import ReportError
 
 MAX_REPORT_BYTES = 64 * 1024
+encode = json.JSONEncoder(allow_nan=False).encode  # raises for what JSON cannot hold
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -37,7 +38,7 @@ def to_json(metrics: dict[str, Any]) -> str:
 def strict_json(value: Any) -> str:
     """Any value as JSON that every reader understands."""
     try:
-        return json.dumps(value, allow_nan=False)
+        return encode(value)
     except (ValueError, TypeError):
         return json.dumps(_plain(value))
 

@@ -27,6 +27,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +60,9 @@ create view if not exists trials as
         select max(id) from events where trial = l.trial and kind = 'ended')
     where l.kind = 'launched';
 """
+INSERT = "insert into events (time, kind, trial, attempt, seq, body) values "
+ROW = "(?, ?, ?, ?, ?, ?)"
+FEW = 40
 RETRY_S = 1.0
 
 
@@ -171,13 +175,13 @@ class Store:
     def _commit(self, rows: list[tuple[Any, ...]]) -> None:
         if not rows:
             return
+        if len(rows) <= FEW:  # one statement, which lets the loop's thread run meanwhile
+            values = ", ".join([ROW] * len(rows))
+            self._connection.execute(INSERT + values, list(chain.from_iterable(rows)))
+            return
         try:
             self._connection.execute("begin")
-            self._connection.executemany(
-                "insert into events (time, kind, trial, attempt, seq, body) "
-                "values (?, ?, ?, ?, ?, ?)",
-                rows,
-            )
+            self._connection.executemany(INSERT + ROW, rows)
             self._connection.execute("commit")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
@@ -130,7 +131,7 @@ class Trial:
     error: str = ""
     seconds: float = 0.0
     checkpoint_on: int | None = None  # the remote id of the node that has it; None: the driver
-    losses: int = 0  # how many times its node was lost
+    failures: Counter[Status] = field(default_factory=Counter)  # attempts that ended so
     is_final: bool = False  # of run_with_config: it is not a candidate for the best
     saved_step: int | None = None  # of the newest checkpoint that the log knows
 

@@ -1,4 +1,4 @@
-"""The agent: lives on a node, owns its launcher, runs trials there and speaks for them.
+"""The agent: lives on a node, runs trials there and speaks for them.
 
 It is driven by one asyncio loop (of the node's Dask worker, or of the driver for the local node)
 and knows nothing of Dask or SSH: `handle(messages)` takes what the driver says, `send(messages)`
@@ -13,7 +13,8 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         read       trial, number, path, offset, bytes    and there?
         start      trial, attempt, job, env, threads, limits, reuse
         decide     trial, attempt, decision              'continue', 'stop' or 'pause'
-        stop       trial, attempt, status, reason        TERM; KILL after `kill_grace_s`
+        stop       trial, attempt, status, reason,       TERM; KILL after `kill_grace_s`
+                   after_save_s                          (at its next checkpoint, or so much later)
         ack        bytes                                 that much of what was sent is durable
         beat       number                                answers the agent's own beat
 
@@ -28,8 +29,10 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         answer     number, value or error                to `list` and `read`
         beat       number
 
-A trial never waits for the driver's disk: what it sends is read at once and kept until it is
-acknowledged; only a trial that is more than `WINDOW` bytes ahead of the driver is held back.
+Forking, signals and channels are the business of `Processes`: what stands here is the state machine
+of attempts, their limits, the lease and the acknowledgements. A trial never waits for the driver's
+disk: what it sends is read at once and kept until it is acknowledged; only a trial that is more
+than `WINDOW` bytes ahead of the driver is held back.
 """
 
 from __future__ import annotations
@@ -42,16 +45,13 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .launcher import THREAD_VARIABLES, signal_group
+from .processes import Process, Processes, sessions_above
 
 Message = dict[str, Any]
 
@@ -60,25 +60,7 @@ WINDOW = 8 << 20
 OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-MARK = "DISTSEARCH_AGENT"
-LAUNCHERS = 5  # so many may die before the node is given up
-
-
-@dataclass(eq=False)
-class Process:
-    """A process of the launcher: a spare, or it runs a trial (with `reuse` one after another)."""
-
-    key: str
-    channel: socket.socket
-    setting: tuple[Any, ...]  # what can no longer be changed: environment, threads, folder
-    reuse: bool
-    pid: int | None = None
-    unread: bytes = b""
-    unsent: bytes = b""
-    trial: RunningTrial | None = None
-    reading: bool = False
-    exited: bool = False
+AFTER_SAVE_S = 1.0
 
 
 @dataclass(eq=False)
@@ -95,6 +77,8 @@ class RunningTrial:
     end: Message | None = None
     status: str = ""  # set when the agent ends it; wins over what the process says
     reason: str = ""
+    leaving: tuple[str, str] | None = None  # how it will be ended at its next checkpoint
+    has_saved: bool = False  # that one
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     memory_bytes: int | None = None
 
@@ -116,6 +100,7 @@ class Agent:
         work_folder: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         kill_grace_s: float = 10.0,
+        make_processes: Callable[[Path, Agent], Processes] = Processes,
     ) -> None:
         self.folder = folder
         self.work_folder = work_folder or folder / "work"
@@ -127,15 +112,9 @@ class Agent:
         self._flushing = False
         self._unacknowledged = 0
         self._held_back: list[Process] = []
-        self._processes: dict[str, Process] = {}
+        self.processes = make_processes(folder, self)
         self._idle: list[Process] = []
         self._trials: dict[tuple[int, int], RunningTrial] = {}
-        self._process_count = 0
-        self._launcher: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket
-        self._configuration: Message = {}
-        self._mark = os.urandom(8).hex()
-        self._launcher_deaths = 0
         self._beats: dict[int, float] = {}
         self._beat_number = 0
         self._lease_from = 0.0
@@ -151,57 +130,23 @@ class Agent:
         for path in (self.folder, self.folder / "functions", self.folder / "trials"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.work_folder.mkdir(parents=True, exist_ok=True)
-        self._start_launcher()
+        self.processes.start()
         self._tasks.append(self._loop.create_task(self._follow_output()))
         self._tasks.append(self._loop.create_task(self._watch_memory()))
         if self.lease_s is not None:
             self._lease_from = self._clock()
             self._tasks.append(self._loop.create_task(self._keep_lease(self.lease_s)))
 
-    def _start_launcher(self) -> None:
-        self._control_unread = b""
-        self._control, theirs = socket.socketpair()
-        self._control.setblocking(False)
-        package = str(Path(__file__).resolve().parents[2])
-        python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-        with theirs, open(self.folder / "launcher.log", "ab") as log:
-            self._launcher = subprocess.Popen(
-                [sys.executable, "-m", "distsearch.resource.launcher", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # One thread while modules load, so that forking stays safe.
-                env=os.environ
-                | {"PYTHONPATH": python_path, MARK: self._mark}
-                | dict.fromkeys(THREAD_VARIABLES, "1"),
-                start_new_session=True,
-            )
-        self._loop.add_reader(self._control, self._read_launcher)
-
     async def close(self) -> None:
         """Kill every trial and the launcher, and wait until they are gone (about 4 s at most)."""
-        if self._closing or self._launcher is None:
+        if self._closing:
             return
         self._closing = True
         for task in self._tasks:
             task.cancel()
         for trial in self._trials.values():
             self._cancel_timers(trial)
-        if self._control.fileno() >= 0:
-            self._loop.remove_reader(self._control)
-        self._control.close()  # at which the launcher kills all it has, and ends
-        for process in list(self._processes.values()):
-            self._close_channel(process)
-        for _ in range(400):
-            if self._launcher.poll() is not None:
-                break
-            await asyncio.sleep(0.01)
-        else:
-            self._launcher.kill()
-            self._launcher.wait()
-        self._processes.clear()
-        kill_marked(self._mark)
+        await self.processes.close()
 
     # What the driver says
 
@@ -220,14 +165,12 @@ class Agent:
             self._lease_from = max(self._lease_from, sent)
 
     def _on_preload(self, message: Message) -> None:
-        self._configuration = {
-            "op": "configure",
-            "preload": message["modules"],
-            "sys_path": message["sys_path"],
-            "entry": message["entry"],
-            "spawn": message["spawn"],
-        }
-        self._tell_launcher(**self._configuration)
+        self.processes.configure(
+            preload=message["modules"],
+            sys_path=message["sys_path"],
+            entry=message["entry"],
+            spawn=message["spawn"],
+        )
 
     def _on_function(self, message: Message) -> None:
         path = self.folder / "functions" / message["name"]
@@ -292,7 +235,7 @@ class Agent:
         trial = RunningTrial(number, attempt, process, folder / "output.txt", now, now)
         with contextlib.suppress(OSError):
             trial.output_read = trial.output.stat().st_size
-        process.trial = trial
+        process.work = trial
         self._trials[number, attempt] = trial
         job = {
             **message["job"],
@@ -305,7 +248,7 @@ class Agent:
                 str(self.folder / "trials" / str(source)) for source in message["job"]["sources"]
             ],
         }
-        self._write(process, json.dumps(job).encode() + b"\n")
+        self.processes.write(process, json.dumps(job).encode() + b"\n")
         self._set_limits(trial, message["limits"])
         if process.pid is not None:
             self._tell_running(trial)
@@ -319,19 +262,28 @@ class Agent:
         if message["decision"] != "continue":
             pause = message["decision"] == "pause"
             self._end_soon(trial, "paused" if pause else "stopped", "by the rule")
-        self._write(trial.process, message["decision"].encode() + b"\n")
+        self.processes.write(trial.process, message["decision"].encode() + b"\n")
 
     def _on_stop(self, message: Message) -> None:
         trial = self._trials.get((message["trial"], message["attempt"]))
-        if trial is not None:
-            self._end_now(trial, message["status"], message["reason"])
+        if trial is None:
+            return
+        status, reason = message["status"], message["reason"]
+        after_save_s = message.get("after_save_s", 0.0)
+        if not after_save_s:
+            self._end_now(trial, status, reason)
+        elif trial.leaving is None:
+            trial.leaving = status, reason
+            trial.timers.append(
+                self._loop.call_later(after_save_s, self._end_now, trial, status, reason)
+            )
 
     def _on_ack(self, message: Message) -> None:
         self._unacknowledged -= message["bytes"]
         if self._held_back and self._unacknowledged < WINDOW // 2:
             held_back, self._held_back = self._held_back, []
             for process in held_back:
-                self._resume_reading(process)
+                self.processes.listen(process)
 
     # Processes
 
@@ -350,130 +302,30 @@ class Agent:
                 self._idle.append(self._new_process(message))
 
     def _new_process(self, message: Message) -> Process:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        self._process_count += 1
-        key = str(self._process_count)
-        process = Process(key, ours, _setting(message), message["reuse"])
-        self._processes[key] = process
-        threads = {name: str(message["threads"]) for name in THREAD_VARIABLES}
-        request = {
-            "op": "fork",
-            "key": key,
-            "env": {**threads, **message["env"]},
-            "folder": message["job"]["cwd"] or str(self.work_folder),
-            "threads": message["threads"],
-        }
-        with theirs:
-            self._tell_launcher(descriptor=theirs.fileno(), **request)
-        self._resume_reading(process)
-        return process
+        return self.processes.fork(
+            _setting(message),
+            folder=message["job"]["cwd"] or str(self.work_folder),
+            threads=message["threads"],
+            env=message["env"],
+            reuse=message["reuse"],
+        )
 
-    def _tell_launcher(self, descriptor: int | None = None, **request: Any) -> None:
-        data = json.dumps(request).encode() + b"\n"
-        if self._control.fileno() < 0:
-            return  # the node was given up
-        try:
-            # Blocking, but bounded: the launcher reads whenever it is not importing.
-            self._control.setblocking(True)
-            if descriptor is None:
-                self._control.sendall(data)
-            else:
-                sent = socket.send_fds(self._control, [data], [descriptor])
-                self._control.sendall(data[sent:])
-        except OSError:
-            pass  # its death is noticed by reading
-        finally:
-            self._control.setblocking(False)
-
-    def _read_launcher(self) -> None:
-        try:
-            data = self._control.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._launcher_died()
-            return
-        *lines, self._control_unread = (self._control_unread + data).split(b"\n")
-        for line in lines:
-            message = json.loads(line)
-            process = self._processes.get(message["key"])
-            if process is None:
-                continue
-            if message["op"] == "exited":
-                self._on_exit(process, message)
-                continue
-            process.pid = message["pid"]
-            if process.trial is not None:
-                self._tell_running(process.trial)
+    def on_started(self, process: Process) -> None:
+        """A process lives; perhaps it has its trial already."""
+        if process.work is not None:
+            self._tell_running(process.work)
 
     def _tell_running(self, trial: RunningTrial) -> None:
         self._tell(op="running", **_name(trial), pid=trial.process.pid)
         if trial.status:  # it was to end before it had begun
-            self._signal(trial.process, signal.SIGTERM)
-
-    def _launcher_died(self) -> None:
-        """Give up all trials, whose processes died with the launcher, and start another."""
-        self._loop.remove_reader(self._control)
-        self._control.close()
-        log = (self.folder / "launcher.log").read_text(errors="replace")[-2000:].strip()
-        reason = f"the node's launcher died ({log or 'killed, perhaps for want of memory'})"
-        kill_marked(self._mark)
-        for process in list(self._processes.values()):
-            if process.pid is not None:
-                signal_group(process.pid, signal.SIGKILL)
-            if process.trial is not None and not process.trial.status:
-                process.trial.status, process.trial.reason = "node_lost", reason
-            self._on_exit(process, {"code": None, "signal": signal.SIGKILL})
-        assert self._launcher is not None
-        self._launcher.kill()
-        self._launcher.wait()
-        self._launcher_deaths += 1
-        if self._launcher_deaths > LAUNCHERS:
-            self._tell(op="problem", reason=reason)
-            return
-        self._start_launcher()
-        if self._configuration:
-            self._tell_launcher(**self._configuration)
-
-    def _signal(self, process: Process, number: int) -> None:
-        if process.pid is not None and not process.exited:
-            self._tell_launcher(op="kill", key=process.key, signal=int(number))
+            self.processes.signal(trial.process, signal.SIGTERM)
 
     # What trials say
 
-    def _resume_reading(self, process: Process) -> None:
-        if not process.reading and not process.exited:
-            process.reading = True
-            self._loop.add_reader(process.channel.fileno(), self._read_trial, process)
-
-    def _pause_reading(self, process: Process) -> None:
-        if process.reading:
-            process.reading = False
-            self._loop.remove_reader(process.channel.fileno())
-
-    def _read_trial(self, process: Process) -> None:
-        try:
-            data = process.channel.recv(1 << 18)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._pause_reading(process)
-            return
-        self._take(process, data)
-        if self._unacknowledged > WINDOW:
-            self._pause_reading(process)
-            self._held_back.append(process)
-
-    def _take(self, process: Process, data: bytes) -> None:
+    def on_lines(self, process: Process, lines: list[bytes]) -> None:
         """Turn the lines of a trial into messages."""
-        *lines, process.unread = (process.unread + data).split(b"\n")
-        trial = process.trial
-        if trial is None or not lines:
+        trial: RunningTrial | None = process.work
+        if trial is None:
             return
         trial.heard = self._clock()
         number, attempt = trial.trial, trial.attempt
@@ -489,11 +341,22 @@ class Agent:
                     due=due == b"1",
                     body=body.decode(),
                 )
+                if trial.leaving is not None and trial.has_saved:
+                    self._end_now(trial, *trial.leaving)
             elif kind == b"S":
                 self._tell(op="saved", trial=number, attempt=attempt, step=int(sequence))
+                if trial.leaving is not None:
+                    # The report of what was saved may follow, and should not be lost.
+                    trial.has_saved = True
+                    trial.timers.append(
+                        self._loop.call_later(AFTER_SAVE_S, self._end_now, trial, *trial.leaving)
+                    )
             else:
                 trial.end = json.loads(body)
                 self._after_end(process, trial)
+        if self._unacknowledged > WINDOW and not process.exited:
+            self.processes.hold_back(process)
+            self._held_back.append(process)
 
     def _after_end(self, process: Process, trial: RunningTrial) -> None:
         """The train function is over: the process goes on to another, or has to exit."""
@@ -501,29 +364,9 @@ class Agent:
         if trial.status or end["how"] == "stopped" or not process.reuse:
             self._kill_later(trial)
             return
-        process.trial = None
+        process.work = None
         self._idle.append(process)
         self._finish(trial, {"code": 0})
-
-    def _write(self, process: Process, data: bytes) -> None:
-        """Send to a trial without ever waiting for it."""
-        if process.unsent:
-            process.unsent += data
-            return
-        try:
-            sent = process.channel.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return  # it has ended; the launcher will say how
-        process.unsent = data[sent:]
-        if process.unsent:
-            self._loop.add_writer(process.channel.fileno(), self._write_on, process)
-
-    def _write_on(self, process: Process) -> None:
-        data, process.unsent = process.unsent, b""
-        self._loop.remove_writer(process.channel.fileno())
-        self._write(process, data)
 
     # Ends
 
@@ -552,7 +395,7 @@ class Agent:
         if trial.status or (trial.trial, trial.attempt) not in self._trials:
             return
         trial.status, trial.reason = status, reason
-        self._signal(trial.process, signal.SIGTERM)
+        self.processes.signal(trial.process, signal.SIGTERM)
         self._kill_later(trial)
 
     def _end_soon(self, trial: RunningTrial, status: str, reason: str) -> None:
@@ -561,37 +404,39 @@ class Agent:
             return
         trial.status, trial.reason = status, reason
         trial.timers.append(
-            self._loop.call_later(self.kill_grace_s, self._signal, trial.process, signal.SIGTERM)
+            self._loop.call_later(
+                self.kill_grace_s, self.processes.signal, trial.process, signal.SIGTERM
+            )
         )
         trial.timers.append(
             self._loop.call_later(
-                2 * self.kill_grace_s, self._signal, trial.process, signal.SIGKILL
+                2 * self.kill_grace_s, self.processes.signal, trial.process, signal.SIGKILL
             )
         )
 
     def _kill_later(self, trial: RunningTrial) -> None:
         trial.timers.append(
-            self._loop.call_later(self.kill_grace_s, self._signal, trial.process, signal.SIGKILL)
+            self._loop.call_later(
+                self.kill_grace_s, self.processes.signal, trial.process, signal.SIGKILL
+            )
         )
 
-    def _on_exit(self, process: Process, exit_: Message) -> None:
-        """A process is reaped: read what it still had to say, then tell how it ended."""
-        process.exited = True
-        with contextlib.suppress(OSError):
-            while data := process.channel.recv(1 << 18):
-                self._take(process, data)
-        self._close_channel(process)
-        del self._processes[process.key]
+    def on_exit(self, process: Process, exit_: Message) -> None:
+        """A process is reaped: so is the trial in it."""
         if process in self._idle:
             self._idle.remove(process)
-        if process.trial is not None:
-            self._finish(process.trial, exit_)
+        if process.work is not None:
+            self._finish(process.work, exit_)
 
-    def _close_channel(self, process: Process) -> None:
-        self._pause_reading(process)
-        if process.unsent:
-            self._loop.remove_writer(process.channel.fileno())
-        process.channel.close()
+    def on_launcher_died(self, reason: str) -> None:
+        """All trials are about to end: it is not their own doing."""
+        for trial in self._trials.values():
+            if not trial.status:
+                trial.status, trial.reason = "node_lost", reason
+
+    def on_given_up(self, reason: str) -> None:
+        """Nothing can run here any more."""
+        self._tell(op="problem", reason=reason)
 
     def _finish(self, trial: RunningTrial, exit_: Message) -> None:
         """Tell the driver that an attempt is over and its slot free."""
@@ -664,7 +509,7 @@ class Agent:
                 trial, limit = limited[pid], limits[pid]
                 reason = f"used {used / 1e9:.2f} GB, more than memory_gb={limit / 1e9:g}"
                 trial.status, trial.reason = "out_of_memory", reason
-                self._signal(trial.process, signal.SIGKILL)
+                self.processes.signal(trial.process, signal.SIGKILL)
 
     async def _keep_lease(self, lease_s: float) -> None:
         while True:
@@ -679,7 +524,7 @@ class Agent:
                     if not trial.status:
                         trial.status, trial.reason = "node_lost", reason
                     # KILL at once: the driver may already start it elsewhere.
-                    self._signal(trial.process, signal.SIGKILL)
+                    self.processes.signal(trial.process, signal.SIGKILL)
 
     # Speaking
 
@@ -724,56 +569,6 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     if exit_.get("code") is None:
         return "killed", exit_.get("error") or "the process could not be started"
     return "exited", f"the process left with exit code {exit_['code']} without returning"
-
-
-def sessions_above(limits: dict[int, int]) -> Iterator[tuple[int, int]]:
-    """The sessions whose processes use more bytes together than their limit, and how many (Linux).
-
-    What counts is the proportional set size, in which shared pages are shared out; as that is dear
-    to find, and never above the resident set, it is looked at only where that is above the limit.
-    """
-    if not limits:
-        return
-    members: dict[int, list[int]] = {session: [] for session in limits}
-    for pid in _process_ids():
-        with contextlib.suppress(OSError, KeyError):
-            members[os.getsid(pid)].append(pid)
-    for session, limit in limits.items():
-        if sum(map(_resident_bytes, members[session])) > limit:
-            used = sum(map(_proportional_bytes, members[session]))
-            if used > limit:
-                yield session, used
-
-
-def _resident_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * PAGE_BYTES
-    return 0
-
-
-def _proportional_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
-        sizes = (int(line.split()[1]) for line in file if line.startswith("Pss:"))
-        return next(sizes, 0) << 10  # none for a process that is just ending
-    return 0
-
-
-def kill_marked(mark: str) -> None:
-    """Kill every process that was started with this mark in its environment (Linux).
-
-    The launcher has it, so all that descends from it has, in whatever session: this is for what is
-    left when the launcher was killed and could not clean up itself.
-    """
-    wanted = f"{MARK}={mark}".encode()
-    for pid in _process_ids():
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if wanted in file.read().split(b"\0"):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _process_ids() -> Iterator[int]:
-    with contextlib.suppress(OSError):
-        yield from (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def receive_piece(folder: Path, open_files: dict[str, Any], message: Message) -> None:

@@ -34,14 +34,16 @@ class Level(NamedTuple):
     has_gpus: bool
     cpus: int
     whole_gpus: int
-    open_share: Fraction
+    open_share: float
 
     def admits(self, resource: Resource) -> bool:
         """Whether the request's CPUs and GPUs are free."""
         if resource.num_cpus > self.cpus:
             return False
-        if resource.gpu_share < 1:
-            return self.whole_gpus > 0 or resource.gpu_share <= self.open_share
+        if not resource.num_gpus:
+            return True
+        if resource.num_gpus < 1:
+            return self.whole_gpus > 0 or float(resource.gpu_share) <= self.open_share
         return resource.num_gpus <= self.whole_gpus
 
     def missing(self, resource: Resource) -> float:
@@ -52,14 +54,14 @@ class Level(NamedTuple):
         if resource.num_gpus >= 1:
             missing += max(0.0, 1 - self.whole_gpus / resource.num_gpus)
         elif resource.num_gpus and not self.whole_gpus:
-            missing += max(0.0, 1 - float(self.open_share / resource.gpu_share))
+            missing += max(0.0, 1 - self.open_share / float(resource.gpu_share))
         return missing
 
     def preference(self, resource: Resource) -> tuple[float, ...]:
         """Smaller is better: CPU trials spread and leave GPU nodes alone, GPU trials pack."""
         if not resource.num_gpus:
             return (self.has_gpus, -self.cpus)
-        opens_a_gpu = resource.gpu_share > self.open_share
+        opens_a_gpu = float(resource.gpu_share) > self.open_share
         return (opens_a_gpu, self.whole_gpus, -self.cpus)
 
 
@@ -127,7 +129,8 @@ class NodeResourceManager:
             whole = [gpu for gpu, free in self._gpus.items() if free == 1]
             return tuple(whole[: int(resource.num_gpus)])
         if resource.num_gpus:
-            enough = [gpu for gpu, free in self._gpus.items() if free >= resource.gpu_share]
+            share = float(resource.gpu_share)
+            enough = [gpu for gpu, free in self._gpus.items() if float(free) >= share]
             return (min(enough, key=lambda gpu: self._gpus[gpu]),)
         return ()
 
@@ -140,8 +143,8 @@ class NodeResourceManager:
 
     def _measure(self) -> Level:
         whole = sum(free == 1 for free in self._gpus.values())
-        open_shares = (free for free in self._gpus.values() if free < 1)
-        return Level(bool(self._gpus), self._cpus, whole, max(open_shares, default=Fraction(0)))
+        open_shares = (float(free) for free in self._gpus.values() if free < 1)
+        return Level(bool(self._gpus), self._cpus, whole, max(open_shares, default=0.0))
 
     def __repr__(self) -> str:
         return f"NodeResourceManager({self.facts.num_cpus} CPUs, {len(self._gpus)} GPUs)"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import json
 import math
 import os
 import re
+import shlex
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from ..core import store
 from ..core.decorators import TrainFunction
-from ..core.experiment import CLOSED, INTERRUPTED, UNFINISHED, Experiment, Settings
+from ..core.experiment import CLOSED, INTERRUPTED, UNFINISHED, Experiment, Settings, retries_of
 from ..core.loop import loop
 from ..core.objectives import Objectives, Point
 from ..core.progress import NodeUse, Progress, Snapshot
@@ -39,6 +42,7 @@ from ..resource.uploads import Source, collect
 from ..searcher import SEARCHERS, Searcher, warm
 from ..searcher.ahead import Ahead
 from ..space import differences
+from . import interrupts
 from .results import Results
 
 if TYPE_CHECKING:
@@ -46,13 +50,17 @@ if TYPE_CHECKING:
 
 Addresses = Union[str, Node, Iterable["str | Node"]]
 CLOSE_BOUND_S = 30.0
-INTERRUPT_BOUND_S = 15.0
+HURRY_S = 0.5  # the same after a second Ctrl-C
+CHECKPOINT_S = 30.0  # what Ctrl-C leaves a trial for its next checkpoint
+INTERRUPT_BOUND_S = CHECKPOINT_S + 15.0
 NoneType = type(None)
 _KINDS: dict[Any, str] = {
     Integral: "an integer",
     Real: "a number",
     str: "a name",
+    bool: "True or False",
     Callable: "a function",
+    Mapping: "a dict",
     NoneType: "None",
 }
 _open_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
@@ -81,7 +89,7 @@ class Scheduler(Results):
         mode: str | Sequence[str] = "max",
         time_attr: str = "epoch",
         checkpoint: str | os.PathLike[str] | None = None,
-        resume: bool = False,
+        resume: bool | None = None,
         dist_ip_addrs: Addresses | None = None,
         visualizer: str = "none",
         training_history_callback: Callable[[dict[int, list[dict[str, Any]]], float], None]
@@ -101,6 +109,7 @@ class Scheduler(Results):
         trial_timeout: float | None = None,
         report_timeout: float | None = None,
         max_failures: int = 3,
+        retries: Mapping[str, int] | None = None,
         seed: int | None = None,
         verbose: int = 1,
     ) -> None:
@@ -115,6 +124,7 @@ class Scheduler(Results):
         _check_kind("max_reward", max_reward, Real, NoneType)
         _check_kind("time_attr", time_attr, str)
         _check_kind("max_failures", max_failures, Integral)
+        _check_kind("retries", retries, Mapping, NoneType)
         _check_kind("seed", seed, Integral, NoneType)
         _check_kind("verbose", verbose, Integral)
         _check_kind("training_history_callback", training_history_callback, Callable, NoneType)
@@ -123,7 +133,11 @@ class Scheduler(Results):
         self.train_fn = _with_args(train_fn, args)
         known = warm.collect(self.train_fn.space, evaluated_points, warm_start, self.objectives)
         self.folder = _experiment_folder(checkpoint, self.train_fn.__name__)
-        earlier = _earlier_run(self.folder, resume)
+        self._is_named = checkpoint is not None
+        _check_kind("resume", resume, bool, NoneType)
+        earlier = None if resume is False else _earlier_run(self.folder)
+        if resume is False:
+            _archive(self.folder)
         if earlier is not None:
             seed = earlier["seed"]
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
@@ -139,6 +153,7 @@ class Scheduler(Results):
         self._history_called = 0.0
         self._start_time = time.time()
         self._closed = False
+        self._hurries = False
         settings = Settings(
             packed=pack(self.train_fn),
             packed_here=pack(self.train_fn, stays_here=True),
@@ -152,7 +167,7 @@ class Scheduler(Results):
             spawn=start_method == "spawn",
             trial_timeout_s=trial_timeout,
             report_timeout_s=report_timeout,
-            max_failures=max_failures,
+            retries=_retries(max_failures, retries),
         )
         self._store = store.Store(self.folder)
         self.progress = Progress(verbose, self._snapshot)
@@ -169,6 +184,7 @@ class Scheduler(Results):
         try:
             if earlier is not None:
                 self._restore(earlier, store.read(self.folder))
+                self.progress.say(self._what_was_there())
             else:
                 self._warm_start(known)
             if local is None:
@@ -233,7 +249,13 @@ class Scheduler(Results):
             "seed": self.seed,
             **self.objectives.described,
             "time_attr": settings.time_attr,
+            "rule": json.loads(json.dumps(self.rule_settings)),
         }
+
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        """What the decisions depend on, as JSON holds it: with other values no search goes on."""
+        return {}
 
     def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
         """Go on with an earlier run, if it searched for the same."""
@@ -243,6 +265,12 @@ class Scheduler(Results):
             f"{name}: {earlier[name]!r} -> {now[name]!r}"
             for name in ("searcher", "scheduler", "reward_attr", "mode", "constraints", "time_attr")
             if earlier[name] != now[name]
+        ]
+        rule = earlier.get("rule", now["rule"])
+        changes += [
+            f"{name}: {rule.get(name)!r} -> {now['rule'].get(name)!r}"
+            for name in sorted(rule.keys() | now["rule"].keys())
+            if rule.get(name) != now["rule"].get(name)
         ]
         changes += differences(earlier["space"], now["space"])
         if changes:
@@ -256,6 +284,15 @@ class Scheduler(Results):
             if event.kind == "warm":
                 self._tell_known(event.body["points"])
         self.experiment.restore(events)
+
+    def _what_was_there(self) -> str:
+        counts = self.experiment.counts
+        ended, total = self.num_finished_tasks, len(self.experiment.trials)
+        paused = f", {counts.paused} are paused" if counts.paused else ""
+        return (
+            f"going on with {self.folder}: of {total} trials {ended} have ended{paused}, "
+            f"{total - ended - counts.paused} run again; resume=False would start anew"
+        )
 
     def _warm_start(self, known: warm.Known) -> None:
         """Tell the searcher what is known before the search, and keep it in the log."""
@@ -414,30 +451,51 @@ class Scheduler(Results):
     def join_jobs(self, timeout: float | None = None) -> bool:
         """Wait until all trials have ended, for `timeout` seconds in total; True if they have.
 
-        Otherwise it says what is left. Ctrl-C stops the running trials and raises
-        KeyboardInterrupt. Raises SearchFailed when the first trials all failed alike, and whatever
+        Otherwise it says what is left. Ctrl-C ends the search in order and raises
+        KeyboardInterrupt: nothing more is started, trials that save checkpoints have 30 s for their
+        next one, and the command that goes on with it is printed. SIGTERM does the same and raises
+        SystemExit(143). Raises SearchFailed when the first trials all failed alike, and whatever
         the searcher or a rule of your own raised.
         """
         self._check_open()
         waiting = loop().submit(self.experiment.wait())
-        try:
-            waiting.result(timeout)
-        except concurrent.futures.TimeoutError:  # before Python 3.11 not the built-in one
-            waiting.cancel()
-            self.progress.say(f"after join_jobs(timeout={timeout:g}): {self._what_is_left()}")
-            return False
-        except KeyboardInterrupt:
-            self.progress.say("interrupted: stopping the running trials (Ctrl-C again: at once)")
-            loop().run(lambda: self.experiment.end(INTERRUPTED))
-            waiting.result(INTERRUPT_BOUND_S)
-            self.progress.stop()
-            raise
+        with interrupts.term_too():
+            try:
+                waiting.result(timeout)
+            except concurrent.futures.TimeoutError:  # before Python 3.11 not the built-in one
+                waiting.cancel()
+                self.progress.say(f"after join_jobs(timeout={timeout:g}): {self._what_is_left()}")
+                return False
+            except KeyboardInterrupt:
+                self._interrupt(waiting)
+                raise
         self.progress.stop()
         if self._history_callback is not None:
             self._call_back()
         if self.experiment.error is not None:
             raise self.experiment.error
         return True
+
+    def _interrupt(self, waiting: concurrent.futures.Future[None]) -> None:
+        """Start nothing more, give trials the time for a checkpoint, and say how to go on."""
+        self.progress.say(
+            "interrupted: stopping the running trials, those that save checkpoints after their "
+            f"next one or {CHECKPOINT_S:g} s (Ctrl-C again: all at once)"
+        )
+        loop().run(lambda: self.experiment.end(INTERRUPTED, after_save_s=CHECKPOINT_S))
+        try:
+            waiting.result(INTERRUPT_BOUND_S)
+        except KeyboardInterrupt:
+            self._hurries = True
+            raise
+        self.progress.stop()
+        self.progress.say(self._how_to_go_on())
+
+    def _how_to_go_on(self) -> str:
+        command = shlex.join(sys.orig_argv)
+        if self._is_named:
+            return f"the same command goes on with this search: {command}"
+        return f"to go on with this search, give it checkpoint={str(self.folder)!r} in: {command}"
 
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
@@ -468,11 +526,12 @@ class Scheduler(Results):
             await self._store.flush()
             return trial, returned
 
-        try:
-            trial, returned = loop().call(run())
-        except KeyboardInterrupt:
-            loop().run(lambda: self.experiment.end(INTERRUPTED))
-            raise
+        with interrupts.term_too():
+            try:
+                trial, returned = loop().call(run())
+            except KeyboardInterrupt:
+                loop().run(lambda: self.experiment.end(INTERRUPTED))
+                raise
         if trial.status not in (Status.FINISHED, Status.NO_METRIC):
             raise TrialFailed(
                 f"trial {trial.id} {trial.status.value}: {trial.reason}\n{trial.error}".rstrip()
@@ -536,8 +595,10 @@ class Scheduler(Results):
         if self.experiment.trials:
             raise StoreError("load_state_dict comes before run(): this search has trials already")
         try:
-            known = {"constraints": [], **state["searched"]}
-            searched = {name: known[name] for name in self._what_is_searched}
+            searched = dict(state["searched"])
+            missing = self._what_is_searched.keys() - searched.keys() - {"rule", "constraints"}
+            if missing:
+                raise KeyError(*missing)
             events = [store.Event(*event) for event in state["events"]]
         except (KeyError, TypeError) as error:
             raise StoreError(f"this is not what state_dict() gave: {error!r}") from error
@@ -571,7 +632,11 @@ class Scheduler(Results):
         self._closed = True
         _open_schedulers.discard(self)
         try:
-            loop().call(self._close(), CLOSE_BOUND_S)
+            if self._hurries:  # nodes end by themselves what they are not told to end
+                with contextlib.suppress(concurrent.futures.TimeoutError):
+                    loop().call(self._close(), HURRY_S)
+            else:
+                loop().call(self._close(), CLOSE_BOUND_S)
         finally:
             self.progress.stop()
             if self._ahead is not None:
@@ -686,7 +751,7 @@ def _with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
 def _addresses(addresses: Addresses | None) -> list[Node]:
     if addresses is None:
         return []
-    if isinstance(addresses, (str, Node)):
+    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         return [Node.parse(addresses)]
     return [Node.parse(address) for address in addresses]
 
@@ -700,21 +765,37 @@ def _experiment_folder(checkpoint: Any, name: str) -> Path:
     return Path(checkpoint).absolute()
 
 
-def _earlier_run(folder: Path, resume: bool) -> dict[str, Any] | None:
-    """What the folder's experiment searched for, to resume it; without `resume`, archive it."""
+def _earlier_run(folder: Path) -> dict[str, Any] | None:
+    """What the folder's experiment searched for, if there is one: it is to be resumed."""
     if not (folder / store.FILE).exists():
         return None
     store.check(folder)
-    if resume:
-        earlier = None
-        for event in store.read(folder, "experiment"):  # the last, which may have been loaded
-            earlier = dict(event.body)
-        return earlier
+    earlier = None
+    for event in store.read(folder, "experiment"):  # the last, which may have been loaded
+        earlier = dict(event.body)
+    return earlier
+
+
+def _archive(folder: Path) -> None:
+    """Put the folder's experiment aside, if there is one: a fresh start deletes nothing."""
+    if not (folder / store.FILE).exists():
+        return
+    store.check(folder)
     number = 1
     while (archive := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     folder.rename(archive)
-    return None
+
+
+def _retries(max_failures: int, retries: Mapping[str, int] | None) -> dict[Status, int]:
+    """How often a trial runs again after each kind of failure."""
+    kinds = [status.value for status in Status if status.is_failure]
+    for name, number in (retries or {}).items():
+        if name not in kinds:
+            raise SpaceError(f"retries={retries!r}, but {name!r} is none of {', '.join(kinds)}")
+        _check_kind(f"retries[{name!r}]", number, Integral)
+    given = {Status(name): int(number) for name, number in (retries or {}).items()}
+    return retries_of(given, max_failures)
 
 
 @atexit.register

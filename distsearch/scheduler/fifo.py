@@ -46,8 +46,9 @@ class FIFOScheduler(Scheduler):
             trial what counts for it, as above), if they fit the space. Known results are no trials
             of this search: they are not among its best.
         checkpoint: the folder of the experiment; None makes one below `distsearch_results`.
-        resume: go on with the experiment in that folder: what had ended stays, what was running
-            runs again (from its own `reporter.save`). Otherwise an earlier one there is archived.
+        resume: None and True go on with an experiment that is in that folder: what had ended
+            stays, what was running goes on from its own `reporter.save`, and `num_trials` counts
+            all of them. False starts anew and archives what is there (as `checkpoint`.1).
         dist_ip_addrs: more nodes, as 'host', 'user@host:port' or `Node(...)`, reached over SSH.
         local: whether this machine is a node too (None: unless `client` is given);
             `Node('localhost', num_cpus=4)` declares its slots.
@@ -57,7 +58,10 @@ class FIFOScheduler(Scheduler):
         isolation: 'fresh' (a new process for every trial) or 'reuse' (one process a slot).
         start_method: how a trial's process is made: 'fork' (default on Linux) or 'spawn'.
         trial_timeout, report_timeout: seconds that a trial may take, or may be silent.
-        max_failures: how many times a trial may lose its node.
+        max_failures: how many times a trial may lose its node, and how many times its process
+            may be killed; it runs again from its last checkpoint.
+        retries: how often a trial runs again after other ends too, by status:
+            `{'failed': 1, 'out_of_memory': 2, 'timed_out': 1}`; of those not named, never.
         seed: of the searcher; None draws one. It is kept in the log.
         verbose: 0 prints nothing, 1 shows progress, failures and what trials print.
         training_history_callback: called with (training_history, start time in Unix seconds) when

@@ -94,6 +94,16 @@ class HyperbandScheduler(Scheduler):
     def _make_rungs(self, levels: Sequence[float]) -> Rungs:
         return Rungs(levels, reduction_factor=self.reduction_factor, max_t=self.max_t)
 
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        """The rungs of each bracket."""
+        return {
+            "type": self.type,
+            "max_t": self.max_t,
+            "reduction_factor": self.reduction_factor,
+            "rungs": [[rung.level for rung in rungs.rungs] for rungs in self.brackets],
+        }
+
     # The rule
 
     def next_launch(self) -> Launch | Wait | None:

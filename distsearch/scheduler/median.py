@@ -99,6 +99,11 @@ class MedianStoppingScheduler(Scheduler):
         self._best_of: dict[int, float] = {}
         super().__init__(*args, **options)
 
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        """From when on trials are judged."""
+        return {"grace_period": self.grace_period, "min_samples": self.min_samples}
+
     def due_at(self, trial: Trial) -> str | Sequence[float] | None:
         """A final trial is never judged, the others at every report."""
         return None if trial.is_final else "every"

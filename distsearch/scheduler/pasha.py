@@ -89,6 +89,11 @@ class PASHAScheduler(HyperbandScheduler):
         return rungs
 
     @property
+    def rule_settings(self) -> dict[str, Any]:
+        """Those of Hyperband, and the noise."""
+        return {**super().rule_settings, "noise_percentile": self.noise_percentile}
+
+    @property
     def epsilon(self) -> float:
         """By how much two rewards may differ that count as equal."""
         return percentile(self._noise, self.noise_percentile)

@@ -129,6 +129,13 @@ class PBTScheduler(Scheduler):
         super().__init__(train_fn, args, *more, **options)
 
     @property
+    def rule_settings(self) -> dict[str, Any]:
+        """The options that are PBT's own."""
+        names = ["population_size", "max_t", "perturbation_interval", "quantile_fraction"]
+        names += ["resample_probability", "perturbation_factors"]
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def _could_go_on_forever(self) -> bool:
         return False  # see _turns
 

@@ -167,3 +167,17 @@ def test_what_has_no_name_is_called_by_its_type():
     train_fn = args(lr=Real(0, 1))(functools.partial(lambda best, args, reporter: best, 3))
     assert train_fn.__name__ == "partial"
     assert train_fn(train_fn.args, None) == 3
+
+
+def test_a_train_function_that_would_not_run_when_called_is_refused_at_once():
+    with pytest.raises(SpaceError, match="the train function coroutine is async"):
+
+        @args(x=Real(0, 1))
+        async def coroutine(args, reporter):
+            reporter(accuracy=args.x)
+
+    with pytest.raises(SpaceError, match="the train function generator is a generator"):
+
+        @args(x=Real(0, 1))
+        def generator(args, reporter):
+            yield args.x

@@ -431,10 +431,10 @@ def test_a_trial_that_lost_its_node_too_often_is_given_up(play):
         await world.end()
         (trial,) = world.experiment.trials.values()
         assert trial.status is Status.NODE_LOST
-        assert trial.reason == "lost its node 3 times; the last: loss 3"
+        assert trial.reason == "loss 3 (the last of 3 attempts that ended so)"
         assert world.rule.ends == [(0, "node_lost")]
 
-    play(scene, max_failures=2)
+    play(scene, retries={Status.NODE_LOST: 2})
 
 
 def test_the_restart_is_told_the_last_checkpoint_that_the_log_knows(play):

@@ -15,6 +15,7 @@ import pytest
 from distsearch.core.decorators import args
 from distsearch.core.travel import pack
 from distsearch.resource import agent as agent_module
+from distsearch.resource import processes as processes_module
 from distsearch.resource.agent import Agent
 
 WAIT_S = 30.0
@@ -259,7 +260,7 @@ def test_a_launcher_that_died_gives_its_trials_back_and_another_one_takes_its_pl
     async def scene(driver):
         driver.start(ignores_term)
         await driver.first("report")
-        os.kill(driver.agent._launcher.pid, signal.SIGKILL)
+        os.kill(driver.agent.processes.launcher_pid, signal.SIGKILL)
         end = await driver.first("ended")
         assert end["status"] == "node_lost"
         assert "launcher died" in end["reason"]
@@ -272,14 +273,14 @@ def test_a_launcher_that_died_gives_its_trials_back_and_another_one_takes_its_pl
 
 
 def test_a_launcher_that_dies_again_and_again_is_a_problem_of_the_node(play, monkeypatch):
-    monkeypatch.setattr(agent_module, "LAUNCHERS", 1)
+    monkeypatch.setattr(processes_module, "LAUNCHERS", 1)
 
     async def scene(driver):
         for trial in range(2):
             driver.start(sleeps, trial=trial)
             await driver.first("report", trial)
             assert not driver.of("problem")
-            os.kill(driver.agent._launcher.pid, signal.SIGKILL)
+            os.kill(driver.agent.processes.launcher_pid, signal.SIGKILL)
             assert (await driver.first("ended", trial))["status"] == "node_lost"
         assert "launcher died" in (await driver.first("problem"))["reason"]
 
@@ -507,7 +508,7 @@ def test_reused_processes_run_one_trial_after_another(play):
         for trial in range(3):
             driver.start(returns, trial=trial, reuse=True)
             assert (await driver.first("ended", trial))["status"] == "finished"
-        assert len(driver.agent._processes) == 1
+        assert len(driver.agent.processes) == 1
 
     play(scene)
 
@@ -523,7 +524,7 @@ def test_a_reused_process_whose_trial_raised_runs_the_next(play):
         assert end["traceback"].splitlines()[-2].strip() == 'raise KeyError("lr")'
         driver.start(returns, trial=1, reuse=True)
         assert (await driver.first("ended", 1))["status"] == "finished"
-        assert len(driver.agent._processes) == 1
+        assert len(driver.agent.processes) == 1
 
     play(scene)
 

@@ -925,6 +925,9 @@ def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox)
         ({"seed": "abc"}, SpaceError, "seed='abc'; give an integer"),
         ({"training_history_callback": 5}, SpaceError, "give a function or None"),
         ({"local": False}, NodeError, "leaves no node"),
+        ({"dist_ip_addrs": 5}, ResourceError, "a node is text or a Node, got 5; give .host."),
+        ({"client": 5}, ResourceError, "client=5; give a distributed.Client"),
+        ({"resume": "yes"}, SpaceError, "resume=.yes.; give True or False or None"),
     ],
 )
 def test_wrong_arguments_are_refused_with_what_is_right(search, options, error, says):

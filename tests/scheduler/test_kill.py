@@ -148,7 +148,7 @@ def test_a_killed_trial_is_recorded_and_its_neighbours_are_untouched(search, mai
         time.sleep(300 if args.task_id == 0 else 0.3)
         reporter(accuracy=args.x)
 
-    scheduler = search(train_fn, slots=3)
+    scheduler = search(train_fn, slots=3, max_failures=0)
     scheduler.run(num_trials=3)
     pids = dict(mailbox.take().split() for _ in range(3))
     os.kill(int(pids["0"]), number)

@@ -1,0 +1,349 @@
+"""The processes of a node's trials: the launcher that forks them, their channels, their signals.
+
+What an agent decides becomes here a fork, a line, a signal; what processes do becomes a call of
+its `ProcessListener`. One loop drives both, and nothing here waits for a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .launcher import THREAD_VARIABLES, signal_group
+
+LAUNCHERS = 5  # so many may die before the node is given up
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+MARK = "DISTSEARCH_AGENT"
+
+
+@dataclass(eq=False)
+class Process:
+    """A process of the launcher; `work` is what its owner has given it to do."""
+
+    key: str
+    channel: socket.socket
+    setting: tuple[Any, ...]  # what can no longer be changed: environment, threads, folder
+    reuse: bool
+    pid: int | None = None
+    unread: bytes = b""
+    unsent: bytes = b""
+    work: Any = None
+    reading: bool = False
+    exited: bool = False
+
+
+class ProcessListener(Protocol):
+    """Who hears what processes do."""
+
+    def on_started(self, process: Process) -> None:
+        """Hear that a process lives; its `pid` is known now."""
+
+    def on_lines(self, process: Process, lines: list[bytes]) -> None:
+        """Take whole lines that a process has said."""
+
+    def on_exit(self, process: Process, exit_: dict[str, Any]) -> None:
+        """Hear that a process is reaped, after all that it said; `exit_` is the launcher's word."""
+
+    def on_launcher_died(self, reason: str) -> None:
+        """Hear that all processes are about to go, as the launcher has."""
+
+    def on_given_up(self, reason: str) -> None:
+        """Hear that launchers die again and again: there is none any more."""
+
+
+class Processes:
+    """Forks, hears, signals and reaps the processes of one node.
+
+        processes = Processes(folder, listener)
+        processes.start()
+        process = processes.fork(setting, folder=work_folder, threads=2, env={}, reuse=False)
+        processes.write(process, b'{"function": ...}\\n')
+        processes.signal(process, signal.SIGTERM)
+        await processes.close()
+
+    `folder`: where the launcher's log is. The launcher is replaced when it dies, `LAUNCHERS` times.
+    """
+
+    def __init__(self, folder: Path, listener: ProcessListener) -> None:
+        self._folder = folder
+        self._listener = listener
+        self._all: dict[str, Process] = {}
+        self._count = 0
+        self._launcher: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket
+        self._configuration: dict[str, Any] = {}
+        self._mark = os.urandom(8).hex()
+        self._deaths = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def launcher_pid(self) -> int | None:
+        """The process id of the launcher, once it was started."""
+        return None if self._launcher is None else self._launcher.pid
+
+    def start(self) -> None:
+        """Start the launcher; to be called in the loop."""
+        self._loop = asyncio.get_running_loop()
+        self._control_unread = b""
+        self._control, theirs = socket.socketpair()
+        self._control.setblocking(False)
+        package = str(Path(__file__).resolve().parents[2])
+        python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+        with theirs, open(self._folder / "launcher.log", "ab") as log:
+            self._launcher = subprocess.Popen(
+                [sys.executable, "-m", "distsearch.resource.launcher", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # One thread while modules load, so that forking stays safe.
+                env=os.environ
+                | {"PYTHONPATH": python_path, MARK: self._mark}
+                | dict.fromkeys(THREAD_VARIABLES, "1"),
+                start_new_session=True,
+            )
+        self._loop.add_reader(self._control, self._read_launcher)
+
+    def configure(self, **configuration: Any) -> None:
+        """Tell the launcher, and each that follows it, what to import and how to fork."""
+        self._configuration = configuration
+        self._tell_launcher(op="configure", **configuration)
+
+    async def close(self) -> None:
+        """Kill all processes and the launcher, and wait until they are gone (4 s at most)."""
+        if self._launcher is None:
+            return
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control)
+        self._control.close()  # at which the launcher kills all it has, and ends
+        for process in list(self._all.values()):
+            self._close_channel(process)
+        for _ in range(400):
+            if self._launcher.poll() is not None:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            self._launcher.kill()
+            self._launcher.wait()
+        self._all.clear()
+        kill_marked(self._mark)
+
+    def fork(
+        self,
+        setting: tuple[Any, ...],
+        *,
+        folder: str,
+        threads: int,
+        env: dict[str, str],
+        reuse: bool,
+    ) -> Process:
+        """Ask for a process; OSError when there are too many open files for that."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._count += 1
+        process = self._all[str(self._count)] = Process(str(self._count), ours, setting, reuse)
+        with theirs:
+            self._tell_launcher(
+                descriptor=theirs.fileno(),
+                op="fork",
+                key=process.key,
+                env={**dict.fromkeys(THREAD_VARIABLES, str(threads)), **env},
+                folder=folder,
+                threads=threads,
+            )
+        self.listen(process)
+        return process
+
+    def signal(self, process: Process, number: int) -> None:
+        """Send a signal to the group of a process that has started and not ended."""
+        if process.pid is not None and not process.exited:
+            self._tell_launcher(op="kill", key=process.key, signal=int(number))
+
+    def write(self, process: Process, data: bytes) -> None:
+        """Send to a process without ever waiting for it."""
+        if process.unsent:
+            process.unsent += data
+            return
+        try:
+            sent = process.channel.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # it has ended; the launcher will say how
+        process.unsent = data[sent:]
+        if process.unsent:
+            self._loop.add_writer(process.channel.fileno(), self._write_on, process)
+
+    def _write_on(self, process: Process) -> None:
+        data, process.unsent = process.unsent, b""
+        self._loop.remove_writer(process.channel.fileno())
+        self.write(process, data)
+
+    def listen(self, process: Process) -> None:
+        """Hear a process (again); a new one is heard from the start."""
+        if not process.reading and not process.exited:
+            process.reading = True
+            self._loop.add_reader(process.channel.fileno(), self._read, process)
+
+    def hold_back(self, process: Process) -> None:
+        """Hear a process no longer: it waits as soon as its channel is full."""
+        if process.reading:
+            process.reading = False
+            self._loop.remove_reader(process.channel.fileno())
+
+    def _read(self, process: Process) -> None:
+        try:
+            data = process.channel.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._take(process, data)
+        else:
+            self.hold_back(process)
+
+    def _take(self, process: Process, data: bytes) -> None:
+        *lines, process.unread = (process.unread + data).split(b"\n")
+        if lines:
+            self._listener.on_lines(process, lines)
+
+    def _tell_launcher(self, descriptor: int | None = None, **request: Any) -> None:
+        data = json.dumps(request).encode() + b"\n"
+        if self._control.fileno() < 0:
+            return  # the node was given up
+        try:
+            # Blocking, but bounded: the launcher reads whenever it is not importing.
+            self._control.setblocking(True)
+            if descriptor is None:
+                self._control.sendall(data)
+            else:
+                sent = socket.send_fds(self._control, [data], [descriptor])
+                self._control.sendall(data[sent:])
+        except OSError:
+            pass  # its death is noticed by reading
+        finally:
+            self._control.setblocking(False)
+
+    def _read_launcher(self) -> None:
+        try:
+            data = self._control.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._launcher_died()
+            return
+        *lines, self._control_unread = (self._control_unread + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            process = self._all.get(message["key"])
+            if process is None:
+                continue
+            if message["op"] == "exited":
+                self._exited(process, message)
+            else:
+                process.pid = message["pid"]
+                self._listener.on_started(process)
+
+    def _exited(self, process: Process, exit_: dict[str, Any]) -> None:
+        """A process is reaped: read what it still had to say, then tell how it ended."""
+        process.exited = True
+        with contextlib.suppress(OSError):
+            while data := process.channel.recv(1 << 18):
+                self._take(process, data)
+        self._close_channel(process)
+        del self._all[process.key]
+        self._listener.on_exit(process, exit_)
+
+    def _close_channel(self, process: Process) -> None:
+        self.hold_back(process)
+        if process.unsent:
+            self._loop.remove_writer(process.channel.fileno())
+        process.channel.close()
+
+    def _launcher_died(self) -> None:
+        """Give up all processes, which died with the launcher, and start another."""
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        log = (self._folder / "launcher.log").read_text(errors="replace")[-2000:].strip()
+        reason = f"the node's launcher died ({log or 'killed, perhaps for want of memory'})"
+        kill_marked(self._mark)
+        self._listener.on_launcher_died(reason)
+        for process in list(self._all.values()):
+            if process.pid is not None:
+                signal_group(process.pid, signal.SIGKILL)
+            self._exited(process, {"code": None, "signal": signal.SIGKILL})
+        assert self._launcher is not None
+        self._launcher.kill()
+        self._launcher.wait()
+        self._deaths += 1
+        if self._deaths > LAUNCHERS:
+            self._listener.on_given_up(reason)
+            return
+        self.start()
+        if self._configuration:
+            self._tell_launcher(op="configure", **self._configuration)
+
+
+def sessions_above(limits: dict[int, int]) -> Iterator[tuple[int, int]]:
+    """The sessions whose processes use more bytes together than their limit, and how many (Linux).
+
+    What counts is the proportional set size, in which shared pages are shared out; as that is dear
+    to find, and never above the resident set, it is looked at only where that is above the limit.
+    """
+    if not limits:
+        return
+    members: dict[int, list[int]] = {session: [] for session in limits}
+    for pid in _process_ids():
+        with contextlib.suppress(OSError, KeyError):
+            members[os.getsid(pid)].append(pid)
+    for session, limit in limits.items():
+        if sum(map(_resident_bytes, members[session])) > limit:
+            used = sum(map(_proportional_bytes, members[session]))
+            if used > limit:
+                yield session, used
+
+
+def _resident_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * PAGE_BYTES
+    return 0
+
+
+def _proportional_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
+        sizes = (int(line.split()[1]) for line in file if line.startswith("Pss:"))
+        return next(sizes, 0) << 10  # none for a process that is just ending
+    return 0
+
+
+def kill_marked(mark: str) -> None:
+    """Kill every process that was started with this mark in its environment (Linux).
+
+    The launcher has it, so all that descends from it has, in whatever session: this is for what is
+    left when the launcher was killed and could not clean up itself.
+    """
+    wanted = f"{MARK}={mark}".encode()
+    for pid in _process_ids():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if wanted in file.read().split(b"\0"):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _process_ids() -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        yield from (int(name) for name in os.listdir("/proc") if name.isdigit())
