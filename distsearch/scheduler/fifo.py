@@ -25,6 +25,19 @@ class FIFOScheduler(Scheduler):
     trial is the one with the best reward, the earlier one of equals. Trials that failed keep
     their reports, and count with what they reported before.
 
+    With several objectives there is no best trial but a Pareto front:
+
+        scheduler = FIFOScheduler(train_fn, searcher='nsga2', reward_attr=['accuracy', 'latency'],
+                                  mode=['max', 'min'], constraints=['memory <= 8'])
+        ...
+        for task_id, config, values in scheduler.get_pareto_front(): ...
+        scheduler.draw_pareto_front('front.png')
+
+    A trial then lies where its *last* report lies in which all objectives, and the metrics of all
+    constraints, are finite numbers; failed trials are not in the front. With one objective and
+    constraints the reward of a trial is its best among such reports, the feasible ones before all
+    others. A trial that violates a constraint is never the best, nor in the front.
+
     Args:
         train_fn: a function decorated with `@args`.
         args: values or spaces that replace those of the decorator (a mapping or a Namespace).
