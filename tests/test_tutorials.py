@@ -126,3 +126,21 @@ def test_an_own_searcher_finds_more_than_random_search(tmp_path):
     assert 1 >= float(medians["around the best"]) > float(medians["random"]) + 0.05
     assert float(re.search(r"^best accuracy: ([\d.]+)", said, re.MULTILINE)[1]) > 0.9
     assert picture_named_in(said, tmp_path).startswith(b"\x89PNG")
+
+
+def test_several_objectives_end_with_a_front_of_which_no_network_beats_another(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    said = run(tmp_path, "07_several_objectives.py", "--trials", "12")
+    assert "12 done, 0 failed" in said
+    found = re.findall(r"^task (\d+): accuracy ([\d.]+) with (\d+) parameters", said, re.MULTILINE)
+    assert f"{len(found)} of 12 networks are in the Pareto front" in said
+    accuracies = [float(accuracy) for _, accuracy, _ in found]
+    parameters = [int(number) for _, _, number in found]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert parameters == sorted(parameters, reverse=True)
+    assert min(accuracies) >= 0.8
+    chosen = re.search(r"task (\d+)$", said, re.MULTILINE)[1]
+    assert chosen in {task for task, _, _ in found}
+    path = re.search(r"Picture of the front: (\S+\.png)", said)[1]
+    assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")

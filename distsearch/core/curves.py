@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from statistics import quantiles
@@ -100,17 +100,15 @@ def draw(
         draw(curves, best=3, stopped={1}, failed=(), reward_attr="accuracy", time_attr="epoch",
              title="first search", use_legend=True, filename="curves.png")
     """
-    if filename is None and not plot:
-        return
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        axes.set(title=_text(title), xlabel=_text(time_attr), ylabel=_text(reward_attr))
+        axes.set(title=as_text(title), xlabel=as_text(time_attr), ylabel=as_text(reward_attr))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         drawn = {task_id: curve for task_id, curve in curves.items() if curve}
         if not drawn:
-            message = _text(f"no trial has reported {reward_attr}")
+            message = as_text(f"no trial has reported {reward_attr}")
             axes.text(0.5, 0.5, message, ha="center", transform=axes.transAxes)
             return
         _paint_trials(axes, drawn, best, set(stopped), set(failed), labels or {}, mode)
@@ -121,7 +119,18 @@ def draw(
             for line in legend.get_lines():
                 line.set_alpha(1.0)
 
-    look: dict[str, Any] = {"figsize": (10.0, 5.5), "layout": "constrained"}
+    render(paint, size=(10.0, 5.5), filename=filename, plot=plot)
+
+
+def render(
+    paint: Callable[[Any], None],
+    *,
+    size: tuple[float, float],
+    filename: str | os.PathLike[str] | None,
+    plot: bool,
+) -> None:
+    """Save, show, or both, a figure of `size` inches that `paint` fills."""
+    look: dict[str, Any] = {"figsize": size, "layout": "constrained"}
     if filename is not None:
         from matplotlib.figure import Figure  # not pyplot: it needs no display, keeps no state
 
@@ -202,7 +211,7 @@ def _paint_trials(
             about = labels.get(task_id, "")
             if len(about) > LABEL_WIDTH:
                 about = about[: LABEL_WIDTH - 1] + "…"
-            line.set_label(_text(f"{name}\n{about}" if about else name))
+            line.set_label(as_text(f"{name}\n{about}" if about else name))
         else:
             groups[group].append(line)
     for group, lines in groups.items():
@@ -257,6 +266,6 @@ def _number(value: Any) -> float | None:
     return None
 
 
-def _text(text: str) -> str:
+def as_text(text: str) -> str:
     """Text that matplotlib shows as it is: a dollar would begin a formula."""
     return text.replace("$", r"\$")

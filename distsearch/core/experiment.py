@@ -27,6 +27,7 @@ from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
 from .checkpoint import KEPT, checkpoints, trim
 from .metrics import encode, from_json, number
+from .objectives import Objectives, front
 from .store import Event, Store
 from .travel import Packed
 from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
@@ -84,6 +85,7 @@ class Settings:
     time_attr: str = "epoch"
     mode: Literal["max", "min"] = "max"
     max_reward: float | None = None
+    objectives: Objectives | None = None  # None: one reward is all; else those above are the first
     reuse: bool = False
     spawn: bool = False
     trial_timeout_s: float | None = None
@@ -147,6 +149,9 @@ class Experiment:
         self.trials: dict[int, Trial] = {}
         self.counts = Counts()
         self.best: Trial | None = None
+        self._open: dict[int, Trial] = {}  # the trials that have not ended,
+        self._ended: list[Trial] = []  # and where there may be a front, those that have
+        self._front_of_ended: tuple[int, list[Trial]] = 0, []  # of how many of them, and who
         self.num_trials: int | None = None
         self.deadline: float | None = None
         self.started_at: float | None = None
@@ -309,7 +314,7 @@ class Experiment:
             if event.trial is None:
                 continue
             if event.kind == "launched":
-                self.trials[event.trial] = Trial(
+                self.trials[event.trial] = self._open[event.trial] = Trial(
                     event.trial,
                     event.body["config"],
                     parents=tuple(event.body.get("parents", ())),
@@ -333,8 +338,7 @@ class Experiment:
                 trial.save(event.body["step"])
             elif event.kind == "report":
                 report = self._report(trial, event.seq or 0, event.body)
-                trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
-                self._note_best(trial)
+                self._count(trial, report)
                 self._decided[trial.id] = self.rule.on_report(trial, report)
             elif event.kind == "paused":
                 self._pause(trial)
@@ -558,7 +562,7 @@ class Experiment:
             body["bracket"] = bracket
         # Encoded before anything else is done: if that fails, the rule is to blame.
         self.store.append("launched", trial.id, body=encode(body))
-        self.trials[trial.id] = trial
+        self.trials[trial.id] = self._open[trial.id] = trial
         self.counts.launched += 1
         return trial
 
@@ -762,8 +766,7 @@ class Experiment:
         trial = attempt.trial
         self.store.append("report", trial.id, attempt.number, attempt.sequence, body)
         report = self._report(trial, attempt.sequence, from_json(body))
-        trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
-        self._note_best(trial)
+        self._count(trial, report)
         self._end_if_good_enough()
         decision = self._decide(trial, report)
         if message["due"]:
@@ -777,8 +780,30 @@ class Experiment:
         reward = number(metrics.get(self.settings.reward_attr))
         if reward is not None and self.settings.mode == "min":
             reward = -reward
+        objectives = self.settings.objectives
+        if objectives is not None and not objectives.can_rank(metrics):
+            reward = None
         at = number(metrics.get(self.settings.time_attr))
         return Report(trial.id, sequence, metrics, reward, float(sequence) if at is None else at)
+
+    def _count(self, trial: Trial, report: Report) -> None:
+        """Take note of a report, and of what is best now."""
+        if self.settings.objectives is None:
+            trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
+            self._note_best(trial)
+        else:
+            trial.count(report, self.settings.reward_attr, is_better=False)
+            self._count_point(trial, report, self.settings.objectives)
+
+    def _count_point(self, trial: Trial, report: Report, objectives: Objectives) -> None:
+        point = objectives.point(report.metrics)
+        if point is None or not objectives.counts_instead(point, trial.point):
+            return
+        trial.point, trial.best_time = point, report.time
+        if not objectives.several:
+            trial.best_reward = point.values[0]
+            if point.is_feasible:
+                self._note_best(trial)
 
     def _is_better(self, report: Report, trial: Trial) -> bool:
         if report.reward is None:
@@ -800,6 +825,29 @@ class Experiment:
             if rank <= (self.sign * best.best_reward, -best.id):
                 return
         self.best = trial
+
+    @property
+    def front(self) -> list[Trial]:
+        """The trials that no other dominates so far, where there are several objectives.
+
+        Feasible ones, by the first objective, the best first. Failed trials are not among them.
+        """
+        # Several threads may ask: what they replace is one whole tuple.
+        seen, members = self._front_of_ended
+        if new := self._ended[seen:]:
+            members = self._front_among([*members, *new])
+            self._front_of_ended = seen + len(new), members
+        return self._front_among([*members, *list(self._open.values())])
+
+    def _front_among(self, trials: list[Trial]) -> list[Trial]:
+        candidates = {
+            trial.id: trial.point.rewards
+            for trial in trials
+            if trial.point is not None
+            and trial.point.is_feasible
+            and not (trial.is_final or trial.status.is_failure)
+        }
+        return [self.trials[trial_id] for trial_id in front(candidates)]
 
     def _end_if_good_enough(self) -> None:
         goal, best = self.settings.max_reward, self.best
@@ -841,7 +889,7 @@ class Experiment:
         elif status is Status.NODE_LOST:
             self._attempt_lost(attempt, reason, delay_s=0.0)
         else:
-            if status is Status.FINISHED and trial.best_reward is None:
+            if status is Status.FINISHED and not trial.has_result:
                 if trial.parents and not trial.reports:
                     status, reason = Status.STOPPED, "what it started from had no epoch left"
                 else:
@@ -874,7 +922,10 @@ class Experiment:
             self.end(f"{type(self.rule).__name__}.on_pause failed: {error!r}", error)
 
     def _missing_metric(self, trial: Trial) -> str:
-        wanted = self.settings.reward_attr
+        objectives, wanted = self.settings.objectives, self.settings.reward_attr
+        if objectives is not None and trial.reports:
+            last = ", ".join(f"{m}={trial.last_metrics.get(m)!r}" for m in objectives.metrics)
+            return f"no report had finite numbers for all that is wanted; the last one had {last}"
         if not trial.reports:
             return f"the train function returned without calling reporter(..., {wanted}=...)"
         got = trial.last_metrics.get(wanted)
@@ -914,6 +965,8 @@ class Experiment:
         """Log the end of a trial and tell the rule."""
         facts = {k: v for k, v in (message or {}).items() if k not in ("op", "trial", "attempt")}
         facts.update(status=status.value, reason=reason, best=trial.best_reward)
+        if trial.point is not None:
+            facts.update(best=_one_or_list(trial.point.values), violations=trial.point.violations)
         lost = self.ending in UNFINISHED and status is Status.STOPPED
         self.store.append("lost" if lost else "ended", trial.id, trial.attempt, body=facts)
         self._count_end(trial, status, reason)
@@ -928,12 +981,15 @@ class Experiment:
 
     def _count_end(self, trial: Trial, status: Status, reason: str) -> None:
         trial.status, trial.reason = status, reason
+        self._open.pop(trial.id, None)
         if status.is_failure:
             self.counts.failed += 1
         elif status is Status.STOPPED:
             self.counts.stopped += 1
         else:
             self.counts.done += 1
+        if self.settings.objectives is not None and self.settings.objectives.several:
+            self._ended.append(trial)
         try:
             self.rule.on_end(trial)
         except BaseException as error:
@@ -1012,6 +1068,10 @@ class Experiment:
             return
         self.say("no node is left: waiting for one to come back or for add_remote(...)")
         self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
+
+
+def _one_or_list(values: tuple[float, ...]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
 
 
 def _name(attempt: Attempt) -> Message:

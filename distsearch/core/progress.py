@@ -42,7 +42,9 @@ class Snapshot:
     """How the search stands at one moment.
 
     A trial is counted once: `done` are those that ran to their end, beside `stopped` (early) and
-    `failed`; `waiting` have no slots yet. `total` and `time_left_s` are None while unknown.
+    `failed`; `waiting` have no slots yet. `total` and `time_left_s` are None while unknown. With
+    several objectives there is no best, but `front_size` trials that no other dominates; `limits`
+    are the constraints that the best has to meet.
     """
 
     total: int | None
@@ -55,6 +57,8 @@ class Snapshot:
     best_task_id: int | None
     best_config: Mapping[str, Any]
     reward_attr: str
+    front_size: int | None = None
+    limits: str = ""
     nodes: list[NodeUse] = field(default_factory=list)
     elapsed_s: float = 0.0
     time_left_s: float | None = None
@@ -260,8 +264,12 @@ def _counts(now: Snapshot) -> list[str]:
 
 
 def _best(now: Snapshot, room: int) -> str:
+    if now.front_size:
+        trials = "1 trial" if now.front_size == 1 else f"{now.front_size} trials"
+        return f"{trials} in the Pareto front of {now.reward_attr}"
     if now.best_reward is None:
-        return f"no {now.reward_attr} reported"
+        within = f" with {now.limits}" if now.limits else ""
+        return f"no {now.reward_attr}{within} reported"
     best = f"best {now.reward_attr} {format_value(float(now.best_reward))} (task {now.best_task_id}"
     if now.best_config:
         best += f": {format_config(now.best_config)}"
@@ -304,7 +312,7 @@ def _milestone(now: Snapshot) -> tuple[object, ...]:
     """A new plain line comes when this changes: with every twentieth of the trials (or each time
     they have doubled, where no total is known), a new best, and the first failure."""
     reached = 20 * now.ended // now.total if now.total else now.ended.bit_length()
-    return reached, now.best_task_id, now.best_reward, now.failed > 0
+    return reached, now.best_task_id, now.best_reward, now.front_size, now.failed > 0
 
 
 def _in_notebook() -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 from .metrics import number
+from .objectives import Point
 
 
 class Status(str, enum.Enum):
@@ -60,8 +61,9 @@ class Report:
     """One report of a trial.
 
     `reward` is the value of `reward_attr` as the searcher maximises it (negated for mode='min'),
-    None when it is missing, NaN or not a number. `time` is the value of `time_attr` (epochs),
-    else the running number of the report.
+    None when it is missing, NaN or not a number, when the report violates a constraint, and when
+    there are several objectives (they are in `metrics`). `time` is the value of `time_attr`
+    (epochs), else the running number of the report.
     """
 
     trial: int
@@ -110,8 +112,10 @@ class Wait:
 class Trial:
     """One configuration and what became of it.
 
-    `best_reward` is the best value of `reward_attr` so far, in the user's own sign; `error` the
-    traceback of a train function that raised, `reason` the end in words.
+    `best_reward` is the best value of `reward_attr` so far, in the user's own sign, None where
+    there are several objectives: `point` says where the trial then lies, and whether it meets the
+    constraints. `error` is the traceback of a train function that raised, `reason` the end in
+    words.
     """
 
     id: int
@@ -123,6 +127,7 @@ class Trial:
     reports: int = 0
     best_reward: float | None = None
     best_time: float | None = None
+    point: Point | None = None  # of the report that counts; None for one reward without limits
     last_metrics: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     error: str = ""
@@ -134,6 +139,11 @@ class Trial:
     bracket: int | None = None  # that of its Launch
     saves_first: bool | None = None  # whether it saves before it reports; None: nothing saved yet
     _unreported_step: int | None = None
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a report has counted."""
+        return self.best_reward is not None or self.point is not None
 
     def count(self, report: Report, reward_attr: str, is_better: bool) -> None:
         """Take note of a report."""

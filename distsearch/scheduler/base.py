@@ -17,12 +17,13 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from ..core import store
 from ..core.decorators import TrainFunction
 from ..core.experiment import CLOSED, INTERRUPTED, UNFINISHED, Experiment, Settings, retries_of
 from ..core.loop import loop
+from ..core.objectives import Objectives, Point
 from ..core.progress import NodeUse, Progress, Snapshot
 from ..core.travel import pack
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
@@ -68,8 +69,11 @@ _open_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 class Scheduler(Results):
     """What all schedulers have in common; see FIFOScheduler for the arguments and an example.
 
-    A rule of your own overrides `on_report`, `on_end` or `next_launch`.
+    A rule of your own overrides `on_report`, `on_end` or `next_launch`. One that compares trials by
+    `report.reward` says `ranks_by_reward = True`, and several objectives are then refused.
     """
+
+    ranks_by_reward: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -81,8 +85,8 @@ class Scheduler(Results):
         num_trials: int | None = None,
         time_out: float | None = None,
         max_reward: float | None = None,
-        reward_attr: str = "accuracy",
-        mode: Literal["max", "min"] = "max",
+        reward_attr: str | Sequence[str] = "accuracy",
+        mode: str | Sequence[str] = "max",
         time_attr: str = "epoch",
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool | None = None,
@@ -93,7 +97,8 @@ class Scheduler(Results):
         training_history_callback_delta_secs: float = 60.0,
         *,
         points_to_evaluate: Iterable[Mapping[str, Any]] | None = None,
-        evaluated_points: Iterable[tuple[Mapping[str, Any], float | None]] | None = None,
+        constraints: str | Iterable[str] = (),
+        evaluated_points: Iterable[tuple[Mapping[str, Any], warm.Result]] | None = None,
         warm_start: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         local: bool | Node | None = None,
         client: Any = None,
@@ -108,7 +113,7 @@ class Scheduler(Results):
         seed: int | None = None,
         verbose: int = 1,
     ) -> None:
-        _choose("mode", mode, ("max", "min"))
+        self.objectives = Objectives.parse(reward_attr, mode, constraints)
         _choose("isolation", isolation, ("fresh", "reuse"))
         _choose("start_method", start_method, (None, "fork", "spawn"))
         _choose("visualizer", visualizer, ("none",))
@@ -117,18 +122,16 @@ class Scheduler(Results):
         _check_bound("trial_timeout", trial_timeout)
         _check_bound("report_timeout", report_timeout)
         _check_kind("max_reward", max_reward, Real, NoneType)
-        _check_kind("reward_attr", reward_attr, str)
         _check_kind("time_attr", time_attr, str)
         _check_kind("max_failures", max_failures, Integral)
         _check_kind("retries", retries, Mapping, NoneType)
         _check_kind("seed", seed, Integral, NoneType)
         _check_kind("verbose", verbose, Integral)
         _check_kind("training_history_callback", training_history_callback, Callable, NoneType)
+        self._check_objectives(max_reward)
         self._pid = os.getpid()
         self.train_fn = _with_args(train_fn, args)
-        known = warm.collect(
-            self.train_fn.space, evaluated_points, warm_start, reward_attr=reward_attr, mode=mode
-        )
+        known = warm.collect(self.train_fn.space, evaluated_points, warm_start, self.objectives)
         self.folder = _experiment_folder(checkpoint, self.train_fn.__name__)
         self._is_named = checkpoint is not None
         _check_kind("resume", resume, bool, NoneType)
@@ -139,6 +142,8 @@ class Scheduler(Results):
             seed = earlier["seed"]
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.searcher = self._make_searcher(searcher, search_options or {}, points_to_evaluate)
+        if not self.objectives.is_plain:
+            self.searcher.aim(len(self.objectives.names), len(self.objectives.constraints))
         self._ahead: Ahead | None = None
         if self.searcher.slow:
             self._ahead = Ahead(self.searcher, soon=self._needed_soon, ready=self._wake)
@@ -153,10 +158,11 @@ class Scheduler(Results):
             packed=pack(self.train_fn),
             packed_here=pack(self.train_fn, stays_here=True),
             resource=Resource.parse(resource),
-            reward_attr=reward_attr,
+            reward_attr=self.objectives.names[0],
             time_attr=time_attr,
-            mode=mode,
+            mode=self.objectives.modes[0],
             max_reward=max_reward,
+            objectives=None if self.objectives.is_plain else self.objectives,
             reuse=isolation == "reuse",
             spawn=start_method == "spawn",
             trial_timeout_s=trial_timeout,
@@ -187,6 +193,22 @@ class Scheduler(Results):
         except BaseException:
             self.close()
             raise
+
+    def _check_objectives(self, max_reward: float | None) -> None:
+        names = self.objectives.names
+        if not self.objectives.several:
+            return
+        if self.ranks_by_reward:
+            raise SpaceError(
+                f"{type(self).__name__} ranks trials by one reward, but reward_attr="
+                f"{list(names)!r}; give it one of these, perhaps with constraints= on the others, "
+                "or use FIFOScheduler"
+            )
+        if max_reward is not None:
+            raise SpaceError(
+                f"max_reward={max_reward!r} is for one reward_attr, not for {len(names)}; end the "
+                "search with num_trials= or time_out="
+            )
 
     def _make_searcher(
         self,
@@ -225,8 +247,7 @@ class Scheduler(Results):
             "searcher": type(self.searcher).__name__,
             "scheduler": type(self).__name__,
             "seed": self.seed,
-            "reward_attr": settings.reward_attr,
-            "mode": settings.mode,
+            **self.objectives.described,
             "time_attr": settings.time_attr,
             "rule": json.loads(json.dumps(self.rule_settings)),
         }
@@ -239,9 +260,10 @@ class Scheduler(Results):
     def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
         """Go on with an earlier run, if it searched for the same."""
         now = self._what_is_searched
+        earlier = {"constraints": [], **earlier}
         changes = [
             f"{name}: {earlier[name]!r} -> {now[name]!r}"
-            for name in ("searcher", "scheduler", "reward_attr", "mode", "time_attr")
+            for name in ("searcher", "scheduler", "reward_attr", "mode", "constraints", "time_attr")
             if earlier[name] != now[name]
         ]
         rule = earlier.get("rule", now["rule"])
@@ -281,8 +303,12 @@ class Scheduler(Results):
             self._tell_known(known.points)
 
     def _tell_known(self, points: Iterable[Sequence[Any]]) -> None:
-        for number, (config, reward) in enumerate(points):
-            self._tell(-1 - number, config, reward)
+        for number, (config, known) in enumerate(points):
+            if self.objectives.is_plain:
+                self._tell(-1 - number, config, known)
+            else:
+                point = None if known is None else self.objectives.point(known)
+                self._tell_point(-1 - number, config, point)
 
     # The rule: what a scheduler of your own overrides
 
@@ -313,8 +339,7 @@ class Scheduler(Results):
         """Hear that a trial has ended; call this one too when you override it."""
         # One that the search's own end interrupted goes on when the search is resumed.
         if trial.status is not Status.STOPPED or self.experiment.ending not in UNFINISHED:
-            reward = None if trial.status.is_failure else trial.best_reward
-            self._tell(trial.id, trial.config, reward)
+            self._tell_result(trial)
         due = time.monotonic() - self._history_called >= self._history_period_s
         if self._history_callback is not None and due:
             self._history_called = time.monotonic()
@@ -323,13 +348,31 @@ class Scheduler(Results):
 
     def on_pause(self, trial: Trial) -> None:
         """Hear that a trial has paused; call this one too when you override it."""
-        if trial.best_reward is not None:
-            self._tell(trial.id, trial.config, trial.best_reward)
+        if trial.has_result:
+            self._tell_result(trial)
+
+    def _tell_result(self, trial: Trial) -> None:
+        if self.objectives.is_plain:
+            reward = None if trial.status.is_failure else trial.best_reward
+            self._tell(trial.id, trial.config, reward)
+        else:
+            point = None if trial.status.is_failure else trial.point
+            self._tell_point(trial.id, trial.config, point)
 
     def _tell(self, trial_id: int, config: Mapping[str, Any], reward: float | None) -> None:
         """Tell the searcher of a reward in the user's sign."""
         teller = self.searcher if self._ahead is None else self._ahead
         teller.tell(trial_id, config, None if reward is None else self.experiment.sign * reward)
+
+    def _tell_point(self, trial_id: int, config: Mapping[str, Any], point: Point | None) -> None:
+        """Tell the searcher of several rewards, of violated constraints, or of both."""
+        teller = self.searcher if self._ahead is None else self._ahead
+        if point is None or not (point.is_feasible or self.searcher.constrained):
+            teller.tell(trial_id, config, None)
+            return
+        reward = point.rewards if self.objectives.several else point.rewards[0]
+        more = (point.violations,) if self.searcher.constrained and point.violations else ()
+        teller.tell(trial_id, config, reward, *more)
 
     def _needed_soon(self) -> int:
         """How many trials may be launched at once: as many as there are slots, or less."""
@@ -553,7 +596,7 @@ class Scheduler(Results):
             raise StoreError("load_state_dict comes before run(): this search has trials already")
         try:
             searched = dict(state["searched"])
-            missing = self._what_is_searched.keys() - searched.keys() - {"rule"}
+            missing = self._what_is_searched.keys() - searched.keys() - {"rule", "constraints"}
             if missing:
                 raise KeyError(*missing)
             events = [store.Event(*event) for event in state["events"]]
@@ -656,7 +699,9 @@ class Scheduler(Results):
             best_reward=None if best is None else best.best_reward,
             best_task_id=None if best is None else best.id,
             best_config={} if best is None else best.config,
-            reward_attr=experiment.settings.reward_attr,
+            reward_attr=" and ".join(self.objectives.names),
+            front_size=len(experiment.front) if self.objectives.several else None,
+            limits=self.objectives.limits if best is None else "",
             nodes=[_node_use(remote) for remote in list(self.manager.remotes.values())],
             elapsed_s=elapsed,
             time_left_s=left,

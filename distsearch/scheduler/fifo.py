@@ -25,6 +25,19 @@ class FIFOScheduler(Scheduler):
     trial is the one with the best reward, the earlier one of equals. Trials that failed keep
     their reports, and count with what they reported before.
 
+    With several objectives there is no best trial but a Pareto front:
+
+        scheduler = FIFOScheduler(train_fn, searcher='nsga2', reward_attr=['accuracy', 'latency'],
+                                  mode=['max', 'min'], constraints=['memory <= 8'])
+        ...
+        for task_id, config, values in scheduler.get_pareto_front(): ...
+        scheduler.draw_pareto_front('front.png')
+
+    A trial then lies where its *last* report lies in which all objectives, and the metrics of all
+    constraints, are finite numbers; failed trials are not in the front. With one objective and
+    constraints the reward of a trial is its best among such reports, the feasible ones before all
+    others. A trial that violates a constraint is never the best, nor in the front.
+
     Args:
         train_fn: a function decorated with `@args`.
         args: values or spaces that replace those of the decorator (a mapping or a Namespace).
@@ -33,12 +46,18 @@ class FIFOScheduler(Scheduler):
             a Searcher; `search_options` are its named arguments (see the classes in searcher/).
         num_trials, time_out: how many trials, for how many seconds; also of `run()`.
         max_reward: the search ends when a trial reaches it.
-        reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time.
+        reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time. Lists
+            for several objectives; one mode may stand for all. Rules that rank by one reward
+            (Hyperband, PASHA, median stopping, PBT) refuse them, and so does 'cmaes'.
+        constraints: what must hold of the metrics of a report, as 'latency <= 20' or a list of
+            these (<= and >=). 'tpe', 'gp', 'nsga2' and 'evolution' learn from how much they are
+            violated; to other searchers such a trial has failed.
         points_to_evaluate: configurations to try first (in whole or part); None: the default one.
         evaluated_points: pairs (configuration, reward) that are known already; None: it failed.
+            With several objectives or constraints the reward is a dict of all their metrics.
         warm_start: folders of earlier experiments whose results the searcher learns from (of each
-            trial the best reward), if they fit the space. Known results are no trials of this
-            search: they are not among its best.
+            trial what counts for it, as above), if they fit the space. Known results are no trials
+            of this search: they are not among its best.
         checkpoint: the folder of the experiment; None makes one below `distsearch_results`.
         resume: None and True go on with an experiment that is in that folder: what had ended
             stays, what was running goes on from its own `reporter.save`, and `num_trials` counts

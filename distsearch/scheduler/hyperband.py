@@ -54,6 +54,8 @@ class HyperbandScheduler(Scheduler):
     Raises SpaceError for settings that make no sense, and when no max_t can be found.
     """
 
+    ranks_by_reward = True
+
     def __init__(
         self,
         train_fn: TrainFunction,

@@ -84,6 +84,8 @@ class MedianStoppingScheduler(Scheduler):
     Raises SpaceError when one of these is out of range.
     """
 
+    ranks_by_reward = True
+
     def __init__(
         self, *args: Any, grace_period: float = 1, min_samples: int = 3, **options: Any
     ) -> None:

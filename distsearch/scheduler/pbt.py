@@ -83,6 +83,8 @@ class PBTScheduler(Scheduler):
     Raises SpaceError when one of these is out of range, and when no max_t can be found.
     """
 
+    ranks_by_reward = True
+
     def __init__(
         self,
         train_fn: TrainFunction,

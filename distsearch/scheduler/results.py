@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..core import curves, store
+from ..core import curves, pareto, store
 from ..core.decorators import TrainFunction
 from ..core.experiment import Experiment
 from ..core.loop import loop
+from ..core.objectives import Objectives
+from ..core.pareto import FrontPoint
 from ..core.words import Trial
-from ..errors import NothingReported
+from ..errors import DistsearchError, NothingReported, SpaceError
 from ..searcher import Searcher
 
 
@@ -20,6 +22,7 @@ class Results:
 
     train_fn: TrainFunction
     searcher: Searcher
+    objectives: Objectives
     experiment: Experiment
     folder: Path
     seed: int
@@ -29,7 +32,11 @@ class Results:
     _pid: int
 
     def get_best_config(self) -> dict[str, Any]:
-        """The configuration of the best trial so far: plain values, by parameter."""
+        """The configuration of the best trial so far: plain values, by parameter.
+
+        With constraints it is the best of the trials that meet them. With several objectives there
+        is no best: this, and the two below, raise DistsearchError; see `get_pareto_front`.
+        """
         return dict(self._best.config)
 
     def get_best_reward(self) -> float:
@@ -42,17 +49,91 @@ class Results:
         """The id of the best trial so far."""
         return self._best.id
 
+    def get_pareto_front(self) -> list[FrontPoint]:
+        """The trials that no other dominates so far: better in one objective, worse in none.
+
+            for task_id, config, values in scheduler.get_pareto_front():
+                print(task_id, values["accuracy"], values["latency"])
+
+        By the first objective, the best first; of trials with equal values only the earliest. The
+        values of a trial are those of its last report in which all objectives, and the metrics of
+        all constraints, are finite numbers. It has to meet the constraints; failed trials are left
+        out. With one objective this is the best trial.
+
+        Raises NothingReported when no trial counts, and says why.
+        """
+        names = self.objectives.names
+        if not self.objectives.several:
+            best = self._best
+            return [FrontPoint(best.id, dict(best.config), {names[0]: self.get_best_reward()})]
+        front = self.experiment.front
+        if not front:
+            raise self._nothing_found()
+        return [
+            FrontPoint(
+                trial.id, dict(trial.config), dict(zip(names, trial.point.values, strict=True))
+            )
+            for trial in front
+            if trial.point is not None
+        ]
+
+    def draw_pareto_front(
+        self, filename: str | os.PathLike[str] | None = None, plot: bool = False
+    ) -> None:
+        """Draw all trials by their objectives, those of the Pareto front with their task ids.
+
+        `filename` saves a picture (its ending says which kind), `plot` shows one. Three objectives
+        and more are drawn in pairs. Raises DistsearchError when there is only one.
+        """
+        names = self.objectives.names
+        if not self.objectives.several:
+            raise DistsearchError(
+                f"there is one objective, {names[0]!r}: see get_training_curves(filename=...), or "
+                "give several as reward_attr"
+            )
+        trials = [trial for trial in self.trials if not trial.is_final]
+        points = {trial.id: trial.point for trial in trials if trial.point is not None}
+        pareto.draw(
+            points,
+            front=[trial.id for trial in self.experiment.front],
+            failed={trial.id for trial in trials if trial.status.is_failure},
+            objectives=self.objectives,
+            title=f"{self.train_fn.__name__}: {len(points)} trials",
+            filename=filename,
+            plot=plot,
+        )
+
     @property
     def _best(self) -> Trial:
+        if self.objectives.several:
+            names = ", ".join(self.objectives.names)
+            raise DistsearchError(
+                f"with several objectives ({names}) no trial is the best: choose one of "
+                "get_pareto_front()"
+            )
         best = self.experiment.best
         if best is None:
-            attr = self.experiment.settings.reward_attr
-            failed = "".join(
-                f"; {count} trials {first.status.value}: {first.reason}"
-                for count, first in self.experiment.failures
-            )
-            raise NothingReported(f"no trial has reported {attr!r} yet{failed}")
+            raise self._nothing_found()
         return best
+
+    def _nothing_found(self) -> NothingReported:
+        """Why no trial is the best, or in the front."""
+        attr = " with ".join(map(repr, self.objectives.metrics))
+        reported = [trial for trial in self.trials if trial.point is not None]
+        beyond = [trial for trial in reported if trial.point and not trial.point.is_feasible]
+        if beyond:
+            least = min(beyond, key=lambda trial: trial.point.violation if trial.point else 0)
+            assert least.point is not None
+            return NothingReported(
+                f"no trial is feasible: {len(beyond)} have reported and violate "
+                f"{self.objectives.limits}; the closest, trial {least.id}, by "
+                f"{least.point.violation:.4g}"
+            )
+        failed = "".join(
+            f"; {count} trials {first.status.value}: {first.reason}"
+            for count, first in self.experiment.failures
+        )
+        return NothingReported(f"no trial has reported {attr} yet{failed}")
 
     @property
     def training_history(self) -> dict[int, list[dict[str, Any]]]:
@@ -91,8 +172,7 @@ class Results:
             "search_strategy": type(self.searcher).__name__,
             "scheduler": type(self).__name__,
             "seed": self.seed,
-            "reward_attr": settings.reward_attr,
-            "mode": settings.mode,
+            **self.objectives.described,
             "time_attr": settings.time_attr,
             "num_cpus": settings.resource.num_cpus,
             "num_gpus": settings.resource.num_gpus,
@@ -103,18 +183,29 @@ class Results:
             "best_reward": None if best is None else best.best_reward,
             "best_config": None if best is None else dict(best.config),
             "best_task_id": None if best is None else best.id,
+            "pareto_front": [trial.id for trial in self.experiment.front],
         }
 
     def get_training_curves(
-        self, filename: str | None = None, plot: bool = False, use_legend: bool = True
+        self,
+        filename: str | None = None,
+        plot: bool = False,
+        use_legend: bool = True,
+        *,
+        reward_attr: str | None = None,
     ) -> dict[int, list[tuple[float, float]]]:
         """The learning curves, {task id: [(time, reward), ...]}; draws them if asked.
 
-        `filename` saves a picture (its ending says which kind), `plot` shows one.
+        `filename` saves a picture (its ending says which kind), `plot` shows one. Of several
+        objectives `reward_attr` names the one to show, by default the first.
         """
         settings = self.experiment.settings
+        names, modes = self.objectives.names, self.objectives.modes
+        reward_attr = names[0] if reward_attr is None else reward_attr
+        if reward_attr not in names:
+            raise SpaceError(f"reward_attr={reward_attr!r}, but it is one of {', '.join(names)}")
         data = curves.curves(
-            self.training_history, reward_attr=settings.reward_attr, time_attr=settings.time_attr
+            self.training_history, reward_attr=reward_attr, time_attr=settings.time_attr
         )
         if filename is not None or plot:
             trials = self.trials
@@ -124,9 +215,9 @@ class Results:
                 best=None if best is None else best.id,
                 stopped={t.id for t in trials if t.status.value == "stopped"},
                 failed={t.id for t in trials if t.status.is_failure},
-                reward_attr=settings.reward_attr,
+                reward_attr=reward_attr,
                 time_attr=settings.time_attr,
-                mode=settings.mode,
+                mode=modes[names.index(reward_attr)],
                 title=f"{self.train_fn.__name__}: {len(data)} trials",
                 use_legend=use_legend,
                 filename=filename,

@@ -7,9 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..core.words import Launch, Wait
-from .base import Config, Searcher
+from .base import Config, Reward, Searcher
 
 CHEAP = 0.01  # of the time between launches: a suggestion that takes less is not made ahead of time
 RECENT = 64  # so many launches tell how fast they follow one another
@@ -49,7 +50,7 @@ class Ahead:
         self._call_when_ready = ready
         self._changed = threading.Condition()
         # These are shared by both threads.
-        self._tells: deque[tuple[int, Config, float | None]] = deque()
+        self._tells: deque[tuple[int, Config, Reward | None, tuple[Any, ...]]] = deque()
         self._prepared: deque[Suggestion] = deque()
         self._wanted = 0  # so many are to be prepared
         self._somebody_waits = False
@@ -86,13 +87,13 @@ class Ahead:
         self._note_launch(trial_id)
         return Launch(suggestion.config, told=suggestion.told)
 
-    def tell(self, trial_id: int, config: Config, reward: float | None) -> None:
+    def tell(self, trial_id: int, config: Config, reward: Reward | None, *more: Any) -> None:
         """Hand over a result; the searcher hears it before its next suggestion."""
         if trial_id not in self._number_of:
             self._strangers += 1
             self._number_of[trial_id] = -self._strangers
         with self._changed:
-            self._tells.append((self._number_of[trial_id], dict(config), reward))
+            self._tells.append((self._number_of[trial_id], dict(config), reward, more))
             if self._thread is not None:
                 self._changed.notify()
 
@@ -161,8 +162,10 @@ class Ahead:
         wanted = max(self._wanted, self._somebody_waits)
         return len(self._prepared) < wanted and not is_exhausted
 
-    def _hear(self, number: int, config: Config, reward: float | None) -> None:
-        self.searcher.tell(number, config, reward)
+    def _hear(
+        self, number: int, config: Config, reward: Reward | None, more: tuple[Any, ...]
+    ) -> None:
+        self.searcher.tell(number, config, reward, *more)
         self._told += 1
 
     def _prepare(self) -> None:

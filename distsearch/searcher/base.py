@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Union
 
 import numpy as np
 
+from ..errors import SpaceError
 from ..space import Space
 
 Config = Mapping[str, Any]
+Reward = Union[float, tuple[float, ...]]  # one, or with several objectives one for each
 
 
 class Searcher:
@@ -28,11 +30,17 @@ class Searcher:
     `slow = True` in the class says that a suggestion may take longer than a few milliseconds: then
     the search calls the searcher in a thread of its own, ahead of time where that is worth it.
 
+    `several = True`: it can be told a tuple, a reward for each of several objectives.
+    `constrained = True`: its `tell` has a fourth argument, by how much each constraint is violated
+    (0 or less: it is met); to other searchers a trial that violates one has failed.
+
     `points_to_evaluate`: configurations (whole or in part; the rest are defaults) to suggest
     first. None means the default configuration, [] means none.
     """
 
     slow: ClassVar[bool] = False
+    several: ClassVar[bool] = False
+    constrained: ClassVar[bool] = False
 
     def __init__(
         self, space: Space, *, seed: int = 0, points_to_evaluate: Iterable[Config] | None = None
@@ -42,6 +50,19 @@ class Searcher:
         points = [{}] if points_to_evaluate is None else points_to_evaluate
         self._first = [space.validate(point) for point in points]
         self._first.reverse()
+
+    def aim(self, objectives: int, constraints: int = 0) -> None:
+        """Hear, before anything else, how many rewards and constraints it will be told of.
+
+        Raises SpaceError when it cannot learn from so many rewards.
+        """
+        learns = type(self).tell is not Searcher.tell
+        if objectives > 1 and learns and not self.several:
+            raise SpaceError(
+                f"{type(self).__name__} learns from one reward, not from {objectives} objectives; "
+                "give one reward_attr, perhaps with constraints= on the others, or another "
+                "searcher, such as 'tpe', 'nsga2', 'gp', 'evolution' or 'random'"
+            )
 
     def ask(self, trial_id: int) -> Config | None:
         """The configuration for a new trial, or None when there is nothing left to suggest."""
@@ -53,8 +74,16 @@ class Searcher:
         """The searcher's own choice, once the given points are used up."""
         raise NotImplementedError(f"{type(self).__name__} needs a method suggest(trial_id, rng)")
 
-    def tell(self, trial_id: int, config: Config, reward: float | None) -> None:
+    def tell(
+        self,
+        trial_id: int,
+        config: Config,
+        reward: Reward | None,
+        violations: tuple[float, ...] = (),
+    ) -> None:
         """Hear the best reward of a trial; larger is better, None: it failed or had none.
+
+        With several objectives `reward` is a tuple, each larger where better.
 
         Called when the trial ends, and whenever it pauses with a reward: then again, perhaps with
         a better one, when it pauses or ends after it was resumed. Trials that this searcher did

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..core.objectives import Point, Standing, beats
 from ..errors import SpaceError
 from ..space import Choice, Space
 from ..space.base import Domain
-from .base import Config, Searcher
+from .base import Config, Reward, Searcher
 from .random import draw_new, key
 
 TRIES = 50
@@ -36,8 +37,14 @@ class EvolutionSearcher(Searcher):
     Trials that run do not hold it up: the parent is taken from those that are there. What was
     suggested or told once is not suggested again. Failed trials do not join.
 
+    With several objectives or constraints the parent is a member of the sample that no other one
+    beats by constrained domination (Deb et al. 2002): one that is feasible, or else violates the
+    constraints least, and is not dominated by another such.
+
     Raises SpaceError for settings that make no sense.
     """
+
+    several = constrained = True
 
     def __init__(
         self,
@@ -61,7 +68,7 @@ class EvolutionSearcher(Searcher):
         self.population = population
         self.sample = sample
         self.mutation_probability = mutation_probability
-        self._members: dict[int, tuple[float, Config]] = {}  # by trial, the oldest first
+        self._members: dict[int, tuple[Standing, Config]] = {}  # by trial, the oldest first
         self._dead: set[int] = set()
         self._begun: set[int] = set()  # every trial that was asked for or told
         self._seen: set[str] = set()
@@ -83,24 +90,37 @@ class EvolutionSearcher(Searcher):
                     return child
         return draw_new(self.space, rng, self._seen)
 
-    def tell(self, trial_id: int, config: Config, reward: float | None) -> None:
+    def tell(
+        self,
+        trial_id: int,
+        config: Config,
+        reward: Reward | None,
+        violations: tuple[float, ...] = (),
+    ) -> None:
         """Let a trial that did not fail join, or take note of its better reward."""
         self._begun.add(trial_id)
         self._seen.add(key(config))
-        if reward is None or math.isnan(reward) or trial_id in self._dead:
+        if reward is None or trial_id in self._dead:
             return
-        self._members[trial_id] = (reward, dict(config))
+        rewards = reward if isinstance(reward, tuple) else (reward,)
+        if any(map(math.isnan, rewards)):
+            return
+        self._members[trial_id] = (Point(rewards, rewards, violations).standing, dict(config))
         if len(self._members) > self.population:
             oldest = next(iter(self._members))
             del self._members[oldest]
             self._dead.add(oldest)
 
     def _parent(self, rng: np.random.Generator) -> Config:
-        """The best of a random sample; of equals the one drawn first."""
+        """The best of a random sample; of equals, as of several in its front, one drawn early."""
         members = list(self._members.values())
-        drawn = rng.choice(len(members), min(self.sample, len(members)), replace=False)
+        drawn = rng.choice(len(members), min(self.sample, len(members)), replace=False).tolist()
         parent: Config
-        _, parent = max((members[index] for index in drawn), key=lambda member: member[0])
+        best, parent = members[drawn[0]]
+        for index in drawn[1:]:
+            standing, config = members[index]
+            if beats(standing, best):  # so does none drawn before: domination is transitive
+                best, parent = standing, config
         return parent
 
     def _mutate(self, parent: Config, rng: np.random.Generator) -> Config:

@@ -19,11 +19,12 @@ import numpy as np
 from ..errors import MissingPackage, SpaceError
 from ..space import Choice, Int, Real, Space
 from ..space.base import Domain
-from .base import Config, Searcher
+from .base import Config, Reward, Searcher
 from .random import draw_new, key
 
 TRIES = 3  # suggestions that were there before, after which a random one is taken
 TALKERS = (
+    "_gp.optim_mixed",
     "storages._in_memory",
     "study.study",
     "trial._trial",
@@ -41,7 +42,8 @@ class OptunaSearcher(Searcher):
 
     Options beside those of every searcher go to Optuna's sampler. Its trials are ours: those that
     run are RUNNING there, which TPE and GP take into account, failed ones (NaN, infinite rewards)
-    FAIL, and a paused one is COMPLETE with its best reward, which may grow. Conditional parameters
+    FAIL, and a paused one is COMPLETE with its best reward, which may grow. Every objective is
+    maximised there, and constraints are `constraint 0`, ... of its trials. Conditional parameters
     exist only in the trials that have them. The name of a parameter is its path, of a Choice the
     value is the position of the option. What was suggested or told once is not suggested again.
 
@@ -76,6 +78,12 @@ class OptunaSearcher(Searcher):
         self._number_of: dict[int, int] = {}  # what Optuna calls each trial
         self._seen: set[str] = set()
 
+    def aim(self, objectives: int, constraints: int = 0) -> None:
+        """Make a study of so many objectives."""
+        super().aim(objectives, constraints)
+        with _quietly():
+            self._study = self._optuna.create_study(directions=["maximize"] * objectives)
+
     def sampler(self, seed: int) -> Any:
         """The sampler of one suggestion."""
         raise NotImplementedError(f"{type(self).__name__} needs a method sampler(seed)")
@@ -102,20 +110,32 @@ class OptunaSearcher(Searcher):
             self._begin(trial_id, found)
         return found
 
-    def tell(self, trial_id: int, config: Config, reward: float | None) -> None:
+    def tell(
+        self,
+        trial_id: int,
+        config: Config,
+        reward: Reward | None,
+        violations: tuple[float, ...] = (),
+    ) -> None:
         """Complete a trial, or fail it; a better reward replaces an earlier one."""
         if trial_id not in self._number_of:
             self._begin(trial_id, config)
         number = self._number_of[trial_id]
         trial = self._study.get_trials(deepcopy=False)[number]
-        works = reward is not None and math.isfinite(reward)
+        rewards = list(reward) if isinstance(reward, tuple) else [reward]
+        works = all(one is not None and math.isfinite(one) for one in rewards)
+        state = self._optuna.trial.TrialState
+        if not works:
+            if not trial.state.is_finished():
+                self._fail(number)
+            return
         if not trial.state.is_finished():
-            state = self._optuna.trial.TrialState
-            self._study.tell(
-                number, reward if works else None, state=state.COMPLETE if works else state.FAIL
-            )
-        elif works and trial.state.name == "COMPLETE":
-            trial.value = reward  # Optuna has no call for it; in memory this is its own object
+            _constrain(trial, violations)
+            self._study.tell(number, rewards, state=state.COMPLETE)
+        elif trial.state is state.COMPLETE:
+            # Optuna has no call for it; in memory this is its own object.
+            _constrain(trial, violations)
+            trial.values = rewards
 
     def replay(self, trial_id: int, config: Config) -> bool:
         """Take note of an earlier suggestion, without computing it again if that can be.
@@ -190,7 +210,7 @@ class TPESearcher(OptunaSearcher):
     first 10 results (`n_startup_trials`) are random.
     """
 
-    stateless = True
+    stateless = several = constrained = True
 
     def sampler(self, seed: int) -> Any:
         """The sampler of one suggestion."""
@@ -205,7 +225,7 @@ class GPSearcher(OptunaSearcher):
     (`n_startup_trials`) are random.
     """
 
-    stateless = True
+    stateless = several = constrained = True
     needs = ("optuna", "torch", "scipy")
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -246,6 +266,7 @@ class QMCSearcher(OptunaSearcher):
     Results do not change what it suggests. Conditional parameters are drawn at random.
     """
 
+    several = True
     needs = ("optuna", "scipy")
     _sequence: Any = None
     _rest: Any = None  # draws what the sequence leaves out
@@ -269,9 +290,21 @@ class QMCSearcher(OptunaSearcher):
 class NSGA2Searcher(OptunaSearcher):
     """The genetic algorithm NSGA-II (Deb et al. 2002), `searcher='nsga2'`."""
 
+    several = constrained = True
+
     def sampler(self, seed: int) -> Any:
         """The sampler of one suggestion."""
         return self._optuna.samplers.NSGAIISampler(seed=seed, **self.options)
+
+
+def _constrain(trial: Any, violations: tuple[float, ...]) -> None:
+    """Set, or replace, by how much a trial violates each constraint."""
+    if not violations:
+        return
+    attributes = trial.system_attrs.items()
+    trial.system_attrs = {k: v for k, v in attributes if not k.startswith("constraint")}
+    for number, violation in enumerate(violations):
+        trial.set_constraint(f"constraint {number}", violation)
 
 
 def _suggested(trial: Any, path: str, domain: Domain) -> Any:

@@ -10,32 +10,34 @@ from typing import Any
 
 from ..core import store
 from ..core.metrics import number
+from ..core.objectives import Objectives, Point
 from ..core.words import Status
 from ..errors import SpaceError, StoreError
 from ..space import Space
 from .base import Config
 
 Folder = str | os.PathLike[str]
+Result = float | Mapping[str, float] | None  # one reward, or the metrics; None: it failed
 
 
 @dataclass
 class Known:
     """Pairs of a configuration and its reward in the user's sign (None: it failed).
 
+    With several objectives or constraints the reward is a dict of the metrics that these need.
+
     `left_out`: a line for each experiment of which not all configurations fit the space.
     """
 
-    points: list[tuple[Config, float | None]] = field(default_factory=list)
+    points: list[tuple[Config, Result]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
 def collect(
     space: Space,
-    evaluated: Iterable[tuple[Mapping[str, Any], float | None]] | None,
+    evaluated: Iterable[tuple[Mapping[str, Any], Result]] | None,
     folders: Folder | Iterable[Folder] | None,
-    *,
-    reward_attr: str,
-    mode: str,
+    objectives: Objectives,
 ) -> Known:
     """What the arguments `evaluated_points` and `warm_start` of a scheduler say.
 
@@ -50,19 +52,36 @@ def collect(
             raise SpaceError(
                 f"evaluated_points are pairs (configuration, reward), but got {point!r}"
             ) from None
-        known.points.append((space.validate(config), number(reward)))
+        known.points.append((space.validate(config), _given(reward, objectives)))
     if isinstance(folders, (str, os.PathLike)):
         folders = [folders]
     for folder in folders or ():
-        _collect_from(Path(folder), space, known, reward_attr, mode)
+        _collect_from(Path(folder), space, known, objectives)
     return known
 
 
-def _collect_from(folder: Path, space: Space, known: Known, reward_attr: str, mode: str) -> None:
-    found = list(_results(folder, reward_attr, mode))
+def _given(reward: Any, objectives: Objectives) -> Result:
+    """The reward of an evaluated point, None for what is not finite."""
+    if objectives.is_plain or reward is None:
+        return number(reward)
+    if not isinstance(reward, Mapping) or not reward.keys() >= set(objectives.metrics):
+        raise SpaceError(
+            f"evaluated_points: got the reward {reward!r}, but this search compares by "
+            f"{', '.join(objectives.metrics)}; give a dict with all of them"
+        )
+    return _metrics_of(objectives.point(reward), reward, objectives)
+
+
+def _metrics_of(point: Point | None, report: Mapping[str, Any], objectives: Objectives) -> Result:
+    return None if point is None else {name: float(report[name]) for name in objectives.metrics}
+
+
+def _collect_from(folder: Path, space: Space, known: Known, objectives: Objectives) -> None:
+    found = list(_results(folder, objectives))
     if all(reward is None for _, reward in found):
+        wanted = " with ".join(map(repr, objectives.metrics))
         raise StoreError(
-            f"warm_start={str(folder)!r}: no trial there has reported {reward_attr!r}; give "
+            f"warm_start={str(folder)!r}: no trial there has reported {wanted}; give "
             "the experiment of another search, or the reward_attr= that it had"
         )
     problems = []
@@ -78,14 +97,14 @@ def _collect_from(folder: Path, space: Space, known: Known, reward_attr: str, mo
         )
 
 
-def _results(folder: Path, reward_attr: str, mode: str) -> Iterator[tuple[Config, float | None]]:
-    """The trials of an experiment that failed (None), or had a reward: their best."""
+def _results(folder: Path, objectives: Objectives) -> Iterator[tuple[Config, Result]]:
+    """The trials of an experiment that failed (None), or had a result: what counts for them."""
     if not (folder / store.FILE).exists():
         raise StoreError(f"warm_start={str(folder)!r}: there is no experiment in that folder")
-    better = min if mode == "min" else max
     configs: dict[int, Config] = {}
-    best: dict[int, float] = {}
+    results: dict[int, Result] = {}
     failed = set()
+    take = _best_reward if objectives.is_plain else _counting_report
     for event in store.read(folder, "launched", "report", "ended"):
         if event.trial is None:
             continue
@@ -94,10 +113,25 @@ def _results(folder: Path, reward_attr: str, mode: str) -> Iterator[tuple[Config
         elif event.kind == "ended":
             if Status(event.body["status"]).is_failure:
                 failed.add(event.trial)
-        elif (reward := number(event.body.get(reward_attr))) is not None:
-            best[event.trial] = better(best.get(event.trial, reward), reward)
+        else:
+            results[event.trial] = take(results.get(event.trial), event.body, objectives)
     for trial_id, config in configs.items():
         if trial_id in failed:
             yield config, None
-        elif trial_id in best:
-            yield config, best[trial_id]
+        elif results.get(trial_id) is not None:
+            yield config, results[trial_id]
+
+
+def _best_reward(so_far: Result, report: Mapping[str, Any], objectives: Objectives) -> Result:
+    reward = number(report.get(objectives.names[0]))
+    if reward is None or not isinstance(so_far, float):
+        return so_far if reward is None else reward
+    return min(so_far, reward) if objectives.modes[0] == "min" else max(so_far, reward)
+
+
+def _counting_report(so_far: Result, report: Mapping[str, Any], objectives: Objectives) -> Result:
+    point = objectives.point(report)
+    old = objectives.point(so_far) if isinstance(so_far, Mapping) else None
+    if point is None or not objectives.counts_instead(point, old):
+        return so_far
+    return _metrics_of(point, report, objectives)

@@ -226,3 +226,82 @@ class SearcherKit:
             if isinstance(config, dict):
                 config.clear()
         assert FINITE.default  # a space is not changed through what it gave
+
+
+def rewards_of(config: Any) -> tuple[float, float]:
+    """Two rewards that are at odds."""
+    return reward_of(config), -len(key(config)) - reward_of(config) % 1
+
+
+class SeveralKit:
+    """What holds besides for searchers of several objectives; `make` makes one."""
+
+    make: Callable[..., Searcher]
+    suggestions = 14
+
+    def made(self, seed: int, constraints: int = 0, space: Dict = MIXED) -> Searcher:
+        searcher = self.make(space, seed=seed)
+        searcher.aim(2, constraints)
+        return searcher
+
+    def tell(self, searcher: Searcher, trial_id: int, config: Any, constraints: int = 0) -> None:
+        """Tell two rewards, and by how much each constraint is violated."""
+        config = json.loads(key(config))
+        violations = tuple(reward_of(config) - 9 - n for n in range(constraints))
+        more = (violations,) if violations and searcher.constrained else ()
+        searcher.tell(trial_id, config, rewards_of(config), *more)
+
+    def test_the_same_seed_and_results_give_the_same_suggestions(self):
+        for constraints in (0, 2):
+            runs = []
+            for _ in range(2):
+                searcher, found = self.made(4, constraints), []
+                for trial_id in range(self.suggestions):
+                    found.append(searcher.ask(trial_id))
+                    assert MIXED.validate(found[-1]) == found[-1]
+                    self.tell(searcher, trial_id, found[-1], constraints)
+                runs.append(found)
+            assert runs[0] == runs[1]
+            assert len(set(map(key, runs[0]))) >= 0.75 * self.suggestions
+
+    @pytest.mark.parametrize("constraints", [0, 1])
+    def test_resuming_takes_note_of_what_was_suggested_and_goes_on_from_there(self, constraints):
+        searcher, configs = self.made(6, constraints), []
+        for trial_id in range(self.suggestions):
+            configs.append(searcher.ask(trial_id))
+            if trial_id % 2:
+                self.tell(searcher, trial_id // 2, configs[trial_id // 2], constraints)
+        resumed = self.made(6, constraints)
+        for trial_id in range(self.suggestions):
+            assert resumed.replay(trial_id, json.loads(key(configs[trial_id])))
+            if trial_id % 2:
+                self.tell(resumed, trial_id // 2, configs[trial_id // 2], constraints)
+        after = [self.suggestions, self.suggestions + 1]
+        assert [resumed.ask(n) for n in after] == [searcher.ask(n) for n in after]
+
+    def test_several_rewards_are_told_again_when_a_paused_trial_ends_and_failures_too(self):
+        searcher = self.made(7, constraints=1)
+        for trial_id in range(self.suggestions):
+            config = searcher.ask(trial_id)
+            assert MIXED.validate(config) == config
+            self.tell(searcher, trial_id, config, constraints=1)
+            if trial_id % 3 == 1:
+                self.tell(searcher, trial_id, config, constraints=1)
+            if trial_id % 3 == 2:
+                searcher.tell(trial_id, config, None)
+
+    @pytest.mark.parametrize("rewards", [(0.0, 0.0), (1e300, -1e300), (1e-300, 5.0), None])
+    def test_it_survives_whatever_becomes_of_its_trials(self, rewards):
+        searcher = self.made(3)
+        for trial_id in range(self.suggestions):
+            config = searcher.ask(trial_id)
+            assert MIXED.validate(config) == config
+            searcher.tell(trial_id, config, rewards)
+
+    def test_a_finite_space_is_suggested_once_each_and_then_nothing(self):
+        space = Dict(a=Choice("x", Dict(deep=Bool())), b=Int(1, 3))
+        searcher, found = self.made(1, space=space), []
+        while (config := searcher.ask(len(found))) is not None:
+            found.append(config)
+            self.tell(searcher, len(found) - 1, config)
+        assert len(found) == len(set(map(key, found))) == space.size

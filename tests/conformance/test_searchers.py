@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
+from distsearch.errors import SpaceError
 from distsearch.searcher import (
     SEARCHERS,
     CMAESSearcher,
@@ -15,7 +18,7 @@ from distsearch.searcher import (
     RandomSearcher,
     TPESearcher,
 )
-from tests.conformance.searchers import SearcherKit
+from tests.conformance.searchers import MIXED, SearcherKit, SeveralKit
 
 
 class TestRandom(SearcherKit):
@@ -57,6 +60,42 @@ class TestQMC(SearcherKit):
 class TestNSGA2(SearcherKit):
     make = partial(NSGA2Searcher, population_size=4)
     learns = True
+
+
+class TestRandomOfSeveral(SeveralKit):
+    make = RandomSearcher
+
+
+class TestGridOfSeveral(SeveralKit):
+    make = GridSearcher
+
+
+class TestEvolutionOfSeveral(SeveralKit):
+    make = partial(EvolutionSearcher, population=4, sample=3)
+
+
+class TestTPEOfSeveral(SeveralKit):
+    make = partial(TPESearcher, n_startup_trials=4)
+
+
+class TestGPOfSeveral(SeveralKit):
+    make = partial(GPSearcher, n_startup_trials=4)
+    suggestions = 6
+
+
+class TestQMCOfSeveral(SeveralKit):
+    make = QMCSearcher
+
+
+class TestNSGA2OfSeveral(SeveralKit):
+    make = partial(NSGA2Searcher, population_size=4)
+
+
+def test_a_searcher_takes_several_objectives_and_is_tested_or_refuses_them():
+    tested = {getattr(kit.make, "func", kit.make) for kit in SeveralKit.__subclasses__()}
+    for make in set(SEARCHERS.values()) - tested:
+        with pytest.raises(SpaceError, match="learns from one reward"):
+            make(MIXED).aim(2)
 
 
 def test_every_searcher_that_has_a_name_is_tested_here():

@@ -316,3 +316,11 @@ def test_importing_it_imports_neither_rich_nor_matplotlib():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_with_several_objectives_the_size_of_the_front_is_shown_in_place_of_a_best():
+    now = dataclasses.replace(NOW, best_reward=None, reward_attr="accuracy and latency")
+    line = status_line(dataclasses.replace(now, front_size=7))
+    assert "; 7 trials in the Pareto front of accuracy and latency; " in line
+    line = status_line(dataclasses.replace(now, front_size=0, limits="latency <= 20"))
+    assert "; no accuracy and latency with latency <= 20 reported; " in line

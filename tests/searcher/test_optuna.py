@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from functools import partial
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ import pytest
 from distsearch.errors import MissingPackage, SpaceError
 from distsearch.searcher import (
     CMAESSearcher,
+    EvolutionSearcher,
     GPSearcher,
     NSGA2Searcher,
     OptunaSearcher,
@@ -108,6 +110,42 @@ def test_a_paused_trial_counts_with_the_best_reward_that_it_was_told_last():
     assert [trial.value for trial in searcher._study.trials] == [0.75]
 
 
+def test_a_paused_trial_is_told_again_with_other_values_and_violations():
+    searcher = NSGA2Searcher(PLAIN)
+    searcher.aim(2, 1)
+    config = searcher.ask(0)
+    searcher.tell(0, config, (0.25, -3.0), (2.0,))
+    searcher.tell(0, config, (0.75, -4.0), (-1.0,))
+    (trial,) = searcher._study.trials
+    assert (trial.values, trial.constraints) == ([0.75, -4.0], {"constraint 0": -1.0})
+    assert trial.state.name == "COMPLETE"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        TPESearcher,
+        GPSearcher,
+        partial(NSGA2Searcher, population_size=8),
+        partial(EvolutionSearcher, population=16, sample=8),
+    ],
+)
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_what_learns_from_violations_suggests_more_that_is_feasible(make, objectives):
+    searcher = make(PLAIN, seed=1)
+    searcher.aim(objectives, 1)
+    count = 24 if make is GPSearcher else 60
+    feasible = []
+    for number in range(count):
+        config = searcher.ask(number)
+        at = math.log10(config["y"])
+        rewards = (-((at - 1) ** 2), -((at + 1) ** 2))  # x is of no use but for the constraint
+        violation = config["x"] + 0.6  # met by a fifth of what is drawn at random
+        feasible.append(violation <= 0)
+        searcher.tell(number, config, rewards if objectives > 1 else rewards[0], (violation,))
+    assert sum(feasible[count // 2 :]) >= 0.5 * (count // 2)
+
+
 @pytest.mark.parametrize("make", ALL)
 def test_a_small_space_is_suggested_to_its_end_in_parallel(make):
     space = Dict(a=Choice("x", "y", Dict(deep=Bool())), b=Int(1, 2))
@@ -126,6 +164,22 @@ def test_a_suggestion_depends_on_its_number_and_what_was_told_not_on_earlier_sug
     one._first.clear(), other._first.clear()
     assert one.ask(40) == other.ask(40)
     assert one.ask(41) != PLAIN.default
+
+
+def test_optuna_says_nothing_about_several_objectives_and_constraints_either(
+    capfd, caplog, recwarn
+):
+    for make in (TPESearcher, GPSearcher, NSGA2Searcher, QMCSearcher):
+        searcher = make(Dict(n=Int(1, 30)), seed=1)
+        searcher.aim(2, 1)
+        for number in range(14):
+            n = searcher.ask(number)["n"]
+            more = ((n - 9.0,),) if searcher.constrained else ()
+            for _ in range(2):
+                searcher.tell(number, {"n": n}, (float(n), -float(n * n)), *more)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+    assert [str(one.message) for one in recwarn if "optuna" in str(one.filename)] == []
 
 
 def test_options_go_to_the_sampler_and_wrong_ones_are_refused_at_once():

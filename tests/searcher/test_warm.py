@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from distsearch.core.objectives import Objectives
 from distsearch.core.store import Store
 from distsearch.errors import SpaceError, StoreError
 from distsearch.searcher.warm import collect
@@ -15,7 +16,7 @@ SPACE = Dict(x=Real(0, 1), n=Int(1, 9))
 
 
 def known(evaluated=None, folders=None, space=SPACE, mode="max"):
-    return collect(space, evaluated, folders, reward_attr="accuracy", mode=mode)
+    return collect(space, evaluated, folders, Objectives.parse("accuracy", mode))
 
 
 @pytest.fixture
