@@ -163,11 +163,12 @@ class SchedulerKit:
     def test_no_two_attempts_of_a_trial_overlap_and_none_comes_after_its_end(self, searched):
         assert_attempts_in_turn(searched.folder)
 
-    def test_a_trial_runs_again_only_after_it_was_paused(self, searched):
-        paused = [event.trial for event in store.read(searched.folder, "paused")]
+    def test_a_trial_runs_again_only_after_it_was_paused_or_killed(self, searched):
+        over = [event.trial for event in store.read(searched.folder, "paused", "lost")]
         for trial in searched.trials:
             is_paused = trial.status is Status.PAUSED
-            assert trial.attempt == 1 + paused.count(trial.id) - is_paused
+            assert trial.attempt == 1 + over.count(trial.id) - is_paused
+            assert trial.attempt >= 4 or trial.status is not Status.KILLED
 
     def test_a_replay_of_the_log_comes_to_the_same_decisions(self, searched, tmp_path):
         copy = cut_log(searched.folder, tmp_path / "copy", share=1.0)
