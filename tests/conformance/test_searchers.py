@@ -6,6 +6,7 @@ from functools import partial
 
 from distsearch.searcher import (
     SEARCHERS,
+    BOHBSearcher,
     CMAESSearcher,
     EvolutionSearcher,
     GPSearcher,
@@ -31,6 +32,11 @@ class TestGrid(SearcherKit):
 
 class TestEvolution(SearcherKit):
     make = partial(EvolutionSearcher, population=4, sample=2)
+    learns = True
+
+
+class TestBOHB(SearcherKit):
+    make = partial(BOHBSearcher, random_share=0.2)
     learns = True
 
 
