@@ -40,10 +40,10 @@ class HyperbandScheduler(Scheduler):
         max_t: how long a trial trains at most, in units of `time_attr`; None takes `max_t` or
             `epochs` of the train function's arguments. A trial that goes on beyond is stopped.
         grace_period: the first rung: no trial is judged before. None: 5% of max_t, rounded, at
-            least 1; with several brackets 1, as in the first paper. (On 8 tasks of LCBench, 52
-            epochs, the best of all after 1 epoch was misleading on half of them; first rungs of 4%
-            to 10% did well on all, see benchmarks/README.md. Where early reports can be trusted,
-            1 is cheaper.)
+            least 1; with several brackets 1, as in the first paper. (On half of 8 tasks of LCBench
+            the first of 52 epochs misled; first rungs at 4% to 10% of max_t found good trials on
+            all of them, see benchmarks/README.md. Where early reports can be trusted, 1 is
+            cheaper.)
         reduction_factor: only the best 1/reduction_factor of a rung go on.
         rung_levels: the rungs themselves, in place of the two above.
         brackets: how many variants of the rungs share the trials; the second leaves out the first
