@@ -71,7 +71,7 @@ class BOHBSearcher(Searcher):
         self._rows: dict[int, Row] = {}  # of every trial
         self._rewards: dict[float, dict[int, float]] = {}  # budget -> trial -> reward
         self._observed: set[int] = set()
-        self._failed: set[int] = set()
+        self._failed: dict[int, None] = {}  # in order
         self._seen: set[str] = set()
 
     def ask(self, trial_id: int) -> Config | None:
@@ -98,7 +98,9 @@ class BOHBSearcher(Searcher):
         """Take note of a failure, or of the reward of a trial for which there are no rungs."""
         self._begin(trial_id, config)
         if reward is None or not math.isfinite(reward):
-            self._failed.add(trial_id)
+            self._failed[trial_id] = None
+            for rewards in self._rewards.values():
+                rewards.pop(trial_id, None)  # what was good before it failed is not to be repeated
         elif trial_id not in self._observed or trial_id in self._rewards.get(math.inf, ()):
             self.observe(trial_id, config, reward, math.inf)
 
@@ -139,7 +141,7 @@ class BOHBSearcher(Searcher):
         ranked = sorted(rewards, key=lambda trial: -rewards[trial])
         top = max(least, math.floor(self.top_share * len(ranked)))
         others = ranked[-max(least, len(ranked) - top) :]
-        others += sorted(self._failed - set(others))
+        others += self._failed
         others += [
             trial
             for trial in self._rows

@@ -102,9 +102,15 @@ def test_where_trials_run_or_failed_is_suggested_less():
         for number in range(30):
             searcher.observe(100 + number, {"x": 0.5 + number / 10000}, 0.0, 1)
 
+    def fail_after_a_good_start(searcher):
+        for number in range(30):
+            searcher.observe(100 + number, {"x": 0.5 + number / 10000}, 1.0, math.inf)
+        fail(searcher)
+
     free = away(lambda searcher: None)
     assert away(run) > 1.2 * free
     assert away(fail) > 1.2 * free
+    assert away(fail_after_a_good_start) > 1.2 * free
     assert away(succeed) == pytest.approx(free, abs=1e-9)  # they do not run any more
 
 
