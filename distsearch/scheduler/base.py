@@ -374,6 +374,11 @@ class Scheduler(Results):
         more = (point.violations,) if self.searcher.constrained and point.violations else ()
         teller.tell(trial_id, config, reward, *more)
 
+    def _observe(self, trial: Trial, reward: float | None, time: float) -> None:
+        """Tell the searcher of a reward, as a report has it, at a rung."""
+        observer = self.searcher if self._ahead is None else self._ahead
+        observer.observe(trial.id, trial.config, reward, time)
+
     def _needed_soon(self) -> int:
         """How many trials may be launched at once: as many as there are slots, or less."""
         slots, total = self._slots(), self.experiment.total

@@ -122,6 +122,11 @@ class Rungs:
         """Whether a report at this time reaches a rung at which the trial was not recorded."""
         return self._highest(time) > self._reached.get(trial, -1)
 
+    def level_at(self, time: float) -> float:
+        """The level of the highest rung that a report at this time reaches; 0 below the first."""
+        index = self._highest(time)
+        return self.levels[index] if index >= 0 else 0.0
+
     def levels_ahead(self, trial: int) -> tuple[float, ...]:
         """The levels above the highest rung at which the trial was recorded."""
         return self.levels[self._reached.get(trial, -1) + 1 :]

@@ -1,6 +1,7 @@
 """Searchers: which configuration to try next, behind ask and tell."""
 
 from .base import Searcher
+from .bohb import BOHBSearcher
 from .evolution import EvolutionSearcher
 from .grid import GridSearcher
 from .optuna import (
@@ -17,6 +18,7 @@ SEARCHERS: dict[str, type[Searcher]] = {
     "random": RandomSearcher,
     "grid": GridSearcher,
     "evolution": EvolutionSearcher,
+    "bohb": BOHBSearcher,
     "tpe": TPESearcher,
     "gp": GPSearcher,
     "cmaes": CMAESSearcher,
@@ -26,6 +28,7 @@ SEARCHERS: dict[str, type[Searcher]] = {
 
 __all__ = [
     "SEARCHERS",
+    "BOHBSearcher",
     "CMAESSearcher",
     "EvolutionSearcher",
     "GPSearcher",

@@ -18,6 +18,17 @@ CLOSE_BOUND_S = 10.0
 
 
 @dataclass(frozen=True)
+class Result:
+    """The reward of a trial, by its number: at a rung (`time`), or of all so far (None)."""
+
+    number: int
+    config: Config
+    reward: Reward | None
+    more: tuple[Any, ...] = ()  # what else `tell` is given
+    time: float | None = None
+
+
+@dataclass(frozen=True)
 class Suggestion:
     """A configuration (None: there is none left), and how many results the searcher knew."""
 
@@ -50,7 +61,7 @@ class Ahead:
         self._call_when_ready = ready
         self._changed = threading.Condition()
         # These are shared by both threads.
-        self._tells: deque[tuple[int, Config, Reward | None, tuple[Any, ...]]] = deque()
+        self._tells: deque[Result] = deque()
         self._prepared: deque[Suggestion] = deque()
         self._wanted = 0  # so many are to be prepared
         self._somebody_waits = False
@@ -89,18 +100,16 @@ class Ahead:
 
     def tell(self, trial_id: int, config: Config, reward: Reward | None, *more: Any) -> None:
         """Hand over a result; the searcher hears it before its next suggestion."""
-        if trial_id not in self._number_of:
-            self._strangers += 1
-            self._number_of[trial_id] = -self._strangers
-        with self._changed:
-            self._tells.append((self._number_of[trial_id], dict(config), reward, more))
-            if self._thread is not None:
-                self._changed.notify()
+        self._hand_over(Result(self._number(trial_id), dict(config), reward, more))
+
+    def observe(self, trial_id: int, config: Config, reward: float | None, time: float) -> None:
+        """Hand over a reward at a rung, likewise."""
+        self._hand_over(Result(self._number(trial_id), dict(config), reward, time=time))
 
     def replay(self, trial_id: int, config: Config, told: int | None) -> bool:
         """Before the first `next`: what was suggested once, after so many results (None: all)."""
         while self._tells and (told is None or self._told < told):
-            self._hear(*self._tells.popleft())
+            self._hear(self._tells.popleft())
         number, self._asked = self._asked, self._asked + 1
         self._note_launch(trial_id)
         return self.searcher.replay(number, config)
@@ -112,6 +121,18 @@ class Ahead:
             self._changed.notify()
         if self._thread is not None:
             self._thread.join(CLOSE_BOUND_S)
+
+    def _number(self, trial_id: int) -> int:
+        if trial_id not in self._number_of:
+            self._strangers += 1
+            self._number_of[trial_id] = -self._strangers
+        return self._number_of[trial_id]
+
+    def _hand_over(self, result: Result) -> None:
+        with self._changed:
+            self._tells.append(result)
+            if self._thread is not None:
+                self._changed.notify()
 
     def _note_launch(self, trial_id: int) -> None:
         self._number_of[trial_id] = self._launched
@@ -147,7 +168,7 @@ class Ahead:
                 lacks = self._lacks
             try:
                 for tell in tells:
-                    self._hear(*tell)
+                    self._hear(tell)
                 if lacks:
                     self._prepare()
             except Exception as error:  # the search ends with it
@@ -162,10 +183,13 @@ class Ahead:
         wanted = max(self._wanted, self._somebody_waits)
         return len(self._prepared) < wanted and not is_exhausted
 
-    def _hear(
-        self, number: int, config: Config, reward: Reward | None, more: tuple[Any, ...]
-    ) -> None:
-        self.searcher.tell(number, config, reward, *more)
+    def _hear(self, result: Result) -> None:
+        number, config, reward = result.number, result.config, result.reward
+        if result.time is None:
+            self.searcher.tell(number, config, reward, *result.more)
+        else:
+            assert not isinstance(reward, tuple)  # rules with rungs rank by one reward
+            self.searcher.observe(number, config, reward, result.time)
         self._told += 1
 
     def _prepare(self) -> None:

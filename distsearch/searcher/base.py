@@ -91,6 +91,14 @@ class Searcher:
         `ask`, under negative numbers.
         """
 
+    def observe(self, trial_id: int, config: Config, reward: float | None, time: float) -> None:
+        """Hear the reward of a trial at a rung of Hyperband, where it is compared with others.
+
+        `time`: the level of the rung (epochs), math.inf for a training up to max_t; None: no
+        reward. `tell` comes too when the trial then pauses or ends, with the best reward so far;
+        by default only that counts.
+        """
+
     def replay(self, trial_id: int, config: Config) -> bool:
         """When a search is resumed: take note of an earlier suggestion, in place of `ask`.
 

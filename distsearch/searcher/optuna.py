@@ -74,7 +74,7 @@ class OptunaSearcher(Searcher):
                 self.sampler(0)
             except (TypeError, ValueError) as error:
                 raise SpaceError(f"search_options={options!r} of Optuna: {error}") from error
-        self._common = self._optuna.search_space.IntersectionSearchSpace()
+        self._common = self._optuna.search_space.IntersectionSearchSpace(include_pruned=True)
         self._number_of: dict[int, int] = {}  # what Optuna calls each trial
         self._seen: set[str] = set()
 
@@ -121,7 +121,7 @@ class OptunaSearcher(Searcher):
         if trial_id not in self._number_of:
             self._begin(trial_id, config)
         number = self._number_of[trial_id]
-        trial = self._study.get_trials(deepcopy=False)[number]
+        trial = self._optuna_trial(trial_id)
         rewards = list(reward) if isinstance(reward, tuple) else [reward]
         works = all(one is not None and math.isfinite(one) for one in rewards)
         state = self._optuna.trial.TrialState
@@ -149,6 +149,10 @@ class OptunaSearcher(Searcher):
             self._forget(trial_id)
             self._begin(trial_id, config)
         return True
+
+    def _optuna_trial(self, trial_id: int) -> Any:
+        """Optuna's own object, which in memory may be changed."""
+        return self._study.get_trials(deepcopy=False)[self._number_of[trial_id]]
 
     def _fail(self, number: int) -> None:
         self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
@@ -216,6 +220,40 @@ class TPESearcher(OptunaSearcher):
         """The sampler of one suggestion."""
         options = {"constant_liar": True, **self.options}
         return self._optuna.samplers.TPESampler(seed=seed, **options)
+
+    def observe(self, trial_id: int, config: Config, reward: float | None, time: float) -> None:
+        """Take note of a reward at a rung: the intermediate value of a trial that Optuna prunes."""
+        if trial_id not in self._number_of:
+            self._begin(trial_id, config)
+        if reward is not None and math.isfinite(reward):
+            self._optuna_trial(trial_id).intermediate_values[time] = reward
+
+    def tell(
+        self,
+        trial_id: int,
+        config: Config,
+        reward: Reward | None,
+        violations: tuple[float, ...] = (),
+    ) -> None:
+        """Complete a trial that trained up to its end, prune one that did not, or fail it."""
+        state = self._optuna.trial.TrialState
+        if trial_id not in self._number_of:
+            self._begin(trial_id, config)
+        trial = self._optuna_trial(trial_id)
+        times = trial.intermediate_values
+        if not times or isinstance(reward, tuple):
+            super().tell(trial_id, config, reward, violations)
+            return
+        works = reward is not None and math.isfinite(reward)
+        if trial.state is state.PRUNED and math.inf in times:  # it was paused, and went on
+            _constrain(trial, violations)
+            trial.state, trial.value = state.COMPLETE, reward
+        elif works and math.inf not in times:
+            _constrain(trial, violations)
+            if not trial.state.is_finished():
+                self._study.tell(self._number_of[trial_id], state=state.PRUNED)
+        else:
+            super().tell(trial_id, config, reward, violations)
 
 
 class GPSearcher(OptunaSearcher):

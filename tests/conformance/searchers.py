@@ -154,6 +154,22 @@ class SearcherKit:
             searcher.ask(next_id + n) for n in range(3)
         ]
 
+    @given(seeds, st.lists(st.integers(0, 3), min_size=24, max_size=24))
+    @steady
+    def test_a_replay_with_rewards_at_rungs_leads_to_the_same_next_suggestion(self, seed, reached):
+        """Each trial reaches so many rungs; the last one is a whole training."""
+        searcher, replayed = self.make(MIXED, seed=seed), self.make(MIXED, seed=seed)
+        for trial_id, rungs in enumerate(reached):
+            config = searcher.ask(trial_id)
+            assert replayed.replay(trial_id, json.loads(key(config)))
+            for time in (1, 3, math.inf)[:rungs]:
+                for one in (searcher, replayed):
+                    one.observe(trial_id, config, reward_of(config) + min(time, 9), time)
+                    one.tell(trial_id, config, reward_of(config) + min(time, 9))
+        asked = [searcher.ask(24 + number) for number in range(3)]
+        assert asked == [replayed.ask(24 + number) for number in range(3)]
+        assert all(MIXED.validate(config) == config for config in asked)
+
     @pytest.mark.parametrize("reward", [None, math.nan, -math.inf, math.inf, 1e300, 0.0])
     def test_it_survives_whatever_becomes_of_its_trials(self, reward):
         searcher = self.make(MIXED, seed=3)

@@ -9,6 +9,7 @@ import pytest
 from distsearch.errors import SpaceError
 from distsearch.searcher import (
     SEARCHERS,
+    BOHBSearcher,
     CMAESSearcher,
     EvolutionSearcher,
     GPSearcher,
@@ -34,6 +35,11 @@ class TestGrid(SearcherKit):
 
 class TestEvolution(SearcherKit):
     make = partial(EvolutionSearcher, population=4, sample=2)
+    learns = True
+
+
+class TestBOHB(SearcherKit):
+    make = partial(BOHBSearcher, random_share=0.2)
     learns = True
 
 

@@ -168,6 +168,27 @@ def test_the_plan_names_brackets_rungs_epochs_and_the_time(tmp_path):
     assert "0:12:19" in plan
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_t": 52}, (3, 9, 27)),
+        ({"max_t": 81}, (4, 12, 36)),
+        ({"max_t": 200}, (10, 30, 90)),
+        ({"max_t": 9}, (1, 3)),
+        ({"max_t": 1}, ()),
+        ({"max_t": 81, "grace_period": 1}, (1, 3, 9, 27)),
+        ({"max_t": 81, "brackets": 5}, (1, 3, 9, 27)),
+        ({"max_t": 81, "rung_levels": [20, 40]}, (20, 40)),
+    ],
+)
+def test_the_first_rung_is_at_a_twentieth_of_max_t_unless_given(tmp_path, options, expected):
+    with ag.scheduler.HyperbandScheduler(
+        without_end, verbose=0, checkpoint=tmp_path / "search", **options
+    ) as scheduler:
+        assert scheduler.brackets[0].levels == expected
+        assert f"rungs at {', '.join(map(str, expected)) or 'none'}" in scheduler.plan(10)
+
+
 def test_the_sizes_of_brackets_are_those_of_table_1_of_the_paper():
     assert bracket_sizes(4, 3) == [81, 34, 15, 8, 5]
 

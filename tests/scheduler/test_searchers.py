@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -34,6 +35,19 @@ class Heard(RandomSearcher):
         self.heard.append((trial_id, dict(config), reward))
 
 
+class HeardAtRungs(Heard):
+    """Keeps what it was told of rungs, too."""
+
+    def observe(self, trial_id, config, reward, time):
+        self.heard.append((trial_id, reward, time))
+
+
+class SlowAtRungs(HeardAtRungs):
+    """The same, in a thread of its own."""
+
+    slow = True
+
+
 class Slow(Heard):
     """Suggests only in a thread of its own."""
 
@@ -56,12 +70,13 @@ def test_every_searcher_runs_by_its_name_and_is_resumed(search, name):
     assert sorted(started) == list(range(18))
 
 
-def test_a_search_by_hyperband_with_a_model_is_resumed(search):
+@pytest.mark.parametrize("name", ["tpe", "bohb"])
+def test_a_search_by_hyperband_with_a_model_is_resumed(search, name):
     for number in (12, 20):
         scheduler = search(
             train_fn,
             HyperbandScheduler,
-            searcher="tpe",
+            searcher=name,
             checkpoint="run",
             resume=True,
             max_t=3,
@@ -71,6 +86,54 @@ def test_a_search_by_hyperband_with_a_model_is_resumed(search):
         assert scheduler.join_jobs(timeout=60)
         scheduler.close()
     assert len(scheduler.trials) == 20
+
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def loses(args, reporter):
+    for epoch in (2, 4, 9):
+        reporter(epoch=epoch, loss=args.x / epoch)
+
+
+@pytest.mark.parametrize("make", [HeardAtRungs, SlowAtRungs])
+@pytest.mark.parametrize("kind", ["stopping", "promotion", "synchronous"])
+def test_a_searcher_hears_at_each_rung_what_trials_reached_there_also_when_resumed(
+    search, kind, make
+):
+    def run(number):
+        searcher = make(loses.space, seed=1)
+        scheduler = search(
+            loses,
+            HyperbandScheduler,
+            searcher=searcher,
+            slots=1,
+            checkpoint="run",
+            resume=True,
+            max_t=9,
+            grace_period=1,
+            type=kind,
+            reward_attr="loss",
+            mode="min",
+        )
+        scheduler.run(num_trials=number)
+        assert scheduler.join_jobs(timeout=60)
+        scheduler.close()
+        return searcher.heard, scheduler.training_history
+
+    heard, history = run(9)
+    level = {2: 1, 4: 3, 9: math.inf}
+    at_rungs = [one for one in heard if not isinstance(one[1], dict)]
+    expected = {
+        (trial, -report["loss"], level[report["epoch"]])
+        for trial, reports in history.items()
+        for report in reports
+    }
+    assert len(at_rungs) == len(set(at_rungs))
+    assert set(at_rungs) <= expected
+    if make is HeardAtRungs:  # a slow one may not have come to the last ones when it was closed
+        assert set(at_rungs) == expected
+        assert {time for *_, time in at_rungs} == {1, 3, math.inf}
+    again, _ = run(12)
+    assert again[: len(heard)] == heard
 
 
 def test_a_search_waits_for_its_slow_searcher_and_logs_what_each_suggestion_knew(search):

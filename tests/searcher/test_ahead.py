@@ -36,6 +36,9 @@ class Recorder(Searcher):
     def tell(self, trial_id, config, reward):
         self.heard.append(("tell", trial_id, reward))
 
+    def observe(self, trial_id, config, reward, time):
+        self.heard.append(("observe", trial_id, reward, time))
+
 
 class Owner:
     """What a scheduler does with an Ahead, one call after the other."""
@@ -85,9 +88,11 @@ def test_results_are_heard_before_the_next_suggestion_which_says_how_many(owner)
     one = owner(searcher)
     searcher.let.release(2)
     one.next(0)
+    one.ahead.observe(0, {"x": 0.0}, 0.25, 3)
     one.ahead.tell(0, {"x": 0.0}, 0.5)
-    assert one.next(1).told == 1
-    assert searcher.heard == [("ask", 0), ("tell", 0, 0.5), ("ask", 1)]
+    assert one.next(1).told == 2
+    expected = [("ask", 0), ("observe", 0, 0.25, 3), ("tell", 0, 0.5), ("ask", 1)]
+    assert searcher.heard == expected
 
 
 def test_suggestions_are_made_ahead_once_they_take_long_against_the_time_between_launches(owner):

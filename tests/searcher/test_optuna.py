@@ -146,6 +146,34 @@ def test_what_learns_from_violations_suggests_more_that_is_feasible(make, object
     assert sum(feasible[count // 2 :]) >= 0.5 * (count // 2)
 
 
+def test_to_tpe_a_trial_that_trained_for_longer_is_better_whatever_its_reward():
+    def mean_x(reward_at_9):
+        """Of suggestions, after trials of which those at x > 0 alone went on to epoch 9."""
+        searcher = TPESearcher(PLAIN, seed=1, points_to_evaluate=[])
+        for number in range(40):
+            config = PLAIN.sample(np.random.default_rng(number))
+            searcher.observe(-1 - number, config, 0.5 - config["x"], 1)
+            searcher.tell(-1 - number, config, 0.5 - config["x"])
+            if config["x"] > 0.3 and reward_at_9 is not None:
+                searcher.observe(-1 - number, config, reward_at_9, 9)
+                searcher.tell(-1 - number, config, 0.5 - config["x"])
+        return np.mean([searcher.ask(number)["x"] for number in range(20)])
+
+    assert mean_x(None) < -0.3
+    assert mean_x(-10.0) > 0.2
+
+
+def test_to_tpe_a_trial_is_pruned_until_it_was_trained_whole():
+    searcher = TPESearcher(PLAIN)
+    config, states = searcher.ask(0), []
+    for time, reward in ((1, 0.25), (3, 0.5), (math.inf, 0.75)):
+        searcher.observe(0, config, reward, time)
+        searcher.tell(0, config, reward)
+        states.append((searcher._study.trials[0].state.name, searcher._study.trials[0].value))
+    assert [name for name, _ in states] == ["PRUNED", "PRUNED", "COMPLETE"]
+    assert states[-1][1] == 0.75
+
+
 @pytest.mark.parametrize("make", ALL)
 def test_a_small_space_is_suggested_to_its_end_in_parallel(make):
     space = Dict(a=Choice("x", "y", Dict(deep=Bool())), b=Int(1, 2))

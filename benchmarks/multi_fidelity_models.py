@@ -1,0 +1,158 @@
+"""Searchers that learn under early stopping, on real learning curves: regret against epochs.
+
+    python -m benchmarks.multi_fidelity_models --data FOLDER    # half an hour
+    python -m benchmarks.multi_fidelity_models --searchers random bohb --seeds 10 --slots 4
+
+The simulation of multi_fidelity.py, but each searcher suggests whatever it likes of the whole
+space: its configurations are looked up as they start. Regret: how much worse, after whole training,
+the configuration with the best report so far is than the best that any of these searches, or of
+their random configurations, holds: the best known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from distsearch.searcher import SEARCHERS
+
+from .multi_fidelity import (
+    DEFAULT,
+    GRACE,
+    ROOT,
+    RULES,
+    Course,
+    Source,
+    Table,
+    after_epochs,
+    course,
+    play,
+    sources_in,
+)
+
+BUDGETS = (5, 10, 20, 40)  # in whole trainings
+SLOTS = (4, 64)
+
+
+@dataclass(frozen=True)
+class OpenTable(Table):
+    """A table that is written as trials start."""
+
+    source: Source = field(kw_only=True)
+
+    def note(self, trial, config):
+        if trial < len(self.configs):  # it goes on
+            super().note(trial, config)
+            return
+        assert trial == len(self.configs), "trials start in their order"
+        self.configs.append(config)
+        (self.values[trial],), (self.seconds[trial],) = self.source.look_up([config])
+
+
+@dataclass(frozen=True)
+class Search:
+    """What came of one: the course of its regret beside its own best, which is given."""
+
+    task: str
+    searcher: str
+    slots: int
+    seed: int
+    course: Course
+    best: float
+    seconds_thinking: float  # of one core, for the whole search
+
+    def beside(self, best: float) -> Course:
+        return Course(
+            self.course.epochs, self.course.seconds, self.course.regret + best - self.best
+        )
+
+
+def search(job: tuple[Source, str, int, int], trials: int, folder: str) -> Search:
+    """One search by the recommended rule."""
+    source, name, slots, seed = job
+    shape = trials, len(source.epochs)
+    table = OpenTable(
+        source.name, seed, source.space, [], source.epochs,
+        np.full(shape, -np.inf), np.zeros(shape), source=source,
+    )  # fmt: skip
+    # In no thread of its own: its thinking takes no simulated time.
+    make = type(name, (SEARCHERS[name],), {"slow": False})
+    searcher = make(source.space, seed=seed, points_to_evaluate=[])
+    begin = time.process_time()
+    history = play(table, RULES[DEFAULT], GRACE, slots, folder, searcher)
+    spent = time.process_time() - begin
+    best = float(table.values.max())
+    return Search(source.name, name, slots, seed, course(history, table.values), best, spent)
+
+
+def show(found: Sequence[Search], names: Sequence[str], slots: int) -> None:
+    """Print the medians of each task, and their means over the tasks of each kind."""
+    seeds = len({one.seed for one in found})
+    print(f"\n{DEFAULT}, from {GRACE}, {slots} slots: regret in points beside the best known")
+    print(f"after the epochs of {BUDGETS} whole trainings, median (quartiles) of {seeds} seeds")
+    print("epochs: of the whole search\n")
+    medians: dict[tuple[str, str], list[list[float]]] = {}
+    for task in dict.fromkeys(one.task for one in found):
+        best = max(one.best for one in found if one.task == task)
+        max_t = 52 if task.startswith("LCBench") else 200
+        for name in names:
+            mine = [o for o in found if (o.task, o.searcher, o.slots) == (task, name, slots)]
+            courses = {one.seed: one.beside(best) for one in mine}
+            spreads = [after_epochs(courses, budget * max_t) for budget in BUDGETS]
+            epochs = np.median([one.course.epochs[-1] for one in mine])
+            line = " ".join(f"{one!s:>20}" for one in spreads)
+            print(f"{task:18}{name:10}{epochs:8.0f} {line}")
+            kind = task.split()[0]
+            medians.setdefault((kind, name), []).append([one.median for one in spreads])
+    for (kind, name), rows in medians.items():
+        line = " ".join(f"{value:20.2f}" for value in np.mean(rows, axis=0))
+        print(f"{kind + ', means':18}{name:10}{'':8} {line}")
+
+
+def main() -> None:
+    text = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    text.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    text.add_argument("--seeds", "--repeats", type=int, default=20)
+    text.add_argument("--trials", type=int, default=300, help="of each search")
+    text.add_argument("--tasks", type=int, default=8, help="at most, of each kind")
+    text.add_argument("--searchers", nargs="+", default=["random", "bohb", "tpe"])
+    text.add_argument("--slots", type=int, nargs="+", default=SLOTS)
+    text.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    given = text.parse_args()
+    sources = sources_in(given.data, given.tasks)
+    if not sources:
+        print("nothing to play: there is no table of learning curves")
+        return
+    jobs = [
+        (source, name, slots, seed)
+        for source in sources
+        for name in given.searchers
+        for slots in given.slots
+        for seed in range(given.seeds)
+    ]
+    memory = Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder,
+        ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool,
+    ):
+        found = list(pool.map(partial(search, trials=given.trials, folder=folder), jobs))
+    for slots in given.slots:
+        show(found, given.searchers, slots)
+    print("\nseconds of one core for a whole search:")
+    for name in given.searchers:
+        seconds = np.median([one.seconds_thinking for one in found if one.searcher == name])
+        print(f"    {name:10}{seconds:6.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""BOHB: densities of the good and of the other configurations, from the longest trainings.
+
+Source: Falkner, Klein and Hutter, "BOHB: Robust and Efficient Hyperparameter Optimization at
+Scale", ICML (2018), section 4.1 and algorithm 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SpaceError
+from ..space import Choice, Space
+from ..space.base import Domain
+from .base import Config, Reward, Searcher
+from .random import draw_new, key
+
+LEAST_WIDTH = 1e-3  # of a kernel
+Row = dict[str, float]  # path of an active parameter -> its place in [0, 1], or option's number
+
+
+class BOHBSearcher(Searcher):
+    """The model of BOHB, `searcher='bohb'`: learns from what trials reach at each rung.
+
+        scheduler = HyperbandScheduler(train_fn, searcher='bohb', type='promotion', max_t=81)
+
+    It looks at the longest budget (rung, or whole training) at which parameters + 3 trials were
+    observed. The best `top_share` of these are the good ones. Of `candidates` drawn near the good
+    ones it suggests the one where they are densest in relation to the others; to these count the
+    trials that failed and those that run and were not observed yet, so that suggestions made side
+    by side differ. `random_share` of the suggestions are random, and all of them until there is
+    enough to learn from. What was suggested or told once is not suggested again.
+
+    The densities are products of one kernel per parameter, `bandwidth_factor` times as wide when
+    drawn from. Where a parameter was not active it says nothing, so conditional spaces need no
+    made-up values. Without rungs (FIFOScheduler) all trials count as whole trainings.
+
+    Raises SpaceError for settings that make no sense.
+    """
+
+    slow = True
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int = 0,
+        points_to_evaluate: Iterable[Config] | None = None,
+        random_share: float = 1 / 3,
+        top_share: float = 0.15,
+        candidates: int = 64,
+        bandwidth_factor: float = 3.0,
+    ) -> None:
+        super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
+        for name, share in (("random_share", random_share), ("top_share", top_share)):
+            if not 0 <= share <= 1:
+                raise SpaceError(f"{name}={share!r}, but it is from 0 to 1")
+        if not candidates >= 1:
+            raise SpaceError(f"candidates={candidates!r}, but it must be 1 or more")
+        if not bandwidth_factor > 0:
+            raise SpaceError(f"bandwidth_factor={bandwidth_factor!r}, but it must be above 0")
+        self.random_share = random_share
+        self.top_share = top_share
+        self.candidates = candidates
+        self.bandwidth_factor = bandwidth_factor
+        self._domains: dict[str, Domain] = {}  # of every parameter that was active once
+        self._rows: dict[int, Row] = {}  # of every trial
+        self._rewards: dict[float, dict[int, float]] = {}  # budget -> trial -> reward
+        self._observed: set[int] = set()
+        self._failed: dict[int, None] = {}  # in order
+        self._seen: set[str] = set()
+
+    def ask(self, trial_id: int) -> Config | None:
+        """A new configuration; None once every one of a finite space was suggested."""
+        config = super().ask(trial_id)
+        if config is not None:
+            self._begin(trial_id, config)
+        return config
+
+    def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
+        """From the model, or for a share of the trials, and at first, a random configuration."""
+        split = None if rng.random() < self.random_share else self._split()
+        found = None if split is None else self._best_candidate(*split, rng)
+        return draw_new(self.space, rng, self._seen) if found is None else found
+
+    def observe(self, trial_id: int, config: Config, reward: float | None, time: float) -> None:
+        """Take note of a reward at a rung."""
+        self._begin(trial_id, config)
+        works = reward is not None and math.isfinite(reward)
+        self._rewards.setdefault(time, {})[trial_id] = reward if works else -math.inf  # type: ignore[assignment]
+        self._observed.add(trial_id)
+
+    def tell(
+        self,
+        trial_id: int,
+        config: Config,
+        reward: Reward | None,
+        violations: tuple[float, ...] = (),
+    ) -> None:
+        """Take note of a failure, or of the reward of a trial for which there are no rungs."""
+        assert not isinstance(reward, tuple)  # it aims at one
+        self._begin(trial_id, config)
+        if reward is None or not math.isfinite(reward):
+            self._failed[trial_id] = None
+            for rewards in self._rewards.values():
+                rewards.pop(trial_id, None)  # what was good before it failed is not to be repeated
+        elif trial_id not in self._observed or trial_id in self._rewards.get(math.inf, ()):
+            self.observe(trial_id, config, reward, math.inf)
+
+    def replay(self, trial_id: int, config: Config) -> bool:
+        """Take note of an earlier suggestion without computing it again.
+
+        False only when a given point was another one.
+        """
+        if self._first:
+            return super().replay(trial_id, config)
+        self._begin(trial_id, config)
+        return True
+
+    def _begin(self, trial_id: int, config: Config) -> None:
+        if trial_id not in self._rows:
+            self._rows[trial_id] = self._row(config)
+            self._seen.add(key(config))
+
+    def _row(self, config: Config) -> Row:
+        row = {}
+
+        def note(path: str, domain: Domain) -> Any:
+            self._domains[path] = domain
+            unit = np.asarray(domain.to_unit(config[path]), dtype=float).reshape(-1)
+            row[path] = float(unit.argmax() if isinstance(domain, Choice) else unit[0])
+            return config[path]
+
+        self.space.walk(note)
+        return row
+
+    def _split(self) -> tuple[list[Row], list[Row]] | None:
+        """The good ones and the others at the longest budget with enough of both."""
+        least = len(self._domains) + 1
+        enough = [time for time, rewards in self._rewards.items() if len(rewards) >= least + 2]
+        if not enough:
+            return None
+        rewards = self._rewards[max(enough)]
+        ranked = sorted(rewards, key=lambda trial: -rewards[trial])
+        top = max(least, math.floor(self.top_share * len(ranked)))
+        others = ranked[-max(least, len(ranked) - top) :]
+        others += self._failed
+        others += [
+            trial
+            for trial in self._rows
+            if trial not in self._observed and trial not in self._failed
+        ]
+        return [self._rows[trial] for trial in ranked[:top]], [self._rows[t] for t in others]
+
+    def _best_candidate(
+        self, good: Sequence[Row], others: Sequence[Row], rng: np.random.Generator
+    ) -> Config | None:
+        """Of some drawn near the good ones, the new one that is best by the densities' ratio."""
+        dense, rare = Density(self._domains, good), Density(self._domains, others)
+        drawn = [
+            self.space.walk(dense.drawer(rng, self.bandwidth_factor))
+            for _ in range(self.candidates)
+        ]
+        rows = [self._row(config) for config in drawn]
+        ratio = dense.log_at(rows) - rare.log_at(rows)
+        ordered = (drawn[index] for index in np.argsort(-ratio, kind="stable"))
+        return next((config for config in ordered if key(config) not in self._seen), None)
+
+
+class Density:
+    """A kernel density estimate over configurations, from at least one.
+
+    Of a number: a normal kernel, cut off at the ends of its range. Of a choice: the same option,
+    or with some probability any other (Aitchison and Aitken 1976). The widths follow the normal
+    reference rule; the spread of a choice is the probability that two of them differ.
+    """
+
+    def __init__(self, domains: dict[str, Domain], rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self.options = {
+            path: len(domain.choices) if isinstance(domain, Choice) else 0
+            for path, domain in domains.items()
+        }
+        shrink = len(rows) ** (-1 / (4 + len(domains)))
+        self.columns = {path: _column(rows, path) for path in domains}
+        self.widths = {
+            path: max(LEAST_WIDTH, 1.06 * _spread(column, self.options[path]) * shrink)
+            for path, column in self.columns.items()
+        }
+
+    def drawer(self, rng: np.random.Generator, wider: float) -> Any:
+        """What `Space.walk` asks for a configuration near one of them."""
+        centre = self.rows[int(rng.integers(len(self.rows)))]
+
+        def draw(path: str, domain: Domain) -> Any:
+            if path not in centre:
+                return domain.draw(rng)
+            width = wider * self.widths[path]
+            if isinstance(domain, Choice):
+                options = len(domain.choices)
+                if rng.random() < min(width, 1 - 1 / options):
+                    others = [n for n in range(options) if n != centre[path]]
+                    return domain.choices[others[rng.integers(len(others))]]
+                return domain.choices[int(centre[path])]
+            unit = rng.normal(centre[path], width)
+            while not 0 <= unit <= 1:
+                unit = rng.normal(centre[path], width)
+            return domain.from_unit(np.array([unit]))
+
+        return draw
+
+    def log_at(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """The logarithm of the density at configurations."""
+        total = np.zeros((len(rows), len(self.rows)))
+        for path, column in self.columns.items():
+            at = _column(rows, path)[:, None]
+            kernel = self._log_kernel(path, at, column[None, :])
+            total += np.where(np.isnan(at), 0.0, kernel)
+        highest = total.max(axis=1)
+        return highest + np.log(np.exp(total - highest[:, None]).mean(axis=1))  # type: ignore[no-any-return]
+
+    def _log_kernel(
+        self, path: str, at: NDArray[np.float64], centres: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Uniform around a configuration in which the parameter was not active."""
+        width, options = self.widths[path], self.options[path]
+        if options:
+            away = min(width, 1 - 1 / options)
+            other = math.log(away / max(1, options - 1)) if away > 0 else 0.0
+            found = np.where(at == centres, math.log(1 - away), other)
+            return np.where(np.isnan(centres), -math.log(options), found)
+        inside = [
+            math.erf((1 - centre) / width / math.sqrt(2)) + math.erf(centre / width / math.sqrt(2))
+            for centre in np.nan_to_num(centres[0])
+        ]
+        normal = -(((at - centres) / width) ** 2) / 2 - math.log(width * math.sqrt(math.pi / 2))
+        return np.where(np.isnan(centres), 0.0, normal - np.log(inside))
+
+
+def _column(rows: Sequence[Row], path: str) -> NDArray[np.float64]:
+    """A parameter in each configuration, NaN where it is not active."""
+    return np.array([row.get(path, math.nan) for row in rows])
+
+
+def _spread(column: NDArray[np.float64], options: int) -> float:
+    values = column[~np.isnan(column)]
+    if not len(values):
+        return 0.0
+    if not options:
+        return float(values.std())
+    shares = np.bincount(values.astype(int)) / len(values)
+    return math.sqrt(max(0.0, 1 - float(np.square(shares).sum())))
