@@ -9,6 +9,7 @@ from distsearch.core import store
 from distsearch.core.words import Status
 
 ORPHANS_S = 60.0
+WAKING_S = 0.5  # what a suspended node may go on with when it wakes up
 
 
 class Judge:
@@ -35,11 +36,11 @@ class Judge:
         world.note(where, f"trial {trial} attempt {attempt} trains")
         if ("started", trial, attempt, None) not in self.durable:
             world.violated(f"trial {trial} attempt {attempt} was started before that was durable")
-        if self.training[trial]:
-            (other, other_attempt), *_ = self.training[trial].items()
-            world.violated(
+        for other, other_attempt in self.training[trial].items():
+            self.two_attempts(
+                other,
                 f"trial {trial} trains twice: attempt {other_attempt} on "
-                f"{other.processes.worker.address} and attempt {attempt} on {where}"
+                f"{other.processes.worker.address} and attempt {attempt} on {where}",
             )
         self.training[trial][life] = attempt
         self.alive.add(life)
@@ -49,6 +50,19 @@ class Judge:
                 f"{where} has {processes.worker.cpus} CPUs, but {self.used[processes]} trials of "
                 f"{self.story.cpus}"
             )
+
+    def two_attempts(self, life, text):
+        """A violation, unless the older one stands still and ends as soon as it wakes up."""
+        machine, world = life.processes.worker.machine, self.world
+        if machine.paused_until <= world.now:
+            world.violated(text)
+            return
+
+        def look():
+            if life.job is not None and not life.is_over and machine.alive:
+                self.two_attempts(life, text)
+
+        world.post(machine.paused_until + WAKING_S - world.now, look)
 
     def training_ends(self, life):
         for trial, lives in self.training.items():

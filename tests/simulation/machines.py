@@ -201,6 +201,12 @@ class Machine:
             return
         self.alive = False
         self.world.machines.remove(self)
+        if events._get_running_loop() is self.loop:
+            self.world.post(0.0, self._bury)
+        else:
+            self._bury()
+
+    def _bury(self):
         for task in asyncio.all_tasks(self.loop):
             task._log_destroy_pending = False
         self.loop._ready.clear()

@@ -381,6 +381,8 @@ def driver_crash(story):
 
 
 def driver_pause(story):
+    if story.troubles_are_over:
+        return
     seconds = story.draw.uniform(1, 80)
     story.world.note(f"the driver stands still for {seconds:.1f} s")
     story.driver.pause(seconds)
