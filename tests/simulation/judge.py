@@ -181,7 +181,7 @@ class Judge:
         """The log tells one story, in order, and nothing twice."""
         world = self.world
         ended, launched, losses, configs = Counter(), Counter(), Counter(), Counter()
-        sequences, attempts, found = Counter(), Counter(), set()
+        sequences, attempts, found, was = Counter(), Counter(), set(), {}
         for event in store.read(folder):
             found.add((event.kind, event.trial, event.attempt, event.seq))
             trial = event.trial
@@ -200,11 +200,14 @@ class Judge:
                 attempts[trial] = event.attempt
             elif event.kind == "lost":
                 losses[trial] += "status" not in event.body
+            elif event.kind == "paused" and was.get(trial) == "lost":
+                losses[trial] -= 1  # it was to pause anyway: nothing is tried again
             elif event.kind == "report":
                 name = trial, event.attempt
                 if event.seq != sequences[name] + 1 or event.attempt != attempts[trial]:
                     world.violated(f"report {event.seq} of {name} came after {sequences[name]}")
                 sequences[name] = event.seq
+            was[trial] = event.kind
         if missing := self.durable - found:
             world.violated(f"the disk forgot {sorted(missing, key=str)[:3]}")
         for name, counts, most in (

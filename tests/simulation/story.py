@@ -26,7 +26,7 @@ from .judge import Judge
 from .machines import DriverDied, Machine, UserThread, Violation, World
 from .trials import FakeProcesses
 
-LIMIT_S = 6000.0
+LIMIT_S = 20_000.0
 TROUBLE_S = 150.0  # after this time nothing more goes wrong by itself
 OPERATOR_S = 15.0
 VERSIONS = dask_link.own_versions()
@@ -70,9 +70,14 @@ class FakeTime:
 
 
 class Story:
-    """A search in a world of its own, all of it drawn from a seed."""
+    """A search in a world of its own, all of it drawn from a seed.
 
-    def __init__(self, seed):
+    `weather` fixes some of what would be drawn: `troubles` (names), `blows` (how many of them
+    come), `delay_s` of the network, `epoch_s`, `rule`.
+    """
+
+    def __init__(self, seed, weather=None):
+        weather = weather or {}
         self.seed = seed
         self.world = World(seed, LIMIT_S)
         self.judge = Judge(self)
@@ -89,10 +94,10 @@ class Story:
         self.commits = 0
         self.crash_at_commits = set()
         # What is searched
-        self.rule = draw.choice(RULES)
+        self.rule = weather.get("rule", draw.choice(RULES))
         self.num_trials = draw.randint(4, 14)
         self.max_t = draw.randint(3, 9)
-        self.epoch_s = draw.choice([0.3, 2.0, 8.0])
+        self.epoch_s = weather.get("epoch_s", draw.choice([0.3, 2.0, 8.0, 25.0, 25.0]))
         self.saves = draw.choice([0, 1, 1, 2])
         self.cpus = draw.choice([1, 1, 1, 2])
         self.reuse = draw.random() < 0.4
@@ -103,11 +108,12 @@ class Story:
         self.cluster = DaskCluster(self.world, self.folder)
         count = draw.randint(1, 3)
         self.nodes = [Node(n, draw.randint(self.cpus, 3)) for n in range(count)]
-        self.delay_s = draw.choice([0.0005, 0.003, 0.1])
+        self.delay_s = weather.get("delay_s", draw.choice([0.0005, 0.003, 0.1, 1.5]))
         # What befalls it
         self.echo = draw.random() < 0.25
         self.troubles = draw.sample(list(TROUBLES), draw.randint(1, 4))
-        for _ in range(draw.randint(1, 7)):
+        self.troubles = weather.get("troubles", self.troubles)
+        for _ in range(weather.get("blows", draw.randint(1, 7))):
             name = draw.choice(self.troubles)
             at = draw.uniform(0.5, draw.choice([10.0, 40.0, TROUBLE_S]))
             self.world.post(at, lambda name=name: TROUBLES[name](self))
@@ -390,7 +396,7 @@ def driver_pause(story):
 
 def node_pause(story):
     worker = story.draw.choice(story.nodes).worker
-    seconds = story.draw.uniform(1, 90)
+    seconds = story.draw.uniform(1, story.draw.choice([30, 90]))
     story.world.note(worker.address, f"stands still for {seconds:.1f} s")
     worker.machine.pause(seconds)
     if story.draw.random() < 0.5:
@@ -474,9 +480,9 @@ TROUBLES = {
 }
 
 
-def play(seed):
+def play(seed, weather=None):
     """Play one seed. Raises AssertionError with the seed, the command and the trace."""
-    story = Story(seed)
+    story = Story(seed, weather)
     try:
         story.tell()
     except Exception as error:
