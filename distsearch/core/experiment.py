@@ -169,6 +169,9 @@ class Experiment:
         self._searching = False  # not while only single trials of the user run
         self._launched_in_run = 0
         self._decided: dict[int, Decision] = {}  # in an earlier run, but not carried out there
+        # Trials that a node may still run for an earlier driver, and until when.
+        self._elsewhere: set[int] = set()
+        self._elsewhere_until = 0.0
         self._restored = 0  # trials of an earlier run of the driver, which count as launched
         self._live: dict[int, Attempt] = {}
         self._by_remote: dict[int, dict[int, Attempt]] = {}
@@ -310,7 +313,12 @@ class Experiment:
 
         The rule hears of everything in the order in which it happened.
         """
+        outliving: set[str] = set()  # the hosts whose agents outlive their driver, for a while
         for event in events:
+            if event.kind == "node" and not event.body.get("address", "local:").startswith(
+                "local:"
+            ):
+                outliving.add(event.body["came"])
             if event.trial is None:
                 continue
             if event.kind == "launched":
@@ -329,11 +337,19 @@ class Experiment:
             trial = self.trials[event.trial]
             if event.kind in ("started", "paused", "ended"):
                 self._decided.pop(trial.id, None)
+                self._elsewhere.discard(trial.id)
             if event.kind == "started":
                 if trial.status is Status.PAUSED:
                     self.rule.replay_resume(trial.id)
                     self._set_running(trial)
                 trial.start(event.attempt or 0, event.body["host"])
+                if trial.host in outliving:
+                    self._elsewhere.add(trial.id)
+            elif event.kind == "lost":
+                status = Status(event.body.get("status", "node_lost"))
+                trial.failures[status] += status.is_failure
+                if event.body.get("is_over", True):
+                    self._elsewhere.discard(trial.id)
             elif event.kind == "saved":
                 trial.save(event.body["step"])
             elif event.kind == "report":
@@ -342,33 +358,49 @@ class Experiment:
                 self._decided[trial.id] = self.rule.on_report(trial, report)
             elif event.kind == "paused":
                 self._pause(trial)
-            elif event.kind == "lost":
-                trial.failures[Status(event.body.get("status", "node_lost"))] += 1
             elif event.kind == "ended":
                 trial.seconds = event.body.get("seconds") or 0.0
                 trial.error = event.body.get("traceback") or ""
-                self._count_end(trial, Status(event.body["status"]), event.body["reason"])
+                status = Status(event.body["status"])
+                trial.failures[status] += status.is_failure
+                self._count_end(trial, status, event.body["reason"])
         self._ended_alike = () if self.trials else None
         self._failures.clear()
         self.counts.launched = self._restored = len(self.trials)
+        self._elsewhere_until = time.monotonic() + NODE_LEASE_S + LEASE_GRACE_S
         waiting = (Status.WAITING, Status.RUNNING)
         for trial in self.trials.values():
             if trial.status not in waiting:
                 continue
             if not isinstance(self._decided.get(trial.id, Continue()), Continue):
                 continue
-            self._added.append(trial)
+            if trial.id not in self._elsewhere:
+                self._added.append(trial)
 
     def _carry_out(self) -> None:
-        """Stop or pause the trials whose driver died right after it had so decided."""
+        """Stop or pause the trials whose driver died right after it had so decided.
+
+        What may still run somewhere goes on only when it cannot any more.
+        """
         decided, self._decided = self._decided, {}
         for trial_id, decision in decided.items():
             trial = self.trials[trial_id]
             if isinstance(decision, Stop):
                 self._trial_over(trial, Status.STOPPED, "by the rule")
-            elif isinstance(decision, Pause):
-                self.store.append("paused", trial.id, trial.attempt)
-                self._pause(trial)
+            elif isinstance(decision, Pause) and trial_id not in self._elsewhere:
+                self._paused(trial)
+        elsewhere, self._elsewhere = self._elsewhere, set()
+        for trial_id in elsewhere:
+            trial = self.trials[trial_id]
+            if trial.status in (Status.WAITING, Status.RUNNING):
+                pauses = isinstance(decided.get(trial_id), Pause)
+                delay_s = max(0.0, self._elsewhere_until - time.monotonic())
+                self._later(delay_s, self._paused if pauses else self._added.append, trial)
+        if self._delayed:
+            self.say(
+                f"{len(self._delayed)} trials may still run on nodes that the last driver did not "
+                "close: they go on when that is over for sure"
+            )
         self._something_happened()
 
     # Nodes
@@ -410,6 +442,7 @@ class Experiment:
         delay = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
         for attempt in attempts:
             self._attempt_lost(attempt, reason, delay)
+        self._something_happened()
         self.fill()
 
     def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
@@ -419,9 +452,9 @@ class Experiment:
         elif isinstance(attempt.decided, Stop):
             self._attempt_over(attempt, Status.STOPPED, "by the rule")
         elif isinstance(attempt.decided, Pause):
-            self._attempt_paused(attempt)
+            attempt.trial.status = Status.WAITING
+            self._later(delay_s, self._paused, attempt.trial)
         else:
-            # The node may still run it until its own lease ends: never two at a time.
             self._attempt_failed(attempt, Status.NODE_LOST, reason, delay_s=delay_s)
 
     def _attempt_failed(
@@ -441,23 +474,27 @@ class Experiment:
                 reason = f"{reason} (the last of {failures} attempts that ended so)"
             self._attempt_over(attempt, status, reason, message)
             return
-        self.store.append(
-            "lost", trial.id, attempt.number, body={"status": status.value, "reason": reason}
-        )
+        facts = {"status": status.value, "reason": reason, "is_over": not delay_s}
+        self.store.append("lost", trial.id, attempt.number, body=facts)
         trial.status = Status.WAITING
         if status is not Status.NODE_LOST:  # of a node all hear at once
             again = f"it runs again ({failures} of {allowed})"
             self.say(f"trial {trial.id} {status.value}: {reason}; {again}")
-        if not delay_s:
-            self._added.append(trial)
-            return
-        loop = asyncio.get_running_loop()
-        self._delayed[trial.id] = loop.call_later(delay_s, self._again, trial)
+        self._later(delay_s, self._added.append, trial)
 
-    def _again(self, trial: Trial) -> None:
-        del self._delayed[trial.id]
-        self._added.append(trial)
-        self.fill()
+    def _later(self, delay_s: float, go_on: Callable[[Trial], None], trial: Trial) -> None:
+        """Go on with a trial once no node can run it any more: never two attempts at a time."""
+        if not delay_s:
+            go_on(trial)
+            return
+
+        def now() -> None:
+            del self._delayed[trial.id]
+            go_on(trial)
+            self._something_happened()
+            self.fill()
+
+        self._delayed[trial.id] = asyncio.get_running_loop().call_later(delay_s, now)
 
     # Launching
 
@@ -511,7 +548,7 @@ class Experiment:
                 self._nothing_paused = True
             elif self.trials[trial_id].status.is_end:
                 continue  # it ended before it could pause
-            elif trial_id in self._live:  # its process is still ending
+            elif trial_id in self._live or trial_id in self._delayed:  # it is still ending
                 self._resume_when_paused.add(trial_id)
             else:
                 return self.trials[trial_id]
@@ -885,7 +922,7 @@ class Experiment:
             self.store.when_durable(partial(trim, self._checkpoints_of(trial)))
         status, reason = Status(message["status"]), message["reason"]
         if status is Status.PAUSED:
-            self._attempt_paused(attempt)
+            self._paused(trial)
         elif status is Status.NODE_LOST:
             self._attempt_lost(attempt, reason, delay_s=0.0)
         else:
@@ -905,9 +942,8 @@ class Experiment:
         self.manager.release(attempt.lease)
         self.fill()
 
-    def _attempt_paused(self, attempt: Attempt) -> None:
-        trial = attempt.trial
-        self.store.append("paused", trial.id, attempt.number)
+    def _paused(self, trial: Trial) -> None:
+        self.store.append("paused", trial.id, trial.attempt)
         self._pause(trial)
         if trial.id in self._resume_when_paused:
             self._resume_when_paused.discard(trial.id)

@@ -61,6 +61,7 @@ OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
 AFTER_SAVE_S = 1.0
+REST_AFTER = 1.5  # leases without an answer, after which no process is left on the node
 
 
 @dataclass(eq=False)
@@ -118,6 +119,7 @@ class Agent:
         self._beats: dict[int, float] = {}
         self._beat_number = 0
         self._lease_from = 0.0
+        self._resting = False  # the driver has long been silent: there is not even a launcher
         self._uploads: dict[str, Any] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -163,6 +165,7 @@ class Agent:
         sent = self._beats.pop(message["number"], None)
         if sent is not None:
             self._lease_from = max(self._lease_from, sent)
+            self._wake_up()
 
     def _on_preload(self, message: Message) -> None:
         self.processes.configure(
@@ -222,6 +225,12 @@ class Agent:
 
     def _on_start(self, message: Message) -> None:
         number, attempt = message["trial"], message["attempt"]
+        if self.lease_s is not None and self._silent_s > self.lease_s:
+            # It has been under way for so long that the trial may run elsewhere by now.
+            reason = "the driver was not heard of in time"
+            name = {"trial": number, "attempt": attempt}
+            self._tell(op="ended", **name, status="node_lost", reason=reason, traceback="")
+            return
         folder = self.folder / "trials" / str(number)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -318,7 +327,8 @@ class Agent:
     def _tell_running(self, trial: RunningTrial) -> None:
         self._tell(op="running", **_name(trial), pid=trial.process.pid)
         if trial.status:  # it was to end before it had begun
-            self.processes.signal(trial.process, signal.SIGTERM)
+            lost = trial.status == "node_lost"
+            self.processes.signal(trial.process, signal.SIGKILL if lost else signal.SIGTERM)
 
     # What trials say
 
@@ -518,13 +528,35 @@ class Agent:
             self._beats[self._beat_number] = self._clock()
             self._tell(op="beat", number=self._beat_number)
             await asyncio.sleep(lease_s / 6)
-            if self._clock() - self._lease_from > lease_s:
-                reason = f"the node heard nothing from the driver for {lease_s:g} s"
+            if self._silent_s > lease_s:
+                self._end_all(f"the node heard nothing from the driver for {lease_s:g} s")
+            if self._silent_s > REST_AFTER * lease_s and not self._resting:
+                await self.processes.close()
+                self._resting = True
                 for trial in list(self._trials.values()):
-                    if not trial.status:
-                        trial.status, trial.reason = "node_lost", reason
-                    # KILL at once: the driver may already start it elsewhere.
-                    self.processes.signal(trial.process, signal.SIGKILL)
+                    self._finish(trial, {"code": None, "signal": signal.SIGKILL})
+                self._idle.clear()
+                self._wake_up()
+
+    @property
+    def _silent_s(self) -> float:
+        """How long ago the beat was sent that the driver answered last."""
+        return self._clock() - self._lease_from
+
+    def _end_all(self, reason: str) -> None:
+        """KILL at once: the driver may already start these trials elsewhere."""
+        for trial in list(self._trials.values()):
+            if not trial.status:
+                trial.status, trial.reason = "node_lost", reason
+            self.processes.signal(trial.process, signal.SIGKILL)
+        for process in self._idle:
+            self.processes.signal(process, signal.SIGKILL)
+
+    def _wake_up(self) -> None:
+        """Have a launcher again, once the driver is heard of."""
+        if self._resting and self.lease_s is not None and self._silent_s <= self.lease_s:
+            self._resting = False
+            self.processes.start()
 
     # Speaking
 

@@ -94,7 +94,7 @@ class Processes:
         return None if self._launcher is None else self._launcher.pid
 
     def start(self) -> None:
-        """Start the launcher; to be called in the loop."""
+        """Start the launcher (again); to be called in the loop."""
         self._loop = asyncio.get_running_loop()
         self._control_unread = b""
         self._control, theirs = socket.socketpair()
@@ -115,6 +115,8 @@ class Processes:
                 start_new_session=True,
             )
         self._loop.add_reader(self._control, self._read_launcher)
+        if self._configuration:
+            self._tell_launcher(op="configure", **self._configuration)
 
     def configure(self, **configuration: Any) -> None:
         """Tell the launcher, and each that follows it, what to import and how to fork."""
@@ -122,7 +124,10 @@ class Processes:
         self._tell_launcher(op="configure", **configuration)
 
     async def close(self) -> None:
-        """Kill all processes and the launcher, and wait until they are gone (4 s at most)."""
+        """Kill all processes and the launcher, and wait until they are gone (4 s at most).
+
+        Silently: the listener hears nothing of it. `start()` makes another launcher.
+        """
         if self._launcher is None:
             return
         if self._control.fileno() >= 0:
@@ -295,8 +300,6 @@ class Processes:
             self._listener.on_given_up(reason)
             return
         self.start()
-        if self._configuration:
-            self._tell_launcher(op="configure", **self._configuration)
 
 
 def sessions_above(limits: dict[int, int]) -> Iterator[tuple[int, int]]:

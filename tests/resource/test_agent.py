@@ -409,6 +409,37 @@ def test_what_is_not_text_is_forwarded_as_far_as_it_is(play):
     play(scene)
 
 
+def test_a_start_that_comes_when_the_lease_is_over_is_refused(play):
+    """Its trial may run elsewhere by then."""
+
+    async def scene(driver):
+        driver.answers = False
+        driver.start(sleeps)
+        await driver.first("ended")  # by the lease
+        driver.start(sleeps, attempt=2)
+        again = await driver.until(lambda: driver.of("ended")[1:])
+        assert (again[0]["status"], again[0]["attempt"]) == ("node_lost", 2)
+        assert [message["attempt"] for message in driver.of("running")] == [1]
+
+    play(scene, lease_s=0.6)
+
+
+def test_a_node_whose_driver_stays_silent_keeps_no_process_until_it_speaks_again(play):
+    async def scene(driver):
+        driver.start(returns)
+        await driver.first("ended")  # what is left are a spare process and the launcher
+        launcher = driver.agent.processes.launcher_pid
+        driver.answers = False
+        assert await gone(launcher)
+        assert not len(driver.agent.processes)
+        driver.answers = True
+        await driver.until(lambda: driver.agent.processes.launcher_pid != launcher or None)
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene, lease_s=0.6)
+
+
 # Backpressure
 
 

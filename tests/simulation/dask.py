@@ -1,0 +1,237 @@
+"""The fake Dask: workers, a client per driver, and the wires between them.
+
+See the package's text for what it promises. Functions that the driver sends are run as Dask would
+run them, in the worker's loop, and what they are given is a copy.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import pickle
+import shutil
+from types import SimpleNamespace
+
+NOTICED_S = 0.05  # how soon the end of a process is seen where its wire is up
+
+
+class Wire:
+    """One direction of a connection: in order, once, or never."""
+
+    def __init__(self, world, delay_s):
+        self.world = world
+        self.delay_s = delay_s
+        self.is_blocked = False
+        self.is_broken = False
+        self._last = 0.0
+        self._held = []
+
+    def send(self, deliver):
+        if self.is_broken:
+            return
+        if self.is_blocked:
+            self._held.append(deliver)
+            return
+        slow = self.world.random.random() < 0.01
+        delay_s = self.delay_s * self.world.random.expovariate(1) * (50 if slow else 1)
+        self._last = max(self._last, self.world.now + delay_s)
+        self.world.post(self._last - self.world.now, lambda: None if self.is_broken else deliver())
+
+    def unblock(self):
+        self.is_blocked = False
+        held, self._held = self._held, []
+        for deliver in held:
+            self.send(deliver)
+
+
+class DaskCluster:
+    """The user's Dask cluster: its scheduler, which never fails, and its workers."""
+
+    def __init__(self, world, folder):
+        self.world = world
+        self.folder = folder
+        self.workers = {}
+        self.clients = []
+        self.security = None
+        self.scheduler = SimpleNamespace(address="tcp://scheduler")
+        self.numbers = itertools.count(1)
+
+    def identity(self):
+        return {
+            "workers": {
+                address: {"nthreads": w.cpus, "memory_limit": 10**9, "host": w.host}
+                for address, w in self.workers.items()
+            }
+        }
+
+    def join(self, worker):
+        self.workers[worker.address] = worker
+        self.world.note(worker.address, "joins")
+        self.tell_all({"action": "add-worker", "worker": worker.address})
+
+    def leave(self, worker):
+        """A worker is seen to be gone."""
+        if self.workers.pop(worker.address, None) is None:
+            return
+        self.world.note(worker.address, "is gone for Dask")
+        worker.fail_calls("the connection is closed")
+        self.tell_all({"action": "remove-worker", "worker": worker.address})
+
+    def tell_all(self, about):
+        for client in self.clients:
+            client.machine.do(client.hear, "all", about)
+
+
+class FakeClient:
+    """The `distributed.Client` of one driver."""
+
+    def __init__(self, cluster, machine):
+        self.cluster = cluster
+        self.machine = machine
+        self.handlers = {}
+        self.scheduler = SimpleNamespace(identity=self._identity)
+        cluster.clients.append(self)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        if self in self.cluster.clients:
+            self.cluster.clients.remove(self)
+
+    async def _identity(self):
+        return self.cluster.identity()
+
+    async def run_on_scheduler(self, *arguments):
+        return None
+
+    def subscribe_topic(self, topic, handler):
+        self.handlers[topic] = handler
+
+    def unsubscribe_topic(self, topic):
+        del self.handlers[topic]
+
+    async def log_event(self, topic, message):
+        self.machine.do(self.hear, topic, message)
+
+    def hear(self, topic, message):
+        if topic in self.handlers:
+            self.handlers[topic]((0.0, message))
+
+    async def run(self, function, *arguments, workers):
+        (address,) = workers
+        worker = self.cluster.workers.get(address)
+        if worker is None:
+            raise OSError(f"{address} is no worker of the cluster")
+        answer = self.machine.loop.create_future()
+        worker.call(self, function, pickle.dumps(arguments), answer)
+        return {address: await answer}
+
+
+class FakeWorker:
+    """A Dask worker on a node: a process that holds agents."""
+
+    def __init__(self, cluster, node, machine, delay_s):
+        self.cluster = cluster
+        self.world = cluster.world
+        self.node = node
+        self.host, self.cpus = node.host, node.cpus
+        self.machine = machine
+        self.address = f"tcp://{node.host}:{next(cluster.numbers)}"
+        self.local_directory = str(cluster.folder / f"{node.host}-{machine.name}")
+        self.plugins = {}
+        self.down, self.up = Wire(self.world, delay_s), Wire(self.world, delay_s)
+        self.processes = []  # of all its agents, so that they die with it
+        self._calls = {}
+
+    # What the plugin asks of it
+
+    async def plugin_add(self, plugin, name, catch_errors):
+        self.plugins[name] = plugin
+        await plugin.setup(self)
+
+    async def plugin_remove(self, name):
+        await self.plugins.pop(name).teardown(self)
+
+    def log_event(self, topic, message):
+        data = pickle.dumps(message)
+
+        def arrive():
+            for client in self.cluster.clients:
+                client.machine.do(client.hear, topic, pickle.loads(data))
+
+        self.up.send(arrive)
+
+    # The wires
+
+    def call(self, client, function, arguments, answer):
+        """Run a function in this worker for a client."""
+        self._calls[answer] = client.machine
+
+        def reply(result, error=None):
+            client.machine.do(self._answer, answer, result, error)
+
+        async def serve():
+            try:
+                # Dask hands itself to those functions that ask for it.
+                wants = "dask_worker" in inspect.signature(function).parameters
+                given = {"dask_worker": self} if wants else {}
+                result = function(*pickle.loads(arguments), **given)
+                if inspect.isawaitable(result):
+                    result = await result
+            except Exception as error:
+                problem = error
+                self.up.send(lambda: reply(None, problem))
+            else:
+                self.up.send(lambda: reply(result))
+
+        def arrive():
+            if self.machine.alive:
+                self.machine.do(lambda: self.machine.loop.create_task(serve()))
+
+        self.down.send(arrive)
+
+    def _answer(self, answer, result, error):
+        self._calls.pop(answer, None)
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(result)
+        else:
+            answer.set_exception(error)
+
+    def fail_calls(self, reason):
+        for answer, machine in list(self._calls.items()):
+            machine.do(self._answer, answer, None, OSError(reason))
+
+    def break_wires(self, noticed_s, closes_s):
+        """The connection is no more; seen by the cluster and, `closes_s` later, by the worker."""
+        if self.down.is_broken:
+            return
+        self.down.is_broken = self.up.is_broken = True
+        self.world.note(self.address, "connection breaks", f"noticed in {noticed_s:.3f} s")
+        self.world.post(noticed_s, lambda: self.cluster.leave(self))
+        self.world.post(closes_s, lambda: self.machine.do(self._close_soon))
+
+    def _close_soon(self):
+        self.machine.loop.create_task(self._close())
+
+    async def _close(self):
+        """As a Dask worker does that has lost its scheduler: tear down its plugins, and end."""
+        for name in list(self.plugins):
+            await self.plugin_remove(name)
+        self.die("closed itself")
+
+    def die(self, why):
+        """The worker's process is gone, and with it its launchers and all their processes."""
+        if not self.machine.alive:
+            return
+        self.world.note(self.address, "dies:", why)
+        for processes in self.processes:
+            processes.power_off()
+        self.machine.die()
+        shutil.rmtree(self.local_directory, ignore_errors=True)
+        if not self.down.is_blocked and not self.up.is_blocked:
+            self.break_wires(NOTICED_S * self.world.random.random(), 0)
+        else:
+            self.break_wires(self.world.random.uniform(5, 30), 0)

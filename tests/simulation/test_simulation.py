@@ -1,0 +1,35 @@
+"""Nothing is lost, run twice or left behind, in any of many searches to which much happens.
+
+A seed that fails is shown with its story and the command that tells it again. More seeds:
+`make simulate`, with SEEDS=10000.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .faults import FAULTS, WEATHER, planted
+from .story import SeedFailed, play
+
+SEEDS = 500
+CHUNK = 20
+FOUND_IN = 150  # seeds, in which a planted fault has to show
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_every_guarantee_holds_whatever_happens(first):
+    for seed in range(first, first + CHUNK):
+        play(seed)
+
+
+def test_a_seed_is_one_story_down_to_the_last_message():
+    once, again = (play(7) for _ in range(2))
+    assert once.world.steps == again.world.steps
+    assert list(map(str, once.world.trace)) == list(map(str, again.world.trace))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_simulation_finds_a_planted_fault(fault):
+    with planted(fault), pytest.raises(SeedFailed, match="replay it: python"):
+        for seed in range(FOUND_IN):
+            play(seed, WEATHER.get(fault))

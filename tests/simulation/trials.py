@@ -1,0 +1,260 @@
+"""Fake processes of a node, and the fake training in them.
+
+They stand for `resource.processes.Processes`, the launcher, and `core.trial_process`; checkpoints
+are written, inherited and rolled back by the real code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import signal
+from collections import deque
+from pathlib import Path
+
+from distsearch.core import checkpoint
+from distsearch.core.reporter import Reporter
+from distsearch.resource.processes import Process
+
+pids = itertools.count(1000)
+
+
+def accuracy(x, epoch):
+    """What every trial with this configuration reports at this epoch."""
+    return round(1 - (x - 0.6) ** 2 - 1 / (epoch + 2), 6)
+
+
+class FakeProcesses:
+    """The processes of one agent."""
+
+    def __init__(self, story, folder, listener):
+        self.story = story
+        self.world = story.world
+        self.listener = listener
+        self.agent = listener
+        self.lives = {}
+        self.is_up = False
+        self.driver = story.drivers
+        self.worker = asyncio.get_running_loop().machine.worker
+        self.worker.processes.append(self)
+        story.judge.agents.append(self)
+        self._count = itertools.count(1)
+
+    def __len__(self):
+        return len(self.lives)
+
+    def start(self):
+        self.loop = asyncio.get_running_loop()
+        self.is_up = True
+
+    def configure(self, **configuration):
+        pass
+
+    async def close(self):
+        await asyncio.sleep(self.world.random.uniform(0.001, 0.05))
+        self.power_off()
+
+    def power_off(self):
+        """All of it is gone at once."""
+        self.is_up = False
+        for life in list(self.lives.values()):
+            life.cut()
+        self.lives.clear()
+
+    def fork(self, setting, *, folder, threads, env, reuse):
+        process = Process(str(next(self._count)), None, setting, reuse, reading=True)
+        self.lives[process.key] = Life(self, process)
+        return process
+
+    def signal(self, process, number):
+        life = self.lives.get(process.key)
+        if process.pid is not None and not process.exited and life is not None:
+            # Through the launcher, which takes a moment.
+            delay_s = self.world.random.uniform(0.001, 0.02)
+            self.loop.call_later(delay_s, life.signalled, number)
+
+    def write(self, process, data):
+        life = self.lives.get(process.key)
+        if life is not None:
+            life.hear(data)
+
+    def listen(self, process):
+        process.reading = True
+        life = self.lives.get(process.key)
+        if life is not None and not process.exited:
+            life.hand_over()
+
+    def hold_back(self, process):
+        process.reading = False
+
+    def launcher_dies(self):
+        """The launcher is killed: its processes die with it; the agent starts another."""
+        self.listener.on_launcher_died("the node's launcher died (killed)")
+        for life in list(self.lives.values()):
+            life.gone({"code": None, "signal": signal.SIGKILL})
+
+
+class Life:
+    """What one process does, from its fork to its end."""
+
+    def __init__(self, processes, process):
+        self.processes = processes
+        self.process = process
+        self.world = processes.world
+        self.judge = processes.story.judge
+        self.inbox = deque()
+        self.unsaid = []
+        self.news = asyncio.Event()
+        self.job = None
+        self.ignores_term = False
+        self.is_over = False
+        self.task = processes.loop.create_task(self.live())
+
+    # Lines
+
+    def hear(self, data):
+        self.inbox.append(data)
+        self.news.set()
+
+    async def next_line(self):
+        while not self.inbox:
+            self.news.clear()
+            await self.news.wait()
+        return self.inbox.popleft().decode().strip()
+
+    def say(self, line):
+        self.unsaid.append(line.encode())
+        self.processes.loop.call_soon(self.hand_over)
+
+    def hand_over(self):
+        if self.unsaid and self.process.reading and not self.is_over:
+            lines, self.unsaid = self.unsaid, []
+            self.processes.listener.on_lines(self.process, lines)
+
+    # Life and death
+
+    async def live(self):
+        random_ = self.world.random
+        await asyncio.sleep(random_.uniform(0.002, 0.03))
+        self.process.pid = next(pids)
+        self.processes.listener.on_started(self.process)
+        try:
+            while True:
+                job = json.loads(await self.next_line())
+                end = await self.train(job)
+                self.say("E 0 0 " + json.dumps(end))
+                if not job["reuse"] or end["how"] == "stopped":
+                    break
+            # Threads that are waited for, atexit: the process goes on for a while.
+            slow = random_.random() < 0.1
+            await asyncio.sleep(random_.uniform(1, 8) if slow else random_.uniform(0.001, 0.01))
+        except asyncio.CancelledError:
+            return
+        self.gone({"code": int(end["code"]), "signal": None})
+
+    def signalled(self, number):
+        """A signal arrives."""
+        if self.is_over:
+            return
+        if number == signal.SIGKILL:
+            self.task.cancel()
+            self.gone({"code": None, "signal": signal.SIGKILL})
+        elif self.job is None:
+            self.task.cancel()
+            self.gone({"code": 0, "signal": None})
+        elif not self.ignores_term:
+            self.hear(b"terminate\n")
+
+    def cut(self):
+        """The machine is gone, or its launcher: no word is heard any more."""
+        if not self.is_over:
+            self.is_over = True
+            self.judge.training_ends(self)
+            self.judge.process_ends(self)
+            self.task._log_destroy_pending = False
+            if self.processes.worker.machine.alive:
+                self.task.cancel()
+
+    def gone(self, exit_):
+        """The process is reaped."""
+        if self.is_over:
+            return
+        self.judge.training_ends(self)
+        self.process.reading = True
+        self.hand_over()
+        self.is_over = self.process.exited = True
+        self.judge.process_ends(self)
+        self.processes.lives.pop(self.process.key, None)
+        self.task.cancel()
+        self.processes.listener.on_exit(self.process, exit_)
+
+    # The training
+
+    async def train(self, job):
+        trial = self.process.work
+        self.job = job
+        self.judge.training_begins(self, trial.trial, trial.attempt, job)
+        try:
+            return await self.epochs(job, trial.trial, trial.attempt)
+        finally:
+            self.judge.training_ends(self)
+            self.job = None
+
+    async def epochs(self, job, number, attempt):
+        story = self.processes.story
+        fate = random.Random(f"{story.seed} {number} {attempt}")
+        folder = Path(job["folder"]) / "checkpoints"
+        if job["resume"]:
+            checkpoint.roll_back(folder, job["saved_step"])
+        checkpoint.inherit(folder, [Path(source) for source in job["sources"]])
+        state = checkpoint.load(folder)
+        first = 0 if state is None else state["epoch"]
+        self.judge.resumed(number, job, state)
+        reporter = Reporter(None, folder=job["folder"], due=job["due"])
+        speed_s = fate.uniform(0.1, 1.0) * story.epoch_s
+        ends_badly_at = fate.randint(1, 3 * story.max_t) if story.zoo and number else None
+        self.ignores_term = fate.random() < 0.15
+        for sequence, epoch in enumerate(range(first + 1, story.max_t + 1), start=1):
+            if await self.is_told_to_stop(speed_s):
+                return _end("stopped")
+            if epoch == ends_badly_at:
+                return await self.misbehave(fate, job)
+            if story.saves and epoch % story.saves == 0:
+                path = checkpoint.save({"epoch": epoch, "trial": number}, folder, epoch)
+                self.judge.saved(number, attempt, epoch, path)
+                self.say(f"S {epoch} 0 ")
+            metrics = {"epoch": epoch, "accuracy": accuracy(job["config"]["x"], epoch)}
+            due = reporter._is_due(metrics)
+            self.judge.reports(number, attempt, sequence, due)
+            self.say(f"R {sequence} {int(due)} {json.dumps(metrics)}")
+            if due and await self.next_line() != "continue":
+                return _end("stopped")
+        return _end("returned")
+
+    async def is_told_to_stop(self, seconds):
+        """Whether a word to stop arrives within the time."""
+        try:
+            return await asyncio.wait_for(self.next_line(), seconds) != "continue"
+        except asyncio.TimeoutError:
+            return False
+
+    async def misbehave(self, fate, job):
+        kind = fate.choice(["raise", "exit", "segfault", "hang", "hang"])
+        if kind == "raise":
+            where = fate.choice("abcdef")
+            return _end("raised", code=1, error=f"ValueError: {where}", traceback=f'File "{where}"')
+        if kind == "exit":
+            return _end("exit", code=3)
+        if kind == "hang" and self.processes.story.report_timeout:
+            self.ignores_term = fate.random() < 0.5
+            while await self.next_line() == "continue":
+                pass
+            return _end("stopped")
+        self.gone({"code": None, "signal": signal.SIGSEGV})
+        raise asyncio.CancelledError
+
+
+def _end(how, **facts):
+    return {"how": how, "code": 0, "error": "", "traceback": "", "returned": None, **facts}
