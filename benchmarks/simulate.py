@@ -8,7 +8,7 @@ the project's own; there is no process but this one, and no network: a node says
 its oldest trial has started, reported twice and ended. What is measured is therefore all that the
 driver does itself. Each line is an interpreter of its own; times are CPU time of all its
 threads; "early" and "late" are the second and the ninth tenth of its trials. An event is a row of
-the log: five for a trial.
+the log: five for a trial ("per CPU s": so many of them in a second of CPU time).
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def main() -> None:
         return
     print(f"\nThe driver with simulated nodes ({machine()})")
     print(
-        "   trials   nodes  events/s  us per event: early  late  MB in all  bytes/trial  MB of log"
+        "   trials   nodes  per CPU s  us per event: early  late  MB in all  bytes/trial  MB of log"
     )
     for trials, nodes in sizes(given.trials, given.nodes):
         command = [sys.executable, "-m", "benchmarks.simulate", "--once"]
@@ -175,7 +175,7 @@ def main() -> None:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=BOUND_S)
         found = json.loads(done.stdout)
         print(
-            f"{trials:9,} {nodes:7,} {found['per_second']:9,.0f} {found['early_us']:20.0f} "
+            f"{trials:9,} {nodes:7,} {found['per_second']:10,.0f} {found['early_us']:20.0f} "
             f"{found['late_us']:5.0f} {found['mb']:10.0f} "
             f"{1e6 * found['grown_mb'] / trials:12.0f} {found['log_mb']:10.0f}",
             flush=True,

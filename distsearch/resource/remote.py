@@ -128,7 +128,9 @@ class Remote:
             if path.exists() and path.stat().st_size == size:
                 continue  # it came before; a checkpoint never changes
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(path, "wb") as file:
+            # Whole or not at all, also when the driver dies meanwhile: a manifest is a commit mark.
+            part = path.with_name(f".{path.name}.{next(self._numbers)}.part")
+            with open(part, "wb") as file:
                 while file.tell() < size:
                     where = {"offset": file.tell(), "bytes": min(PIECE_BYTES, size - file.tell())}
                     data = base64.b64decode(
@@ -137,6 +139,7 @@ class Remote:
                     if not data:
                         raise NodeError(f"{name} on {self.host} is shorter than it was")
                     file.write(data)
+            part.replace(path)
 
     async def put_checkpoint(self, trial: int, checkpoint: Path) -> None:
         """Copy a checkpoint of a trial (its folder here) to the node."""
