@@ -132,11 +132,9 @@ class Fleet:
     async def _join_client(self, client: Any) -> None:
         if client is None:
             return
-        from distributed import Client
-
         from .dask_link import Cluster
 
-        if not isinstance(client, Client):
+        if not hasattr(getattr(client, "scheduler", None), "address"):
             raise ResourceError(f"client={client!r}; give a distributed.Client of your cluster")
         self._client_cluster = await Cluster(self, client=client, remote_ids=self._ids).__aenter__()
         results = await self._client_cluster.attach_workers(self._welcome_later)
