@@ -71,7 +71,7 @@ class RunningTrial:
     trial: int
     attempt: int
     process: Process
-    output: Path
+    output: str
     started: float
     heard: float
     output_read: int = 0
@@ -105,6 +105,7 @@ class Agent:
     ) -> None:
         self.folder = folder
         self.work_folder = work_folder or folder / "work"
+        self._trials_folder = str(folder / "trials")
         self.lease_s = lease_s
         self.kill_grace_s = kill_grace_s
         self._send = send
@@ -221,7 +222,7 @@ class Agent:
             self._tell(op="answer", number=message["number"], value=data)
 
     def _checkpoints(self, trial: int) -> Path:
-        return self.folder / "trials" / str(int(trial)) / "checkpoints"
+        return Path(self._trials_folder, str(int(trial)), "checkpoints")
 
     def _on_start(self, message: Message) -> None:
         number, attempt = message["trial"], message["attempt"]
@@ -231,9 +232,10 @@ class Agent:
             name = {"trial": number, "attempt": attempt}
             self._tell(op="ended", **name, status="node_lost", reason=reason, traceback="")
             return
-        folder = self.folder / "trials" / str(number)
+        folder = f"{self._trials_folder}/{number}"  # strings, as paths would take longer
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
             process = self._idle_process(message) or self._new_process(message)
         except OSError as error:  # no disk or no file descriptor left: only this trial fails
             reason = f"it could not be started: {error}"
@@ -241,21 +243,19 @@ class Agent:
             self._tell(op="ended", **name, status="killed", reason=reason, traceback="")
             return
         now = self._clock()
-        trial = RunningTrial(number, attempt, process, folder / "output.txt", now, now)
+        trial = RunningTrial(number, attempt, process, f"{folder}/output.txt", now, now)
         with contextlib.suppress(OSError):
-            trial.output_read = trial.output.stat().st_size
+            trial.output_read = os.stat(trial.output).st_size
         process.work = trial
         self._trials[number, attempt] = trial
         job = {
             **message["job"],
             "reuse": message["reuse"],
-            "folder": str(folder),
-            "output": str(trial.output),
+            "folder": folder,
+            "output": trial.output,
             "work_folder": str(self.work_folder),
-            "function": str(self.folder / "functions" / message["job"]["function"]),
-            "sources": [
-                str(self.folder / "trials" / str(source)) for source in message["job"]["sources"]
-            ],
+            "function": f"{self.folder}/functions/{message['job']['function']}",
+            "sources": [f"{self._trials_folder}/{one}" for one in message["job"]["sources"]],
         }
         self.processes.write(process, json.dumps(job).encode() + b"\n")
         self._set_limits(trial, message["limits"])
@@ -485,7 +485,7 @@ class Agent:
     def _send_output(self, trial: RunningTrial, last: bool = False) -> None:
         """Send what the trial has printed since the last look, in whole lines."""
         try:
-            size = trial.output.stat().st_size
+            size = os.stat(trial.output).st_size
             if size == trial.output_read:
                 return
             with open(trial.output, "rb") as file:
