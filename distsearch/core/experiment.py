@@ -34,6 +34,7 @@ from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Tria
 ALIKE = 5  # so many first trials that fail alike end the search
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
+LOCAL = "localhost"  # how the driver's own machine is called in the log
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
 
@@ -165,6 +166,8 @@ class Experiment:
         self._launched_in_run = 0
         self._decided: dict[int, Decision] = {}  # in an earlier run, but not carried out there
         self._restored = 0  # trials of an earlier run of the driver, which count as launched
+        self._elsewhere: list[Trial] = []  # those that may still run on a node of that run,
+        self._elsewhere_until = 0.0  # which ends them by itself until then
         self._live: dict[int, Attempt] = {}
         self._by_remote: dict[int, dict[int, Attempt]] = {}
         self._request: LeaseRequest | None = None
@@ -203,6 +206,7 @@ class Experiment:
             )
         self._idle.clear()
         self._carry_out()
+        self._leave_to_their_leases()
         self.fill()
 
     def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
@@ -305,6 +309,7 @@ class Experiment:
 
         The rule hears of everything in the order in which it happened.
         """
+        elsewhere: set[int] = set()
         for event in events:
             if event.trial is None:
                 continue
@@ -323,6 +328,10 @@ class Experiment:
             trial = self.trials[event.trial]
             if event.kind in ("started", "paused", "ended"):
                 self._decided.pop(trial.id, None)
+            if event.kind == "started" and event.body["host"] != LOCAL:
+                elsewhere.add(trial.id)
+            elif event.kind in ("started", "paused", "ended") or _is_over_for_sure(event):
+                elsewhere.discard(trial.id)
             if event.kind == "started":
                 if trial.status is Status.PAUSED:
                     self.rule.replay_resume(trial.id)
@@ -353,7 +362,23 @@ class Experiment:
                 continue
             if not isinstance(self._decided.get(trial.id, Continue()), Continue):
                 continue
-            self._added.append(trial)
+            (self._elsewhere if trial.id in elsewhere else self._added).append(trial)
+        self._elsewhere_until = time.monotonic() + NODE_LEASE_S + LEASE_GRACE_S
+
+    def _leave_to_their_leases(self) -> None:
+        """Restored trials of other nodes wait: cut off, a node trains on until its lease ends."""
+        trials, self._elsewhere = self._elsewhere, []
+        delay_s = self._elsewhere_until - time.monotonic()
+        if not trials or delay_s <= 0:
+            self._added.extend(trials)
+            return
+        self.say(
+            f"{len(trials)} trials ran on other nodes when the search broke off: they go on in "
+            f"{delay_s:.0f} s, when no node can still be running them"
+        )
+        for trial in trials:
+            timer = asyncio.get_running_loop().call_later(delay_s, self._again, trial)
+            self._delayed[trial.id] = timer
 
     def _carry_out(self) -> None:
         """Stop or pause the trials whose driver died right after it had so decided."""
@@ -997,6 +1022,11 @@ class Experiment:
             return
         self.say("no node is left: waiting for one to come back or for add_remote(...)")
         self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
+
+
+def _is_over_for_sure(event: Event) -> bool:
+    """Whether a trial's attempt was given up after its process had ended."""
+    return event.kind == "lost" and event.body.get("status") != Status.NODE_LOST.value
 
 
 def _name(attempt: Attempt) -> Message:
