@@ -115,7 +115,11 @@ def faults(possible, tmp_path_factory):
         slots = {**dict.fromkeys(struck.values(), 1), healthy: len(names)}
         driver = search(net, slots, trials)
         until(lambda: len(notes(net)) == trials, f"{trials} trials on {len(slots)} nodes")
-        time.sleep(2.5)  # each saves a checkpoint each second
+        copied = net.folder / "search" / "trials"
+        until(
+            lambda: len({path.parts[-4] for path in copied.glob("*/*/*/manifest.json")}) == trials,
+            "a checkpoint of each trial on the driver's disk",
+        )
         where = {trial: lines[0][2] for trial, lines in notes(net).items()}
         of = {name: trial for trial, name in where.items() if name != "healthy"}
         for trial, name in where.items():
