@@ -11,7 +11,8 @@ the standard library, and nothing of distsearch. Lines of JSON on standard input
     node:   {"op": "gone", "reason": "..."}        nothing of the node is left: processes, folder
 
 It ends everything at the end of its input, when no line came for `lease_s` (a cut link sends no end
-of input; nor are orders waited for without end), at TERM or HUP, and when the node's process ends by itself.
+of input), at TERM or HUP, and when the node's process ends by itself. Nor does it wait for its
+orders without end.
 """
 
 from __future__ import annotations
