@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import itertools
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,7 +129,8 @@ class Remote:
             if path.exists() and path.stat().st_size == size:
                 continue  # it came before; a checkpoint never changes
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(path, "wb") as file:
+            unfinished = path.with_name(f".{path.name}.part")  # the node may go meanwhile
+            with open(unfinished, "wb") as file:
                 while file.tell() < size:
                     where = {"offset": file.tell(), "bytes": min(PIECE_BYTES, size - file.tell())}
                     data = base64.b64decode(
@@ -137,6 +139,7 @@ class Remote:
                     if not data:
                         raise NodeError(f"{name} on {self.host} is shorter than it was")
                     file.write(data)
+            os.replace(unfinished, path)
 
     async def put_checkpoint(self, trial: int, checkpoint: Path) -> None:
         """Copy a checkpoint of a trial (its folder here) to the node."""
