@@ -67,3 +67,15 @@ def test_what_broke_off_is_fetched_again(tmp_path):
         fetch(Leaving(tmp_path / "node", 2), tmp_path / "driver")
     fetch(Leaving(tmp_path / "node", 10), tmp_path / "driver")
     assert checkpoint.load(tmp_path / "driver") == {"epoch": 1}
+
+
+def test_the_same_checkpoint_may_be_fetched_twice_at_once(tmp_path):
+    checkpoint.save({"epoch": 1}, tmp_path / "node", 1)
+    node = Leaving(tmp_path / "node", 100)
+
+    async def twice():
+        await asyncio.gather(*(node.fetch_checkpoint(0, tmp_path / "driver") for _ in range(2)))
+
+    asyncio.run(twice())
+    assert checkpoint.load(tmp_path / "driver") == {"epoch": 1}
+    assert not list((tmp_path / "driver").rglob("*.part"))
