@@ -427,7 +427,7 @@ class Search:
 
 
 @contextlib.contextmanager
-def test_hosts(wanted: bool) -> Iterator[Any]:
+def loopback_hosts(wanted: bool) -> Iterator[Any]:
     """SSH servers on loopback, if they are wanted."""
     if not wanted:
         yield None
@@ -472,7 +472,7 @@ def kill_randomly(
                     print(f"seed {number} ({place}): {text}", flush=True)
                 print(f"{total.kills.total()} kills, {len(total.wrong)} wrong", flush=True)
 
-    with test_hosts(ssh_share > 0) as hosts, ThreadPoolExecutor(jobs) as pool:
+    with loopback_hosts(ssh_share > 0) as hosts, ThreadPoolExecutor(jobs) as pool:
         for done in [pool.submit(one_after_another, hosts) for _ in range(jobs)]:
             done.result()
     return total
@@ -495,7 +495,7 @@ def evidence(search: Search) -> str:
 
 def seconds_until_elsewhere(fault: str) -> float:
     """From a fault of a node to the trial training on another node."""
-    with test_hosts(True) as hosts, tempfile.TemporaryDirectory() as name:
+    with loopback_hosts(True) as hosts, tempfile.TemporaryDirectory() as name:
         search = Search(Path(name), "SSH", 1, hosts, trials=1, epochs=10_000)
         search.start()
         try:
@@ -525,11 +525,12 @@ def seconds_until_elsewhere(fault: str) -> float:
 
 def seconds_until_nothing_is_left(place: str) -> float:
     """From SIGKILL of the driver to no process on any node."""
-    with test_hosts(place == "SSH") as hosts, tempfile.TemporaryDirectory() as name:
+    with loopback_hosts(place == "SSH") as hosts, tempfile.TemporaryDirectory() as name:
         search = Search(Path(name), place, 1, hosts, trials=2, epochs=10_000)
         search.start()
         try:
-            search.first_note(0), search.first_note(1)
+            for trial in range(2):
+                search.first_note(trial)
             begun = time.monotonic()
             search.driver.kill()
             search.driver.wait()
