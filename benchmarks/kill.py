@@ -46,7 +46,7 @@ import distsearch as ag
 from distsearch.core import store
 
 from .common import Figure, parser, scratch, show
-from .reports import reports_per_second
+from .reports import decision_ms, reports_per_second
 
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 6
@@ -559,16 +559,18 @@ def not_durable() -> Iterator[None]:
 
 
 def cost_of_durability(repeats: int) -> list[Figure]:
-    """Reports per second with and without waiting for the disk, in turns."""
+    """Reports per second and the wait for a decision, with and without the disk, in turns."""
     nodes = {"local": ag.Node("localhost", num_cpus=2)}
-    durable, hasty = [], []
+    rates: dict[str, list[float]] = {"durable": [], "synchronous=off": []}
+    waits: dict[str, list[float]] = {name: [] for name in rates}
     for _ in range(repeats):
-        durable.append(reports_per_second(20_000, nodes))
-        with not_durable():
-            hasty.append(reports_per_second(20_000, nodes))
+        for name in rates:
+            with not_durable() if name != "durable" else contextlib.nullcontext():
+                rates[name].append(reports_per_second(20_000, nodes))
+                waits[name].append(decision_ms(500, nodes)[0])
     return [
-        Figure("reports per second, durable", durable, "reports/s"),
-        Figure("the same, synchronous=off", hasty, "reports/s"),
+        *(Figure(f"reports, {name}", values, "reports/s") for name, values in rates.items()),
+        *(Figure(f"decision, p50, {name}", values, "ms") for name, values in waits.items()),
     ]
 
 
