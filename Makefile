@@ -7,12 +7,13 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BENCHMARKS := $(filter-out __init__ common %_peer,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test simulate lint check format bench clean
+.PHONY: help demo test test-netns simulate lint check format bench clean
 
 help:
 	@echo 'make demo    search for a network that reads digits, on this machine (under 2 minutes)'
 	@echo 'make test    run the tests; with ARGS="-k curves" only some of them'
 	@echo 'make simulate  SEEDS=3000 searches in a simulated world, in which much goes wrong'
+	@echo 'make test-netns  as root: nodes in network namespaces, cut off in every way (4 minutes)'
 	@echo 'make check   lint, types and tests'
 	@echo 'make format  let ruff rewrite what `make check` would refuse'
 	@echo 'make bench   measure the figures of benchmarks/'
@@ -26,6 +27,9 @@ test: $(VENV)/.installed-test
 
 simulate: $(VENV)/.installed-test
 	$(BIN)/python -m tests.simulation $(or $(SEEDS),3000) $(ARGS)
+
+test-netns: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/netns -m netns $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check

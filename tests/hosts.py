@@ -70,7 +70,7 @@ class Host:
         self.server.close()
         await self.server.wait_closed()
 
-    async def listen(self) -> None:
+    async def listen(self, address: str = "127.0.0.1", port: int = 0) -> None:
         host = self
 
         class Server(asyncssh.SSHServer):
@@ -91,8 +91,8 @@ class Host:
                 return True
 
         self.server = await asyncssh.listen(
-            "127.0.0.1",
-            0,
+            address,
+            port,
             server_factory=Server,
             server_host_keys=[self.key],
             authorized_client_keys=str(self.hosts.folder / "authorized_keys"),

@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 from ..errors import ReportError
+from ..space.base import without_secrets
 
 MAX_REPORT_BYTES = 64 * 1024
 encode = json.JSONEncoder(allow_nan=False).encode  # raises for what JSON cannot hold
@@ -19,11 +20,11 @@ NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def to_json(metrics: dict[str, Any]) -> str:
-    """The metrics as strict JSON.
+    """The metrics as strict JSON; text under names such as `api_key` is left out.
 
     Raises ReportError when they take more than 64 KB.
     """
-    text = strict_json(metrics)
+    text = strict_json(without_secrets(metrics))
     if len(text) > MAX_REPORT_BYTES:
         sizes = {key: len(json.dumps(_plain(value))) for key, value in metrics.items()}
         largest = max(sizes, key=lambda key: sizes[key])

@@ -91,6 +91,7 @@ class Store:
         self.path = folder / FILE
         self._lock = _lock(folder / "lock")
         try:
+            _make_private(self.path)
             self._connection = self._open()
         except BaseException:
             self._lock.close()
@@ -264,7 +265,13 @@ def read(folder: Path, *kinds: str, trial: int | None = None) -> Iterator[Event]
         connection.close()
 
 
+def _make_private(path: Path) -> None:
+    """Make an empty file of mode 0600, if there is none; SQLite's other files take its mode."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
 def _lock(path: Path) -> Any:
+    _make_private(path)
     file = open(path, "a+")  # noqa: SIM115 - held open as long as the store lives
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

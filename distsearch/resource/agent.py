@@ -132,7 +132,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         for path in (self.folder, self.folder / "functions", self.folder / "trials"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.work_folder.mkdir(parents=True, exist_ok=True)
+        self.work_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.processes.start()
         self._tasks.append(self._loop.create_task(self._follow_output()))
         self._tasks.append(self._loop.create_task(self._watch_memory()))

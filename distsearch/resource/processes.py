@@ -61,6 +61,10 @@ class ProcessListener(Protocol):
         """Hear that launchers die again and again: there is none any more."""
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 class Processes:
     """Forks, hears, signals and reaps the processes of one node.
 
@@ -101,7 +105,7 @@ class Processes:
         self._control.setblocking(False)
         package = str(Path(__file__).resolve().parents[2])
         python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-        with theirs, open(self._folder / "launcher.log", "ab") as log:
+        with theirs, open(self._folder / "launcher.log", "ab", opener=_private) as log:
             self._launcher = subprocess.Popen(
                 [sys.executable, "-m", "distsearch.resource.launcher", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import itertools
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,18 +129,22 @@ class Remote:
             if path.exists() and path.stat().st_size == size:
                 continue  # it came before; a checkpoint never changes
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Whole or not at all, also when the driver dies meanwhile: a manifest is a commit mark.
-            part = path.with_name(f".{path.name}.{next(self._numbers)}.part")
-            with open(part, "wb") as file:
-                while file.tell() < size:
-                    where = {"offset": file.tell(), "bytes": min(PIECE_BYTES, size - file.tell())}
-                    data = base64.b64decode(
-                        await self._ask(op="read", trial=trial, path=name, **where)
-                    )
-                    if not data:
-                        raise NodeError(f"{name} on {self.host} is shorter than it was")
-                    file.write(data)
-            part.replace(path)
+            # The node may go meanwhile, and the same may be fetched twice at once.
+            unfinished = path.with_name(f".{path.name}.{next(self._numbers)}.part")
+            try:
+                await self._read_into(unfinished, trial, name, size)
+                os.replace(unfinished, path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+    async def _read_into(self, path: Path, trial: int, name: str, size: int) -> None:
+        with open(path, "wb") as file:
+            while file.tell() < size:
+                where = {"offset": file.tell(), "bytes": min(PIECE_BYTES, size - file.tell())}
+                data = base64.b64decode(await self._ask(op="read", trial=trial, path=name, **where))
+                if not data:
+                    raise NodeError(f"{name} on {self.host} is shorter than it was")
+                file.write(data)
 
     async def put_checkpoint(self, trial: int, checkpoint: Path) -> None:
         """Copy a checkpoint of a trial (its folder here) to the node."""

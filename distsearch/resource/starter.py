@@ -11,7 +11,8 @@ the standard library, and nothing of distsearch. Lines of JSON on standard input
     node:   {"op": "gone", "reason": "..."}        nothing of the node is left: processes, folder
 
 It ends everything at the end of its input, when no line came for `lease_s` (a cut link sends no end
-of input), at TERM or HUP, and when the node's process ends by itself.
+of input), at TERM or HUP, and when the node's process ends by itself. Nor does it wait for its
+orders without end.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ from typing import Any  # noqa: E402
 
 PR_SET_CHILD_SUBREAPER = 36
 LINE_LIMIT = 2000
+ORDERS_S = 45  # from its start until it has its orders
 ASKED_TO = "the driver closed the connection"
 
 speaking = threading.Lock()
 
 
 def main() -> None:
+    signal.alarm(ORDERS_S)  # whose link is cut now waits for them in vain; it has nothing to end
     request = json.loads(sys.stdin.readline() or "null")
     if request is None:
         return
@@ -52,6 +55,7 @@ def main() -> None:
     order = json.loads(sys.stdin.readline() or "null")
     if order is None:
         return
+    signal.alarm(0)
     adopt_orphans()
     events: queue.SimpleQueue[Any] = (
         queue.SimpleQueue()

@@ -8,7 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distsearch.errors import SpaceError
-from distsearch.space.base import Ask, Config, Domain, Space, join, plain, suggest
+from distsearch.space.base import (
+    Ask,
+    Config,
+    Domain,
+    Space,
+    join,
+    plain,
+    suggest,
+    without_secrets,
+)
 from distsearch.space.namespace import Namespace
 
 
@@ -23,6 +32,9 @@ class Container(Space):
 
     def describe(self) -> dict[str, Any]:
         items = {name: part.describe() for name, part in self.parts.items()}
+        for name, part in self.parts.items():
+            if isinstance(part, Constant):
+                items[name]["value"] = without_secrets(items[name]["value"], name)
         return {"type": self.kind, "items": items}
 
     def _parameters(self, path: str) -> Iterator[tuple[str, Domain]]:
@@ -56,7 +68,7 @@ class Constant(Container):
         return name if isinstance(name, str) else shorten(readable(self.value))
 
     def describe(self) -> dict[str, Any]:
-        value = self.value if is_scalar(self.value) else readable(self.value)
+        value = self.value if is_scalar(self.value) else readable(without_secrets(self.value))
         return {"type": self.kind, "value": value}
 
     def _build(self, path: str, config: Config) -> Any:

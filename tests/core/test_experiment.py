@@ -382,6 +382,40 @@ def test_a_trial_of_a_lost_node_starts_again_only_when_the_nodes_lease_has_ended
     play(scene)
 
 
+def test_a_restored_trial_of_another_node_waits_for_that_nodes_lease(play, short_lease):
+    """Its driver was killed, but the node may be cut off and train on; a local one cannot be."""
+
+    async def scene(world):
+        rows = [
+            ("launched", None, {"config": {"n": n}, "given": True, "is_final": False})
+            for n in range(4)
+        ]
+        rows = [(kind, n, attempt, body) for n, (kind, attempt, body) in enumerate(rows)]
+        rows += [
+            ("started", 0, 1, {"host": "gpu1"}),
+            ("started", 1, 1, {"host": "localhost"}),
+            ("started", 2, 1, {"host": "gpu1"}),
+            ("lost", 2, 1, {"status": "killed", "reason": "its process had ended"}),
+            ("started", 3, 1, {"host": "gpu1"}),
+            ("lost", 3, 1, {"status": "node_lost", "reason": "no answer"}),
+        ]
+        loop = asyncio.get_running_loop()
+        restored_at = loop.time()
+        world.experiment.restore(
+            store_module.Event(n, 0.0, kind, trial, attempt, None, body)
+            for n, (kind, trial, attempt, body) in enumerate(rows)
+        )
+        node = world.node(cpus=4)
+        world.experiment.run(4, None)
+        for trial in range(4):
+            await node.hears("start", trial, attempt=2)
+        assert {message["trial"] for message in node.told("start")[:2]} == {1, 2}
+        assert loop.time() - restored_at >= short_lease * 0.95
+        assert any("2 trials ran on other nodes" in line for line in world.said)
+
+    play(scene)
+
+
 def test_the_lease_of_a_lost_node_is_longer_than_its_agents():
     from distsearch.resource.agent import Agent
 

@@ -112,3 +112,22 @@ def test_reporting_needs_neither_numpy_nor_torch():
         "assert not {'numpy', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_text_under_names_of_secrets_is_left_out_and_nothing_else():
+    metrics = {
+        "api_key": "k",
+        "GITHUB_TOKEN": "t",
+        "nested": [{"db-password": "p", "user": "ada"}],
+        "max_tokens": 512,
+        "tokenizer": "bpe",
+        "key": "value",
+    }
+    hidden = "(a secret)"
+    assert json.loads(to_json(metrics)) == {
+        **metrics,
+        "api_key": hidden,
+        "GITHUB_TOKEN": hidden,
+        "nested": [{"db-password": hidden, "user": "ada"}],
+    }
+    assert metrics["api_key"] == "k"

@@ -31,10 +31,10 @@ LEAVES_AN_ORPHAN = (
 class Started:
     """A starter, and the driver's end of the conversation with it."""
 
-    def __init__(self, folder, python=sys.executable):
+    def __init__(self, folder, python=sys.executable, source=SOURCE):
         self.folder = folder
         self.process = subprocess.Popen(
-            [python, "-u", "-c", SOURCE],
+            [python, "-u", "-c", source],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=folder,
@@ -203,3 +203,14 @@ def test_files_in_the_home_folder_do_not_shadow_modules(tmp_path):
     assert started.greet()["python"]
     started.hang_up()
     assert started.process.wait(10) == 0
+
+
+@pytest.mark.parametrize("greeted", [False, True], ids=["before its hello", "after it"])
+def test_a_starter_whose_orders_never_come_ends_by_itself(tmp_path, greeted):
+    """A link that is cut while a node comes up sends no end of input."""
+    hasty = SOURCE.replace(f"ORDERS_S = {starter.ORDERS_S}", "ORDERS_S = 2")
+    assert hasty != SOURCE
+    waiting = Started(tmp_path, source=hasty)
+    if greeted:
+        waiting.greet()
+    assert waiting.process.wait(15) == -signal.SIGALRM

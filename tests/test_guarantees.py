@@ -1,0 +1,400 @@
+"""Guarantees that concern a whole search; docs/guarantees.md says where each is tested.
+
+The numbers are those of that page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import Security
+
+import distsearch as ag
+from distsearch import Node
+from distsearch.core import store
+from distsearch.errors import PicklingError
+from distsearch.resource.dask_link import Cluster
+from distsearch.resource.ssh import bring_up
+from distsearch.resource.tls import Authority
+from distsearch.scheduler import FIFOScheduler
+from tests.core.test_store import full_disk
+from tests.hosts import Hosts
+from tests.resource.test_dask_link import Listening
+from tests.resource.test_tls import stranger
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = Node("localhost", num_cpus=2)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    with Hosts() as hosts:
+        yield hosts
+
+
+def over_ssh(hosts, env=None):
+    """The arguments of a scheduler with one node over SSH."""
+    host = hosts.start(env=env)
+    node = Node("127.0.0.1", port=host.port, python=sys.executable, num_cpus=1)
+    return host, {"local": False, "dist_ip_addrs": node, "ssh_config": [hosts.config]}
+
+
+class Decides(FIFOScheduler):
+    """Lets each trial wait for its answer."""
+
+    def on_report(self, trial, report):
+        return super().on_report(trial, report)
+
+
+# 12. Full disks
+
+
+def test_12_with_the_drivers_disk_full_no_report_is_answered_until_there_is_space(tmp_path):
+    """The log's disk is full; trials run on another one."""
+    folder = tmp_path / "disk"
+    answers = tmp_path / "answers"
+
+    @ag.args(x=ag.Real(0.0, 1.0), answers=str(answers))
+    def train_fn(args, reporter):
+        for epoch in range(1, 31):
+            reporter(epoch=epoch, accuracy=args.x, ballast="x" * 2000)
+            with open(args.answers, "a") as file:
+                file.write(f"{epoch}\n")
+
+    def answered():
+        return len(answers.read_text().split()) if answers.exists() else 0
+
+    with full_disk(folder, 4 << 20) as more:
+        scheduler = Decides(train_fn, local=HERE, verbose=0, checkpoint=folder / "search")
+        ballast = folder / "ballast"
+        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        scheduler.run(num_trials=1)
+        deadline = time.monotonic() + 20
+        while "disk" not in scheduler._snapshot().note and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "trying again until there is space" in scheduler._snapshot().note
+        stuck_at = answered()
+        assert scheduler.join_jobs(timeout=2) is False
+        logged = [event.body["epoch"] for event in store.read(folder / "search", "report")]
+        assert answered() == stuck_at == len(logged) < 30
+        more(64 << 20)
+        assert scheduler.join_jobs(timeout=30) is True
+        scheduler.close()
+        logged = [event.body["epoch"] for event in store.read(folder / "search", "report")]
+        assert logged == list(range(1, 31)) and answered() == 30
+
+
+def test_12_with_a_nodes_disk_full_the_trial_is_told_and_its_last_checkpoint_stays(hosts, tmp_path):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        import numpy as np
+
+        from distsearch.errors import CheckpointError
+
+        if reporter.load() is None:
+            reporter.save({"epoch": 1, "w": np.ones(1000)}, step=1)
+        told = ""
+        try:
+            reporter.save({"epoch": 2, "w": np.ones(4 << 20)}, step=2)
+        except CheckpointError as error:
+            told = str(error)
+        reporter(accuracy=args.x, told=told, kept=reporter.load()["epoch"])
+
+    disk = tmp_path / "disk"
+    with full_disk(disk, 8 << 20):
+        _, nodes = over_ssh(hosts, env={"TMPDIR": str(disk)})
+        with FIFOScheduler(train_fn, verbose=0, **nodes) as scheduler:
+            scheduler.run(num_trials=1)
+            assert scheduler.join_jobs(timeout=60) is True
+            (report,) = scheduler.training_history[0]
+    assert "No space left" in report["told"] and "the previous one is still there" in report["told"]
+    assert report["kept"] == 1
+
+
+# 13. Two drivers
+
+HOLDS = """
+import time, distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    time.sleep(300)
+
+if __name__ == "__main__":
+    with ag.scheduler.FIFOScheduler(train_fn, checkpoint="named", verbose=0) as scheduler:
+        print("holds", flush=True)
+        time.sleep(300)
+"""
+
+
+def test_13_a_second_driver_is_refused_within_a_second_and_told_who_the_first_is(tmp_path):
+    (tmp_path / "holds.py").write_text(HOLDS)
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "holds.py"]
+    with subprocess.Popen(command, env=path, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout.readline() == "holds\n"
+
+            @ag.args(x=ag.Real(0.0, 1.0))
+            def train_fn(args, reporter):
+                reporter(accuracy=1)
+
+            begun = time.monotonic()
+            with pytest.raises(ag.errors.StoreLocked) as error:
+                FIFOScheduler(train_fn, checkpoint="named", verbose=0)
+            assert time.monotonic() - begun < 1
+            assert f"process {first.pid} on {socket.gethostname()}" in str(error.value)
+        finally:
+            first.kill()
+
+
+# 15. What cannot be pickled
+
+
+def test_15_what_cannot_be_pickled_is_refused_before_any_node_is_connected(hosts):
+    host, nodes = over_ssh(hosts)
+
+    @ag.args(x=ag.Real(0.0, 1.0), data={"loader": [threading.Lock()]})
+    def train_fn(args, reporter):
+        reporter(accuracy=1)
+
+    with pytest.raises(PicklingError, match=r"\['data'\].value\['loader'\]\[0\] \(a lock\)"):
+        FIFOScheduler(train_fn, verbose=0, **nodes)
+    assert host.logins == 0 and not host.connections
+
+
+# 16. Clocks that jump
+
+
+def test_16_clocks_that_jump_by_an_hour_change_no_decision(monkeypatch):
+    """In the driver at every look, in trials between two reports; and on the way to a resume."""
+    real, looks = time.time, iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * (next(looks) % 3 - 1))
+
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        clock = time.time
+        for epoch in range(1, 7):
+            time.time = lambda epoch=epoch: clock() + 3600 * (-1) ** epoch
+            time.sleep(0.05)
+            reporter.save({"epoch": epoch}, step=epoch)
+            reporter(epoch=epoch, accuracy=args.x)
+
+    def run(num_trials):
+        options = {"trial_timeout": 20, "report_timeout": 20, "time_out": 60, "seed": 1}
+        with Decides(train_fn, local=HERE, verbose=0, checkpoint="named", **options) as scheduler:
+            scheduler.run(num_trials=num_trials)
+            assert scheduler.join_jobs(timeout=50) is True
+            assert [trial.status.value for trial in scheduler.trials] == ["finished"] * num_trials
+            histories = scheduler.training_history.values()
+            assert [[r["epoch"] for r in h] for h in histories] == [[*range(1, 7)]] * num_trials
+            assert all(0 <= r["time_this_iter"] < 20 for h in histories for r in h)
+
+    run(3)
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    run(5)
+
+
+# Secure by default
+
+
+def listening(process=None):
+    """Where this process, its children and the nodes' processes listen."""
+    mine = psutil.Process()
+    found = set()
+    for one in [mine, *mine.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            found |= {
+                (connection.laddr.ip, connection.laddr.port)
+                for connection in one.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+    return found
+
+
+def test_a_search_on_this_machine_opens_no_port(tmp_path):
+    go = tmp_path / "go"
+    os.mkfifo(go)
+
+    @ag.args(x=ag.Real(0.0, 1.0), go=str(go))
+    def train_fn(args, reporter):
+        open(args.go).close()
+        reporter(accuracy=1)
+
+    before = listening()
+    with FIFOScheduler(train_fn, local=HERE, verbose=0) as scheduler:
+        scheduler.run(num_trials=1)
+        with open(go, "w"):  # the trial runs
+            assert listening() == before
+        assert scheduler.join_jobs(timeout=30) is True
+
+
+def test_a_search_over_ssh_listens_on_loopback_alone_and_leaves_no_port_open(hosts, tmp_path):
+    go = tmp_path / "go"
+    os.mkfifo(go)
+
+    @ag.args(x=ag.Real(0.0, 1.0), go=str(go))
+    def train_fn(args, reporter):
+        open(args.go).close()
+        reporter(accuracy=1)
+
+    _, nodes = over_ssh(hosts)
+    before = listening()
+    with FIFOScheduler(train_fn, verbose=0, **nodes) as scheduler:
+        scheduler.run(num_trials=1)
+        with open(go, "w"):
+            opened = listening() - before
+            assert opened and {host for host, _ in opened} == {"127.0.0.1"}
+        assert scheduler.join_jobs(timeout=30) is True
+    assert listening() == before
+
+
+def party_of(authority):
+    """What a party of a run has."""
+    return Security(**authority.issue("gpu1")).get_connection_args("client")
+
+
+KNOCKS = {
+    "no certificate": lambda authority: stranger(),
+    "a foreign one": lambda authority: party_of(Authority()),
+    "that of this run": party_of,  # the control: so the test would see it
+}
+
+
+@pytest.mark.parametrize("shows", KNOCKS)
+@pytest.mark.parametrize("tunnel", [True, False], ids=["tunnel", "direct"])
+def test_no_port_of_a_search_unpickles_what_a_stranger_sends(hosts, tmp_path, shows, tunnel):
+    """A pickle that would make a file, sent to every port of the driver and of the node."""
+    from functools import partial
+
+    from distributed.core import rpc
+    from distributed.protocol.pickle import dumps
+
+    canary = tmp_path / "canary"
+    host = hosts.start()
+    node = Node("127.0.0.1", port=host.port, python=sys.executable, tunnel=tunnel)
+    before = listening()
+
+    async def call(port, arguments):
+        async with rpc(f"tls://127.0.0.1:{port}", connection_args=arguments) as remote:
+            await remote.run_function(function=dumps(partial(Path.touch, canary)))
+
+    async def knock(port, arguments):
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(call(port, arguments), 3)
+
+    async def attack():
+        async with Cluster(Listening()) as cluster:
+            (remote,) = await bring_up(cluster, [node], ssh_config=[str(hosts.config)])
+            ports = {port for _, port in listening() - before}
+            assert len(ports) >= 2
+            arguments = KNOCKS[shows](cluster.authority)
+            await asyncio.gather(*(knock(port, arguments) for port in ports))
+            assert remote.lost_because is None, "and it goes on"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asyncio.run(asyncio.wait_for(attack(), 60))
+    assert canary.exists() == (shows == "that of this run")
+
+
+def test_values_under_names_of_secrets_reach_no_log_and_no_output(hosts, tmp_path, capfd):
+    @ag.args(
+        x=ag.Real(0.0, 1.0),
+        password="hunter1",
+        data=ag.Dict(api_key="hunter2", workers=ag.Int(1, 2)),
+        options={"auth_token": "hunter3"},
+        max_tokens=512,
+    )
+    def train_fn(args, reporter):
+        assert args.password == "hunter1" and args.data.api_key == "hunter2"
+        assert args.options["auth_token"] == "hunter3" and os.environ["HUNTER"] == "hunter4"
+        reporter(accuracy=args.x, secret="hunter5", tokens=args.max_tokens, tokenizer="bpe")
+
+    _, nodes = over_ssh(hosts)
+    nodes["dist_ip_addrs"] = Node(
+        "127.0.0.1",
+        port=nodes["dist_ip_addrs"].port,
+        python=sys.executable,
+        num_cpus=1,
+        env={"HUNTER": "hunter4"},
+    )
+    with FIFOScheduler(train_fn, checkpoint="named", **nodes) as scheduler:
+        scheduler.run(num_trials=2)
+        assert scheduler.join_jobs(timeout=30) is True
+        shown = repr(scheduler.metadata) + repr(scheduler) + repr(nodes)
+        assert scheduler.training_history[0][0]["tokens"] == 512
+        assert scheduler.training_history[0][0]["tokenizer"] == "bpe"
+    for path in (tmp_path / "named").rglob("*"):
+        # the function itself, for the launcher of this machine, is no log
+        if path.is_file() and path.suffix != ".pickle":
+            assert b"hunter" not in path.read_bytes(), path
+    assert "hunter" not in shown + "".join(capfd.readouterr())
+
+
+def test_other_users_can_read_nothing_of_an_experiment_even_in_a_folder_that_was_there(tmp_path):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        reporter.save({"x": args.x})
+        reporter(accuracy=args.x)
+
+    (tmp_path / "named").mkdir(mode=0o755)
+    before = os.umask(0o022)
+    try:
+        with FIFOScheduler(train_fn, checkpoint="named", local=HERE, verbose=0) as scheduler:
+            scheduler.run(num_trials=1)
+            assert scheduler.join_jobs(timeout=30) is True
+            readable = [path.name for path in (tmp_path / "named").iterdir() if is_open(path)]
+    finally:
+        os.umask(before)
+    assert readable == []
+    with sqlite3.connect(tmp_path / "named" / "events.db") as log:
+        assert log.execute("select count(*) from reports").fetchone() == (1,)
+
+
+def is_open(path):
+    return path.stat().st_mode & 0o077 != 0
+
+
+# The table
+
+TABLE = ROOT / "docs" / "guarantees.md"
+THREATS = ROOT / "docs" / "threat-model.md"
+
+
+@pytest.mark.parametrize("page", [TABLE, THREATS], ids=lambda page: page.name)
+def test_every_test_that_the_page_names_exists(page):
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text())
+    assert len(named) > 10
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not (ROOT / file).is_file()
+        or (test and not re.search(rf"def {test}\(", (ROOT / file).read_text()))
+    ]
+    assert missing == []
+
+
+def test_the_table_has_a_row_for_every_guarantee():
+    rows = re.findall(r"^\| (\d+) \|", TABLE.read_text(), re.MULTILINE)
+    assert list(dict.fromkeys(map(int, rows))) == list(range(1, 23))
