@@ -244,9 +244,6 @@ class Agent:
             "output": str(trial.output),
             "work_folder": str(self.work_folder),
             "function": str(self.folder / "functions" / message["job"]["function"]),
-            "sources": [
-                str(self.folder / "trials" / str(source)) for source in message["job"]["sources"]
-            ],
         }
         self.processes.write(process, json.dumps(job).encode() + b"\n")
         self._set_limits(trial, message["limits"])
