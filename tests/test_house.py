@@ -17,7 +17,7 @@ import distsearch
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler")
+ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -25,6 +25,7 @@ SEES = {
     "core": {"errors", "space", "resource"},
     "searcher": {"errors", "space", "resource", "core"},
     "scheduler": {"errors", "space", "resource", "core", "searcher"},
+    "train": {"errors", "core"},
 }
 
 
@@ -48,6 +49,7 @@ HEAVY = ["torch", "bokeh", "matplotlib", "optuna", "pandas", "distributed", "das
         "distsearch; distsearch.scheduler.FIFOScheduler; distsearch.args; distsearch.Node",
         "distsearch.core.trial_process",
         "distsearch.resource.launcher",
+        "distsearch.train.inherit",
     ],
 )
 def test_importing_distsearch_loads_no_heavy_library(use):
