@@ -175,6 +175,29 @@ def test_the_rule_of_the_readme_stops_trials(tmp_path):
     assert python("rule.py", folder=tmp_path).split() == ["finished", "stopped"]
 
 
+def test_the_searcher_of_the_readme_names_the_best_trial_as_parent(tmp_path):
+    (searcher,) = [block for block in BLOCKS if "class FromTheBest" in block]
+    program = searcher + (
+        "import distsearch as ag\n"
+        "@ag.args(lr=ag.Real(0, 1))\n"
+        "def train_fn(args, reporter):\n"
+        "    learned = (reporter.load() or {'learned': 0})['learned'] + args.lr\n"
+        "    reporter.save({'learned': learned})\n"
+        "    reporter(accuracy=learned)\n"
+        "node = ag.Node('localhost', num_cpus=1)\n"
+        "searcher = FromTheBest(train_fn.space)\n"
+        "with ag.scheduler.FIFOScheduler(train_fn, searcher=searcher, local=node) as s:\n"
+        "    s.run(num_trials=8)\n"
+        "    s.join_jobs()\n"
+        "    print(*[of.parents for of in s.lineage().values()])\n"
+        "    print(s.get_best_task_id(), s.get_best_reward() > 1)\n"
+    )
+    (tmp_path / "searcher.py").write_text(program)
+    *_, parents, best = python("searcher.py", folder=tmp_path).splitlines()
+    assert parents == "() " + " ".join(f"({n},)" for n in range(7))
+    assert best == "7 True"
+
+
 def test_the_names_that_the_readme_uses_exist():
     scheduler = distsearch.scheduler.FIFOScheduler
     options = set(inspect.signature(scheduler).parameters)

@@ -9,7 +9,8 @@ their parent: they start once his checkpoint is committed, three trials at a tim
 report the digest of what they have read. If all digests are the same, weights get where they should
 on the machines that you have: over the network when they share no disk.
 
-It is also the shortest example of how a searcher names parents, and how a trial finds their weights.
+It is also the shortest example of how a searcher names parents, and how a trial finds their
+weights.
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ def passed(scheduler):
             early += any(parent not in saved for parent in scheduler.trials[event.trial].parents)
     same = sum(digests.get(child) == digests.get(0) for child in range(1, 1 + CHILDREN))
     hosts = Counter(trial.host for trial in scheduler.trials)
-    print(f"{same} of {CHILDREN} children read the bytes of their father; {early} started too early")
+    print(
+        f"{same} of {CHILDREN} children read the bytes of their father; {early} started too early"
+    )
     print("ran on " + ", ".join(f"{host} ({count})" for host, count in sorted(hosts.items())))
     return 0 in digests and same == CHILDREN and not early
 

@@ -426,13 +426,13 @@ def test_evolution_with_inheritance_names_the_mutated_parent(search, tmp_path):
         reporter.save({"line": [*state["line"], args.task_id]})
         reporter(accuracy=args.a + args.b, line=state["line"])
 
-    scheduler = search(
-        train_fn,
-        slots=2,
-        searcher="evolution",
-        search_options={"population": 4, "sample": 2, "inherit": True},
-        seed=1,
-    )
+    options = {
+        "searcher": "evolution",
+        "search_options": {"population": 4, "sample": 2, "inherit": True},
+        "seed": 1,
+        "checkpoint": tmp_path / "run",
+    }
+    scheduler = search(train_fn, slots=2, **options)
     scheduler.run(num_trials=20)
     assert scheduler.join_jobs(timeout=JOIN_S)
     lineage, history = scheduler.lineage(), scheduler.training_history
@@ -446,6 +446,15 @@ def test_evolution_with_inheritance_names_the_mutated_parent(search, tmp_path):
             mine, theirs = of.config, lineage[parent].config
             assert sum(mine[name] != theirs[name] for name in mine) >= 1
     committed_before_started(scheduler)
+    scheduler.close()
+    again = search(train_fn, slots=2, **options)
+    again.run(num_trials=20)
+    assert again.join_jobs(timeout=JOIN_S)
+    assert again.lineage() == lineage
+    assert [trial.attempt for trial in again.trials] == [1] * 20, "nothing was trained again"
+    again.run(num_trials=4)
+    assert again.join_jobs(timeout=JOIN_S)
+    assert all(of.inherited == of.parents != () for of in [*again.lineage().values()][20:])
     scheduler.draw_lineage(tmp_path / "lineage.png")
     assert (tmp_path / "lineage.png").read_bytes().startswith(b"\x89PNG")
 
