@@ -667,11 +667,15 @@ class Experiment:
         )
 
     def _runs_again(self, parent: Trial) -> bool:
-        """Let a failed parent run once more for its children, unless it has failed too often."""
-        if not parent.status.is_failure or not parent.attempt:
+        """Let a parent run once more for its children, unless that has failed too often.
+
+        It has failed, or what it had saved went with its node. One that never saves would not then.
+        """
+        had_weights = parent.saves_first is not None and parent.status is Status.FINISHED
+        if not parent.attempt or not (parent.status.is_failure or had_weights):
             return False
         failed = sum(n for status, n in parent.failures.items() if status.is_failure)
-        if failed > self.settings.parent_retries:
+        if failed + had_weights > self.settings.parent_retries:
             return False
         self.store.append("again", parent.id, parent.attempt, body={"reason": parent.reason})
         self._reopen(parent)
@@ -679,8 +683,13 @@ class Experiment:
         return True
 
     def _reopen(self, trial: Trial) -> None:
-        """A trial that had failed waits for its next attempt."""
-        self.counts.failed -= 1
+        """A trial that had ended waits for its next attempt."""
+        if trial.status.is_failure:
+            self.counts.failed -= 1
+        else:  # its weights are lost, which counts as a failure too
+            self.counts.done -= 1
+            trial.failures[Status.NODE_LOST] += 1
+            trial.saved_step = None
         trial.status, trial.reason, trial.error = Status.WAITING, "", ""
         self._open[trial.id] = trial
 

@@ -805,7 +805,7 @@ def saved(trial, step, attempt=1):
     return {"op": "saved", "trial": trial, "attempt": attempt, "step": step}
 
 
-@pytest.mark.parametrize("policy", ["nearest_ancestor", "fail"])
+@pytest.mark.parametrize("policy", ["nearest_ancestor", "fail", "retry"])
 def test_weights_that_went_with_their_node_are_not_taken_for_those_of_a_child(play, policy):
     async def scene(world):
         first = world.node()
@@ -823,10 +823,19 @@ def test_weights_that_went_with_their_node_are_not_taken_for_those_of_a_child(pl
             child = world.experiment.trials[1]
             assert child.status is Status.FAILED
             assert child.reason == "its parent 0 is finished and has no checkpoint"
+        elif policy == "retry":
+            await second.hears("start", 0, attempt=2)
+            assert world.experiment.trials[1].status is Status.WAITING
+            again = {"attempt": 2}
+            second.says(saved(0, 1, **again), report(0, 1, **again, accuracy=0.5))
+            second.says(ended(0, **again))
+            start = await second.hears("start", 1, attempt=2)
+            assert start["job"]["parents"] == [(0, 0)]
+            assert world.experiment.counts.done == 1
         else:
             start = await second.hears("start", 1, attempt=2)
             assert start["job"]["parents"] == [(0, None)]
-        assert not second.told("start") or second.told("start")[0]["attempt"] == 2
+        assert all(start["attempt"] == 2 for start in second.told("start"))
 
     play(scene, OneFamily(), on_parent_failure=policy)
 
