@@ -10,6 +10,7 @@ DistsearchError
 ├── UploadError (ValueError)        a file that cannot be uploaded
 ├── StoreError (RuntimeError)       the experiment's log cannot be opened
 │   └── StoreLocked                 another driver writes to it
+├── LineageError (ValueError)       parents that cannot be: unknown ones, a circle
 ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
 ├── CheckpointError (RuntimeError)  a checkpoint that cannot be written (inside the trial)
 ├── TrialFailed (RuntimeError)      the trial that run_with_config started has failed
@@ -58,6 +59,10 @@ class StoreError(DistsearchError, RuntimeError):
 
 class StoreLocked(StoreError):
     """Another driver writes to this experiment."""
+
+
+class LineageError(DistsearchError, ValueError):
+    """A trial, or a layer, whose parents cannot be: they are unknown, or form a circle."""
 
 
 class ReportError(DistsearchError, ValueError):

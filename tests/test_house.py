@@ -17,7 +17,7 @@ import distsearch
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler")
+ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -25,6 +25,7 @@ SEES = {
     "core": {"errors", "space", "resource"},
     "searcher": {"errors", "space", "resource", "core"},
     "scheduler": {"errors", "space", "resource", "core", "searcher"},
+    "train": {"errors", "core"},
 }
 
 
@@ -48,6 +49,7 @@ HEAVY = ["torch", "bokeh", "matplotlib", "optuna", "pandas", "distributed", "das
         "distsearch; distsearch.scheduler.FIFOScheduler; distsearch.args; distsearch.Node",
         "distsearch.core.trial_process",
         "distsearch.resource.launcher",
+        "distsearch.train.inherit",
     ],
 )
 def test_importing_distsearch_loads_no_heavy_library(use):
@@ -171,6 +173,29 @@ def test_the_rule_of_the_readme_stops_trials(tmp_path):
     )
     (tmp_path / "rule.py").write_text(program)
     assert python("rule.py", folder=tmp_path).split() == ["finished", "stopped"]
+
+
+def test_the_searcher_of_the_readme_names_the_best_trial_as_parent(tmp_path):
+    (searcher,) = [block for block in BLOCKS if "class FromTheBest" in block]
+    program = searcher + (
+        "import distsearch as ag\n"
+        "@ag.args(lr=ag.Real(0, 1))\n"
+        "def train_fn(args, reporter):\n"
+        "    learned = (reporter.load() or {'learned': 0})['learned'] + args.lr\n"
+        "    reporter.save({'learned': learned})\n"
+        "    reporter(accuracy=learned)\n"
+        "node = ag.Node('localhost', num_cpus=1)\n"
+        "searcher = FromTheBest(train_fn.space)\n"
+        "with ag.scheduler.FIFOScheduler(train_fn, searcher=searcher, local=node) as s:\n"
+        "    s.run(num_trials=8)\n"
+        "    s.join_jobs()\n"
+        "    print(*[of.parents for of in s.lineage().values()])\n"
+        "    print(s.get_best_task_id(), s.get_best_reward() > 1)\n"
+    )
+    (tmp_path / "searcher.py").write_text(program)
+    *_, parents, best = python("searcher.py", folder=tmp_path).splitlines()
+    assert parents == "() " + " ".join(f"({n},)" for n in range(7))
+    assert best == "7 True"
 
 
 def test_the_names_that_the_readme_uses_exist():

@@ -144,3 +144,32 @@ def test_several_objectives_end_with_a_front_of_which_no_network_beats_another(t
     assert chosen in {task for task, _, _ in found}
     path = re.search(r"Picture of the front: (\S+\.png)", said)[1]
     assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_children_of_evolution_start_better_than_the_same_networks_from_scratch(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    arguments = ("--trials", "14", "--population", "4", "--seeds", "1")
+    said = run(tmp_path, "08_evolution_with_inheritance.py", *arguments)
+    assert "14 trials, of which 10 are children" in said
+    medians = re.findall(
+        r"^all .* (before|after) the first epoch: ([\d.]+) with .*, ([\d.]+) from scratch$",
+        said,
+        re.MULTILINE,
+    )
+    assert [when for when, _, _ in medians] == ["before", "after"]
+    for _, inherited, scratch in medians:
+        assert float(inherited) < float(scratch)
+    assert re.search(r"a child inherited [2-6](\.5)? of 8 layers", said)
+    for path in re.findall(r"picture of .*: (\S+\.png)", said):
+        assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("where", [[], ["--loopback"]])
+def test_all_children_read_their_fathers_bytes_on_one_machine_and_on_two(tmp_path, where):
+    said = run(tmp_path, "09_weight_sharing_selftest.py", *where)
+    assert "9 of 9 children read the bytes of their father; 0 started too early" in said
+    digests = re.findall(r"^task \d \(.*\) on \w+: ([0-9a-f]{64})$", said, re.MULTILINE)
+    assert len(digests) == 10 and len(set(digests)) == 1
+    hosts = set(re.findall(r"^task \d .* on (\w+):", said, re.MULTILINE))
+    assert hosts <= ({"east", "west"} if where else {"localhost"})

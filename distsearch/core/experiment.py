@@ -21,11 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..errors import DistsearchError, NodeError, SearchFailed
+from ..errors import DistsearchError, LineageError, NodeError, SearchFailed
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
 from .checkpoint import KEPT, checkpoints, trim
+from .lineage import is_committed, nearest_ancestor
 from .metrics import encode, from_json, number
 from .objectives import Objectives, front
 from .store import Event, Store
@@ -35,6 +36,8 @@ from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Tria
 ALIKE = 5  # so many first trials that fail alike end the search
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
+MOST_CHILDREN = 256  # that wait for their parents, before the rule is asked for no more trials
+RESPITE_S = 0.05
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
 
@@ -92,6 +95,8 @@ class Settings:
     report_timeout_s: float | None = None
     # how many attempts more, after which ends
     retries: Mapping[Status, int] = field(default_factory=lambda: retries_of({}))
+    on_parent_failure: str = "nearest_ancestor"  # one of lineage.POLICIES
+    parent_retries: int = 3  # with 'retry': so many of its attempts may fail before it is given up
 
 
 @dataclass(eq=False)
@@ -159,6 +164,9 @@ class Experiment:
         self.error: BaseException | None = None
         self.ending = ""  # why nothing more is launched
         self._added: deque[Trial] = deque()  # to be launched before what the rule suggests
+        self._children: dict[int, Trial] = {}  # that wait for the weights of their parents
+        self._placed: set[tuple[int, int, str]] = set()  # checkpoints for children, on which nodes
+        self._orphans_told: set[str] = set()
         # Trials of a lost node that wait until it cannot run them any more.
         self._delayed: dict[int, asyncio.TimerHandle] = {}
         self._exhausted = True
@@ -217,7 +225,7 @@ class Experiment:
         """Queue one configuration, to be launched before the searcher's next one."""
         if self.is_idle:  # whatever ended the search holds no longer, but it does not go on
             self.ending, self.error, self._exhausted = "", None, True
-        trial = self._new_trial(config, given=True, is_final=is_final)
+        trial = self._new_trial(Launch(config), given=True, is_final=is_final)
         self._added.append(trial)
         self.started_at = self.started_at or time.monotonic()
         self.ended_at = None
@@ -248,9 +256,11 @@ class Experiment:
             timer.cancel()
             self._added.append(self.trials[trial_id])
         self._delayed.clear()
-        for trial in self._added:
-            self._trial_over(trial, Status.STOPPED, reason)
+        waiting = [*self._added, *self._children.values()]
         self._added.clear()
+        self._children.clear()
+        for trial in waiting:
+            self._trial_over(trial, Status.STOPPED, reason)
         for attempt in list(self._live.values()):
             saves = attempt.trial.saves_first is not None
             self.stop(attempt, "stopped", reason, after_save_s=after_save_s if saves else 0.0)
@@ -326,6 +336,7 @@ class Experiment:
                     event.trial,
                     event.body["config"],
                     parents=tuple(event.body.get("parents", ())),
+                    wait_for=event.body.get("wait_for", "end"),
                     bracket=event.body.get("bracket"),
                     is_final=event.body["is_final"],
                 )
@@ -358,12 +369,16 @@ class Experiment:
                 self._decided[trial.id] = self.rule.on_report(trial, report)
             elif event.kind == "paused":
                 self._pause(trial)
+            elif event.kind == "inherits":
+                trial.inherits = tuple(event.body["from"])
             elif event.kind == "ended":
                 trial.seconds = event.body.get("seconds") or 0.0
                 trial.error = event.body.get("traceback") or ""
                 status = Status(event.body["status"])
                 trial.failures[status] += status.is_failure
                 self._count_end(trial, status, event.body["reason"])
+            elif event.kind == "again":
+                self._reopen(trial)
         self._ended_alike = () if self.trials else None
         self._failures.clear()
         self.counts.launched = self._restored = len(self.trials)
@@ -374,7 +389,9 @@ class Experiment:
                 continue
             if not isinstance(self._decided.get(trial.id, Continue()), Continue):
                 continue
-            if trial.id not in self._elsewhere:
+            if trial.parents and trial.inherits is None and not trial.attempt:
+                self._children[trial.id] = trial
+            elif trial.id not in self._elsewhere:
                 self._added.append(trial)
 
     def _carry_out(self) -> None:
@@ -401,6 +418,7 @@ class Experiment:
                 f"{len(self._delayed)} trials may still run on nodes that the last driver did not "
                 "close: they go on when that is over for sure"
             )
+        self._look_after_children()
         self._something_happened()
 
     # Nodes
@@ -555,53 +573,158 @@ class Experiment:
         return None
 
     def _next_new(self) -> Trial | None:
-        if self._rule_waits or self._exhausted or self._enough:
-            return None
-        launch = self.rule.next_launch()
-        if isinstance(launch, Launch):
-            self._launched_in_run += 1
-        elif isinstance(launch, Wait):
-            self._rule_waits, self._thinking = True, launch.thinking
-        else:
-            self._exhausted = True
-        if not isinstance(launch, Launch) or self._enough:
-            # The rule may have kept paused trials back for new ones, which do not come.
-            self._nothing_paused = self.counts.paused == 0
-        if not isinstance(launch, Launch):
-            return None
-        return self._new_trial(
-            launch.config, parents=launch.parents, told=launch.told, bracket=launch.bracket
-        )
+        """The next new trial that can start; children whose parents are not ready are set aside."""
+        while not (self._rule_waits or self._exhausted or self._enough):
+            if self._added:  # a parent that runs again
+                return self._added.popleft()
+            if len(self._children) >= MOST_CHILDREN:
+                self._rule_waits = True
+                break
+            launch = self.rule.next_launch()
+            if isinstance(launch, Launch):
+                self._launched_in_run += 1
+            elif isinstance(launch, Wait):
+                self._rule_waits, self._thinking = True, launch.thinking
+            else:
+                self._exhausted = True
+            if not isinstance(launch, Launch) or self._enough:
+                # The rule may have kept paused trials back for new ones, which do not come.
+                self._nothing_paused = self.counts.paused == 0
+            if not isinstance(launch, Launch):
+                break
+            trial = self._new_trial(launch)
+            if not trial.parents or self._settle(trial):
+                return trial
+            if trial.status.is_end:  # for want of a parent; a rule may go on so for ever
+                self._rule_waits = self._thinking = True
+                asyncio.get_running_loop().call_later(RESPITE_S, self.wake)
+            else:
+                self._children[trial.id] = trial
+        return None
 
     def _something_happened(self) -> None:
         """The rule may know more to launch now."""
         self._rule_waits = self._thinking = False
         self._nothing_paused = self.counts.paused == 0
 
-    def _new_trial(
-        self,
-        config: Mapping[str, Any],
-        given: bool = False,
-        is_final: bool = False,
-        parents: Sequence[int] = (),
-        told: int | None = None,
-        bracket: int | None = None,
-    ) -> Trial:
+    def _new_trial(self, launch: Launch, given: bool = False, is_final: bool = False) -> Trial:
+        self._check_parents(launch.parents)
         trial = Trial(
-            len(self.trials), dict(config), tuple(parents), is_final=is_final, bracket=bracket
+            len(self.trials),
+            dict(launch.config),
+            tuple(dict.fromkeys(map(int, launch.parents))),
+            launch.wait_for,
+            is_final=is_final,
+            bracket=launch.bracket,
         )
         body = {"config": trial.config, "given": given, "is_final": is_final}
         if trial.parents:
-            body["parents"] = list(trial.parents)
-        if told is not None:
-            body["told"] = told
-        if bracket is not None:
-            body["bracket"] = bracket
+            body.update(parents=list(trial.parents), wait_for=trial.wait_for)
+        if launch.told is not None:
+            body["told"] = launch.told
+        if launch.bracket is not None:
+            body["bracket"] = launch.bracket
         # Encoded before anything else is done: if that fails, the rule is to blame.
         self.store.append("launched", trial.id, body=encode(body))
         self.trials[trial.id] = self._open[trial.id] = trial
         self.counts.launched += 1
         return trial
+
+    def _check_parents(self, parents: Sequence[int]) -> None:
+        """Only earlier trials can be parents, so that nobody descends from himself."""
+        unknown = [parent for parent in parents if parent not in self.trials]
+        if unknown:
+            child = len(self.trials)
+            known = f"0 to {child - 1}" if child else "none"
+            raise LineageError(
+                f"trial {child} cannot have the parent {unknown[0]!r}: parents are ids of "
+                f"trials that were launched before it ({known}), so that there is no circle"
+            )
+
+    # Children, who wait for the weights of their parents: here, and neither in a slot nor a thread
+
+    def _look_after_children(self, of: Trial | None = None, stuck: bool = False) -> None:
+        """Queue the children (of one trial, or all) that can start, end those that never can.
+
+        `stuck`: nothing else is left to run, so that who is paused will not go on.
+        """
+        for child in list(self._children.values()):
+            if child.id not in self._children or (of is not None and of.id not in child.parents):
+                continue
+            if self._settle(child, stuck):
+                del self._children[child.id]
+                self._added.append(child)
+
+    def _settle(self, child: Trial, stuck: bool = False) -> bool:
+        """Decide, if that can be, from whose weights a child goes on; whether it can start."""
+        parents = [self.trials[parent] for parent in child.parents]
+        open_ones = [parent for parent in parents if not is_committed(parent, child.wait_for)]
+        lost = [
+            parent
+            for parent in open_ones
+            if parent.status.is_end or (stuck and parent.status is Status.PAUSED)
+        ]
+        policy = self.settings.on_parent_failure
+        if policy == "retry" and lost:
+            lost = [parent for parent in lost if not self._runs_again(parent)]
+        if lost and policy in ("fail", "retry"):
+            self._children.pop(child.id, None)
+            self._trial_over(child, Status.FAILED, f"its {_why_lost(lost[0])}")
+            return False
+        if len(lost) < len(open_ones):
+            return False
+        stand_ins = {
+            parent.id: nearest_ancestor(self.trials, parent)
+            if policy == "nearest_ancestor"
+            else None
+            for parent in lost
+        }
+        child.inherits = tuple(stand_ins.get(parent, parent) for parent in child.parents)
+        body: dict[str, Any] = {"from": list(child.inherits)}
+        if lost:
+            body.update(policy=policy, reason="; ".join(map(_why_lost, lost)))
+            self._tell_of_orphan(child, lost[0], stand_ins[lost[0].id])
+        self.store.append("inherits", child.id, body=body)
+        return True
+
+    def _tell_of_orphan(self, child: Trial, parent: Trial, stand_in: int | None) -> None:
+        """Say it once of each kind of end: a train function that never saves has many orphans."""
+        kind = parent.status.value
+        if kind in self._orphans_told:
+            return
+        self._orphans_told.add(kind)
+        goes_on = "starts from scratch" if stand_in is None else f"goes on from trial {stand_in}"
+        self.say(
+            f"trial {child.id}: its {_why_lost(parent)}, so it {goes_on} (on_parent_failure="
+            f"{self.settings.on_parent_failure!r}; further ones like it only in the log)"
+        )
+
+    def _runs_again(self, parent: Trial) -> bool:
+        """Let a parent run once more for its children, unless that has failed too often.
+
+        It has failed, or what it had saved went with its node. One that never saves would not then.
+        """
+        had_weights = parent.saves_first is not None and parent.status is Status.FINISHED
+        if not parent.attempt or not (parent.status.is_failure or had_weights):
+            return False
+        failed = sum(n for status, n in parent.failures.items() if status.is_failure)
+        if failed + had_weights > self.settings.parent_retries:
+            return False
+        self.store.append("again", parent.id, parent.attempt, body={"reason": parent.reason})
+        self._reopen(parent)
+        self._added.append(parent)
+        return True
+
+    def _reopen(self, trial: Trial) -> None:
+        """A trial that had ended waits for its next attempt."""
+        if trial.status.is_failure:
+            self.counts.failed -= 1
+        else:  # its weights are lost, which counts as a failure too
+            self.counts.done -= 1
+            trial.failures[Status.NODE_LOST] += 1
+            trial.saved_step = None
+        trial.status, trial.reason, trial.error = Status.WAITING, "", ""
+        self._open[trial.id] = trial
 
     def _start(self, trial: Trial, lease: Lease) -> None:
         trial.start(trial.attempt + 1, lease.remote.host)
@@ -634,39 +757,85 @@ class Experiment:
     # Checkpoints that are needed on another node
 
     def _sources(self, trial: Trial) -> list[Trial]:
-        """The trials from whose checkpoints this one may go on: itself, else its parents."""
-        if trial.saved_step is not None:
-            return [trial]
-        return [self.trials[parent] for parent in trial.parents]
+        """The trials whose checkpoints this one may load: itself, and whom it inherits from."""
+        inherits = dict.fromkeys(one for one in trial.inherits or () if one is not None)
+        own = [trial] if trial.saved_step is not None else []
+        return [*own, *(self.trials[source] for source in inherits)]
 
     def _needs_checkpoints(self, attempt: Attempt) -> bool:
         remote = attempt.lease.remote
         return not attempt.prepared and any(
-            source.saved_step is not None
-            and source.checkpoint_on != remote.remote_id
-            and not (remote.is_local and source.checkpoint_on is None)
+            source.saved_step is not None and not self._has_checkpoint(remote, source)
             for source in self._sources(attempt.trial)
         )
 
+    def _has_checkpoint(self, remote: Remote, source: Trial) -> bool:
+        if source.checkpoint_on is None:
+            return remote.is_local
+        return source.checkpoint_on == remote.remote_id
+
     async def _bring_checkpoints(self, attempt: Attempt) -> None:
-        """Bring to the node what its trial goes on from, then start it; without, if that fails."""
-        remote = attempt.lease.remote
-        for source in self._sources(attempt.trial):
+        """Bring to the node what its trial goes on from, then start it; without, if that fails.
+
+        But a child without a checkpoint of its own does not start without its parents'.
+        """
+        remote, trial = attempt.lease.remote, attempt.trial
+        failed: list[Trial] = []
+        for source in self._sources(trial):
             try:
                 await self._fetch_checkpoint(source)
-                folder = self._checkpoints_of(source)
-                if not remote.is_local and source.checkpoint_on != remote.remote_id:
-                    found = checkpoints(folder)
-                    known = [p for p in found if p.name.endswith(f"-step-{source.saved_step}")]
-                    for newest in (known or found)[-1:]:
-                        await remote.put_checkpoint(source.id, newest)
+                if not self._has_checkpoint(remote, source):
+                    await self._put_checkpoint(remote, source, for_child=source is not trial)
             except (DistsearchError, OSError, asyncio.TimeoutError) as error:
                 self.say(
                     f"the checkpoint of trial {source.id} could not be brought to {remote.host}: "
-                    f"{error}; trial {attempt.trial.id} goes on from what is there"
+                    f"{error}; trial {trial.id} goes on from what is there"
                 )
+                failed.append(source)
         attempt.prepared = True
+        lost = [
+            source
+            for source in self._sources(trial)
+            if source in failed or self._is_gone(remote, source)
+        ]
+        if trial.saved_step is None and lost and self._live.get(trial.id) is attempt:
+            self._orphaned(attempt, lost)
+            return
         self._send_start(attempt)
+
+    async def _put_checkpoint(self, remote: Remote, source: Trial, for_child: bool) -> None:
+        """Copy the newest checkpoint of a trial to a node; for its children only once."""
+        if remote.is_local:
+            return  # it was fetched into the folder that the local node uses
+        found = checkpoints(self._checkpoints_of(source))
+        known = [path for path in found if path.name.endswith(f"-step-{source.saved_step}")]
+        for newest in (known or found)[-1:]:
+            place = remote.remote_id, source.id, newest.name
+            if not for_child or place not in self._placed:
+                await remote.put_checkpoint(source.id, newest)
+                self._placed.add(place)
+
+    def _is_gone(self, remote: Remote, source: Trial) -> bool:
+        """Whether nobody has the weights of a trial: its node was lost before they were copied."""
+        there = source.checkpoint_on in (remote.remote_id, *self.manager.remotes)
+        return not there and not checkpoints(self._checkpoints_of(source))
+
+    def _orphaned(self, attempt: Attempt, lost: list[Trial]) -> None:
+        """A child was to start, but its parents' weights are gone: its slot serves others."""
+        child = attempt.trial
+        self._release(attempt)
+        for parent in lost:
+            parent.saved_step = None
+        reason = f"the weights of trial {lost[0].id} are not to be had"
+        body = {"status": Status.STOPPED.value, "reason": reason}
+        self.store.append("lost", child.id, attempt.number, body=body)
+        child.status, child.inherits = Status.WAITING, None
+        if self.ending:
+            self._attempt_over(attempt, Status.STOPPED, self.ending)
+        else:
+            self._children[child.id] = child
+            self._look_after_children()
+        self.fill()
 
     def _keep_checkpoint(self, trial: Trial) -> None:
         """Copy a new checkpoint to the driver, so that it outlives the node; one at a time."""
@@ -723,11 +892,9 @@ class Experiment:
                 "due": self.rule.due_at(attempt.trial),
                 "resume": attempt.number > 1,
                 "saved_step": attempt.trial.saved_step,
-                "sources": [
-                    source.id
-                    for source in self._sources(attempt.trial)
-                    if source is not attempt.trial
-                ],
+                "parents": list(
+                    zip(attempt.trial.parents, attempt.trial.inherits or (), strict=False)
+                ),
                 "cwd": attempt.lease.remote.trial_cwd,
                 "args": {
                     "task_id": attempt.trial.id,
@@ -791,6 +958,14 @@ class Experiment:
             self.store.append(
                 "saved", message["trial"], message["attempt"], body={"step": message["step"]}
             )
+            self._serve_children(attempt.trial)
+
+    def _serve_children(self, trial: Trial) -> None:
+        """Start the children that have waited for what a trial has just saved."""
+        if self._children and not self.ending:
+            self._look_after_children(of=trial)
+            if self._added:
+                self.fill()
 
     def _on_report(self, remote: Remote, message: Message) -> None:
         body = message["body"]
@@ -803,9 +978,12 @@ class Experiment:
         trial = attempt.trial
         self.store.append("report", trial.id, attempt.number, attempt.sequence, body)
         report = self._report(trial, attempt.sequence, from_json(body))
+        saved_step = trial.saved_step
         self._count(trial, report)
         self._end_if_good_enough()
         decision = self._decide(trial, report)
+        if trial.saved_step != saved_step:  # it counts now that a report has followed it
+            self._serve_children(trial)
         if message["due"]:
             attempt.decided = decision
             answer = {"op": "decide", **_name(attempt), "decision": decision.word}
@@ -945,6 +1123,7 @@ class Experiment:
     def _paused(self, trial: Trial) -> None:
         self.store.append("paused", trial.id, trial.attempt)
         self._pause(trial)
+        self._look_after_children(of=trial)
         if trial.id in self._resume_when_paused:
             self._resume_when_paused.discard(trial.id)
             self._added.append(trial)
@@ -1014,9 +1193,12 @@ class Experiment:
             if not future.done():
                 future.set_result(None if attempt is None else attempt.returned)
         trial.last_metrics = {}
+        self._look_after_children(of=trial)
 
     def _count_end(self, trial: Trial, status: Status, reason: str) -> None:
         trial.status, trial.reason = status, reason
+        if status is Status.FINISHED:
+            trial.keep_last_save()
         self._open.pop(trial.id, None)
         if status.is_failure:
             self.counts.failed += 1
@@ -1041,6 +1223,8 @@ class Experiment:
         kind = trial.reason.partition(":")[0] if trial.error else trial.reason
         signature = (trial.status.value, kind, places[-1] if places else "")
         group = self._failures.setdefault(signature, Failures())
+        if trial is group.first:
+            return  # it has run again, for its children
         group.trials += 1
         if group.first is None:
             group.first = trial
@@ -1067,6 +1251,12 @@ class Experiment:
         return ((g.trials, g.first) for g in self._failures.values() if g.first is not None)
 
     def _check_idle(self) -> None:
+        if self._children and not self._is_busy:  # what they wait for will not come
+            self._look_after_children(stuck=True)
+            self._something_happened()
+            if self._wants_more:
+                self.fill()
+                return
         if self._is_busy:
             self._watch_for_nodes()
             return
@@ -1108,6 +1298,12 @@ class Experiment:
 
 def _one_or_list(values: tuple[float, ...]) -> Any:
     return values[0] if len(values) == 1 else list(values)
+
+
+def _why_lost(parent: Trial) -> str:
+    if not parent.status.is_failure:
+        return f"parent {parent.id} is {parent.status.value} and has no checkpoint"
+    return f"parent {parent.id} {parent.status.value}: {parent.reason.partition(chr(10))[0][:200]}"
 
 
 def _name(attempt: Attempt) -> Message:

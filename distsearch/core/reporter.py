@@ -16,11 +16,11 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReportError
+from ..errors import LineageError, ReportError
 from . import checkpoint
 from .metrics import number, to_json
 
@@ -36,7 +36,8 @@ class Reporter:
     """Sends the reports of one trial, in order; made by distsearch, used by the train function.
 
     `due` says when a report needs an answer: None (never), 'every', or rising values of
-    `time_attr` (rungs), at the first report that reaches each.
+    `time_attr` (rungs), at the first report that reaches each. `parents`: for the id of each the
+    folder of the trial whose weights stand for it, None if there are none.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class Reporter:
         folder: str | Path,
         time_attr: str = "epoch",
         due: str | Sequence[float] | None = None,
+        parents: Mapping[int, Path | None] | None = None,
     ) -> None:
         self._folder = folder
+        self._parents = dict(parents or {})
         self._channel = channel
         self._time_attr = time_attr
         self._every = due == "every"
@@ -69,6 +72,11 @@ class Reporter:
     def checkpoints(self) -> Path:
         """Where `save` puts checkpoints."""
         return self.folder / "checkpoints"
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """The ids of the trials from whose weights this one goes on; empty for most."""
+        return tuple(self._parents)
 
     def __call__(self, **metrics: Any) -> None:
         """Report metrics, as in `reporter(epoch=3, accuracy=0.81)`.
@@ -111,12 +119,28 @@ class Reporter:
             self._send(f"S {step} 0 \n")
             return path
 
-    def load(self) -> Any:
+    def load(self, parent: int | None = None) -> Any:
         """The state of the newest whole checkpoint of this trial, or None at its first start.
 
-        A trial that has parents (`trial.parents`) finds a parent's newest at its first start.
+        A trial that has `parents` finds at its first start that of the first parent that has one.
+        `load(parent=3)` is the state of that parent, also later; None if it was lost, with nothing
+        in its place (see on_parent_failure of FIFOScheduler).
+
+        Raises LineageError for a trial that is not among the parents.
         """
-        return checkpoint.load(self.checkpoints)
+        if parent is None:
+            return checkpoint.load(self.checkpoints)
+        if parent not in self._parents:
+            raise LineageError(
+                f"load(parent={parent!r}), but the parents of this trial are {self.parents}"
+            )
+        source = self._parents[parent]
+        if source is None:
+            return None
+        # A copy (by links) that stays: the parent may still train, and delete old checkpoints.
+        kept = self.folder / "parents" / str(parent)
+        checkpoint.inherit(kept, [source])
+        return checkpoint.load(kept)
 
     def close(self) -> None:
         """Send nothing more; a thread that goes on to report ends there."""

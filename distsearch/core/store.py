@@ -3,11 +3,14 @@
     events   id, time (Unix seconds), kind, trial, attempt, seq, body (JSON)
     trials   a view: one row a trial, with its configuration, status and end
     reports  a view: one row a report
+    lineage  a view: one row for each trial and parent of it; `inherited` is whose weights it has
+             in place of that parent's, `policy` and `reason` say why if it is another
 
 Kinds: `experiment` (what is searched, once per run of the driver), `launched` (a configuration),
-`started`, `report`, `saved` (a checkpoint), `ended`, `lost` (an attempt is over but its trial is
-not: the node was lost, or the search interrupted), `node` (one came or went). Anyone may read the
-file with SQL or pandas while the search runs:
+`inherits` (from whose weights a child goes on), `started`, `report`, `saved` (a checkpoint),
+`ended`, `again` (a failed trial runs once more, for its children), `lost` (an attempt is over but
+its trial is not: the node was lost, or the search interrupted), `node` (one came or went). Anyone
+may read the file with SQL or pandas while the search runs:
 
     sqlite3 distsearch_results/NAME/events.db 'select * from trials order by best desc limit 3'
 
@@ -45,7 +48,8 @@ create view if not exists reports as
 create view if not exists trials as
     select l.trial, json_extract(l.body, '$.config') as config,
         coalesce(json_extract(e.body, '$.status'), case when s.id is null or exists (
-            select 1 from events where trial = l.trial and kind = 'lost' and id > s.id)
+            select 1 from events
+            where trial = l.trial and kind in ('lost', 'again') and id > s.id)
             then 'waiting' else 'running' end) as status,
         s.attempt as attempt, json_extract(s.body, '$.host') as host, s.time as started,
         e.time as ended, json_extract(e.body, '$.best') as best,
@@ -57,7 +61,16 @@ create view if not exists trials as
     left join events s on s.id = (
         select max(id) from events where trial = l.trial and kind = 'started')
     left join events e on e.id = (
-        select max(id) from events where trial = l.trial and kind = 'ended')
+        select max(id) from events where trial = l.trial and kind in ('ended', 'again'))
+        and e.kind = 'ended'
+    where l.kind = 'launched';
+create view if not exists lineage as
+    select l.trial, p.value as parent,
+        json_extract(i.body, '$.from[' || p.key || ']') as inherited,
+        json_extract(i.body, '$.policy') as policy, json_extract(i.body, '$.reason') as reason
+    from events l, json_each(l.body, '$.parents') p
+    left join events i on i.id = (
+        select max(id) from events where trial = l.trial and kind = 'inherits')
     where l.kind = 'launched';
 """
 INSERT = "insert into events (time, kind, trial, attempt, seq, body) values "

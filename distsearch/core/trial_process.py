@@ -73,13 +73,24 @@ def read_job(channel: socket.socket) -> dict[str, Any] | None:
 def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
     """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'."""
     end: dict[str, Any] = {"how": "returned", "code": 0, "error": "", "traceback": ""}
-    reporter = Reporter(channel, folder=job["folder"], time_attr=job["time_attr"], due=job["due"])
+    siblings = Path(job["folder"]).parent
+    sources = {
+        parent: None if source is None else siblings / str(source)
+        for parent, source in job["parents"]
+    }
+    reporter = Reporter(
+        channel,
+        folder=job["folder"],
+        time_attr=job["time_attr"],
+        due=job["due"],
+        parents=sources,
+    )
     try:
         os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it
         redirect_output(job["output"])
         if job["resume"]:
             checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
-        checkpoint.inherit(reporter.checkpoints, [Path(source) for source in job["sources"]])
+        checkpoint.inherit(reporter.checkpoints, [one for one in sources.values() if one])
         put_first(job["work_folder"])
         train_function = load_function(job["function"])
         values = train_function.space.build(job["config"])

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
 
+from ..errors import LineageError
 from .metrics import number
 from .objectives import Point
 
@@ -20,7 +21,7 @@ class Status(str, enum.Enum):
     FINISHED = "finished"  # the train function returned
     PAUSED = "paused"  # by a rule; may be resumed from its checkpoint
     STOPPED = "stopped"  # by the search: a rule, time_out, max_reward
-    FAILED = "failed"  # the train function raised
+    FAILED = "failed"  # the train function raised, or a parent has (on_parent_failure='fail')
     EXITED = "exited"  # sys.exit(n), os._exit(n)
     KILLED = "killed"  # by a signal: a segmentation fault, a kill
     OUT_OF_MEMORY = "out_of_memory"  # above memory_gb, or MemoryError
@@ -42,18 +43,35 @@ class Status(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Launch:
-    """What a scheduler asks for: a new trial with this configuration (see Space for its form).
+    """What a scheduler or a searcher asks for: a new trial with this configuration.
 
-    `parents`: ids of trials from the newest checkpoint of which it starts, the first that has one:
-    `reporter.load()` gives it at the trial's first start. They are its lineage, kept in the log.
+        Launch({"width": 32}, parents=(3,))
+
+    `config`: see Space for its form.
+    `parents`: ids of earlier trials whose weights it goes on from, in whatever state they are. It
+    starts once their checkpoints are committed, and waits for that without a slot. At its first
+    start `reporter.load()` gives the newest of the first parent that has one,
+    `reporter.load(parent=3)` that of a certain one. They are its lineage, kept in the log.
+    `wait_for`: when a parent's weights are committed: at its 'end' (it has ended well, or is
+    paused: then nothing trains them any more), or at its first 'checkpoint' (then the newest that
+    there is when the child starts).
     `told`: how many results a searcher that works ahead had heard of when it suggested this.
     `bracket`: the number of the group of trials that it joins, for rules that have such.
+
+    Raises LineageError for another `wait_for`, and for parents that are no tuple.
     """
 
     config: Mapping[str, Any]
     parents: tuple[int, ...] = ()
+    wait_for: str = "end"
     told: int | None = None
     bracket: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parents, (tuple, list)):
+            raise LineageError(f"parents={self.parents!r}; give a tuple of trial ids, as in (3,)")
+        if self.wait_for not in ("end", "checkpoint"):
+            raise LineageError(f"wait_for={self.wait_for!r}; give 'end' or 'checkpoint'")
 
 
 @dataclass(frozen=True)
@@ -120,7 +138,10 @@ class Trial:
 
     id: int
     config: Mapping[str, Any]
-    parents: tuple[int, ...] = ()  # from whose checkpoints it started
+    parents: tuple[int, ...] = ()  # whose weights it goes on from,
+    wait_for: str = "end"  # once they are committed: see Launch
+    # Whose weights it has in place of each parent's, None: nobody's; None: that is not decided yet.
+    inherits: tuple[int | None, ...] | None = None
     status: Status = Status.WAITING
     attempt: int = 0
     host: str = ""
@@ -169,6 +190,11 @@ class Trial:
         if self._unreported_step is not None:
             self.saved_step = self._unreported_step
         self._unreported_step = step
+
+    def keep_last_save(self) -> None:
+        """Take note that the trial has finished: a checkpoint needs no report to follow it."""
+        if self._unreported_step is not None:
+            self.saved_step, self._unreported_step = self._unreported_step, None
 
     def start(self, attempt: int, host: str) -> None:
         """Take note of an attempt, which goes on from the checkpoint of `saved_step`."""

@@ -255,7 +255,6 @@ class Agent:
             "output": trial.output,
             "work_folder": str(self.work_folder),
             "function": f"{self.folder}/functions/{message['job']['function']}",
-            "sources": [f"{self._trials_folder}/{one}" for one in message["job"]["sources"]],
         }
         self.processes.write(process, json.dumps(job).encode() + b"\n")
         self._set_limits(trial, message["limits"])

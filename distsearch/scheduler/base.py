@@ -15,6 +15,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Union
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 from ..core import store
 from ..core.decorators import TrainFunction
 from ..core.experiment import CLOSED, INTERRUPTED, UNFINISHED, Experiment, Settings, retries_of
+from ..core.lineage import POLICIES
 from ..core.loop import loop
 from ..core.objectives import Objectives, Point
 from ..core.progress import NodeUse, Progress, Snapshot
@@ -110,6 +112,7 @@ class Scheduler(Results):
         report_timeout: float | None = None,
         max_failures: int = 3,
         retries: Mapping[str, int] | None = None,
+        on_parent_failure: str = "nearest_ancestor",
         seed: int | None = None,
         verbose: int = 1,
     ) -> None:
@@ -117,6 +120,7 @@ class Scheduler(Results):
         _choose("isolation", isolation, ("fresh", "reuse"))
         _choose("start_method", start_method, (None, "fork", "spawn"))
         _choose("visualizer", visualizer, ("none",))
+        _choose("on_parent_failure", on_parent_failure, POLICIES)
         _check_bound("num_trials", num_trials, Integral)
         _check_bound("time_out", time_out)
         _check_bound("trial_timeout", trial_timeout)
@@ -168,6 +172,8 @@ class Scheduler(Results):
             trial_timeout_s=trial_timeout,
             report_timeout_s=report_timeout,
             retries=_retries(max_failures, retries),
+            on_parent_failure=on_parent_failure,
+            parent_retries=int(max_failures),
         )
         self._store = store.Store(self.folder)
         self.progress = Progress(verbose, self._snapshot)
@@ -317,8 +323,11 @@ class Scheduler(Results):
         trial_id = len(self.experiment.trials)
         if self._ahead is not None:
             return self._ahead.next(trial_id)
-        config = self.searcher.ask(trial_id)
-        return None if config is None else Launch(self.train_fn.space.validate(config))
+        suggested = self.searcher.ask(trial_id)
+        if suggested is None:
+            return None
+        launch = suggested if isinstance(suggested, Launch) else Launch(suggested)
+        return replace(launch, config=self.train_fn.space.validate(launch.config))
 
     def next_resume(self) -> int | None:
         """The id of a paused trial that is to go on now; asked before `next_launch`."""

@@ -75,6 +75,10 @@ class FIFOScheduler(Scheduler):
             may be killed; it runs again from its last checkpoint.
         retries: how often a trial runs again after other ends too, by status:
             `{'failed': 1, 'out_of_memory': 2, 'timed_out': 1}`; of those not named, never.
+        on_parent_failure: what becomes of a trial whose parent (see `Launch`) fails, or ends
+            without a checkpoint: 'nearest_ancestor' (it goes on from the closest ancestor that has
+            one, else from scratch), 'scratch', 'fail', or 'retry' (the parent runs again,
+            `max_failures` times at most; after that its children fail).
         seed: of the searcher; None draws one. It is kept in the log.
         verbose: 0 prints nothing, 1 shows progress, failures and what trials print.
         training_history_callback: called with (training_history, start time in Unix seconds) when

@@ -245,7 +245,7 @@ class PBTScheduler(Scheduler):
             resample_probability=self.resample_probability,
             factors=self.perturbation_factors,
         )
-        self._children.append((Launch(config, parents=(parent,)), trial_id))
+        self._children.append((Launch(config, (parent,), wait_for="checkpoint"), trial_id))
         self._leave(trial_id)
 
     def _parent_for(self, trial_id: int) -> int | None:

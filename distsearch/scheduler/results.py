@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..core import curves, pareto, store
+from ..core import curves, lineage, pareto, pedigree, store
 from ..core.decorators import TrainFunction
 from ..core.experiment import Experiment
+from ..core.lineage import Descent
 from ..core.loop import loop
 from ..core.objectives import Objectives
 from ..core.pareto import FrontPoint
@@ -99,6 +100,35 @@ class Results:
             failed={trial.id for trial in trials if trial.status.is_failure},
             objectives=self.objectives,
             title=f"{self.train_fn.__name__}: {len(points)} trials",
+            filename=filename,
+            plot=plot,
+        )
+
+    def lineage(self) -> dict[int, Descent]:
+        """Who descends from whom: {task id: its parents, generation, status, reward, config}.
+
+            scheduler.lineage()[7].parents      # (3,)
+
+        Trials without parents are in it too, as generation 0. `inherited` says whose weights stood
+        in for a parent that was lost. The same is in the log: the view `lineage`.
+        """
+        return lineage.descents(dict(self.experiment.trials))
+
+    def draw_lineage(
+        self, filename: str | os.PathLike[str] | None = None, plot: bool = False
+    ) -> None:
+        """Draw who descends from whom, from left to right by generation, coloured by reward.
+
+        The line that leads to the best trial stands out. `filename` saves a picture (its ending
+        says which kind), `plot` shows one.
+        """
+        best = None if self.objectives.several else self.experiment.best
+        pedigree.draw(
+            self.lineage(),
+            best=None if best is None else best.id,
+            reward_attr=self.objectives.names[0],
+            mode=self.objectives.modes[0],
+            title=f"{self.train_fn.__name__}: the lineage of {len(self.trials)} trials",
             filename=filename,
             plot=plot,
         )

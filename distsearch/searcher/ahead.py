@@ -6,11 +6,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.words import Launch, Wait
-from .base import Config, Reward, Searcher
+from ..errors import LineageError
+from .base import Config, Reward, Searcher, Suggested
 
 CHEAP = 0.01  # of the time between launches: a suggestion that takes less is not made ahead of time
 RECENT = 64  # so many launches tell how fast they follow one another
@@ -30,9 +31,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A configuration (None: there is none left), and how many results the searcher knew."""
+    """What was suggested (None: there is none left), and how many results the searcher knew."""
 
-    config: Config | None
+    suggested: Suggested | None
     told: int
 
 
@@ -93,10 +94,23 @@ class Ahead:
             suggestion = self._prepared.popleft()
             self._wanted = self._worth_preparing()
             self._start_or_wake()
-        if suggestion.config is None:
+        suggested = suggestion.suggested
+        if suggested is None:
             return None
         self._note_launch(trial_id)
-        return Launch(suggestion.config, told=suggestion.told)
+        launch = suggested if isinstance(suggested, Launch) else Launch(suggested)
+        return replace(launch, parents=self._trials_of(launch), told=suggestion.told)
+
+    def _trials_of(self, launch: Launch) -> tuple[int, ...]:
+        """The ids of the parents, which the searcher knows under its own numbers."""
+        trial_of = {number: trial_id for trial_id, number in self._number_of.items()}
+        unknown = [parent for parent in launch.parents if parent not in trial_of]
+        if unknown:
+            raise LineageError(
+                f"{type(self.searcher).__name__} named the parent {unknown[0]!r}, which it has "
+                "neither suggested nor been told of; parents are earlier trials"
+            )
+        return tuple(trial_of[parent] for parent in launch.parents)
 
     def tell(self, trial_id: int, config: Config, reward: Reward | None, *more: Any) -> None:
         """Hand over a result; the searcher hears it before its next suggestion."""
@@ -179,7 +193,7 @@ class Ahead:
 
     @property
     def _lacks(self) -> bool:
-        is_exhausted = bool(self._prepared) and self._prepared[-1].config is None
+        is_exhausted = bool(self._prepared) and self._prepared[-1].suggested is None
         wanted = max(self._wanted, self._somebody_waits)
         return len(self._prepared) < wanted and not is_exhausted
 
@@ -194,12 +208,12 @@ class Ahead:
 
     def _prepare(self) -> None:
         begin = time.monotonic()
-        config = self.searcher.ask(self._asked)
-        self._asked += config is not None
+        suggested = self.searcher.ask(self._asked)
+        self._asked += suggested is not None
         with self._changed:
             cost_s = time.monotonic() - begin
             self._cost_s += 0.3 * (cost_s - self._cost_s)
-            self._prepared.append(Suggestion(config, self._told))
+            self._prepared.append(Suggestion(suggested, self._told))
             somebody_waits, self._somebody_waits = self._somebody_waits, False
         if somebody_waits:
             self._call_when_ready()

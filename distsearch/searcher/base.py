@@ -7,10 +7,12 @@ from typing import Any, ClassVar, Union
 
 import numpy as np
 
+from ..core.words import Launch
 from ..errors import SpaceError
 from ..space import Space
 
 Config = Mapping[str, Any]
+Suggested = Union[Config, Launch]  # a Launch names parents too
 Reward = Union[float, tuple[float, ...]]  # one, or with several objectives one for each
 
 
@@ -26,6 +28,9 @@ class Searcher:
 
     State is what was asked and told, in that order, and nothing else: the randomness of trial 7
     comes from (seed, 7), so that a search does not depend on timing and can be replayed.
+
+    Instead of a configuration it may return `Launch(config, parents=(3,))`: that trial goes on from
+    the weights of trial 3, and starts once these are committed (see `Launch`).
 
     `slow = True` in the class says that a suggestion may take longer than a few milliseconds: then
     the search calls the searcher in a thread of its own, ahead of time where that is worth it.
@@ -64,13 +69,13 @@ class Searcher:
                 "searcher, such as 'tpe', 'nsga2', 'gp', 'evolution' or 'random'"
             )
 
-    def ask(self, trial_id: int) -> Config | None:
+    def ask(self, trial_id: int) -> Suggested | None:
         """The configuration for a new trial, or None when there is nothing left to suggest."""
         if self._first:
             return self._first.pop()
         return self.suggest(trial_id, np.random.default_rng((self.seed, trial_id)))
 
-    def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
+    def suggest(self, trial_id: int, rng: np.random.Generator) -> Suggested | None:
         """The searcher's own choice, once the given points are used up."""
         raise NotImplementedError(f"{type(self).__name__} needs a method suggest(trial_id, rng)")
 
@@ -86,7 +91,8 @@ class Searcher:
         With several objectives `reward` is a tuple, each larger where better.
 
         Called when the trial ends, and whenever it pauses with a reward: then again, perhaps with
-        a better one, when it pauses or ends after it was resumed. Trials that this searcher did
+        a better one, when it pauses or ends after it was resumed; and a second time when a failed
+        one runs again for its children (on_parent_failure='retry'). Trials that this searcher did
         not suggest, from the user or an earlier search, are told too; the latter before the first
         `ask`, under negative numbers.
         """
@@ -106,4 +112,11 @@ class Searcher:
         search cannot be resumed.
         """
         suggested = self.ask(trial_id)
-        return suggested is not None and self.space.validate(suggested) == dict(config)
+        if suggested is None:
+            return False
+        return self.space.validate(config_of(suggested)) == dict(config)
+
+
+def config_of(suggested: Suggested) -> Config:
+    """The configuration of a suggestion, with or without parents."""
+    return suggested.config if isinstance(suggested, Launch) else suggested

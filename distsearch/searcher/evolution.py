@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..core.objectives import Point, Standing, beats
+from ..core.words import Launch
 from ..errors import SpaceError
 from ..space import Choice, Space
 from ..space.base import Domain
-from .base import Config, Reward, Searcher
+from .base import Config, Reward, Searcher, Suggested, config_of
 from .random import draw_new, key
 
 TRIES = 50
@@ -33,6 +34,9 @@ class EvolutionSearcher(Searcher):
     `mutation_probability`, at least one: a choice to another option, a number by a normal step of
     a fifth of its range (on its scale). Parameters of a newly chosen option are drawn. A trial
     joins when it is told, and the oldest leaves: good ones live on only in their children.
+
+    With `inherit=True` a child goes on from its parent's weights: `reporter.load()` gives these,
+    and `distsearch.train.inherit` picks those of layers that are still what they were.
 
     Trials that run do not hold it up: the parent is taken from those that are there. What was
     suggested or told once is not suggested again. Failed trials do not join.
@@ -55,6 +59,7 @@ class EvolutionSearcher(Searcher):
         population: int = 100,
         sample: int = 25,
         mutation_probability: float = 0.05,
+        inherit: bool = False,
     ) -> None:
         super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
         if not 1 <= sample <= population:
@@ -68,26 +73,30 @@ class EvolutionSearcher(Searcher):
         self.population = population
         self.sample = sample
         self.mutation_probability = mutation_probability
+        self.inherit = inherit
         self._members: dict[int, tuple[Standing, Config]] = {}  # by trial, the oldest first
         self._dead: set[int] = set()
         self._begun: set[int] = set()  # every trial that was asked for or told
         self._seen: set[str] = set()
 
-    def ask(self, trial_id: int) -> Config | None:
+    def ask(self, trial_id: int) -> Suggested | None:
         """A new configuration; None once every one of a finite space was suggested."""
-        config = super().ask(trial_id)
-        if config is not None:
+        suggested = super().ask(trial_id)
+        if suggested is not None:
             self._begun.add(trial_id)
-            self._seen.add(key(config))
-        return config
+            self._seen.add(key(config_of(suggested)))
+        return suggested
 
-    def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
+    def suggest(self, trial_id: int, rng: np.random.Generator) -> Suggested | None:
         """A child of one of the best, or a random configuration while there are too few."""
         if self._members and len(self._begun) >= self.population:
             for _ in range(TRIES):
-                child = self._mutate(self._parent(rng), rng)
-                if key(child) not in self._seen:
-                    return child
+                parent = self._parent(rng)
+                child = self._mutate(self._members[parent][1], rng)
+                if key(child) in self._seen:
+                    continue
+                # Those of earlier searches, whose weights are not here, have negative numbers.
+                return Launch(child, (parent,)) if self.inherit and parent >= 0 else child
         return draw_new(self.space, rng, self._seen)
 
     def tell(
@@ -111,17 +120,16 @@ class EvolutionSearcher(Searcher):
             del self._members[oldest]
             self._dead.add(oldest)
 
-    def _parent(self, rng: np.random.Generator) -> Config:
+    def _parent(self, rng: np.random.Generator) -> int:
         """The best of a random sample; of equals, as of several in its front, one drawn early."""
-        members = list(self._members.values())
+        members = list(self._members)
         drawn = rng.choice(len(members), min(self.sample, len(members)), replace=False).tolist()
-        parent: Config
-        best, parent = members[drawn[0]]
+        best: int = members[drawn[0]]
         for index in drawn[1:]:
-            standing, config = members[index]
-            if beats(standing, best):  # so does none drawn before: domination is transitive
-                best, parent = standing, config
-        return parent
+            # So does none that was drawn before, as domination is transitive.
+            if beats(self._members[members[index]][0], self._members[best][0]):
+                best = members[index]
+        return best
 
     def _mutate(self, parent: Config, rng: np.random.Generator) -> Config:
         changed = {path for path in parent if rng.random() < self.mutation_probability}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..space import Space
-from .base import Config, Searcher
+from .base import Config, Searcher, Suggested, config_of
 
 TRIES = 200
 FINITE = 10**6  # spaces with fewer configurations are searched to the last one
@@ -25,14 +25,14 @@ class RandomSearcher(Searcher):
         super().__init__(*args, **options)
         self._seen: set[str] | None = set() if self.space.size < FINITE else None
 
-    def ask(self, trial_id: int) -> Config | None:
+    def ask(self, trial_id: int) -> Suggested | None:
         """A configuration; None once every one of a finite space was suggested."""
-        config = super().ask(trial_id)
-        if self._seen is not None and config is not None:
-            self._seen.add(key(config))
-        return config
+        suggested = super().ask(trial_id)
+        if self._seen is not None and suggested is not None:
+            self._seen.add(key(config_of(suggested)))
+        return suggested
 
-    def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
+    def suggest(self, trial_id: int, rng: np.random.Generator) -> Suggested | None:
         """A random configuration that is new, if the space is finite."""
         if self._seen is None:
             return self.space.sample(rng)

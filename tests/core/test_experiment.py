@@ -822,3 +822,84 @@ def test_memory_does_not_grow_with_the_number_of_reports(play):
         assert world.experiment.trials[0].reports == 8000
 
     play(scene)
+
+
+# Children
+
+
+class OneFamily(Script):
+    """The first trial is the parent of all others."""
+
+    def next_launch(self):
+        launch = super().next_launch()
+        return launch and Launch(launch.config, (0,) if self.launched > 1 else ())
+
+
+def saved(trial, step, attempt=1):
+    return {"op": "saved", "trial": trial, "attempt": attempt, "step": step}
+
+
+@pytest.mark.parametrize("policy", ["nearest_ancestor", "fail", "retry"])
+def test_weights_that_went_with_their_node_are_not_taken_for_those_of_a_child(play, policy):
+    async def scene(world):
+        first = world.node()
+        world.experiment.run(1, None)
+        await first.hears("start", 0)
+        first.says(saved(0, 1), report(0, 1, accuracy=0.5), ended(0))
+        await first.hears("list", 0)  # the driver would copy them, but hears no more
+        first.on_gone("cut")
+        world.experiment.on_lost(first, "cut", confirmed_dead=True)
+        await world.end()
+        second = world.node(number=1)
+        world.experiment.run(1, None)
+        if policy == "fail":
+            await world.end()
+            child = world.experiment.trials[1]
+            assert child.status is Status.FAILED
+            assert child.reason == "its parent 0 is finished and has no checkpoint"
+        elif policy == "retry":
+            await second.hears("start", 0, attempt=2)
+            assert world.experiment.trials[1].status is Status.WAITING
+            again = {"attempt": 2}
+            second.says(saved(0, 1, **again), report(0, 1, **again, accuracy=0.5))
+            second.says(ended(0, **again))
+            start = await second.hears("start", 1, attempt=2)
+            assert start["job"]["parents"] == [(0, 0)]
+            assert world.experiment.counts.done == 1
+        else:
+            start = await second.hears("start", 1, attempt=2)
+            assert start["job"]["parents"] == [(0, None)]
+        assert all(start["attempt"] == 2 for start in second.told("start"))
+
+    play(scene, OneFamily(), on_parent_failure=policy)
+
+
+def test_the_last_checkpoint_of_a_finished_parent_counts_without_a_report_after_it(play):
+    async def scene(world):
+        node = world.node()
+        node.is_local = True
+        world.experiment.run(2, None)
+        await node.hears("start", 0)
+        node.says(saved(0, 1), report(0, 1, accuracy=0.5), saved(0, 2), ended(0))
+        assert (await node.hears("start", 1))["job"]["parents"] == [(0, 0)]
+        assert world.experiment.trials[0].saved_step == 2
+
+    play(scene, OneFamily())
+
+
+def test_a_rule_that_wants_children_without_end_is_asked_for_no_more_than_may_wait(
+    play, monkeypatch
+):
+    monkeypatch.setattr(experiment_module, "MOST_CHILDREN", 5)
+
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.experiment.run(None, None)
+        await node.hears("start", 0)
+        await world.until(lambda: world.rule.launched >= 6)
+        assert world.rule.launched == 6, "the father and five who wait"
+        node.says(report(0, 1, accuracy=0.5), saved(0, 1), ended(0))
+        await node.hears("start", 2)
+        assert [message["trial"] for message in node.told("start")] == [0, 1, 2]
+
+    play(scene, OneFamily())

@@ -97,7 +97,7 @@ class Driver:
             "cwd": None,
             "resume": False,
             "saved_step": None,
-            "sources": [],
+            "parents": [],
             "args": {"task_id": trial, "num_cpus": 1, "num_gpus": 0, "gpu_ids": []},
         }
         self.say(

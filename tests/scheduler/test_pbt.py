@@ -171,7 +171,9 @@ def assert_lineage(scheduler):
     children = [trial for trial in scheduler.trials if trial.parents]
     for trial in scheduler.trials:
         assert list(trial.parents) == logged[trial.id]
+    lineage = scheduler.lineage()
     for child in children:
+        assert lineage[child.id].inherited == child.parents or child.status is Status.WAITING
         reports = history.get(child.id)
         if not reports:
             continue

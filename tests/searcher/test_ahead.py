@@ -193,3 +193,20 @@ def test_a_replay_leads_the_searcher_through_the_same_asks_and_results(owner):
     assert again.heard == live.heard[: len(again.heard)]
     assert again.heard[-1][0] == 23
     assert len({event[3] for event in log if event[0] == "launched"}) > 5
+
+
+class Parented(Recorder):
+    """Names the trial that it suggested first, and one that it was told of, as parents."""
+
+    def ask(self, trial_id):
+        config = super().ask(trial_id)
+        return Launch(config, (0, -1)) if trial_id else config
+
+
+def test_parents_are_named_by_the_searchers_numbers_and_launched_by_their_ids(owner):
+    searcher = Parented()
+    one = owner(searcher)
+    searcher.let.release(2)
+    one.next(4)  # trials 0 to 3 are the user's own
+    one.ahead.tell(2, {"x": 0.5}, 0.5)
+    assert one.next(7).parents == (4, 2)

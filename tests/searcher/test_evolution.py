@@ -127,7 +127,10 @@ def test_with_several_rewards_the_parent_is_one_that_no_other_of_the_sample_domi
     rewards = {0: (1, 1), 1: (3, 0), 2: (0, 3), 3: (2, 2), 4: (2, 1), 5: (1, 2)}
     for x, both in rewards.items():
         searcher.tell(x, {"x": x}, both)
-    parents = {searcher._parent(np.random.default_rng(seed))["x"] for seed in range(40)}
+    parents = {
+        searcher._members[searcher._parent(np.random.default_rng(seed))][1]["x"]
+        for seed in range(40)
+    }
     assert parents == {1, 2, 3}
 
 
@@ -136,6 +139,6 @@ def test_the_parent_violates_the_constraints_least():
     searcher = EvolutionSearcher(space, seed=1, population=9, sample=9, points_to_evaluate=[])
     for x, reward, violations in ((0, 9.0, (1, 1)), (1, 5.0, (-4, 1)), (2, 7.0, (1, -9))):
         searcher.tell(x, {"x": x}, reward, violations)
-    assert searcher._parent(np.random.default_rng(0)) == {"x": 2}
+    assert searcher._parent(np.random.default_rng(0)) == 2
     searcher.tell(3, {"x": 3}, 0.0, (0, 0))
-    assert searcher._parent(np.random.default_rng(0)) == {"x": 3}
+    assert searcher._parent(np.random.default_rng(0)) == 3
