@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import SpaceError
 from ..space import Choice, Space
 from ..space.base import Domain
-from .base import Config, Reward, Searcher
+from .base import Config, Reward, Searcher, config_of
 from .random import draw_new, key
 
 LEAST_WIDTH = 1e-3  # of a kernel
@@ -76,9 +76,11 @@ class BOHBSearcher(Searcher):
 
     def ask(self, trial_id: int) -> Config | None:
         """A new configuration; None once every one of a finite space was suggested."""
-        config = super().ask(trial_id)
-        if config is not None:
-            self._begin(trial_id, config)
+        suggested = super().ask(trial_id)
+        if suggested is None:
+            return None
+        config = config_of(suggested)
+        self._begin(trial_id, config)
         return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
