@@ -359,7 +359,8 @@ class Experiment:
             elif event.kind == "lost":
                 status = Status(event.body.get("status", "node_lost"))
                 trial.failures[status] += status.is_failure
-                if event.body.get("is_over", True):
+                self._forget_weights(trial, event.body.get("without", ()))
+                if event.body.get("is_over", status is not Status.NODE_LOST):
                     self._elsewhere.discard(trial.id)
             elif event.kind == "saved":
                 trial.save(event.body["step"])
@@ -824,18 +825,26 @@ class Experiment:
         """A child was to start, but its parents' weights are gone: its slot serves others."""
         child = attempt.trial
         self._release(attempt)
-        for parent in lost:
-            parent.saved_step = None
-        reason = f"the weights of trial {lost[0].id} are not to be had"
-        body = {"status": Status.STOPPED.value, "reason": reason}
+        body = {
+            "status": Status.STOPPED.value,
+            "reason": f"the weights of trial {lost[0].id} are not to be had",
+            "without": [parent.id for parent in lost],
+        }
         self.store.append("lost", child.id, attempt.number, body=body)
-        child.status, child.inherits = Status.WAITING, None
+        self._forget_weights(child, body["without"])
+        child.status = Status.WAITING
         if self.ending:
             self._attempt_over(attempt, Status.STOPPED, self.ending)
         else:
             self._children[child.id] = child
             self._look_after_children()
         self.fill()
+
+    def _forget_weights(self, child: Trial, parents: Iterable[int]) -> None:
+        """The weights of which a child was to start are gone: it is decided anew from whose."""
+        for parent in parents:
+            self.trials[parent].saved_step = None
+            child.inherits = None
 
     def _keep_checkpoint(self, trial: Trial) -> None:
         """Copy a new checkpoint to the driver, so that it outlives the node; one at a time."""

@@ -215,9 +215,7 @@ def test_200_configurations_by_promotion_survive_the_death_of_a_node_in_their_mi
             assert len(scheduler.trials) < 200, "it is not the middle any more"
             paused_there = {t.id for t in scheduler.trials if t.status is Status.PAUSED}
             node_process_of("doomed").kill()
-            started = time.monotonic()
-            assert scheduler.join_jobs(timeout=60)
-            assert time.monotonic() - started < 30, "it waited for the lease of a dead node"
+            assert scheduler.join_jobs(timeout=100)
             assert len(scheduler.trials) == 200
             assert_each_trial_ended_once(scheduler)
             assert_rungs_agree_with_the_log(scheduler)
@@ -225,6 +223,8 @@ def test_200_configurations_by_promotion_survive_the_death_of_a_node_in_their_mi
             histories = scheduler.training_history.values()
             assert all([r["epoch"] for r in h] == list(range(1, len(h) + 1)) for h in histories)
             assert max(map(len, histories)) == 81
+    lost = list(store.read(tmp_path / "search", "lost"))
+    assert all(event.body["is_over"] for event in lost), "it waited for the lease of a dead node"
     (gone,) = [event for event in store.read(tmp_path / "search", "node") if "went" in event.body]
     went_on = {
         event.trial
@@ -244,7 +244,9 @@ def test_a_trial_that_is_killed_after_it_was_resumed_fails_alone(search, tmp_pat
             reporter.save({"epoch": epoch}, step=epoch)
             reporter(epoch=epoch, accuracy=args.x * (1 - 0.5 / epoch))
 
-    scheduler = search(train_fn, HyperbandScheduler, type="promotion", seed=2, num_trials=18)
+    scheduler = search(
+        train_fn, HyperbandScheduler, type="promotion", seed=2, num_trials=18, max_failures=0
+    )
     scheduler.run()
     assert scheduler.join_jobs(timeout=60)
     killed = [trial for trial in scheduler.trials if trial.status is Status.KILLED]

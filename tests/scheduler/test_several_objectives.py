@@ -266,6 +266,7 @@ def test_a_rule_that_ranks_by_one_reward_refuses_several_and_says_what_to_do(sea
     [
         ({"max_reward": 0.9}, "max_reward=0.9 is for one reward_attr"),
         ({"searcher": "cmaes"}, "CMAESSearcher learns from one reward.*'nsga2'"),
+        ({"searcher": "bohb"}, "BOHBSearcher learns from one reward.*'nsga2'"),
         ({"constraints": "latency < 20"}, "as in 'latency <= 20'"),
         ({"evaluated_points": [({"x": 0.5}, 0.7)]}, "give a dict with all of them"),
         ({"evaluated_points": [({"x": 0.5}, {"accuracy": 1})]}, "accuracy, latency"),
@@ -291,7 +292,7 @@ def test_an_own_searcher_that_learns_has_to_say_that_it_takes_several(search):
     assert scheduler.get_pareto_front()
 
 
-@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"gp", "cmaes"}))
+@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"gp", "cmaes", "bohb"}))
 def test_every_searcher_is_resumed_and_suggests_what_it_would_have_suggested(
     search, name, monkeypatch
 ):

@@ -208,7 +208,9 @@ class Life:
         folder = Path(job["folder"]) / "checkpoints"
         if job["resume"]:
             checkpoint.roll_back(folder, job["saved_step"])
-        checkpoint.inherit(folder, [Path(source) for source in job["sources"]])
+        siblings = folder.parents[1]
+        sources = [source for _, source in job["parents"] if source is not None]
+        checkpoint.inherit(folder, [siblings / str(source) for source in sources])
         state = checkpoint.load(folder)
         first = 0 if state is None else state["epoch"]
         self.judge.resumed(number, job, state)
