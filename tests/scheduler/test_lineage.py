@@ -294,7 +294,10 @@ def test_a_child_that_waits_for_a_checkpoint_starts_while_its_parent_trains_on(
     scheduler.run(num_trials=2)
     who, epoch = mailbox.take().split()
     assert (who, scheduler.trials[0].status) == ("child", Status.RUNNING)
-    assert int(epoch) >= 1
+    deadline = time.monotonic() + JOIN_S
+    while len(scheduler.training_history[0]) < int(epoch) + 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     go.touch()
     assert scheduler.join_jobs(timeout=JOIN_S)
     assert [trial.status for trial in scheduler.trials] == [Status.FINISHED] * 2
