@@ -724,9 +724,6 @@ class Experiment:
     def _on_uploaded(self, remote: Remote, message: Message) -> None:
         remote.on_uploaded(message["path"], message["error"])
 
-    def _on_answer(self, remote: Remote, message: Message) -> None:
-        remote.on_answer(message)
-
     def _on_problem(self, remote: Remote, message: Message) -> None:
         reason = message["reason"]
         remote.on_gone(reason)

@@ -1,0 +1,98 @@
+"""The checkpoints that lie on a node, as the driver asks for them: by name, in pieces.
+
+Names are those of the checkpoints' folders, paths those of files in them. A checkpoint never
+changes once its manifest is there, so pieces can be read and written in any order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+MANIFEST = "manifest.json"  # the commit mark of a checkpoint
+
+
+class CheckpointCache:
+    """The checkpoints below `trials/N/checkpoints` of a node's folder."""
+
+    def __init__(self, trials: Path) -> None:
+        self._trials = trials
+
+    def folder(self, trial: int) -> Path:
+        """Where the checkpoints of a trial are."""
+        return self._trials / str(int(trial)) / "checkpoints"
+
+    def newest(self, trial: int) -> str | None:
+        """The name of a trial's newest whole checkpoint."""
+        whole = [path.parent.name for path in self.folder(trial).glob(f"*-step-*/{MANIFEST}")]
+        return max(whole, key=lambda name: int(name.partition("-")[0]), default=None)
+
+    def sizes(self, trial: int, name: str) -> dict[str, int]:
+        """The files of a checkpoint and their sizes in bytes; the manifest is the last of them."""
+        folder = self._inside(trial, name)
+        files = {
+            path.relative_to(folder).as_posix(): path.stat().st_size
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        files[MANIFEST] = files.pop(MANIFEST)
+        return files
+
+    def manifest(self, trial: int, name: str) -> str | None:
+        """The manifest of a checkpoint, which names its files and their sha256; None: not here."""
+        try:
+            return self._inside(trial, name, MANIFEST).read_text()
+        except FileNotFoundError:
+            return None
+
+    def read(self, trial: int, name: str, path: str, offset: int, size: int) -> bytes:
+        """A piece of a file."""
+        with open(self._inside(trial, name, path), "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def write(self, trial: int, name: str, path: str, offset: int, data: bytes) -> None:
+        """Write a piece of a file; that of the manifest comes last."""
+        write_piece(self._inside(trial, name, path), offset, data)
+
+    def drop(self, trial: int, name: str) -> None:
+        """Delete a checkpoint."""
+        delete(self._inside(trial, name))
+
+    def _inside(self, trial: int, *parts: str) -> Path:
+        return inside(self.folder(trial), *parts)
+
+
+def inside(folder: Path, *parts: str) -> Path:
+    """A path below a folder, made of what another machine has sent. Raises ValueError otherwise."""
+    path = folder.joinpath(*parts)
+    if ".." in path.parts or not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{'/'.join(parts)!r} is not below the checkpoints")
+    return path
+
+
+def write_piece(path: Path, offset: int, data: bytes) -> None:
+    """Write a piece of a file that may not be there yet."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(file, data, offset)
+    finally:
+        os.close(file)
+
+
+def delete(checkpoint: Path) -> None:
+    """Delete a checkpoint; its manifest first, so that what a kill leaves is none any more."""
+    with contextlib.suppress(FileNotFoundError):
+        (checkpoint / MANIFEST).unlink()
+    shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def pieces(sizes: dict[str, int], piece_bytes: int) -> Iterator[tuple[str, int, int]]:
+    """The pieces of some files: path, offset and size. An empty file has one."""
+    for path, size in sizes.items():
+        for offset in range(0, max(size, 1), piece_bytes):
+            yield path, offset, min(piece_bytes, size - offset)
