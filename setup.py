@@ -12,6 +12,7 @@ TORCH = ["torch", "torchvision"]
 PANDAS = ["pandas"]
 # The Gaussian process also needs torch; with greenlet it is faster.
 OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
+STORAGE = ["s3fs"]  # object stores such as S3; other URLs need fsspec's other packages
 DEMO = ["torch", "scikit-learn"]
 TEST = [
     *DEMO,  # the tutorials are tested too
@@ -55,6 +56,7 @@ setup(
         "asyncssh[bcrypt]>=2.18",
         "cloudpickle>=3.0",
         "cryptography>=42",
+        "fsspec>=2023.1",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "nvidia-ml-py>=12",
@@ -67,8 +69,9 @@ setup(
         "torch": TORCH,
         "pandas": PANDAS,
         "optuna": OPTUNA,
+        "storage": STORAGE,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *PANDAS, *OPTUNA, "scikit-learn"],
+        "all": [*TORCH, *PANDAS, *OPTUNA, *STORAGE, "scikit-learn"],
     },
 )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from ..resource.cache import MANIFEST, delete
+from ..resource.cache import MANIFEST, delete, link_or_copy
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
 YOUNG_S = 1.0  # a running trial keeps younger ones too: the log may not know the newest two yet
@@ -51,7 +51,7 @@ def save(
     target = folder / name_of(number, step, attempt)
     try:
         manifest = write(state, target, step)
-        _write_durably(target / MANIFEST, json.dumps(manifest).encode())
+        write_durably(target / MANIFEST, json.dumps(manifest).encode())
     except BaseException as error:  # a stop is one too
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError):
@@ -95,6 +95,12 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
         raise cannot_write(step, str(target.parent), error) from error
     files = {path.relative_to(target).as_posix(): _facts(path) for path in _files(target)}
     return {"step": step, "kind": kind, "files": files}
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint."""
+    manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+    return manifest
 
 
 def size_of(manifest: Mapping[str, Any]) -> int:
@@ -146,24 +152,18 @@ def inherit(folder: Path, sources: Sequence[Path]) -> None:
             found = checkpoints(source / "checkpoints")
             if not found:
                 break
-            copy = shutil.copy2 if (found[-1] / "files").exists() else _link
+            copy = shutil.copy2 if (found[-1] / "files").exists() else link_or_copy
             unfinished = folder / "inherited"
             try:
                 shutil.copytree(found[-1], unfinished, copy_function=copy)
                 names = json.loads((unfinished / MANIFEST).read_text())["files"]
                 if all((unfinished / name).exists() for name in names):
-                    unfinished.rename(folder / found[-1].name)
+                    # The oldest of the trial's own, whatever number it had.
+                    unfinished.rename(folder / f"000000-{found[-1].name.partition('-')[2]}")
                     return
             except (OSError, ValueError):  # deleted by its trial, which has a newer one by now
                 pass
             shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
 
 
 def number_of(path: Path) -> int:
@@ -178,8 +178,7 @@ def load(folder: Path) -> Any:
     """
     for path in reversed(checkpoints(folder)):
         try:
-            manifest = json.loads((path / MANIFEST).read_text())
-            return read(path, manifest)
+            return read(path, manifest_of(path))
         except DAMAGED as error:
             warnings.warn(damaged(path, error), RuntimeWarning, stacklevel=2)
     return None
@@ -222,7 +221,7 @@ def _write_state(state: Any, target: Path) -> None:
         from safetensors.numpy import save_file as save_numpy
 
         save_numpy(arrays, target / "numpy.safetensors")
-    _write_durably(target / "state.json", json.dumps(plain).encode())
+    write_durably(target / "state.json", json.dumps(plain).encode())
     for path in target.glob("*.safetensors"):
         _sync(path)
 
@@ -317,7 +316,8 @@ def _sync(path: Path) -> None:
             os.close(descriptor)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file; it is on the disk when this returns."""
     with open(path, "wb") as file:
         file.write(data)
         file.flush()

@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import sys
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,12 +21,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..errors import DistsearchError, NodeError, SearchFailed
+from ..resource.cache import MANIFEST, delete
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
-from .checkpoint import KEPT, checkpoints, trim
+from .budget import Budget, Checkpoint, in_words
+from .checkpoint import KEPT, OF_AN_ATTEMPT, checkpoints, number_of, trim
 from .metrics import encode, from_json, number
 from .objectives import Objectives, front
+from .storage import Storage, without_secrets
 from .store import Event, Store
 from .travel import Packed
 from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
@@ -35,6 +37,7 @@ from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Tria
 ALIKE = 5  # so many first trials that fail alike end the search
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
+MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 16 MB of memory
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
 
@@ -65,6 +68,9 @@ class Rule(Protocol):
     def on_pause(self, trial: Trial) -> None:
         """Hear that a trial has paused."""
 
+    def may_need(self, trial: Trial) -> bool:
+        """Whether a trial that has ended may become a parent: its checkpoint is then kept."""
+
     def replay_launch(
         self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
     ) -> None:
@@ -90,6 +96,9 @@ class Settings:
     spawn: bool = False
     trial_timeout_s: float | None = None
     report_timeout_s: float | None = None
+    storage: Storage | None = None  # where checkpoints are; None: in the experiment's folder
+    keep: int = KEPT
+    max_bytes: int | None = None
     # how many attempts more, after which ends
     retries: Mapping[Status, int] = field(default_factory=lambda: retries_of({}))
 
@@ -108,6 +117,7 @@ class Attempt:
     stopping: tuple[str, str] | None = None
     decided: Decision | None = None  # at the last report at which it waited for that
     returned: Any = None
+    reads: tuple[Checkpoint, ...] = ()  # what it goes on from, until it has saved itself
 
 
 @dataclass
@@ -182,6 +192,12 @@ class Experiment:
         self._idle = asyncio.Event()
         self._idle.set()
         self._keeping: dict[int, bool] = {}
+        self._moves = asyncio.Semaphore(MOVES_AT_ONCE)
+        self.budget = Budget(settings.max_bytes)
+        self._read_by: Counter[Checkpoint] = Counter()
+        self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # on which nodes
+        self._deleting = 0
+        self._said_too_much = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._trial_ended: dict[int, list[asyncio.Future[Any]]] = {}
 
@@ -335,7 +351,11 @@ class Experiment:
                     self._set_running(trial)
                 trial.start(event.attempt or 0, event.body["host"])
             elif event.kind == "saved":
-                trial.save(event.body["step"])
+                self._count_saved(trial, event.body)
+                for old in self._too_old(trial):
+                    self.budget.remove(old)
+            elif event.kind == "deleted":
+                self.budget.remove(Checkpoint(trial.id, event.body["name"]))
             elif event.kind == "report":
                 report = self._report(trial, event.seq or 0, event.body)
                 self._count(trial, report)
@@ -379,7 +399,7 @@ class Experiment:
         remote.send(
             {
                 "op": "preload",
-                "modules": list(packed.modules),
+                "modules": [*packed.modules, *(["fsspec"] if self.settings.storage else [])],
                 "sys_path": _own_sys_path() if remote.is_local else [],
                 "entry": "distsearch.core.trial_process",
                 "spawn": self.settings.spawn,
@@ -414,6 +434,7 @@ class Experiment:
 
     def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
         self._live.pop(attempt.trial.id, None)
+        self._let_go(attempt)
         if attempt.stopping is not None:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
         elif isinstance(attempt.decided, Stop):
@@ -604,7 +625,7 @@ class Experiment:
 
     def _needs_checkpoints(self, attempt: Attempt) -> bool:
         remote = attempt.lease.remote
-        return not attempt.prepared and any(
+        return not (attempt.prepared or self.settings.storage) and any(
             source.saved_step is not None
             and source.checkpoint_on != remote.remote_id
             and not (remote.is_local and source.checkpoint_on is None)
@@ -622,8 +643,10 @@ class Experiment:
                     found = checkpoints(folder)
                     known = [p for p in found if p.name.endswith(f"-step-{source.saved_step}")]
                     for newest in (known or found)[-1:]:
-                        await remote.put_checkpoint(source.id, newest)
-            except (DistsearchError, OSError, asyncio.TimeoutError) as error:
+                        self._hold(attempt, [Checkpoint(source.id, newest.name)])
+                        async with self._moves:
+                            await remote.put_checkpoint(source.id, newest)
+            except (DistsearchError, OSError) as error:
                 self.say(
                     f"the checkpoint of trial {source.id} could not be brought to {remote.host}: "
                     f"{error}; trial {attempt.trial.id} goes on from what is there"
@@ -653,12 +676,158 @@ class Experiment:
         if trial.saves_first is None or home is None:
             return
         folder = self._checkpoints_of(trial)
-        await home.fetch_checkpoint(trial.id, folder)
-        for old in checkpoints(folder)[:-KEPT]:  # another may be on its way meanwhile
-            shutil.rmtree(old, ignore_errors=True)
+        async with self._moves:
+            await home.fetch_checkpoint(trial.id, folder)
+        for old in checkpoints(folder)[: -self.settings.keep]:  # another may be on its way
+            if Checkpoint(trial.id, old.name) not in self._read_by:
+                await asyncio.to_thread(delete, old)
 
     def _checkpoints_of(self, trial: Trial) -> Path:
         return self.store.folder / "trials" / str(trial.id) / "checkpoints"
+
+    def _what_is_stored(self, attempt: Attempt) -> Message | None:
+        """Where in the storage a trial finds what it goes on from: names, the newest first."""
+        storage, trial = self.settings.storage, attempt.trial
+        if storage is None:
+            return None
+        own = self.budget.names(trial.id)
+        known = own[: own.index(trial.saved_name) + 1] if trial.saved_name in own else []
+        parents = [] if known else [(p, self.budget.names(p)[::-1]) for p in trial.parents]
+        names = [(trial.id, known[::-1]), *parents]
+        self._hold(attempt, [Checkpoint(source, name) for source, found in names for name in found])
+        return {
+            "url": storage.url,
+            "node": attempt.lease.remote.host,
+            "own": known[::-1],
+            "parents": parents,
+        }
+
+    # Which checkpoints are kept
+
+    def _count_saved(self, trial: Trial, about: Mapping[str, Any]) -> None:
+        trial.save(about["step"], about.get("name"))
+        if "name" in about:
+            self.budget.add(trial.id, about["name"], about["bytes"])
+
+    def _too_old(self, trial: Trial) -> list[Checkpoint]:
+        """Those of a trial beyond the `keep` newest, except what a new attempt would go on from."""
+        old = self.budget.names(trial.id)[: -self.settings.keep]
+        return [Checkpoint(trial.id, name) for name in old if name != trial.saved_name]
+
+    def _hold(self, attempt: Attempt, wanted: Sequence[Checkpoint]) -> None:
+        """Delete nothing of this as long as an attempt may read it on its node."""
+        attempt.reads += tuple(wanted)
+        self._read_by.update(wanted)
+        for checkpoint in wanted:
+            if not attempt.lease.remote.is_local:
+                self._copies[checkpoint].add(attempt.lease.remote.remote_id)
+
+    def _let_go(self, attempt: Attempt) -> None:
+        if not attempt.reads:
+            return
+        reads, attempt.reads = attempt.reads, ()
+        self._read_by -= Counter(reads)
+        for trial_id in {checkpoint.trial for checkpoint in reads}:
+            self._tidy(self.trials[trial_id])
+
+    def _tidy(self, trial: Trial) -> None:
+        """Delete what is beyond `keep`; without a storage a trial also does so itself."""
+        for old in self._too_old(trial):
+            if not self._read_by[old]:
+                if self.settings.storage is None:
+                    self._copies[old].discard(trial.checkpoint_on or 0)
+                self._delete(old)
+
+    def _collect(self) -> None:
+        """Delete checkpoints that nobody will need, the oldest first, until the rest fits."""
+        if not self.budget.is_exceeded:
+            return
+        new = [trial for trial in self._open.values() if trial.saved_step is None]
+        parents = {parent for trial in new for parent in trial.parents}
+        best = {trial.id for trial in [*self.front, self.best] if trial is not None}
+
+        def is_needed(trial_id: int) -> bool:
+            trial = self.trials[trial_id]
+            goes_on = not trial.status.is_end or self.ending in UNFINISHED or trial.is_final
+            return goes_on or trial_id in parents or trial_id in best or self._may_need(trial)
+
+        def is_kept(checkpoint: Checkpoint) -> bool:
+            trial = self.trials[checkpoint.trial]
+            if self._read_by[checkpoint] or trial.id in self._keeping:
+                return True
+            return checkpoint.name == trial.saved_name and is_needed(trial.id)
+
+        for checkpoint in list(self.budget.victims(is_needed, is_kept)):
+            self.store.append("deleted", checkpoint.trial, body={"name": checkpoint.name})
+            self._delete(checkpoint)
+        if self.budget.is_exceeded and not self._said_too_much:
+            self._said_too_much = True
+            self.say(
+                f"the checkpoints take {in_words(self.budget.total)}, more than max_bytes="
+                f"{in_words(self.budget.max_bytes or 0)}, and all are needed: by trials that run, "
+                "wait or are paused, as parents, or as the best; the search goes on, but give it a "
+                "larger max_bytes="
+            )
+
+    def _may_need(self, trial: Trial) -> bool:
+        try:
+            return self.rule.may_need(trial)
+        except Exception as error:
+            self.end(f"{type(self.rule).__name__}.may_need failed: {error!r}", error)
+            return True
+
+    def _delete(self, checkpoint: Checkpoint) -> None:
+        self.budget.remove(checkpoint)
+        self._deleting += 1
+        self.store.when_durable(partial(self._delete_now, checkpoint))
+
+    def _delete_now(self, checkpoint: Checkpoint) -> None:
+        self._do(self._delete_everywhere(checkpoint, self._copies.pop(checkpoint, set())))
+
+    async def _delete_everywhere(self, gone: Checkpoint, remote_ids: Iterable[int]) -> None:
+        here = self._checkpoints_of(self.trials[gone.trial]) / gone.name
+        remotes = [self.manager.remotes.get(remote_id) for remote_id in remote_ids]
+        try:
+            if self.settings.storage is not None:
+                await asyncio.to_thread(self.settings.storage.delete, *gone)
+            if gone.trial not in self._keeping:  # else that does it
+                await asyncio.to_thread(delete, here)
+            for remote in remotes:
+                if remote is not None:
+                    with contextlib.suppress(NodeError):  # with the node its copies go too
+                        await remote.drop_checkpoint(*gone)
+        except Exception as error:
+            why = without_secrets(str(error) or repr(error))
+            self.say(f"checkpoint {gone.name} of trial {gone.trial} could not be deleted: {why}")
+        finally:
+            self._deleting -= 1
+            self._check_idle()
+
+    def sweep(self) -> None:
+        """Delete what an earlier run, killed, has left of checkpoints that its log does not know.
+
+        New attempts give their checkpoints higher numbers, and are not touched.
+        """
+        attempts = {trial.id: trial.attempt for trial in self.trials.values() if trial.attempt}
+        known = {trial: self.budget.names(trial) for trial in self.budget.trials}
+        self._do(self._sweep(attempts, known))
+
+    async def _sweep(self, attempts: Mapping[int, int], known: Mapping[int, list[str]]) -> None:
+        try:
+            if self.settings.storage is None:
+                await asyncio.to_thread(self._sweep_folder, attempts, known)
+            else:
+                await asyncio.to_thread(self.settings.storage.sweep, attempts, known)
+        except Exception as error:
+            why = without_secrets(str(error) or repr(error))
+            self.say(f"what an earlier run has left of checkpoints was not deleted: {why}")
+
+    def _sweep_folder(self, attempts: Mapping[int, int], known: Mapping[int, list[str]]) -> None:
+        for trial_id, attempt in attempts.items():
+            for path in self._checkpoints_of(self.trials[trial_id]).glob("*-step-*"):
+                is_whole = (path / MANIFEST).exists() and path.name in known.get(trial_id, ())
+                if not is_whole and number_of(path) < (attempt + 1) * OF_AN_ATTEMPT:
+                    delete(path)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -685,6 +854,9 @@ class Experiment:
                 "time_attr": settings.time_attr,
                 "due": self.rule.due_at(attempt.trial),
                 "resume": attempt.number > 1,
+                "attempt": attempt.number,
+                "keep": settings.keep,
+                "storage": self._what_is_stored(attempt),
                 "saved_step": attempt.trial.saved_step,
                 "sources": [
                     source.id
@@ -744,13 +916,18 @@ class Experiment:
     def _on_saved(self, remote: Remote, message: Message) -> None:
         attempt = self._attempt(message)
         if attempt is not None:
-            attempt.trial.save(message["step"])
-            if not remote.is_local:
-                attempt.trial.checkpoint_on = remote.remote_id
-                self._keep_checkpoint(attempt.trial)
-            self.store.append(
-                "saved", message["trial"], message["attempt"], body={"step": message["step"]}
-            )
+            trial = attempt.trial
+            about: Message = {k: message[k] for k in ("step", "name", "bytes") if k in message}
+            self._count_saved(trial, about)
+            if not remote.is_local and self.settings.storage is None:
+                trial.checkpoint_on = remote.remote_id
+                self._keep_checkpoint(trial)
+            self.store.append("saved", trial.id, attempt.number, body=about)
+            if not remote.is_local and "name" in about:
+                self._copies[Checkpoint(trial.id, about["name"])].add(remote.remote_id)
+            self._let_go(attempt)
+            self._tidy(trial)
+            self._collect()
 
     def _on_report(self, remote: Remote, message: Message) -> None:
         body = message["body"]
@@ -878,8 +1055,9 @@ class Experiment:
             return
         self._forget(attempt)
         trial = attempt.trial
-        if remote.is_local and trial.saves_first is not None:
-            self.store.when_durable(partial(trim, self._checkpoints_of(trial)))
+        if remote.is_local and trial.saves_first is not None and self.settings.storage is None:
+            keep = self.settings.keep
+            self.store.when_durable(partial(trim, self._checkpoints_of(trial), keep))
         status, reason = Status(message["status"]), message["reason"]
         if status is Status.PAUSED:
             self._attempt_paused(attempt)
@@ -897,6 +1075,7 @@ class Experiment:
                 self._attempt_failed(attempt, status, reason, message)
             else:
                 self._attempt_over(attempt, status, reason, message)
+        self._collect()
         self._something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)
@@ -938,6 +1117,7 @@ class Experiment:
     def _forget(self, attempt: Attempt) -> None:
         del self._live[attempt.trial.id]
         self._by_remote.get(attempt.lease.remote.remote_id, {}).pop(attempt.trial.id, None)
+        self._let_go(attempt)
 
     def _release(self, attempt: Attempt) -> None:
         self._forget(attempt)
@@ -1047,7 +1227,8 @@ class Experiment:
     @property
     def _is_busy(self) -> bool:
         thinking = self._thinking and self.is_searching
-        return bool(self._live or self._wants_more or self._delayed or self._keeping or thinking)
+        moving = self._keeping or self._deleting
+        return bool(self._live or self._wants_more or self._delayed or moving or thinking)
 
     def _rest(self) -> None:
         if not self._is_busy:

@@ -11,6 +11,7 @@ def train_fn(args, reporter):
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
@@ -23,6 +24,7 @@ from typing import Any
 from ..errors import ReportError
 from . import checkpoint
 from .metrics import number, to_json
+from .storage import Shelf
 
 
 class StopTrial(BaseException):
@@ -46,8 +48,14 @@ class Reporter:
         folder: str | Path,
         time_attr: str = "epoch",
         due: str | Sequence[float] | None = None,
+        attempt: int = 0,
+        keep: int = checkpoint.KEPT,
+        shelf: Shelf | None = None,
     ) -> None:
         self._folder = folder
+        self._attempt = attempt
+        self._keep = keep
+        self._shelf = shelf  # None: checkpoints stay on the node, from where the driver copies them
         self._channel = channel
         self._time_attr = time_attr
         self._every = due == "every"
@@ -102,13 +110,24 @@ class Reporter:
         The checkpoint is whole or not there at all. Returns its folder.
 
         Raises CheckpointError when it cannot be written (a full disk, an object that would need
-        pickling); the previous checkpoint then stays.
+        pickling, a storage that this node cannot reach); the previous checkpoint then stays.
         """
         self._check_process()
         with self._lock:
             step = self._sequence if step is None else int(step)
-            path = checkpoint.save(state, self.checkpoints, step, young_s=checkpoint.YOUNG_S)
-            self._send(f"S {step} 0 \n")
+            if self._shelf is not None:
+                path, size = self._shelf.save(state, step)
+            else:
+                path = checkpoint.save(
+                    state,
+                    self.checkpoints,
+                    step,
+                    attempt=self._attempt,
+                    keep=self._keep,
+                    young_s=checkpoint.YOUNG_S,
+                )
+                size = checkpoint.size_of(checkpoint.manifest_of(path))
+            self._send(f"S {step} 0 {json.dumps({'name': path.name, 'bytes': size})}\n")
             return path
 
     def load(self) -> Any:
@@ -116,6 +135,8 @@ class Reporter:
 
         A trial that has parents (`trial.parents`) finds a parent's newest at its first start.
         """
+        if self._shelf is not None:
+            return self._shelf.load()
         return checkpoint.load(self.checkpoints)
 
     def close(self) -> None:

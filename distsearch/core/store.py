@@ -5,9 +5,9 @@
     reports  a view: one row a report
 
 Kinds: `experiment` (what is searched, once per run of the driver), `launched` (a configuration),
-`started`, `report`, `saved` (a checkpoint), `ended`, `lost` (an attempt is over but its trial is
-not: the node was lost, or the search interrupted), `node` (one came or went). Anyone may read the
-file with SQL or pandas while the search runs:
+`started`, `report`, `saved` (a checkpoint), `deleted` (one, to keep within `max_bytes`), `ended`,
+`lost` (an attempt is over but its trial is not: the node was lost, or the search interrupted),
+`node` (one came or went). Anyone may read the file with SQL or pandas while the search runs:
 
     sqlite3 distsearch_results/NAME/events.db 'select * from trials order by best desc limit 3'
 

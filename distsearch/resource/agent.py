@@ -18,7 +18,7 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
     to the driver
         running    trial, attempt, pid
         report     trial, attempt, seq, due, body        body: JSON text
-        saved      trial, attempt, step
+        saved      trial, attempt, step, name, bytes
         output     trial, attempt, text                  whole lines
         ended      trial, attempt, status, reason, ...   the process is reaped: its slot is free
         problem    reason                                the node cannot go on
@@ -309,7 +309,8 @@ class Agent:
                 if trial.leaving is not None and trial.has_saved:
                     self._end_now(trial, *trial.leaving)
             elif kind == b"S":
-                self._tell(op="saved", trial=number, attempt=attempt, step=int(sequence))
+                about = json.loads(body)
+                self._tell(op="saved", trial=number, attempt=attempt, step=int(sequence), **about)
                 if trial.leaving is not None:
                     # The report of what was saved may follow, and should not be lost.
                     trial.has_saved = True

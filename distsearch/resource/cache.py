@@ -30,16 +30,32 @@ class CheckpointCache:
         whole = [path.parent.name for path in self.folder(trial).glob(f"*-step-*/{MANIFEST}")]
         return max(whole, key=lambda name: int(name.partition("-")[0]), default=None)
 
-    def sizes(self, trial: int, name: str) -> dict[str, int]:
-        """The files of a checkpoint and their sizes in bytes; the manifest is the last of them."""
-        folder = self._inside(trial, name)
-        files = {
-            path.relative_to(folder).as_posix(): path.stat().st_size
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        files[MANIFEST] = files.pop(MANIFEST)
-        return files
+    def hold(self, trial: int, name: str) -> dict[str, int] | None:
+        """Keep a checkpoint readable while its trial may delete it; None: it has done so already.
+
+        Gives its files and their sizes in bytes, the manifest last. What is held is the same files
+        under other names (copies where the disk has no links), until `let_go`.
+        """
+        held = self._held(trial, name)
+        shutil.rmtree(held, ignore_errors=True)
+        try:
+            shutil.copytree(self._inside(trial, name), held, copy_function=link_or_copy)
+            files = {
+                path.relative_to(held).as_posix(): path.stat().st_size
+                for path in sorted(held.rglob("*"))
+                if path.is_file()
+            }
+            files[MANIFEST] = files.pop(MANIFEST)
+            return files
+        except (OSError, KeyError):
+            self.let_go(trial, name)
+            if self.manifest(trial, name) is not None:
+                raise
+            return None
+
+    def let_go(self, trial: int, name: str) -> None:
+        """A held checkpoint has been read."""
+        shutil.rmtree(self._held(trial, name), ignore_errors=True)
 
     def manifest(self, trial: int, name: str) -> str | None:
         """The manifest of a checkpoint, which names its files and their sha256; None: not here."""
@@ -49,8 +65,8 @@ class CheckpointCache:
             return None
 
     def read(self, trial: int, name: str, path: str, offset: int, size: int) -> bytes:
-        """A piece of a file."""
-        with open(self._inside(trial, name, path), "rb") as file:
+        """A piece of a file of a checkpoint that is held."""
+        with open(inside(self._held(trial, name), path), "rb") as file:
             file.seek(offset)
             return file.read(size)
 
@@ -62,6 +78,9 @@ class CheckpointCache:
         """Delete a checkpoint."""
         delete(self._inside(trial, name))
 
+    def _held(self, trial: int, name: str) -> Path:
+        return inside(self.folder(trial).parent / "held", name)
+
     def _inside(self, trial: int, *parts: str) -> Path:
         return inside(self.folder(trial), *parts)
 
@@ -72,6 +91,14 @@ def inside(folder: Path, *parts: str) -> Path:
     if ".." in path.parts or not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{'/'.join(parts)!r} is not below the checkpoints")
     return path
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file another name; copy it to another file system, or to one without links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def write_piece(path: Path, offset: int, data: bytes) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import NodeError, UploadError
-from .cache import MANIFEST, inside, pieces, write_piece
+from .cache import MANIFEST, delete, inside, pieces, write_piece
 from .node import NodeFacts
 from .slots import NodeResourceManager
 
 Message = dict[str, Any]
-UPLOAD_BYTES = 1 << 20  # between two such pieces other messages are sent
-PIECE_BYTES, PIECES_AT_ONCE = 4 << 20, 4  # of a checkpoint: 16 MB of memory for each on its way
+PIECE_BYTES = 1 << 20  # between two such pieces other messages are sent
+MOVED_BYTES, MOVED_AT_ONCE = 4 << 20, 4  # of a checkpoint: 16 MB of memory for each on its way
+HOLD_TRIES = 10
 ANSWER_S = 120
 
 
@@ -87,9 +88,9 @@ class Remote:
         digest = hashlib.sha256()
         with open(source, "rb") as file:
             mode = source.stat().st_mode & 0o777
-            data = file.read(UPLOAD_BYTES)
+            data = file.read(PIECE_BYTES)
             while True:
-                following = file.read(UPLOAD_BYTES)
+                following = file.read(PIECE_BYTES)
                 digest.update(data)
                 self.send(
                     {
@@ -123,13 +124,18 @@ class Remote:
         What is there already is not copied again. Raises NodeError when the node is lost meanwhile
         or cannot read it, OSError when it cannot be written here.
         """
-        name = await self._ask("newest", trial)
-        if name is None:
-            return None
-        target = inside(folder, name)
-        if (target / MANIFEST).exists():
-            return target
-        sizes = await self._ask("sizes", trial, name)
+        for _ in range(HOLD_TRIES):
+            name = await self._ask("newest", trial)
+            if name is None:
+                return None
+            target = inside(folder, name)
+            if (target / MANIFEST).exists():
+                return target
+            sizes = await self._ask("hold", trial, name)
+            if sizes is not None:
+                break
+        else:
+            raise NodeError(f"trial {trial} replaces its checkpoints on {self.host} too fast")
 
         async def fetch(path: str, offset: int, size: int) -> None:
             data = await self._ask("read", trial, name, path, offset, size)
@@ -137,7 +143,14 @@ class Remote:
                 raise NodeError(f"{name}/{path} on {self.host} is shorter than it was")
             await asyncio.to_thread(write_piece, inside(target, path), offset, data)
 
-        await self._move(sizes, fetch)
+        try:
+            await self._move(sizes, fetch)
+        except BaseException:
+            delete(target)
+            raise
+        finally:
+            if not self._gone:
+                await self._ask("let_go", trial, name)
         return target
 
     async def put_checkpoint(self, trial: int, checkpoint: Path) -> int:
@@ -172,15 +185,15 @@ class Remote:
     ) -> None:
         """Move all pieces, a few at a time, and the manifest, which commits them, last."""
         committed = {MANIFEST: sizes.pop(MANIFEST)}
-        todo = pieces(sizes, PIECE_BYTES)
+        todo = pieces(sizes, MOVED_BYTES)
 
         async def some() -> None:
             for piece in todo:
                 await move(*piece)
 
         for _ in range(2):
-            await all_or_none(some() for _ in range(PIECES_AT_ONCE))
-            todo = pieces(committed, PIECE_BYTES)
+            await all_or_none(some() for _ in range(MOVED_AT_ONCE))
+            todo = pieces(committed, MOVED_BYTES)
         sizes.update(committed)
 
     async def use_cache(self, verb: str, *arguments: Any) -> Any:

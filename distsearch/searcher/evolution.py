@@ -111,6 +111,10 @@ class EvolutionSearcher(Searcher):
             del self._members[oldest]
             self._dead.add(oldest)
 
+    def may_need(self, trial_id: int) -> bool:
+        """Whether a trial is a member: children may start from its checkpoint."""
+        return trial_id in self._members
+
     def _parent(self, rng: np.random.Generator) -> Config:
         """The best of a random sample; of equals, as of several in its front, one drawn early."""
         members = list(self._members.values())
