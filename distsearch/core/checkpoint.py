@@ -93,7 +93,7 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
         raise
     except Exception as error:  # safetensors and torch have many
         raise cannot_write(step, str(target.parent), error) from error
-    files = {path.relative_to(target).as_posix(): _facts(path) for path in _files(target)}
+    files = {path.relative_to(target).as_posix(): _facts(path) for path in files_of(target)}
     return {"step": step, "kind": kind, "files": files}
 
 
@@ -295,7 +295,8 @@ def _put_back(value: Any, tensors: dict[str, Any]) -> Any:
     return {key: _put_back(item, tensors) for key, item in value.items()}
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_of(folder: Path) -> Iterator[Path]:
+    """The files below a folder, in order."""
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 

@@ -123,10 +123,13 @@ class Storage:
             remote = f"{self._path(trial, name)}/{path}"
             self.patiently(lambda r=remote, to=local: self._files.get_file(r, str(to)))  # type: ignore[misc]
 
-    def delete(self, trial: int, name: str) -> None:
-        """Delete a checkpoint, its manifest first: what a kill leaves is none any more."""
+    def delete(self, trial: int, name: str, files: Iterable[str] = ()) -> None:
+        """Delete a checkpoint, its manifest first: what a kill leaves is none any more.
+
+        `files`: those of one without a manifest.
+        """
         folder = self._path(trial, name)
-        names: list[str] = []
+        names = list(files)
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
             names = list(json.loads(self._files.cat_file(f"{folder}/{MANIFEST}"))["files"])
         for path in [MANIFEST, *names]:  # by name: a listing may not know them yet
@@ -231,7 +234,10 @@ class Shelf:
             manifest = checkpoint.write(state, target, step)
             self.storage.put(self.trial, name, target, manifest)
         except BaseException as error:  # a stop is one too
+            files = [path.relative_to(target).as_posix() for path in checkpoint.files_of(target)]
             shutil.rmtree(target, ignore_errors=True)
+            with contextlib.suppress(Exception):
+                self.storage.delete(self.trial, name, files)
             if not isinstance(error, Exception) or isinstance(error, CheckpointError):
                 raise
             reason = self.storage.cannot("write to", error)
