@@ -108,9 +108,14 @@ def size_of(manifest: Mapping[str, Any]) -> int:
     return sum(facts["bytes"] for facts in manifest["files"].values())
 
 
-def trim(folder: Path, keep: int = KEPT, young_s: float = 0.0) -> None:
-    """Delete all but the newest `keep` checkpoints, and what a kill has left half written."""
+def trim(folder: Path, keep: int = KEPT, young_s: float = 0.0, *, is_over: bool = False) -> None:
+    """Delete all but the newest `keep` checkpoints, and what a kill has left half written.
+
+    When the trial is over also what it has inherited, if it has saved its own.
+    """
     found = checkpoints(folder)
+    if is_over:
+        found = [path for path in found if number_of(path)] or found
     kept = found[-keep:] + [path for path in found[:-keep] if _age_s(path) < young_s]
     for old in folder.glob("*-step-*"):
         if old not in kept:

@@ -1057,7 +1057,7 @@ class Experiment:
         trial = attempt.trial
         if remote.is_local and trial.saves_first is not None and self.settings.storage is None:
             keep = self.settings.keep
-            self.store.when_durable(partial(trim, self._checkpoints_of(trial), keep))
+            self.store.when_durable(partial(trim, self._checkpoints_of(trial), keep, is_over=True))
         status, reason = Status(message["status"]), message["reason"]
         if status is Status.PAUSED:
             self._attempt_paused(attempt)
@@ -1075,6 +1075,7 @@ class Experiment:
                 self._attempt_failed(attempt, status, reason, message)
             else:
                 self._attempt_over(attempt, status, reason, message)
+        self._tidy(trial)
         self._collect()
         self._something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.

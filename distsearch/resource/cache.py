@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 MANIFEST = "manifest.json"  # the commit mark of a checkpoint
+
+Piece = tuple[str, int, int]  # a file's path, an offset and a size in bytes
 
 
 class CheckpointCache:
@@ -118,8 +120,8 @@ def delete(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def pieces(sizes: dict[str, int], piece_bytes: int) -> Iterator[tuple[str, int, int]]:
-    """The pieces of some files: path, offset and size. An empty file has one."""
+def pieces(sizes: dict[str, int], piece_bytes: int) -> Generator[Piece, None, None]:
+    """The pieces of some files. An empty file has one."""
     for path, size in sizes.items():
         for offset in range(0, max(size, 1), piece_bytes):
             yield path, offset, min(piece_bytes, size - offset)

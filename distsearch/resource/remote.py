@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import NodeError, UploadError
-from .cache import MANIFEST, delete, inside, pieces, write_piece
+from .cache import MANIFEST, Piece, delete, inside, pieces, write_piece
 from .node import NodeFacts
 from .slots import NodeResourceManager
 
@@ -184,17 +184,13 @@ class Remote:
         self, sizes: dict[str, int], move: Callable[[str, int, int], Awaitable[None]]
     ) -> None:
         """Move all pieces, a few at a time, and the manifest, which commits them, last."""
+        sizes = dict(sizes)
         committed = {MANIFEST: sizes.pop(MANIFEST)}
-        todo = pieces(sizes, MOVED_BYTES)
-
-        async def some() -> None:
-            for piece in todo:
-                await move(*piece)
-
-        for _ in range(2):
-            await all_or_none(some() for _ in range(MOVED_AT_ONCE))
-            todo = pieces(committed, MOVED_BYTES)
-        sizes.update(committed)
+        for todo in (pieces(sizes, MOVED_BYTES), pieces(committed, MOVED_BYTES)):
+            some = (_each(todo, move) for _ in range(MOVED_AT_ONCE))
+            for result in await asyncio.gather(*some, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
 
     async def use_cache(self, verb: str, *arguments: Any) -> Any:
         """Call a method of the node's `CheckpointCache` there."""
@@ -235,14 +231,16 @@ class Remote:
         )
 
 
-async def all_or_none(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all of it; when one raises, end the others and raise that."""
-    tasks = [asyncio.ensure_future(one) for one in work]
+async def _each(
+    todo: Generator[Piece, None, None], move: Callable[[str, int, int], Awaitable[None]]
+) -> None:
+    """Move pieces until there are no more; after an error nobody takes another one."""
     try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+        for piece in todo:
+            await move(*piece)
+    except BaseException:
+        todo.close()
+        raise
 
 
 def _read(path: Path, offset: int, size: int) -> bytes:
