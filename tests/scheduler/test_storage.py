@@ -173,6 +173,18 @@ def saves_often(args, reporter):
         reporter(epoch=epoch, accuracy=epoch)
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_the_user_gets_the_weights_of_the_best_trial(tmp_path, search, is_shared):
+    scheduler = search(train_fn, Family, storage=tmp_path / "shared" if is_shared else None)
+    scheduler.run(num_trials=3)
+    assert scheduler.join_jobs(timeout=WAIT_S)
+    scheduler.close()
+    father, best = scheduler.load_checkpoint(0), scheduler.load_checkpoint()
+    assert (father["n"], best["n"]) == (1, 2)
+    assert (father["w"] == best["w"]).all()
+    assert scheduler.load_checkpoint(99) is None
+
+
 @pytest.mark.parametrize("keep", [1, 3])
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_keep_says_how_many_checkpoints_a_trial_has(tmp_path, search, keep, is_shared):
