@@ -196,6 +196,7 @@ class Experiment:
         self.budget = Budget(settings.max_bytes)
         self._read_by: Counter[Checkpoint] = Counter()
         self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # on which nodes
+        self._gone: list[Checkpoint] = []  # deleted by an earlier run, or nearly so
         self._deleting = 0
         self._said_too_much = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -355,7 +356,9 @@ class Experiment:
                 for old in self._too_old(trial):
                     self.budget.remove(old)
             elif event.kind == "deleted":
-                self.budget.remove(Checkpoint(trial.id, event.body["name"]))
+                gone = Checkpoint(trial.id, event.body["name"])
+                self.budget.remove(gone)
+                self._gone.append(gone)
             elif event.kind == "report":
                 report = self._report(trial, event.seq or 0, event.body)
                 self._count(trial, report)
@@ -804,29 +807,32 @@ class Experiment:
             self._check_idle()
 
     def sweep(self) -> None:
-        """Delete what an earlier run, killed, has left of checkpoints that its log does not know.
+        """Delete what an earlier run, killed, has left of checkpoints.
 
-        New attempts give their checkpoints higher numbers, and are not touched.
+        In the storage all that the log does not know. In the folder only halves: a trial may save
+        there, and drop the one before, a moment before the log hears of it. New attempts give
+        their checkpoints higher numbers, and are not touched.
         """
-        attempts = {trial.id: trial.attempt for trial in self.trials.values() if trial.attempt}
-        known = {trial: self.budget.names(trial) for trial in self.budget.trials}
-        self._do(self._sweep(attempts, known))
+        self._do(self._sweep({trial.id: trial.attempt for trial in self.trials.values()}))
 
-    async def _sweep(self, attempts: Mapping[int, int], known: Mapping[int, list[str]]) -> None:
+    async def _sweep(self, attempts: Mapping[int, int]) -> None:
+        storage = self.settings.storage
+        known = {trial: self.budget.names(trial) for trial in self.budget.trials}
         try:
-            if self.settings.storage is None:
-                await asyncio.to_thread(self._sweep_folder, attempts, known)
-            else:
-                await asyncio.to_thread(self.settings.storage.sweep, attempts, known)
+            if storage is not None:
+                await asyncio.to_thread(storage.sweep, attempts, known)
+            await asyncio.to_thread(self._sweep_folder, attempts)
         except Exception as error:
             why = without_secrets(str(error) or repr(error))
             self.say(f"what an earlier run has left of checkpoints was not deleted: {why}")
 
-    def _sweep_folder(self, attempts: Mapping[int, int], known: Mapping[int, list[str]]) -> None:
+    def _sweep_folder(self, attempts: Mapping[int, int]) -> None:
+        for gone in self._gone:
+            delete(self._checkpoints_of(self.trials[gone.trial]) / gone.name)
         for trial_id, attempt in attempts.items():
             for path in self._checkpoints_of(self.trials[trial_id]).glob("*-step-*"):
-                is_whole = (path / MANIFEST).exists() and path.name in known.get(trial_id, ())
-                if not is_whole and number_of(path) < (attempt + 1) * OF_AN_ATTEMPT:
+                is_new = number_of(path) >= (attempt + 1) * OF_AN_ATTEMPT
+                if not (is_new or (path / MANIFEST).exists()):
                     delete(path)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:

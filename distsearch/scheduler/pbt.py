@@ -199,7 +199,8 @@ class PBTScheduler(Scheduler):
 
     def may_need(self, trial: Trial) -> bool:
         """Whether a child waits to start from it."""
-        return any(trial.id in launch.parents for launch, _ in self._children)
+        is_next = any(trial.id in launch.parents for launch, _ in self._children)
+        return is_next or super().may_need(trial)
 
     def replay_launch(
         self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from distributed import Client, LocalCluster
 
 import distsearch as ag
 from distsearch.core import store
@@ -89,6 +90,20 @@ def test_children_on_two_nodes_get_their_fathers_very_bytes(
     else:
         assert len(stored) == 7, "each trial has its own there"
         assert not kept and not moved, "it went through the driver"
+
+
+def test_the_bytes_get_there_through_a_cluster_of_the_users_too(tmp_path, search):
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        scheduler = search(train_fn, Family, local=False, client=client, checkpoint=tmp_path / "s")
+        scheduler.run(num_trials=5)
+        assert scheduler.join_jobs(timeout=WAIT_S)
+        scheduler.close()
+    digests = [event.body["digest"] for event in store.read(tmp_path / "s", "report")]
+    assert len(digests) == 5 and len(set(digests)) == 1
+    assert len(stored_trials(tmp_path / "s", False)) == 5
 
 
 @ag.args(x=ag.Real(0, 1), epochs=9)
