@@ -197,6 +197,8 @@ class DaskRemote(Remote):
         answer = await self._direct.run(
             function=dumps(use_cache), args=dumps(about), kwargs=dumps({})
         )
+        if answer["status"] != "OK":
+            raise NodeError(answer["exception_text"])
         return answer["result"]
 
     def receive(self, event: Mapping[str, Any]) -> None:

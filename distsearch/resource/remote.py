@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from ..errors import NodeError, UploadError
 from .cache import MANIFEST, Piece, delete, inside, pieces, write_piece
@@ -55,6 +56,7 @@ class Remote:
         self._uploads: dict[str, asyncio.Future[None]] = {}
         self._uploading = asyncio.Lock()
         self._putting = asyncio.Lock()
+        self._fetching: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._calls: set[asyncio.Future[Any]] = set()
         self._gone = ""
 
@@ -124,6 +126,10 @@ class Remote:
         What is there already is not copied again. Raises NodeError when the node is lost meanwhile
         or cannot read it, OSError when it cannot be written here.
         """
+        async with self._fetching.setdefault(trial, asyncio.Lock()):
+            return await self._fetch_checkpoint(trial, folder)
+
+    async def _fetch_checkpoint(self, trial: int, folder: Path) -> Path | None:
         for _ in range(HOLD_TRIES):
             name = await self._ask("newest", trial)
             if name is None:

@@ -99,6 +99,17 @@ def test_what_the_driver_has_is_not_fetched_again(tmp_path, node):
     assert node.asked == ["newest"]
 
 
+def test_two_that_want_it_at_once_have_it_fetched_once(tmp_path, node):
+    made = make(node.cache.folder(3), size=9000)
+
+    async def both():
+        return await asyncio.gather(*(node.fetch_checkpoint(3, tmp_path / "b") for _ in range(2)))
+
+    assert asyncio.run(both()) == [tmp_path / "b" / NAME] * 2
+    assert node.asked.count("hold") == 1
+    assert content(tmp_path / "b" / NAME) == content(made)
+
+
 def test_the_newest_is_the_one_with_the_largest_number_not_the_last_by_letters(node, tmp_path):
     for name in ("9000001-step-1", "10000001-step-1", "2-step-8"):
         make(node.cache.folder(3), name)
