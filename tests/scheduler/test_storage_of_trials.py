@@ -307,7 +307,7 @@ SCRIPT = """
 import os, signal
 import distsearch as ag
 from distsearch.resource import cache
-from tests.scheduler.test_storage import fills_the_disk
+from tests.scheduler.test_storage_of_trials import fills_the_disk
 
 if not os.path.exists("killed"):
     def killed(path, **options):
