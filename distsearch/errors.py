@@ -11,7 +11,7 @@ DistsearchError
 ├── StoreError (RuntimeError)       the experiment's log cannot be opened
 │   └── StoreLocked                 another driver writes to it
 ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
-├── CheckpointError (RuntimeError)  a checkpoint that cannot be written (inside the trial)
+├── CheckpointError (RuntimeError)  a checkpoint that cannot be written, a storage not reached
 ├── TrialFailed (RuntimeError)      the trial that run_with_config started has failed
 ├── NothingReported (LookupError)   the best was asked for before any trial reported
 └── SearchFailed (RuntimeError)     the first trials all failed alike
@@ -65,7 +65,7 @@ class ReportError(DistsearchError, ValueError):
 
 
 class CheckpointError(DistsearchError, RuntimeError):
-    """A checkpoint that cannot be written; raised inside the trial."""
+    """A checkpoint cannot be written (raised inside the trial), or a storage cannot be reached."""
 
 
 class TrialFailed(DistsearchError, RuntimeError):

@@ -37,7 +37,7 @@ from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Tria
 ALIKE = 5  # so many first trials that fail alike end the search
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
-MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 4 MB of memory
+MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 16 MB of memory
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
 
