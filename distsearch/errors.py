@@ -12,7 +12,7 @@ DistsearchError
 │   └── StoreLocked                 another driver writes to it
 ├── LineageError (ValueError)       parents that cannot be: unknown ones, a circle
 ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
-├── CheckpointError (RuntimeError)  a checkpoint that cannot be written (inside the trial)
+├── CheckpointError (RuntimeError)  a checkpoint that cannot be written, a storage not reached
 ├── TrialFailed (RuntimeError)      the trial that run_with_config started has failed
 ├── NothingReported (LookupError)   the best was asked for before any trial reported
 └── SearchFailed (RuntimeError)     the first trials all failed alike
@@ -70,7 +70,7 @@ class ReportError(DistsearchError, ValueError):
 
 
 class CheckpointError(DistsearchError, RuntimeError):
-    """A checkpoint that cannot be written; raised inside the trial."""
+    """A checkpoint cannot be written (raised inside the trial), or a storage cannot be reached."""
 
 
 class TrialFailed(DistsearchError, RuntimeError):

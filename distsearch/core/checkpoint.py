@@ -16,30 +16,69 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..resource.cache import MANIFEST, delete, link_or_copy
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
 YOUNG_S = 1.0  # a running trial keeps younger ones too: the log may not know the newest two yet
-MANIFEST = "manifest.json"
+OF_AN_ATTEMPT = 1_000_000  # numbers
 INHERIT_TRIES = 10
 
 
-def save(state: Any, folder: Path, step: int, *, young_s: float = 0.0) -> Path:
+def save(
+    state: Any,
+    folder: Path,
+    step: int,
+    *,
+    attempt: int = 0,
+    keep: int = KEPT,
+    young_s: float = 0.0,
+) -> Path:
     """Write `state` as a new checkpoint below `folder`; return the checkpoint's own folder.
 
-    Of the others it keeps the newest, and what is younger than `young_s` seconds.
+    Of all it keeps the newest `keep`, and what is younger than `young_s` seconds.
 
     `state`: nested dicts, lists and tuples of torch tensors, NumPy arrays, numbers, strings,
     booleans and None (a `state_dict()` is one), or the `Path` of a folder, which is copied.
     Raises CheckpointError, and leaves the previous checkpoint as it is, when that fails.
     """
     # Numbered, because an attempt may count its steps anew, and clocks may jump.
-    number = 1 + max(map(_number, folder.glob("*-step-*")), default=0)
-    target = folder / f"{number:06d}-step-{step}"
+    number = 1 + max(map(number_of, folder.glob("*-step-*")), default=0)
+    target = folder / name_of(number, step, attempt)
+    try:
+        manifest = write(state, target, step)
+        write_durably(target / MANIFEST, json.dumps(manifest).encode())
+    except BaseException as error:  # a stop is one too
+        shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise cannot_write(step, str(folder), error) from error
+        raise
+    trim(folder, keep, young_s)
+    return target
+
+
+def name_of(number: int, step: int, attempt: int = 0) -> str:
+    """The name of an attempt's checkpoint; no attempt repeats a name that an earlier one gave."""
+    return f"{max(number, attempt * OF_AN_ATTEMPT + 1):06d}-step-{step}"
+
+
+def cannot_write(step: int, where: str, error: BaseException) -> CheckpointError:
+    """What a trial is told whose checkpoint failed."""
+    return CheckpointError(
+        f"the checkpoint of step {step} could not be written to {where}: {error}; "
+        "the previous one is still there"
+    )
+
+
+def write(state: Any, target: Path, step: int) -> dict[str, Any]:
+    """Write the files of a checkpoint to a new folder; return the manifest that will commit them.
+
+    Raises CheckpointError.
+    """
     try:
         target.mkdir(parents=True, mode=0o700)
         if isinstance(state, (str, os.PathLike)):
@@ -50,29 +89,37 @@ def save(state: Any, folder: Path, step: int, *, young_s: float = 0.0) -> Path:
         else:
             _write_state(state, target)
             kind = "state"
-        files = {str(path.relative_to(target)): _facts(path) for path in _files(target)}
-        _write_durably(
-            target / MANIFEST, json.dumps({"step": step, "kind": kind, "files": files}).encode()
-        )
-    except BaseException as error:  # safetensors and torch have many, and a stop is one too
-        shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, CheckpointError) or not isinstance(error, Exception):
-            raise
-        raise CheckpointError(
-            f"the checkpoint of step {step} could not be written to {folder}: {error}; "
-            "the previous one is still there"
-        ) from error
-    trim(folder, young_s)
-    return target
+    except CheckpointError:
+        raise
+    except Exception as error:  # safetensors and torch have many
+        raise cannot_write(step, str(target.parent), error) from error
+    files = {path.relative_to(target).as_posix(): _facts(path) for path in files_of(target)}
+    return {"step": step, "kind": kind, "files": files}
 
 
-def trim(folder: Path, young_s: float = 0.0) -> None:
-    """Delete all but the newest checkpoints, and what a kill has left half written."""
+def manifest_of(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint."""
+    manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text())
+    return manifest
+
+
+def size_of(manifest: Mapping[str, Any]) -> int:
+    """The bytes of the files that a manifest names."""
+    return sum(facts["bytes"] for facts in manifest["files"].values())
+
+
+def trim(folder: Path, keep: int = KEPT, young_s: float = 0.0, *, is_over: bool = False) -> None:
+    """Delete all but the newest `keep` checkpoints, and what a kill has left half written.
+
+    When the trial is over also what it has inherited, if it has saved its own.
+    """
     found = checkpoints(folder)
-    kept = found[-KEPT:] + [path for path in found[:-KEPT] if _age_s(path) < young_s]
+    if is_over:
+        found = [path for path in found if number_of(path)] or found
+    kept = found[-keep:] + [path for path in found[:-keep] if _age_s(path) < young_s]
     for old in folder.glob("*-step-*"):
         if old not in kept:
-            shutil.rmtree(old, ignore_errors=True)
+            delete(old)
 
 
 def _age_s(path: Path) -> float:
@@ -81,7 +128,7 @@ def _age_s(path: Path) -> float:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The committed checkpoints below a folder, oldest first."""
-    return sorted((path.parent for path in folder.glob(f"*-step-*/{MANIFEST}")), key=_number)
+    return sorted((path.parent for path in folder.glob(f"*-step-*/{MANIFEST}")), key=number_of)
 
 
 def roll_back(folder: Path, step: int | None) -> None:
@@ -94,7 +141,7 @@ def roll_back(folder: Path, step: int | None) -> None:
     known = [place for place, path in enumerate(found) if path.name.endswith(f"-step-{step}")]
     keep = 0 if step is None else max(known, default=0) + 1
     for path in found[keep:]:
-        shutil.rmtree(path, ignore_errors=True)
+        delete(path)
 
 
 def inherit(folder: Path, sources: Sequence[Path]) -> None:
@@ -110,27 +157,22 @@ def inherit(folder: Path, sources: Sequence[Path]) -> None:
             found = checkpoints(source / "checkpoints")
             if not found:
                 break
-            copy = shutil.copy2 if (found[-1] / "files").exists() else _link
+            copy = shutil.copy2 if (found[-1] / "files").exists() else link_or_copy
             unfinished = folder / "inherited"
             try:
                 shutil.copytree(found[-1], unfinished, copy_function=copy)
                 names = json.loads((unfinished / MANIFEST).read_text())["files"]
                 if all((unfinished / name).exists() for name in names):
-                    unfinished.rename(folder / found[-1].name)
+                    # The oldest of the trial's own, whatever number it had.
+                    unfinished.rename(folder / f"000000-{found[-1].name.partition('-')[2]}")
                     return
             except (OSError, ValueError):  # deleted by its trial, which has a newer one by now
                 pass
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
-
-
-def _number(path: Path) -> int:
+def number_of(path: Path) -> int:
+    """The number of a checkpoint: of two of a trial the newer one has the larger."""
     return int(path.name.partition("-")[0])
 
 
@@ -141,18 +183,26 @@ def load(folder: Path) -> Any:
     """
     for path in reversed(checkpoints(folder)):
         try:
-            manifest = json.loads((path / MANIFEST).read_text())
-            for name, facts in manifest["files"].items():
-                if _facts(path / name) != facts:
-                    raise CheckpointError(f"{name} is not what was written")
-            return path / "files" if manifest["kind"] == "folder" else _read_state(path)
-        except (OSError, ValueError, KeyError, CheckpointError) as error:
-            warnings.warn(
-                f"the checkpoint {path} is damaged ({error}); trying the one before it",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            return read(path, manifest_of(path))
+        except DAMAGED as error:
+            warnings.warn(damaged(path, error), RuntimeWarning, stacklevel=2)
     return None
+
+
+DAMAGED = (OSError, ValueError, KeyError, CheckpointError)
+
+
+def damaged(path: object, error: Exception) -> str:
+    """What is said when a checkpoint is passed over."""
+    return f"the checkpoint {path} is damaged ({error}); trying the one before it"
+
+
+def read(path: Path, manifest: Mapping[str, Any]) -> Any:
+    """What was saved in a folder, if it is what the manifest says. Raises one of `DAMAGED`."""
+    for name, facts in manifest["files"].items():
+        if _facts(path / name) != facts:
+            raise CheckpointError(f"{name} is not what was written")
+    return path / "files" if manifest["kind"] == "folder" else _read_state(path)
 
 
 def _write_state(state: Any, target: Path) -> None:
@@ -176,7 +226,7 @@ def _write_state(state: Any, target: Path) -> None:
         from safetensors.numpy import save_file as save_numpy
 
         save_numpy(arrays, target / "numpy.safetensors")
-    _write_durably(target / "state.json", json.dumps(plain).encode())
+    write_durably(target / "state.json", json.dumps(plain).encode())
     for path in target.glob("*.safetensors"):
         _sync(path)
 
@@ -250,7 +300,8 @@ def _put_back(value: Any, tensors: dict[str, Any]) -> Any:
     return {key: _put_back(item, tensors) for key, item in value.items()}
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_of(folder: Path) -> Iterator[Path]:
+    """The files below a folder, in order."""
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
@@ -271,7 +322,8 @@ def _sync(path: Path) -> None:
             os.close(descriptor)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file; it is on the disk when this returns."""
     with open(path, "wb") as file:
         file.write(data)
         file.flush()

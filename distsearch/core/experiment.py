@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import sys
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,13 +21,16 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..errors import DistsearchError, LineageError, NodeError, SearchFailed
+from ..resource.cache import MANIFEST, delete
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
-from .checkpoint import KEPT, checkpoints, trim
+from .budget import Budget, Checkpoint, in_words
+from .checkpoint import KEPT, OF_AN_ATTEMPT, checkpoints, number_of, trim
 from .lineage import is_committed, nearest_ancestor
 from .metrics import encode, from_json, number
 from .objectives import Objectives, front
+from .storage import Storage, without_secrets
 from .store import Event, Store
 from .travel import Packed
 from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
@@ -38,6 +40,7 @@ NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
 MOST_CHILDREN = 256  # that wait for their parents, before the rule is asked for no more trials
 RESPITE_S = 0.05
+MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 16 MB of memory
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
 
@@ -68,6 +71,9 @@ class Rule(Protocol):
     def on_pause(self, trial: Trial) -> None:
         """Hear that a trial has paused."""
 
+    def may_need(self, trial: Trial) -> bool:
+        """Whether a trial that has ended may become a parent: its checkpoint is then kept."""
+
     def replay_launch(
         self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
     ) -> None:
@@ -93,6 +99,9 @@ class Settings:
     spawn: bool = False
     trial_timeout_s: float | None = None
     report_timeout_s: float | None = None
+    storage: Storage | None = None  # where checkpoints are; None: in the experiment's folder
+    keep: int = KEPT
+    max_bytes: int | None = None
     # how many attempts more, after which ends
     retries: Mapping[Status, int] = field(default_factory=lambda: retries_of({}))
     on_parent_failure: str = "nearest_ancestor"  # one of lineage.POLICIES
@@ -113,6 +122,7 @@ class Attempt:
     stopping: tuple[str, str] | None = None
     decided: Decision | None = None  # at the last report at which it waited for that
     returned: Any = None
+    reads: tuple[Checkpoint, ...] = ()  # what it goes on from, until it has saved itself
 
 
 @dataclass
@@ -165,7 +175,6 @@ class Experiment:
         self.ending = ""  # why nothing more is launched
         self._added: deque[Trial] = deque()  # to be launched before what the rule suggests
         self._children: dict[int, Trial] = {}  # that wait for the weights of their parents
-        self._placed: set[tuple[int, int, str]] = set()  # checkpoints for children, on which nodes
         self._orphans_told: set[str] = set()
         # Trials of a lost node that wait until it cannot run them any more.
         self._delayed: dict[int, asyncio.TimerHandle] = {}
@@ -193,6 +202,13 @@ class Experiment:
         self._idle = asyncio.Event()
         self._idle.set()
         self._keeping: dict[int, bool] = {}
+        self._moves = asyncio.Semaphore(MOVES_AT_ONCE)
+        self.budget = Budget(settings.max_bytes)
+        self._read_by: Counter[Checkpoint] = Counter()
+        self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # on which nodes
+        self._gone: list[Checkpoint] = []  # deleted by an earlier run, or nearly so
+        self._deleting = 0
+        self._said_too_much = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._trial_ended: dict[int, list[asyncio.Future[Any]]] = {}
 
@@ -363,7 +379,11 @@ class Experiment:
                 if event.body.get("is_over", status is not Status.NODE_LOST):
                     self._elsewhere.discard(trial.id)
             elif event.kind == "saved":
-                trial.save(event.body["step"])
+                self._count_saved(trial, event.body)
+            elif event.kind == "deleted":
+                gone = Checkpoint(trial.id, event.body["name"])
+                self._count_deleted(gone)
+                self._gone.append(gone)
             elif event.kind == "report":
                 report = self._report(trial, event.seq or 0, event.body)
                 self._count(trial, report)
@@ -380,6 +400,9 @@ class Experiment:
                 self._count_end(trial, status, event.body["reason"])
             elif event.kind == "again":
                 self._reopen(trial)
+        for trial in self.trials.values():
+            for old in self._too_old(trial):
+                self.budget.remove(old)
         self._ended_alike = () if self.trials else None
         self._failures.clear()
         self.counts.launched = self._restored = len(self.trials)
@@ -430,7 +453,7 @@ class Experiment:
         remote.send(
             {
                 "op": "preload",
-                "modules": list(packed.modules),
+                "modules": [*packed.modules, *(["fsspec"] if self.settings.storage else [])],
                 "sys_path": _own_sys_path() if remote.is_local else [],
                 "entry": "distsearch.core.trial_process",
                 "spawn": self.settings.spawn,
@@ -466,6 +489,7 @@ class Experiment:
 
     def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
         self._live.pop(attempt.trial.id, None)
+        self._let_go(attempt)
         if attempt.stopping is not None:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
         elif isinstance(attempt.decided, Stop):
@@ -723,7 +747,7 @@ class Experiment:
         else:  # its weights are lost, which counts as a failure too
             self.counts.done -= 1
             trial.failures[Status.NODE_LOST] += 1
-            trial.saved_step = None
+            trial.forget_weights()
         trial.status, trial.reason, trial.error = Status.WAITING, "", ""
         self._open[trial.id] = trial
 
@@ -765,7 +789,7 @@ class Experiment:
 
     def _needs_checkpoints(self, attempt: Attempt) -> bool:
         remote = attempt.lease.remote
-        return not attempt.prepared and any(
+        return not (attempt.prepared or self.settings.storage) and any(
             source.saved_step is not None and not self._has_checkpoint(remote, source)
             for source in self._sources(attempt.trial)
         )
@@ -786,8 +810,8 @@ class Experiment:
             try:
                 await self._fetch_checkpoint(source)
                 if not self._has_checkpoint(remote, source):
-                    await self._put_checkpoint(remote, source, for_child=source is not trial)
-            except (DistsearchError, OSError, asyncio.TimeoutError) as error:
+                    await self._put_checkpoint(attempt, source)
+            except (DistsearchError, OSError) as error:
                 self.say(
                     f"the checkpoint of trial {source.id} could not be brought to {remote.host}: "
                     f"{error}; trial {trial.id} goes on from what is there"
@@ -804,17 +828,17 @@ class Experiment:
             return
         self._send_start(attempt)
 
-    async def _put_checkpoint(self, remote: Remote, source: Trial, for_child: bool) -> None:
-        """Copy the newest checkpoint of a trial to a node; for its children only once."""
+    async def _put_checkpoint(self, attempt: Attempt, source: Trial) -> None:
+        """Copy the newest checkpoint of a trial to an attempt's node, unless it is there."""
+        remote = attempt.lease.remote
         if remote.is_local:
             return  # it was fetched into the folder that the local node uses
         found = checkpoints(self._checkpoints_of(source))
         known = [path for path in found if path.name.endswith(f"-step-{source.saved_step}")]
         for newest in (known or found)[-1:]:
-            place = remote.remote_id, source.id, newest.name
-            if not for_child or place not in self._placed:
+            self._hold(attempt, [Checkpoint(source.id, newest.name)])
+            async with self._moves:
                 await remote.put_checkpoint(source.id, newest)
-                self._placed.add(place)
 
     def _is_gone(self, remote: Remote, source: Trial) -> bool:
         """Whether nobody has the weights of a trial: its node was lost before they were copied."""
@@ -841,7 +865,7 @@ class Experiment:
     def _forget_weights(self, child: Trial, parents: Iterable[int]) -> None:
         """The weights of which a child was to start are gone: it is decided anew from whose."""
         for parent in parents:
-            self.trials[parent].saved_step = None
+            self.trials[parent].forget_weights()
             child.inherits = None
 
     def _keep_checkpoint(self, trial: Trial) -> None:
@@ -866,12 +890,179 @@ class Experiment:
         if trial.saves_first is None or home is None:
             return
         folder = self._checkpoints_of(trial)
-        await home.fetch_checkpoint(trial.id, folder)
-        for old in checkpoints(folder)[:-KEPT]:  # another may be on its way meanwhile
-            shutil.rmtree(old, ignore_errors=True)
+        async with self._moves:
+            await home.fetch_checkpoint(trial.id, folder)
+        for old in checkpoints(folder)[: -self.settings.keep]:  # another may be on its way
+            is_read = Checkpoint(trial.id, old.name) in self._read_by
+            if not is_read and old.name != trial.saved_name:
+                await asyncio.to_thread(delete, old)
 
     def _checkpoints_of(self, trial: Trial) -> Path:
         return self.store.folder / "trials" / str(trial.id) / "checkpoints"
+
+    def _what_is_stored(self, attempt: Attempt) -> Message | None:
+        """Where in the storage a trial finds what it goes on from: names, the newest first."""
+        storage, trial = self.settings.storage, attempt.trial
+        if storage is None:
+            return None
+        own = self.budget.names(trial.id)
+        known = own[: own.index(trial.saved_name) + 1] if trial.saved_name in own else []
+        inherits = dict.fromkeys(one for one in trial.inherits or () if one is not None)
+        sources = [(source, self.budget.names(source)[::-1]) for source in inherits]
+        for source, names in [(trial.id, known), *sources]:
+            self._hold(attempt, [Checkpoint(source, name) for name in names])
+        return {
+            "url": storage.url,
+            "node": attempt.lease.remote.host,
+            "own": known[::-1],
+            "sources": sources,
+        }
+
+    # Which checkpoints are kept
+
+    def _count_saved(self, trial: Trial, about: Mapping[str, Any]) -> None:
+        trial.save(about["step"], about.get("name"))
+        if "name" in about:
+            self.budget.add(trial.id, about["name"], about["bytes"])
+
+    def _too_old(self, trial: Trial) -> list[Checkpoint]:
+        """Those of a trial beyond the `keep` newest, except what a new attempt would go on from."""
+        old = self.budget.names(trial.id)[: -self.settings.keep]
+        return [Checkpoint(trial.id, name) for name in old if name != trial.saved_name]
+
+    def _hold(self, attempt: Attempt, wanted: Sequence[Checkpoint]) -> None:
+        """Delete nothing of this as long as an attempt may read it on its node."""
+        attempt.reads += tuple(wanted)
+        self._read_by.update(wanted)
+        for checkpoint in wanted:
+            if not attempt.lease.remote.is_local:
+                self._copies[checkpoint].add(attempt.lease.remote.remote_id)
+
+    def _let_go(self, attempt: Attempt) -> None:
+        if not attempt.reads:
+            return
+        reads, attempt.reads = attempt.reads, ()
+        self._read_by -= Counter(reads)
+        for trial_id in {checkpoint.trial for checkpoint in reads}:
+            self._tidy(self.trials[trial_id])
+
+    def _tidy(self, trial: Trial) -> None:
+        """Delete what is beyond `keep`; without a storage a trial also does so itself."""
+        for old in self._too_old(trial):
+            if not self._read_by[old]:
+                if self.settings.storage is None:
+                    self._copies[old].discard(trial.checkpoint_on or 0)
+                self._delete(old)
+
+    def _collect(self) -> None:
+        """Delete checkpoints that nobody will need, the oldest first, until the rest fits."""
+        if not self.budget.is_exceeded:
+            return
+        parents = self._needed_parents()
+        best = {trial.id for trial in [*self.front, self.best] if trial is not None}
+
+        def is_needed(trial_id: int) -> bool:
+            trial = self.trials[trial_id]
+            goes_on = not trial.status.is_end or self.ending in UNFINISHED or trial.is_final
+            return goes_on or trial_id in parents or trial_id in best or self._may_need(trial)
+
+        def is_kept(checkpoint: Checkpoint) -> bool:
+            trial = self.trials[checkpoint.trial]
+            if self._read_by[checkpoint] or trial.id in self._keeping:
+                return True
+            return checkpoint.name == trial.saved_name and is_needed(trial.id)
+
+        for checkpoint in list(self.budget.victims(is_needed, is_kept)):
+            self.store.append("deleted", checkpoint.trial, body={"name": checkpoint.name})
+            self._count_deleted(checkpoint)
+            self._delete(checkpoint)
+        if self.budget.is_exceeded and not self._said_too_much:
+            self._said_too_much = True
+            self.say(
+                f"the checkpoints take {in_words(self.budget.total)}, more than max_bytes="
+                f"{in_words(self.budget.max_bytes or 0)}, and all are needed: by trials that run, "
+                "wait or are paused, as parents, or as the best; the search goes on, but give it a "
+                "larger max_bytes="
+            )
+
+    def _needed_parents(self) -> set[int]:
+        """Of whose weights a child that has not saved yet may go on."""
+        new = [trial for trial in self._open.values() if trial.saved_step is None]
+        needed = {one for trial in new for one in (*trial.parents, *(trial.inherits or ()))}
+        if self.settings.on_parent_failure == "nearest_ancestor":
+            parents = {one for child in self._children.values() for one in child.parents}
+            needed |= {nearest_ancestor(self.trials, self.trials[parent]) for parent in parents}
+        return {one for one in needed if one is not None}
+
+    def _count_deleted(self, checkpoint: Checkpoint) -> None:
+        """Take note of a deletion: without its checkpoint a trial is a lost parent."""
+        self.budget.remove(checkpoint)
+        trial = self.trials[checkpoint.trial]
+        if trial.saved_name == checkpoint.name:
+            trial.forget_weights()
+
+    def _may_need(self, trial: Trial) -> bool:
+        try:
+            return self.rule.may_need(trial)
+        except Exception as error:
+            self.end(f"{type(self.rule).__name__}.may_need failed: {error!r}", error)
+            return True
+
+    def _delete(self, checkpoint: Checkpoint) -> None:
+        self.budget.remove(checkpoint)
+        self._deleting += 1
+        self.store.when_durable(partial(self._delete_now, checkpoint))
+
+    def _delete_now(self, checkpoint: Checkpoint) -> None:
+        self._do(self._delete_everywhere(checkpoint, self._copies.pop(checkpoint, set())))
+
+    async def _delete_everywhere(self, gone: Checkpoint, remote_ids: Iterable[int]) -> None:
+        here = self._checkpoints_of(self.trials[gone.trial]) / gone.name
+        remotes = [self.manager.remotes.get(remote_id) for remote_id in remote_ids]
+        try:
+            if self.settings.storage is not None:
+                await asyncio.to_thread(self.settings.storage.delete, *gone)
+            if gone.trial not in self._keeping:  # else that does it
+                await asyncio.to_thread(delete, here)
+            for remote in remotes:
+                if remote is not None:
+                    with contextlib.suppress(NodeError):  # with the node its copies go too
+                        await remote.drop_checkpoint(*gone)
+        except Exception as error:
+            why = without_secrets(str(error) or repr(error))
+            self.say(f"checkpoint {gone.name} of trial {gone.trial} could not be deleted: {why}")
+        finally:
+            self._deleting -= 1
+            self._check_idle()
+
+    def sweep(self) -> None:
+        """Delete what an earlier run, killed, has left of checkpoints.
+
+        In the storage all that the log does not know. In the folder only halves: a trial may save
+        there, and drop the one before, a moment before the log hears of it. New attempts give
+        their checkpoints higher numbers, and are not touched.
+        """
+        self._do(self._sweep({trial.id: trial.attempt for trial in self.trials.values()}))
+
+    async def _sweep(self, attempts: Mapping[int, int]) -> None:
+        storage = self.settings.storage
+        known = {trial: self.budget.names(trial) for trial in self.budget.trials}
+        try:
+            if storage is not None:
+                await asyncio.to_thread(storage.sweep, attempts, known)
+            await asyncio.to_thread(self._sweep_folder, attempts)
+        except Exception as error:
+            why = without_secrets(str(error) or repr(error))
+            self.say(f"what an earlier run has left of checkpoints was not deleted: {why}")
+
+    def _sweep_folder(self, attempts: Mapping[int, int]) -> None:
+        for gone in self._gone:
+            delete(self._checkpoints_of(self.trials[gone.trial]) / gone.name)
+        for trial_id, attempt in attempts.items():
+            for path in self._checkpoints_of(self.trials[trial_id]).glob("*-step-*"):
+                is_new = number_of(path) >= (attempt + 1) * OF_AN_ATTEMPT
+                if not (is_new or (path / MANIFEST).exists()):
+                    delete(path)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -898,6 +1089,9 @@ class Experiment:
                 "time_attr": settings.time_attr,
                 "due": self.rule.due_at(attempt.trial),
                 "resume": attempt.number > 1,
+                "attempt": attempt.number,
+                "keep": settings.keep,
+                "storage": self._what_is_stored(attempt),
                 "saved_step": attempt.trial.saved_step,
                 "parents": list(
                     zip(attempt.trial.parents, attempt.trial.inherits or (), strict=False)
@@ -935,9 +1129,6 @@ class Experiment:
     def _on_uploaded(self, remote: Remote, message: Message) -> None:
         remote.on_uploaded(message["path"], message["error"])
 
-    def _on_answer(self, remote: Remote, message: Message) -> None:
-        remote.on_answer(message)
-
     def _on_problem(self, remote: Remote, message: Message) -> None:
         reason = message["reason"]
         remote.on_gone(reason)
@@ -958,14 +1149,19 @@ class Experiment:
     def _on_saved(self, remote: Remote, message: Message) -> None:
         attempt = self._attempt(message)
         if attempt is not None:
-            attempt.trial.save(message["step"])
-            if not remote.is_local:
-                attempt.trial.checkpoint_on = remote.remote_id
-                self._keep_checkpoint(attempt.trial)
-            self.store.append(
-                "saved", message["trial"], message["attempt"], body={"step": message["step"]}
-            )
-            self._serve_children(attempt.trial)
+            trial = attempt.trial
+            about: Message = {k: message[k] for k in ("step", "name", "bytes") if k in message}
+            self._count_saved(trial, about)
+            if not remote.is_local and self.settings.storage is None:
+                trial.checkpoint_on = remote.remote_id
+                self._keep_checkpoint(trial)
+            self.store.append("saved", trial.id, attempt.number, body=about)
+            if not remote.is_local and "name" in about:
+                self._copies[Checkpoint(trial.id, about["name"])].add(remote.remote_id)
+            self._let_go(attempt)
+            self._tidy(trial)
+            self._collect()
+            self._serve_children(trial)
 
     def _serve_children(self, trial: Trial) -> None:
         """Start the children that have waited for what a trial has just saved."""
@@ -1103,8 +1299,9 @@ class Experiment:
             return
         self._forget(attempt)
         trial = attempt.trial
-        if remote.is_local and trial.saves_first is not None:
-            self.store.when_durable(partial(trim, self._checkpoints_of(trial)))
+        if remote.is_local and trial.saves_first is not None and self.settings.storage is None:
+            keep = self.settings.keep
+            self.store.when_durable(partial(trim, self._checkpoints_of(trial), keep, is_over=True))
         status, reason = Status(message["status"]), message["reason"]
         if status is Status.PAUSED:
             self._paused(trial)
@@ -1122,6 +1319,8 @@ class Experiment:
                 self._attempt_failed(attempt, status, reason, message)
             else:
                 self._attempt_over(attempt, status, reason, message)
+        self._tidy(trial)
+        self._collect()
         self._something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)
@@ -1163,6 +1362,7 @@ class Experiment:
     def _forget(self, attempt: Attempt) -> None:
         del self._live[attempt.trial.id]
         self._by_remote.get(attempt.lease.remote.remote_id, {}).pop(attempt.trial.id, None)
+        self._let_go(attempt)
 
     def _release(self, attempt: Attempt) -> None:
         self._forget(attempt)
@@ -1283,7 +1483,8 @@ class Experiment:
     @property
     def _is_busy(self) -> bool:
         thinking = self._thinking and self.is_searching
-        return bool(self._live or self._wants_more or self._delayed or self._keeping or thinking)
+        moving = self._keeping or self._deleting
+        return bool(self._live or self._wants_more or self._delayed or moving or thinking)
 
     def _rest(self) -> None:
         if not self._is_busy:

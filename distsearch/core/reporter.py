@@ -11,6 +11,7 @@ def train_fn(args, reporter):
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
@@ -23,6 +24,7 @@ from typing import Any
 from ..errors import LineageError, ReportError
 from . import checkpoint
 from .metrics import number, to_json
+from .storage import Shelf
 
 
 class StopTrial(BaseException):
@@ -36,8 +38,8 @@ class Reporter:
     """Sends the reports of one trial, in order; made by distsearch, used by the train function.
 
     `due` says when a report needs an answer: None (never), 'every', or rising values of
-    `time_attr` (rungs), at the first report that reaches each. `parents`: for the id of each the
-    folder of the trial whose weights stand for it, None if there are none.
+    `time_attr` (rungs), at the first report that reaches each. `parents`: for the id of each
+    that of the trial whose weights stand for it, None if there are none.
     """
 
     def __init__(
@@ -47,10 +49,16 @@ class Reporter:
         folder: str | Path,
         time_attr: str = "epoch",
         due: str | Sequence[float] | None = None,
-        parents: Mapping[int, Path | None] | None = None,
+        parents: Mapping[int, int | None] | None = None,
+        attempt: int = 0,
+        keep: int = checkpoint.KEPT,
+        shelf: Shelf | None = None,
     ) -> None:
         self._folder = folder
         self._parents = dict(parents or {})
+        self._attempt = attempt
+        self._keep = keep
+        self._shelf = shelf  # None: checkpoints stay on the node, from where the driver copies them
         self._channel = channel
         self._time_attr = time_attr
         self._every = due == "every"
@@ -110,13 +118,24 @@ class Reporter:
         The checkpoint is whole or not there at all. Returns its folder.
 
         Raises CheckpointError when it cannot be written (a full disk, an object that would need
-        pickling); the previous checkpoint then stays.
+        pickling, a storage that this node cannot reach); the previous checkpoint then stays.
         """
         self._check_process()
         with self._lock:
             step = self._sequence if step is None else int(step)
-            path = checkpoint.save(state, self.checkpoints, step, young_s=checkpoint.YOUNG_S)
-            self._send(f"S {step} 0 \n")
+            if self._shelf is not None:
+                path, size = self._shelf.save(state, step)
+            else:
+                path = checkpoint.save(
+                    state,
+                    self.checkpoints,
+                    step,
+                    attempt=self._attempt,
+                    keep=self._keep,
+                    young_s=checkpoint.YOUNG_S,
+                )
+                size = checkpoint.size_of(checkpoint.manifest_of(path))
+            self._send(f"S {step} 0 {json.dumps({'name': path.name, 'bytes': size})}\n")
             return path
 
     def load(self, parent: int | None = None) -> Any:
@@ -129,7 +148,7 @@ class Reporter:
         Raises LineageError for a trial that is not among the parents.
         """
         if parent is None:
-            return checkpoint.load(self.checkpoints)
+            return checkpoint.load(self.checkpoints) if self._shelf is None else self._shelf.load()
         if parent not in self._parents:
             raise LineageError(
                 f"load(parent={parent!r}), but the parents of this trial are {self.parents}"
@@ -137,9 +156,11 @@ class Reporter:
         source = self._parents[parent]
         if source is None:
             return None
+        if self._shelf is not None:
+            return self._shelf.load(source)
         # A copy (by links) that stays: the parent may still train, and delete old checkpoints.
         kept = self.folder / "parents" / str(parent)
-        checkpoint.inherit(kept, [source])
+        checkpoint.inherit(kept, [self.folder.parent / str(source)])
         return checkpoint.load(kept)
 
     def close(self) -> None:

@@ -8,9 +8,10 @@
 
 Kinds: `experiment` (what is searched, once per run of the driver), `launched` (a configuration),
 `inherits` (from whose weights a child goes on), `started`, `report`, `saved` (a checkpoint),
-`ended`, `again` (a failed trial runs once more, for its children), `lost` (an attempt is over but
-its trial is not: the node was lost, or the search interrupted), `node` (one came or went). Anyone
-may read the file with SQL or pandas while the search runs:
+`deleted` (one, to keep within `max_bytes`), `ended`, `again` (a failed trial runs once more, for
+its children), `lost` (an attempt is over but its trial is not: the node was lost, or the search
+interrupted), `node` (one came or went). Anyone may read the file with SQL or pandas while the
+search runs:
 
     sqlite3 distsearch_results/NAME/events.db 'select * from trials order by best desc limit 3'
 

@@ -2,7 +2,7 @@
 
 The launcher calls `main` in a process that already has its session, folder, GPUs and environment,
 often before there is a job for it. A job comes as one line of JSON; reports go back as lines
-`R seq due {...}`, a checkpoint as `S step 0 `, the end as `E 0 0 {...}`.
+`R seq due {...}`, a checkpoint as `S step 0 {...}`, the end as `E 0 0 {...}`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from . import checkpoint
 from . import decorators as decorators  # unpickling needs it; imported once, by the launcher
 from .metrics import to_json
 from .reporter import Reporter, StopTrial
+from .storage import Shelf
 
 _SURROUNDINGS = (__file__, decorators.__file__)
 _functions: dict[str, Any] = {}
@@ -73,24 +74,27 @@ def read_job(channel: socket.socket) -> dict[str, Any] | None:
 def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
     """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'."""
     end: dict[str, Any] = {"how": "returned", "code": 0, "error": "", "traceback": ""}
-    siblings = Path(job["folder"]).parent
-    sources = {
-        parent: None if source is None else siblings / str(source)
-        for parent, source in job["parents"]
-    }
+    shelf = shelf_of(job)
+    parents = dict(job["parents"])
     reporter = Reporter(
         channel,
         folder=job["folder"],
         time_attr=job["time_attr"],
         due=job["due"],
-        parents=sources,
+        parents=parents,
+        attempt=job["attempt"],
+        keep=job["keep"],
+        shelf=shelf,
     )
     try:
         os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it
         redirect_output(job["output"])
-        if job["resume"]:
-            checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
-        checkpoint.inherit(reporter.checkpoints, [one for one in sources.values() if one])
+        if shelf is None:
+            if job["resume"]:
+                checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
+            siblings = reporter.folder.parent
+            sources = [siblings / str(source) for source in parents.values() if source is not None]
+            checkpoint.inherit(reporter.checkpoints, sources)
         put_first(job["work_folder"])
         train_function = load_function(job["function"])
         values = train_function.space.build(job["config"])
@@ -120,6 +124,23 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
     if job["reuse"]:
         reporter.close()  # what its threads still say would count for the next trial
     return end
+
+
+def shelf_of(job: dict[str, Any]) -> Shelf | None:
+    """Where the trial's checkpoints are, if they are in a storage."""
+    about = job["storage"]
+    if about is None:
+        return None
+    folder = Path(job["folder"])
+    return Shelf(
+        about["url"],
+        about["node"],
+        folder.parent,
+        int(folder.name),
+        job["attempt"],
+        about["own"],
+        dict(about["sources"]),
+    )
 
 
 def put_first(folder: str) -> None:

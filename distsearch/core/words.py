@@ -157,9 +157,10 @@ class Trial:
     failures: Counter[Status] = field(default_factory=Counter)  # attempts that ended so
     is_final: bool = False  # of run_with_config: it is not a candidate for the best
     saved_step: int | None = None  # of the newest checkpoint that the log knows
+    saved_name: str | None = None  # that checkpoint's name
     bracket: int | None = None  # that of its Launch
     saves_first: bool | None = None  # whether it saves before it reports; None: nothing saved yet
-    _unreported_step: int | None = None
+    _unreported: tuple[int, str | None] | None = None
 
     @property
     def has_result(self) -> bool:
@@ -168,15 +169,15 @@ class Trial:
 
     def count(self, report: Report, reward_attr: str, is_better: bool) -> None:
         """Take note of a report."""
-        if self._unreported_step is not None:
-            self.saved_step, self._unreported_step = self._unreported_step, None
+        if self._unreported is not None:
+            (self.saved_step, self.saved_name), self._unreported = self._unreported, None
         self.reports = report.sequence
         self.last_metrics = report.metrics
         if is_better:
             self.best_reward = number(report.metrics.get(reward_attr))
             self.best_time = report.time
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, name: str | None = None) -> None:
         """Take note of a checkpoint.
 
         Where a trial saves before it reports, the checkpoint counts once that report (or another
@@ -185,18 +186,22 @@ class Trial:
         if self.saves_first is None:
             self.saves_first = self.reports == 0
         if not self.saves_first:
-            self.saved_step = step
+            self.saved_step, self.saved_name = step, name
             return
-        if self._unreported_step is not None:
-            self.saved_step = self._unreported_step
-        self._unreported_step = step
+        if self._unreported is not None:
+            self.saved_step, self.saved_name = self._unreported
+        self._unreported = step, name
 
     def keep_last_save(self) -> None:
         """Take note that the trial has finished: a checkpoint needs no report to follow it."""
-        if self._unreported_step is not None:
-            self.saved_step, self._unreported_step = self._unreported_step, None
+        if self._unreported is not None:
+            (self.saved_step, self.saved_name), self._unreported = self._unreported, None
+
+    def forget_weights(self) -> None:
+        """Take note that its checkpoints are gone."""
+        self.saved_step = self.saved_name = None
 
     def start(self, attempt: int, host: str) -> None:
         """Take note of an attempt, which goes on from the checkpoint of `saved_step`."""
         self.attempt, self.host = attempt, host
-        self._unreported_step = None
+        self._unreported = None

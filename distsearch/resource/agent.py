@@ -7,10 +7,7 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
     from the driver
         preload    modules, sys_path, entry, spawn       once, before the first start
         function   name, data                            a pickled train function
-        upload     path, data, done, sha256, trial       a piece of a file for the work folder,
-                                                         or of a checkpoint of a trial
-        list       trial, number                         what is in its newest checkpoint?
-        read       trial, number, path, offset, bytes    and there?
+        upload     path, data, done, sha256, mode        a piece of a file for the work folder
         start      trial, attempt, job, env, threads, limits, reuse
         decide     trial, attempt, decision              'continue', 'stop' or 'pause'
         stop       trial, attempt, status, reason,       TERM; KILL after `kill_grace_s`
@@ -21,14 +18,14 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
     to the driver
         running    trial, attempt, pid
         report     trial, attempt, seq, due, body        body: JSON text
-        saved      trial, attempt, step
+        saved      trial, attempt, step, name, bytes
         output     trial, attempt, text                  whole lines
         ended      trial, attempt, status, reason, ...   the process is reaped: its slot is free
         problem    reason                                the node cannot go on
         uploaded   path, error
-        answer     number, value or error                to `list` and `read`
         beat       number
 
+Checkpoints travel beside the messages: the driver asks `checkpoints`, the node's `CheckpointCache`.
 Forking, signals and channels are the business of `Processes`: what stands here is the state machine
 of attempts, their limits, the lease and the acknowledgements. A trial never waits for the driver's
 disk: what it sends is read at once and kept until it is acknowledged; only a trial that is more
@@ -38,7 +35,6 @@ than `WINDOW` bytes ahead of the driver is held back.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import json
@@ -51,11 +47,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .cache import CheckpointCache
 from .processes import Process, Processes, sessions_above
 
 Message = dict[str, Any]
 
-MANIFEST = "manifest.json"  # the commit mark of a checkpoint
 WINDOW = 8 << 20
 OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
@@ -114,6 +110,7 @@ class Agent:
         self._flushing = False
         self._unacknowledged = 0
         self._held_back: list[Process] = []
+        self.checkpoints = CheckpointCache(folder / "trials")
         self.processes = make_processes(folder, self)
         self._idle: list[Process] = []
         self._trials: dict[tuple[int, int], RunningTrial] = {}
@@ -184,45 +181,13 @@ class Agent:
     def _on_upload(self, message: Message) -> None:
         path = message["path"]
         try:
-            trial = message.get("trial")
-            folder = self.work_folder if trial is None else self._checkpoints(trial)
-            receive_piece(folder, self._uploads, message)
+            receive_piece(self.work_folder, self._uploads, message)
         except (OSError, ValueError) as error:
             self._uploads.pop(path, None)
             self._tell(op="uploaded", path=path, error=str(error))
         else:
             if message["done"]:
                 self._tell(op="uploaded", path=path, error="")
-
-    def _on_list(self, message: Message) -> None:
-        """Name the files of the newest whole checkpoint of a trial, and their sizes."""
-        folder = self._checkpoints(message["trial"])
-        newest = max(folder.glob(f"*/{MANIFEST}"), default=None)
-        files = {}
-        for path in [] if newest is None else sorted(newest.parent.rglob("*")):
-            if path.is_file() and path != newest:
-                files[str(path.relative_to(folder))] = path.stat().st_size
-        if newest is not None:  # last, as it makes the others a checkpoint
-            files[str(newest.relative_to(folder))] = newest.stat().st_size
-        self._tell(op="answer", number=message["number"], value=files)
-
-    def _on_read(self, message: Message) -> None:
-        """Send a piece of a file of a checkpoint."""
-        folder = self._checkpoints(message["trial"])
-        try:
-            path = (folder / message["path"]).resolve()
-            if not path.is_relative_to(folder.resolve()):
-                raise OSError(f"{message['path']!r} is not below the checkpoints")
-            with open(path, "rb") as file:
-                file.seek(message["offset"])
-                data = base64.b64encode(file.read(message["bytes"])).decode()
-        except OSError as error:
-            self._tell(op="answer", number=message["number"], error=str(error))
-        else:
-            self._tell(op="answer", number=message["number"], value=data)
-
-    def _checkpoints(self, trial: int) -> Path:
-        return Path(self._trials_folder, str(int(trial)), "checkpoints")
 
     def _on_start(self, message: Message) -> None:
         number, attempt = message["trial"], message["attempt"]
@@ -353,7 +318,8 @@ class Agent:
                 if trial.leaving is not None and trial.has_saved:
                     self._end_now(trial, *trial.leaving)
             elif kind == b"S":
-                self._tell(op="saved", trial=number, attempt=attempt, step=int(sequence))
+                about = json.loads(body)
+                self._tell(op="saved", trial=number, attempt=attempt, step=int(sequence), **about)
                 if trial.leaving is not None:
                     # The report of what was saved may follow, and should not be lost.
                     trial.has_saved = True

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
-import itertools
-import os
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from ..errors import NodeError, UploadError
+from .cache import MANIFEST, Piece, delete, inside, pieces, receive_piece
 from .node import NodeFacts
 from .slots import NodeResourceManager
 
 Message = dict[str, Any]
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 20  # between two such pieces other messages are sent
+# Of a checkpoint. Half as many let decisions wait a third less behind them, but are a third slower.
+MOVED_BYTES, MOVED_AT_ONCE = 4 << 20, 4
+HOLD_TRIES = 10
 ANSWER_S = 120
 
 
@@ -53,8 +56,10 @@ class Remote:
         self.lost_because: str | None = None
         self._uploads: dict[str, asyncio.Future[None]] = {}
         self._uploading = asyncio.Lock()
-        self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._numbers = itertools.count()
+        self._putting = asyncio.Lock()
+        self._fetching: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._gone = ""
 
     def send(self, message: Message) -> None:
         """Send a message to the agent: at once, in order, without waiting."""
@@ -71,17 +76,17 @@ class Remote:
         """Wait until the node has taken most of what it was sent, or is lost."""
         await asyncio.sleep(0)
 
-    async def upload(self, name: str, source: Path, trial: int | None = None) -> None:
+    async def upload(self, name: str, source: Path) -> None:
         """Put a file into the node's work folder as `name`; return when it is there and whole.
 
-        With `trial` it goes to the checkpoints of that trial. One file after the other. Other
-        messages overtake a large one between its pieces: answers that came too late would end the
-        node's trials. Raises UploadError when the node refuses the file or cannot store it.
+        One file after the other. Other messages overtake a large one between its pieces: answers
+        that came too late would end the node's trials. Raises UploadError when the node refuses the
+        file or cannot store it.
         """
         async with self._uploading:
-            await self._upload(name, source, trial)
+            await self._upload(name, source)
 
-    async def _upload(self, name: str, source: Path, trial: int | None) -> None:
+    async def _upload(self, name: str, source: Path) -> None:
         arrived = self._uploads[name] = asyncio.get_running_loop().create_future()
         digest = hashlib.sha256()
         with open(source, "rb") as file:
@@ -93,7 +98,6 @@ class Remote:
                 self.send(
                     {
                         "op": "upload",
-                        "trial": trial,
                         "path": name,
                         "data": data,
                         "done": not following,
@@ -117,69 +121,113 @@ class Remote:
         else:
             arrived.set_result(None)
 
-    async def fetch_checkpoint(self, trial: int, folder: Path) -> None:
-        """Copy the newest checkpoint of a trial from the node to below `folder`.
+    async def fetch_checkpoint(self, trial: int, folder: Path) -> Path | None:
+        """Copy the newest checkpoint of a trial from the node to below `folder`; None: it has none.
 
-        Raises NodeError when the node is lost meanwhile or cannot read it.
+        What is there already is not copied again. Raises NodeError when the node is lost meanwhile
+        or cannot read it, OSError when it cannot be written here.
         """
-        for name, size in (await self._ask(op="list", trial=trial)).items():
-            path = folder / name
-            if ".." in path.parts or not path.is_relative_to(folder):
-                raise NodeError(f"{self.host} named the file {name!r} as part of a checkpoint")
-            if path.exists() and path.stat().st_size == size:
-                continue  # it came before; a checkpoint never changes
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # The node may go meanwhile, and the same may be fetched twice at once.
-            unfinished = path.with_name(f".{path.name}.{next(self._numbers)}.part")
-            try:
-                await self._read_into(unfinished, trial, name, size)
-                os.replace(unfinished, path)
-            finally:
-                unfinished.unlink(missing_ok=True)
+        async with self._fetching.setdefault(trial, asyncio.Lock()):
+            return await self._fetch_checkpoint(trial, folder)
 
-    async def _read_into(self, path: Path, trial: int, name: str, size: int) -> None:
-        with open(path, "wb") as file:
-            while file.tell() < size:
-                where = {"offset": file.tell(), "bytes": min(PIECE_BYTES, size - file.tell())}
-                data = base64.b64decode(await self._ask(op="read", trial=trial, path=name, **where))
-                if not data:
-                    raise NodeError(f"{name} on {self.host} is shorter than it was")
-                file.write(data)
+    async def _fetch_checkpoint(self, trial: int, folder: Path) -> Path | None:
+        for _ in range(HOLD_TRIES):
+            name = await self._ask("newest", trial)
+            if name is None:
+                return None
+            target = inside(folder, name)
+            if (target / MANIFEST).exists():
+                return target
+            sizes = await self._ask("hold", trial, name)
+            if sizes is not None:
+                break
+        else:
+            raise NodeError(f"trial {trial} replaces its checkpoints on {self.host} too fast")
 
-    async def put_checkpoint(self, trial: int, checkpoint: Path) -> None:
-        """Copy a checkpoint of a trial (its folder here) to the node."""
-        for path in sorted(checkpoint.rglob("*"), key=lambda path: path.name == "manifest.json"):
-            if path.is_file():
-                name = path.relative_to(checkpoint.parent).as_posix()
-                await asyncio.wait_for(self.upload(name, path, trial), ANSWER_S)
+        async def fetch(path: str, offset: int, size: int) -> None:
+            data = await self._ask("read", trial, name, path, offset, size)
+            if len(data) != size:
+                raise NodeError(f"{name}/{path} on {self.host} is shorter than it was")
+            await asyncio.to_thread(receive_piece, target, path, offset, data)
 
-    async def _ask(self, **message: Any) -> Any:
-        number = next(self._numbers)
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self.send({**message, "number": number})
         try:
-            return await asyncio.wait_for(answer, ANSWER_S)
+            await self._move(sizes, fetch)
+        except BaseException:
+            delete(target)
+            raise
+        finally:
+            if not self._gone:
+                await self._ask("let_go", trial, name)
+        return target
+
+    async def put_checkpoint(self, trial: int, checkpoint: Path) -> int:
+        """Copy a checkpoint of a trial (its folder here) to the node, unless it is there.
+
+        Returns how many bytes were sent. Raises NodeError, or OSError when it cannot be read here.
+        """
+        name = checkpoint.name
+        async with self._putting:  # of two children on the node the second one finds it there
+            manifest = (checkpoint / MANIFEST).read_text()
+            if await self._ask("manifest", trial, name) == manifest:
+                return 0
+            sizes = {
+                path.relative_to(checkpoint).as_posix(): path.stat().st_size
+                for path in sorted(checkpoint.rglob("*"))
+                if path.is_file()
+            }
+
+            async def put(path: str, offset: int, size: int) -> None:
+                data = await asyncio.to_thread(_read, checkpoint / path, offset, size)
+                await self._ask("write", trial, name, path, offset, data)
+
+            await self._move(sizes, put)
+            return sum(sizes.values())
+
+    async def drop_checkpoint(self, trial: int, name: str) -> None:
+        """Delete a checkpoint from the node. Raises NodeError."""
+        await self._ask("drop", trial, name)
+
+    async def _move(
+        self, sizes: dict[str, int], move: Callable[[str, int, int], Awaitable[None]]
+    ) -> None:
+        """Move all pieces, a few at a time, and the manifest, which commits them, last."""
+        sizes = dict(sizes)
+        committed = {MANIFEST: sizes.pop(MANIFEST)}
+        for todo in (pieces(sizes, MOVED_BYTES), pieces(committed, committed[MANIFEST])):
+            some = (_each(todo, move) for _ in range(MOVED_AT_ONCE))
+            for result in await asyncio.gather(*some, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def use_cache(self, verb: str, *arguments: Any) -> Any:
+        """Call a method of the node's `CheckpointCache` there."""
+        raise NotImplementedError
+
+    async def _ask(self, verb: str, *arguments: Any) -> Any:
+        if self._gone:
+            raise NodeError(f"{self.host}: the node is gone: {self._gone}")
+        call = asyncio.ensure_future(self.use_cache(verb, *arguments))
+        self._calls.add(call)
+        try:
+            return await asyncio.wait_for(call, ANSWER_S)
         except asyncio.TimeoutError:
             raise NodeError(f"{self.host} gave no answer in {ANSWER_S} s") from None
+        except asyncio.CancelledError:
+            if self._gone:
+                raise NodeError(f"{self.host}: the node is gone: {self._gone}") from None
+            raise
+        except Exception as error:  # of the node's disk, or of the connection
+            raise NodeError(f"{self.host}: {error or repr(error)}") from error
         finally:
-            del self._answers[number]
-
-    def on_answer(self, message: Message) -> None:
-        """Take the agent's answer to a question."""
-        answer = self._answers.get(message["number"])
-        if answer is None or answer.done():
-            return
-        if message.get("error"):
-            answer.set_exception(NodeError(f"{self.host}: {message['error']}"))
-        else:
-            answer.set_result(message["value"])
+            self._calls.discard(call)
 
     def on_gone(self, reason: str) -> None:
         """The node is lost: what is under way to or from it fails."""
         for name in list(self._uploads):
             self.on_uploaded(name, f"the node is gone: {reason}")
-        for number in list(self._answers):
-            self.on_answer({"number": number, "error": f"the node is gone: {reason}"})
+        self._gone = reason
+        for call in list(self._calls):
+            call.cancel()
 
     def __repr__(self) -> str:
         gigabytes = self.facts.memory_bytes / 1e9
@@ -188,3 +236,21 @@ class Remote:
             f"\t<Remote: '{self.address}' processes=1 threads={self.facts.num_cpus}, "
             f"memory={gigabytes:.2f} GB>, Resource: {self.slots!r})"
         )
+
+
+async def _each(
+    todo: Generator[Piece, None, None], move: Callable[[str, int, int], Awaitable[None]]
+) -> None:
+    """Move pieces until there are no more; after an error nobody takes another one."""
+    try:
+        for piece in todo:
+            await move(*piece)
+    except BaseException:
+        todo.close()
+        raise
+
+
+def _read(path: Path, offset: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(size)

@@ -44,6 +44,8 @@ LEASE_S = 30
 GRACE_S = 5
 PING_S = 5
 
+# First choice, unless the configuration has its own: twice as fast here as asyncssh's first choice.
+FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 DEFAULT_CONFIG = "~/.ssh/config"
 DEFAULT_KNOWN_HOSTS = ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"]
 GLOBAL_KNOWN_HOSTS = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]
@@ -391,6 +393,8 @@ class _Login:
     async def prepare(self) -> None:
         """Read the configuration for this host, and the keys that it may have."""
         self.options = await asyncssh.SSHClientConnectionOptions.construct(**self.settings)
+        if not self._configured("Ciphers", ""):
+            self.settings["encryption_algs"] = FAST_CIPHERS
         user = self._configured("UserKnownHostsFile", DEFAULT_KNOWN_HOSTS)
         if not user:
             raise HostKeyError(

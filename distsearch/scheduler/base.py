@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from ..core import store
+from ..core.budget import parse_bytes
+from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
 from ..core.experiment import CLOSED, INTERRUPTED, UNFINISHED, Experiment, Settings, retries_of
 from ..core.lineage import POLICIES
 from ..core.loop import loop
 from ..core.objectives import Objectives, Point
 from ..core.progress import NodeUse, Progress, Snapshot
+from ..core.storage import Storage, checked_url
 from ..core.travel import pack
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
 from ..errors import (
@@ -113,6 +116,9 @@ class Scheduler(Results):
         max_failures: int = 3,
         retries: Mapping[str, int] | None = None,
         on_parent_failure: str = "nearest_ancestor",
+        storage: str | os.PathLike[str] | None = None,
+        keep: int = KEPT,
+        max_bytes: str | float | None = None,
         seed: int | None = None,
         verbose: int = 1,
     ) -> None:
@@ -128,6 +134,7 @@ class Scheduler(Results):
         _check_kind("max_reward", max_reward, Real, NoneType)
         _check_kind("time_attr", time_attr, str)
         _check_kind("max_failures", max_failures, Integral)
+        _check_bound("keep", keep, Integral)
         _check_kind("retries", retries, Mapping, NoneType)
         _check_kind("seed", seed, Integral, NoneType)
         _check_kind("verbose", verbose, Integral)
@@ -174,6 +181,9 @@ class Scheduler(Results):
             retries=_retries(max_failures, retries),
             on_parent_failure=on_parent_failure,
             parent_retries=int(max_failures),
+            storage=_storage(storage, self.folder, earlier),
+            keep=int(keep),
+            max_bytes=parse_bytes(max_bytes),
         )
         self._store = store.Store(self.folder)
         self.progress = Progress(verbose, self._snapshot)
@@ -241,6 +251,7 @@ class Scheduler(Results):
 
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
         self._store.append("experiment", body=self._what_is_searched)
+        self.experiment.sweep()
         await self.fleet.start(local=local, addresses=_addresses(addresses), client=client)
         self.manager.check(self.experiment.settings.resource)
 
@@ -256,6 +267,7 @@ class Scheduler(Results):
             **self.objectives.described,
             "time_attr": settings.time_attr,
             "rule": json.loads(json.dumps(self.rule_settings)),
+            "storage": None if settings.storage is None else settings.storage.url,
         }
 
     @property
@@ -354,6 +366,14 @@ class Scheduler(Results):
             self._history_called = time.monotonic()
             # In a thread of its own: what the user does there must not hold up the search.
             asyncio.get_running_loop().run_in_executor(None, self._call_back)
+
+    def may_need(self, trial: Trial) -> bool:
+        """Whether a trial that has ended may become a parent: its checkpoint is then kept.
+
+        Asked when checkpoints take more than `max_bytes`; those of trials that have not ended, of
+        parents whose children have not saved yet, and of the best are kept anyway.
+        """
+        return self.searcher.may_need(trial.id)
 
     def on_pause(self, trial: Trial) -> None:
         """Hear that a trial has paused; call this one too when you override it."""
@@ -610,7 +630,9 @@ class Scheduler(Results):
             raise StoreError("load_state_dict comes before run(): this search has trials already")
         try:
             searched = dict(state["searched"])
-            missing = self._what_is_searched.keys() - searched.keys() - {"rule", "constraints"}
+            missing = (
+                self._what_is_searched.keys() - searched.keys() - {"rule", "constraints", "storage"}
+            )
             if missing:
                 raise KeyError(*missing)
             events = [store.Event(*event) for event in state["events"]]
@@ -799,6 +821,25 @@ def _archive(folder: Path) -> None:
     while (archive := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     folder.rename(archive)
+
+
+def _storage(
+    storage: str | os.PathLike[str] | None, folder: Path, earlier: Mapping[str, Any] | None
+) -> Storage | None:
+    """Where checkpoints go: a folder of this experiment's own, the same when it is resumed."""
+    root = None if storage is None else checked_url(storage)
+    before = None if earlier is None else earlier.get("storage")
+    if earlier is not None and root != (before and before.rpartition("/")[0]):
+        raise StoreError(
+            f"the checkpoints of {folder} are in storage={before and before.rpartition('/')[0]!r}, "
+            f"not in {root!r}; give the same one, or resume=False to start anew"
+        )
+    if root is None:
+        return None
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name)
+    found = Storage(before or f"{root}/{name}-{os.urandom(4).hex()}", "of the driver")
+    found.begin()
+    return found
 
 
 def _retries(max_failures: int, retries: Mapping[str, int] | None) -> dict[Status, int]:

@@ -79,12 +79,23 @@ class FIFOScheduler(Scheduler):
             without a checkpoint: 'nearest_ancestor' (it goes on from the closest ancestor that has
             one, else from scratch), 'scratch', 'fail', or 'retry' (the parent runs again,
             `max_failures` times at most; after that its children fail).
+        storage: where checkpoints are kept. None: in the experiment's folder, copied between the
+            nodes by this process. A path that all nodes and this process have mounted, or any
+            fsspec URL ('s3://bucket/folder'; `pip install 'distsearch[storage]'`): trials write to
+            it and read from it directly. Credentials come from the environment or fsspec's own
+            configuration, on every node; a URL that holds a password is refused.
+        keep: how many checkpoints are kept of a trial.
+        max_bytes: how much the checkpoints of all trials may take together, as a number or '20GB'.
+            The oldest that nobody will need are deleted, never the newest of a trial that runs,
+            waits or is paused, of the parent of one that has not saved yet, of the best, or of what
+            the rule or searcher may choose as a parent (their `may_need`).
         seed: of the searcher; None draws one. It is kept in the log.
         verbose: 0 prints nothing, 1 shows progress, failures and what trials print.
         training_history_callback: called with (training_history, start time in Unix seconds) when
             trials end, at most every `training_history_callback_delta_secs`.
 
     Raises, before any trial starts: SpaceError, MissingPackage, PicklingError, ResourceError (a
-    request that no node can meet), StoreLocked, NodeError (no node could be brought up; if some
+    request that no node can meet), StoreLocked, CheckpointError (a
+    storage that this process cannot write to), NodeError (no node could be brought up; if some
     could, the others are reported and left out).
     """

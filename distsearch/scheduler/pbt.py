@@ -197,6 +197,11 @@ class PBTScheduler(Scheduler):
         super().on_end(trial)
         self._leave(trial.id)
 
+    def may_need(self, trial: Trial) -> bool:
+        """Whether a child waits to start from it."""
+        is_next = any(trial.id in launch.parents for launch, _ in self._children)
+        return is_next or super().may_need(trial)
+
     def replay_launch(
         self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
     ) -> None:

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..core import curves, lineage, pareto, pedigree, store
+from ..core import checkpoint, curves, lineage, pareto, pedigree, store
 from ..core.decorators import TrainFunction
 from ..core.experiment import Experiment
 from ..core.lineage import Descent
 from ..core.loop import loop
 from ..core.objectives import Objectives
 from ..core.pareto import FrontPoint
+from ..core.storage import Shelf
 from ..core.words import Trial
 from ..errors import DistsearchError, NothingReported, SpaceError
 from ..searcher import Searcher
@@ -49,6 +50,21 @@ class Results:
     def get_best_task_id(self) -> int:
         """The id of the best trial so far."""
         return self._best.id
+
+    def load_checkpoint(self, task_id: int | None = None) -> Any:
+        """The newest checkpoint of a trial, by default the best one, as `reporter.load()` gives it.
+
+            model.load_state_dict(scheduler.load_checkpoint())
+
+        None when the trial has saved nothing. A damaged one is passed over with a warning. Raises
+        CheckpointError when the storage cannot be read.
+        """
+        trial = self._best.id if task_id is None else int(task_id)
+        storage = self.experiment.settings.storage
+        if storage is None:
+            return checkpoint.load(self.folder / "trials" / str(trial) / "checkpoints")
+        names = self.experiment.budget.names(trial)[::-1]
+        return Shelf(storage.url, storage.node, self.folder / "trials", trial, 0, names).load()
 
     def get_pareto_front(self) -> list[FrontPoint]:
         """The trials that no other dominates so far: better in one objective, worse in none.

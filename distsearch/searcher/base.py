@@ -105,6 +105,13 @@ class Searcher:
         by default only that counts.
         """
 
+    def may_need(self, trial_id: int) -> bool:
+        """Whether a trial that has ended may become a parent of one still to be suggested.
+
+        Its checkpoint is then kept, however much all of them take.
+        """
+        return False
+
     def replay(self, trial_id: int, config: Config) -> bool:
         """When a search is resumed: take note of an earlier suggestion, in place of `ask`.
 

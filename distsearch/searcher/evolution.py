@@ -120,6 +120,10 @@ class EvolutionSearcher(Searcher):
             del self._members[oldest]
             self._dead.add(oldest)
 
+    def may_need(self, trial_id: int) -> bool:
+        """Whether a trial is a member from whose weights children may go on."""
+        return self.inherit and trial_id in self._members
+
     def _parent(self, rng: np.random.Generator) -> int:
         """The best of a random sample; of equals, as of several in its front, one drawn early."""
         members = list(self._members)

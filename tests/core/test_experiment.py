@@ -20,9 +20,10 @@ import pytest
 from distsearch.core import experiment as experiment_module
 from distsearch.core import store as store_module
 from distsearch.core.experiment import ALIKE, Experiment, Settings
+from distsearch.core.storage import Storage
 from distsearch.core.store import FILE, Store, read
 from distsearch.core.travel import Packed
-from distsearch.core.words import Continue, Launch, Status, Stop
+from distsearch.core.words import Continue, Launch, Status, Stop, Wait
 from distsearch.errors import SearchFailed
 from distsearch.resource.manager import DistributedResourceManager, LeaseQueue
 from distsearch.resource.node import NodeFacts
@@ -39,7 +40,7 @@ class FakeRemote(Remote):
         facts = NodeFacts(num_cpus=cpus, gpus=(), memory_bytes=10**9)
         super().__init__(number, f"node{number}", f"fake://{number}", facts)
         self.world = world
-        self.sent = []
+        self.sent, self.asked = [], []
         self.answer = lambda message: None
 
     def send(self, message):
@@ -50,6 +51,9 @@ class FakeRemote(Remote):
 
     async def close(self):
         pass
+
+    async def use_cache(self, *question):
+        self.asked.append(question)  # there is no checkpoint
 
     def says(self, *messages):
         """Let the experiment hear messages of this node's agent, in one batch."""
@@ -229,6 +233,66 @@ def test_trials_are_launched_in_order_as_slots_become_free(play):
         assert world.statuses == ["no_metric", "finished", "no_metric", "no_metric"]
 
     play(scene)
+
+
+def saved(trial, step, attempt=1, size=100):
+    name = f"{attempt}00000{step}-step-{step}"
+    about = {"step": step, "name": name, "bytes": size}
+    return {"op": "saved", "trial": trial, "attempt": attempt, **about}
+
+
+def test_what_a_child_was_told_to_read_stays_in_the_storage_until_it_has_saved(play, tmp_path):
+    storage = Storage(str(tmp_path / "shared"))
+    deleted = []
+    storage.delete = lambda trial, name: deleted.append(int(name[-1]))
+
+    async def scene(world):
+        node = world.node(cpus=2)
+        child = Launch({"n": 1}, parents=(0,), wait_for="checkpoint")
+        launches = [Launch({"n": 0}), Wait(), child, None]
+        world.rule.next_launch = lambda: launches.pop(0)
+        world.experiment.run(2, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, accuracy=0.1), saved(0, 1), saved(0, 2))
+        world.experiment.wake()
+        told = (await node.hears("start", 1))["job"]["storage"]
+        assert told["url"] == storage.url and told["own"] == []
+        assert told["sources"] == [(0, ["1000002-step-2", "1000001-step-1"])]
+        node.says(saved(0, 3), saved(0, 4), saved(0, 5))
+        await world.store.flush()
+        assert world.experiment.budget.names(0)[:2] == ["1000001-step-1", "1000002-step-2"]
+        node.says(saved(1, 1))
+        node.says(ended(0), ended(1))
+        await world.end()
+        assert sorted(deleted) == [1, 2, 3], "the newest two are kept"
+
+    play(scene, storage=storage)
+
+
+def test_after_a_resume_no_deleted_checkpoint_is_given_to_a_trial(play, tmp_path):
+    async def first(world):
+        node = world.node()
+        world.experiment.run(2, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, accuracy=0.1), saved(0, 1), ended(0))
+        await node.hears("start", 1)
+        node.says(report(1, 1, accuracy=0.2), saved(1, 1), ended(1))
+        await world.end()
+        assert [event.trial for event in world.events("deleted")] == [0]
+
+    async def second(world):
+        world.experiment.restore(world.events())
+        assert world.experiment.budget.names(0) == []
+        assert world.experiment.budget.names(1) == ["1000001-step-1"]
+        assert world.experiment.budget.total == 100
+
+    def rule():
+        script = Script()
+        script.may_need = lambda trial: False
+        return script
+
+    play(first, rule(), max_bytes=150)
+    play(second, rule(), max_bytes=150)
 
 
 def test_a_node_hears_of_its_function_before_any_trial(play):
@@ -478,11 +542,10 @@ def test_the_restart_goes_back_to_the_last_checkpoint_whose_report_the_log_has(p
         first = world.node()
         world.experiment.run(1, None)
         assert (await first.hears("start", 0))["job"]["saved_step"] is None
-        saved = [{"op": "saved", "trial": 0, "attempt": 1, "step": step} for step in (7, 8)]
         if saves_first:  # the report that belongs to the second is lost
-            first.says(saved[0], report(0, 1, accuracy=0.1), saved[1])
+            first.says(saved(0, 7), report(0, 1, accuracy=0.1), saved(0, 8))
         else:
-            first.says(report(0, 1, accuracy=0.1), saved[0])
+            first.says(report(0, 1, accuracy=0.1), saved(0, 7))
         second = world.node(number=1)
         world.experiment.on_lost(first, "cut", confirmed_dead=True)
         assert (await second.hears("start", 0, attempt=2))["job"]["saved_step"] == 7
@@ -700,9 +763,8 @@ def test_the_log_tells_the_whole_story_in_order(play):
         node.says({"op": "running", "trial": 0, "attempt": 1, "pid": 7})
         node.says(report(0, 1, accuracy=0.5), {"op": "saved", "trial": 0, "attempt": 1, "step": 1})
         node.says(ended(0, returned=[1, 2]))
-        asked = await node.hears("list", 0)  # the driver keeps what the trial has saved
-        node.says({"op": "answer", "number": asked["number"], "value": {}})
         await world.end()
+        assert node.asked == [("newest", 0)]  # the driver keeps what the trial has saved
         kinds = [event.kind for event in world.events()]
         assert kinds == ["node", "launched", "started", "report", "saved", "ended"]
         assert world.events("ended")[0].body["best"] == 0.5
@@ -836,18 +898,21 @@ class OneFamily(Script):
         return launch and Launch(launch.config, (0,) if self.launched > 1 else ())
 
 
-def saved(trial, step, attempt=1):
-    return {"op": "saved", "trial": trial, "attempt": attempt, "step": step}
-
-
 @pytest.mark.parametrize("policy", ["nearest_ancestor", "fail", "retry"])
 def test_weights_that_went_with_their_node_are_not_taken_for_those_of_a_child(play, policy):
     async def scene(world):
+        asked = asyncio.Event()
+
+        async def no_answer(*question):
+            asked.set()
+            await asyncio.Event().wait()
+
         first = world.node()
+        first.use_cache = no_answer
         world.experiment.run(1, None)
         await first.hears("start", 0)
         first.says(saved(0, 1), report(0, 1, accuracy=0.5), ended(0))
-        await first.hears("list", 0)  # the driver would copy them, but hears no more
+        await asked.wait()  # the driver would copy them, but hears no more
         first.on_gone("cut")
         world.experiment.on_lost(first, "cut", confirmed_dead=True)
         await world.end()

@@ -98,6 +98,10 @@ class Driver:
             "resume": False,
             "saved_step": None,
             "parents": [],
+            "sources": [],
+            "attempt": attempt,
+            "keep": 2,
+            "storage": None,
             "args": {"task_id": trial, "num_cpus": 1, "num_gpus": 0, "gpu_ids": []},
         }
         self.say(

@@ -150,6 +150,10 @@ class Judge:
                 if machine.paused_until + ORPHANS_S > self.world.now:
                     self.world.post(again_s, lambda: self.no_orphans(number, self.world.now))
                     continue
+            # The message that started its agent may have been under way when the driver vanished.
+            if (again_s := processes.begun_at + ORPHANS_S - self.world.now) > 0:
+                self.world.post(again_s, lambda: self.no_orphans(number, self.world.now))
+                continue
             if processes.lives or processes.is_up:
                 self.world.violated(
                     f"driver {number} vanished {ORPHANS_S:g} s ago, and {processes.worker.address} "

@@ -36,6 +36,7 @@ class FakeProcesses:
         self.agent = listener
         self.lives = {}
         self.is_up = False
+        self.begun_at = self.world.now
         self.driver = story.drivers
         self.worker = asyncio.get_running_loop().machine.worker
         self.worker.processes.append(self)
@@ -224,9 +225,12 @@ class Life:
             if epoch == ends_badly_at:
                 return await self.misbehave(fate, job)
             if story.saves and epoch % story.saves == 0:
-                path = checkpoint.save({"epoch": epoch, "trial": number}, folder, epoch)
+                state = {"epoch": epoch, "trial": number}
+                keep = {"attempt": attempt, "keep": job["keep"]}
+                path = checkpoint.save(state, folder, epoch, **keep)
                 self.judge.saved(number, attempt, epoch, path)
-                self.say(f"S {epoch} 0 ")
+                size = checkpoint.size_of(checkpoint.manifest_of(path))
+                self.say(f"S {epoch} 0 {json.dumps({'name': path.name, 'bytes': size})}")
             metrics = {"epoch": epoch, "accuracy": accuracy(job["config"]["x"], epoch)}
             due = reporter._is_due(metrics)
             self.judge.reports(number, attempt, sequence, due)

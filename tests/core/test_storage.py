@@ -1,0 +1,310 @@
+"""Checkpoints in a storage: seen by all nodes, committed by the manifest, without rename or lists.
+
+`FakeBucket` is a fake: files of this machine behind the manners of an object store. It has no
+rename, and its listings are those of the moment at which each folder was first listed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from distsearch.core import checkpoint
+from distsearch.core import storage as storage_module
+from distsearch.core.storage import MARK, Shelf, Storage, checked_url, without_secrets
+from distsearch.errors import CheckpointError, MissingPackage, SpaceError
+
+
+class FakeBucket(LocalFileSystem):
+    """A fake object store: no rename, stale listings, no folders to make."""
+
+    protocol = "fakebucket"
+    old_listings: dict = {}
+    auto_mkdir = True
+
+    def __init__(self, **options):
+        super().__init__(auto_mkdir=True, **options)
+
+    def mv(self, *arguments, **options):
+        raise NotImplementedError("an object store has no rename")
+
+    mv_file = rename = move = mv
+
+    def ls(self, path, detail=False, **options):
+        key = (self._strip_protocol(path), detail)
+        if key not in self.old_listings:
+            self.old_listings[key] = super().ls(path, detail=detail, **options)
+        return self.old_listings[key]
+
+
+fsspec.register_implementation("fakebucket", FakeBucket, clobber=True)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(storage_module, "PAUSES_S", (0.01, 0.02))
+    FakeBucket.old_listings.clear()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def storage(request, tmp_path):
+    path = tmp_path / "shared"
+    storage = Storage(str(path) if request.param == "folder" else f"fakebucket://{path}")
+    storage.begin()
+    return storage
+
+
+@pytest.fixture
+def shelf(storage, tmp_path):
+    """Shelves of trials on nodes, each with a disk of its own."""
+
+    def make(trial=0, attempt=1, own=(), parents=None, node="a"):
+        disk = tmp_path / node / "trials"
+        return Shelf(storage.url, node, disk, trial, attempt, own, parents)
+
+    return make
+
+
+def names(storage, trial=0):
+    root = storage._root
+    folder = os.path.join(root, str(trial))
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
+def test_what_one_node_saves_another_loads_by_its_name(shelf):
+    path, size = shelf().save({"w": np.arange(9.0), "epoch": 1}, 1)
+    assert size > 72
+    again = shelf(attempt=2, own=[path.name], node="b").load()
+    assert again["epoch"] == 1 and np.array_equal(again["w"], np.arange(9.0))
+
+
+def test_a_child_starts_from_the_newest_of_its_first_parent_that_has_one(shelf):
+    first = shelf(trial=3)
+    old, new = (first.save({"epoch": epoch}, epoch)[0].name for epoch in (1, 2))
+    child = shelf(trial=7, parents={2: [], 3: [new, old]}, node="b")
+    assert child.load() == {"epoch": 2}
+    child.save({"epoch": 3}, 3)
+    assert child.load() == {"epoch": 3}
+
+
+def test_a_trial_that_has_saved_nothing_and_has_no_parents_loads_none(shelf):
+    assert shelf().load() is None
+
+
+def test_attempts_give_no_name_twice_although_neither_sees_the_other(shelf):
+    given = [shelf(attempt=attempt, node=str(attempt)) for attempt in (1, 2)]
+    saved = [one.save({}, 5)[0].name for one in given for _ in range(2)]
+    assert len(set(saved)) == 4
+    assert saved == sorted(saved, key=lambda name: int(name.partition("-")[0]))
+
+
+def test_a_saved_folder_comes_back_as_the_trials_own(shelf, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "a.txt").write_text("hello")
+    name = shelf().save(model, 1)[0].name
+    loaded = shelf(trial=1, parents={0: [name]}).load()
+    (loaded / "a.txt").write_text("mine")
+    assert (shelf(trial=2, parents={0: [name]}).load() / "a.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize("harm", ["damage", "delete", "manifest"])
+def test_a_damaged_one_falls_back_to_the_one_before_with_a_warning(shelf, storage, harm):
+    saver = shelf()
+    old, new = (saver.save({"epoch": n, "w": np.ones(4)}, n)[0].name for n in (1, 2))
+    folder = os.path.join(storage._root, "0", new)
+    path = os.path.join(folder, "manifest.json" if harm == "manifest" else "numpy.safetensors")
+    if harm == "damage":
+        with open(path, "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"!")
+    else:
+        os.unlink(path)
+    with pytest.warns(RuntimeWarning, match=f"{new} of trial 0 in .*damaged.*the one before"):
+        assert shelf(attempt=2, own=[new, old], node="b").load()["epoch"] == 1
+
+
+def test_without_its_manifest_a_checkpoint_is_not_there(shelf, storage):
+    name = shelf().save({"epoch": 1}, 1)[0].name
+    os.unlink(os.path.join(storage._root, "0", name, "manifest.json"))
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        assert shelf(own=[name], node="b").load() is None
+
+
+def test_what_is_seen_only_after_a_while_is_waited_for(shelf, storage, monkeypatch):
+    monkeypatch.setattr(storage_module, "PAUSES_S", (0.05,) * 100)
+    name = shelf().save({"epoch": 1}, 1)[0].name
+    manifest = os.path.join(storage._root, "0", name, "manifest.json")
+    os.rename(manifest, manifest + ".hidden")
+    seen = threading.Timer(0.3, os.rename, (manifest + ".hidden", manifest))
+    seen.start()
+    assert shelf(own=[name], node="b").load() == {"epoch": 1}
+    seen.join()
+
+
+def test_a_node_that_has_a_copy_does_not_fetch_it_again(tmp_path, monkeypatch):
+    storage = Storage(f"fakebucket://{tmp_path}/shared")
+    storage.begin()
+    shelf = Shelf(storage.url, "a", tmp_path / "a", 0, 1)
+    name = shelf.save({"w": np.ones(5)}, 1)[0].name
+    fetched = []
+    get_file = FakeBucket.get_file
+    monkeypatch.setattr(
+        FakeBucket, "get_file", lambda *a, **k: (fetched.append(a[1]), get_file(*a, **k))[1]
+    )
+    for node, expected in (("a", 0), ("b", 2), ("b", 2)):
+        child = Shelf(storage.url, node, tmp_path / node, 1, 1, parents={0: [name]})
+        assert child.load()["w"].sum() == 5
+        assert len(fetched) == expected, f"on node {node}"
+
+
+def test_a_copy_that_was_damaged_on_the_node_is_not_trusted(tmp_path):
+    storage = Storage(f"fakebucket://{tmp_path}/shared")
+    storage.begin()
+    path, _ = Shelf(storage.url, "a", tmp_path / "a", 0, 1).save({"w": np.ones(5)}, 1)
+    (path / "numpy.safetensors").write_bytes(b"broken")
+    with pytest.warns(RuntimeWarning, match="not what was written"):
+        assert Shelf(storage.url, "a", tmp_path / "a", 0, 2, own=[path.name]).load() is None
+
+
+@pytest.mark.parametrize("scheme", ["", "fakebucket://"])
+def test_a_node_without_the_storage_names_itself_the_url_and_the_cause(tmp_path, scheme):
+    url = f"{scheme}{tmp_path}/not-mounted"
+    for use in (lambda s: s.save({}, 1), lambda s: s.load()):
+        with pytest.raises(CheckpointError) as error:
+            use(Shelf(url, "gpu7", tmp_path / "node", 0, 1, own=["1000001-step-1"]))
+        assert f"node gpu7 cannot find the storage {url}" in str(error.value)
+        assert f"no {MARK}: it is not mounted there" in str(error.value)
+    assert not (tmp_path / "not-mounted").exists(), "it wrote below an empty mount point"
+
+
+def test_a_storage_that_fails_says_who_where_and_why_but_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_SECRET_ACCESS_KEY", "hunter2hunter2")
+    storage = Storage(f"fakebucket://{tmp_path}/shared")
+    storage.begin()
+    shelf = Shelf(storage.url, "gpu7", tmp_path / "node", 0, 1)
+    shelf.save({"epoch": 1}, 1)
+
+    def refuse(*arguments, **options):
+        raise PermissionError("denied for hunter2hunter2")
+
+    monkeypatch.setattr(FakeBucket, "put_file", refuse)
+    with pytest.raises(CheckpointError, match=r"gpu7 cannot write to .*denied for \*\*\*") as error:
+        shelf.save({"epoch": 2}, 2)
+    assert error.value.__cause__ is None, "the traceback would show the secret"
+    assert "the previous one is still there" in str(error.value)
+    assert shelf.load() == {"epoch": 1}
+    monkeypatch.setattr(FakeBucket, "cat_file", refuse)
+    with pytest.raises(CheckpointError, match="gpu7 cannot read from"):
+        shelf.load()
+
+
+def test_secrets_of_fsspecs_own_settings_are_hidden_too(monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"secret": "abcdefgh12345", "region": "eu"})
+    assert without_secrets("got abcdefgh12345 in eu") == "got *** in eu"
+
+
+def test_a_full_disk_leaves_the_previous_one_and_no_bytes(shelf, storage, monkeypatch):
+    saver = shelf()
+    saver.save({"epoch": 1}, 1)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_durably", full)
+    monkeypatch.setattr(FakeBucket, "pipe_file", full)
+    before = names(storage)
+    with pytest.raises(CheckpointError, match=r"step 2 could not be written.*No space left"):
+        saver.save({"epoch": 2}, 2)
+    assert saver.load() == {"epoch": 1}
+    assert names(storage) == before
+
+
+def test_deleting_one_takes_its_manifest_first_and_then_all_of_it(shelf, storage):
+    name = shelf().save({"w": np.ones(3)}, 1)[0].name
+    FakeBucket.old_listings.clear()
+    storage.delete(0, name)
+    storage.delete(0, name)  # a second time it is no error
+    assert names(storage) == []
+
+
+def test_a_kill_between_the_manifest_and_the_files_leaves_no_checkpoint(tmp_path):
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from distsearch.core import storage as module
+        from distsearch.core.storage import Shelf, Storage
+        storage = Storage(sys.argv[1])
+        storage.begin()
+        path, _ = Shelf(storage.url, "a", Path(sys.argv[2]), 0, 1).save({"epoch": 1}, 1)
+        rm_file = type(storage._files).rm_file
+        def kill_after_the_first(self, path):
+            rm_file(self, path)
+            os.kill(os.getpid(), signal.SIGKILL)
+        type(storage._files).rm_file = kill_after_the_first
+        storage.delete(0, path.name)
+    """
+    url = str(tmp_path / "shared")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), url, tmp_path / "a"], timeout=60
+    )
+    assert done.returncode == -9
+    storage = Storage(url)
+    (left,) = names(storage)
+    with pytest.raises(FileNotFoundError):
+        storage.manifest(0, left)
+    storage.sweep({0: 1}, {})
+    assert names(storage) == []
+
+
+def test_sweeping_leaves_what_is_known_and_what_later_attempts_write(shelf, storage):
+    first, second = shelf(), shelf(attempt=2)
+    lost, known = (first.save({}, step)[0].name for step in (1, 2))
+    new = second.save({}, 3)[0].name
+    FakeBucket.old_listings.clear()
+    storage.sweep({0: 1}, {0: [known]})
+    assert names(storage) == sorted([known, new])
+    assert lost not in names(storage)
+
+
+def test_a_manifest_that_names_files_elsewhere_is_refused(shelf, storage):
+    name = shelf().save({"epoch": 1}, 1)[0].name
+    path = os.path.join(storage._root, "0", name, "manifest.json")
+    with open(path) as file:
+        manifest = json.load(file)
+    manifest["files"]["../../evil"] = {"bytes": 1, "sha256": ""}
+    with open(path, "w") as file:
+        json.dump(manifest, file)
+    with pytest.warns(RuntimeWarning, match="names '../../evil'"):
+        assert shelf(own=[name], node="b").load() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ("s3://me:hunter2@bucket/x", SpaceError, "holds a password"),
+        ("nonsense://bucket", SpaceError, "nonsense"),
+        ("", SpaceError, "give a path or a URL"),
+        (3, SpaceError, "give a path or a URL"),
+        ("gdrive://x", MissingPackage, "on every node too"),
+    ],
+)
+def test_what_can_be_no_storage_is_refused_at_once(given, error, text):
+    with pytest.raises(error, match=text) as refused:
+        checked_url(given)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_path_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checked_url("runs") == str(tmp_path / "runs")
+    assert checked_url("file:///mnt/nfs/") == "file:///mnt/nfs"
