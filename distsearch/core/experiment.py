@@ -882,6 +882,7 @@ class Experiment:
             await self._fetch_checkpoint(trial)
         if self._keeping.pop(trial.id):
             self._keep_checkpoint(trial)
+        self._collect()
         self._check_idle()
 
     async def _fetch_checkpoint(self, trial: Trial) -> None:

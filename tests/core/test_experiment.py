@@ -14,6 +14,7 @@ import math
 import sqlite3
 import sys
 import tracemalloc
+from functools import partial
 
 import pytest
 
@@ -283,6 +284,7 @@ def test_after_a_resume_no_deleted_checkpoint_is_given_to_a_trial(play, tmp_path
     async def second(world):
         world.experiment.restore(world.events())
         assert world.experiment.budget.names(0) == []
+        assert world.experiment.trials[0].saved_step is None
         assert world.experiment.budget.names(1) == ["1000001-step-1"]
         assert world.experiment.budget.total == 100
 
@@ -293,6 +295,32 @@ def test_after_a_resume_no_deleted_checkpoint_is_given_to_a_trial(play, tmp_path
 
     play(first, rule(), max_bytes=150)
     play(second, rule(), max_bytes=150)
+
+
+def test_a_parent_whose_checkpoint_was_deleted_is_a_lost_one_and_one_that_is_waited_for_stays(play):
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.rule.may_need = lambda trial: False
+        child = partial(Launch, {"n": 1}, wait_for="end")
+        launches = [Launch({"n": 0}), Launch({"n": 0}), child((0, 1)), Launch({"n": 0}), None]
+        world.rule.next_launch = lambda: launches.pop(0)
+        world.experiment.run(4, None)
+        await node.hears("start", 1)
+        node.says(report(0, 1, accuracy=0.1), saved(0, 1), ended(0))  # trial 2 waits for 1 too
+        await node.hears("start", 3)
+        node.says(report(3, 1, accuracy=0.9), saved(3, 1), ended(3))
+        assert world.experiment.budget.is_exceeded, "all are needed"
+        node.says(report(1, 1, accuracy=0.2), saved(1, 1), ended(1))
+        start = await node.hears("start", 2)
+        assert start["job"]["parents"] == [(0, 0), (1, 1)]
+        node.says(report(2, 1, accuracy=0.3), saved(2, 1), ended(2))
+        await world.end()
+        assert [event.trial for event in world.events("deleted")] == [0, 1, 2]
+        launches[:] = [child((0,)), None]
+        world.experiment.run(1, None)
+        assert (await node.hears("start", 4))["job"]["parents"] == [(0, None)]
+
+    play(scene, max_bytes=150)
 
 
 def test_a_node_hears_of_its_function_before_any_trial(play):
