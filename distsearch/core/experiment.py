@@ -825,13 +825,11 @@ class Experiment:
         """A child was to start, but its parents' weights are gone: its slot serves others."""
         child = attempt.trial
         self._release(attempt)
-        body = {
-            "status": Status.STOPPED.value,
-            "reason": f"the weights of trial {lost[0].id} are not to be had",
-            "without": [parent.id for parent in lost],
-        }
+        without = [parent.id for parent in lost]
+        reason = f"the weights of trial {without[0]} are not to be had"
+        body = {"status": Status.STOPPED.value, "reason": reason, "without": without}
         self.store.append("lost", child.id, attempt.number, body=body)
-        self._forget_weights(child, body["without"])
+        self._forget_weights(child, without)
         child.status = Status.WAITING
         if self.ending:
             self._attempt_over(attempt, Status.STOPPED, self.ending)
