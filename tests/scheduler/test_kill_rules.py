@@ -203,6 +203,7 @@ def test_200_configurations_by_promotion_survive_the_death_of_a_node_in_their_mi
         with HyperbandScheduler(
             trivial,
             type="promotion",
+            grace_period=1,
             dist_ip_addrs=nodes,
             ssh_config=[hosts.config],
             local=False,
