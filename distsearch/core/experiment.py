@@ -189,7 +189,9 @@ class Experiment:
         # Trials that a node may still run for an earlier driver, and until when.
         self._elsewhere: set[int] = set()
         self._elsewhere_until = 0.0
-        self._restored = 0  # trials of an earlier run of the driver, which count as launched
+        self._restored = 0  # trials that the rule launched in an earlier run of the driver
+        self.ended_earlier = 0  # trials that ended in an earlier run of the driver
+        self._interrupted: list[Trial] = []  # by Ctrl-C: they go on with the next run()
         self._live: dict[int, Attempt] = {}
         self._by_remote: dict[int, dict[int, Attempt]] = {}
         self._request: LeaseRequest | None = None
@@ -217,7 +219,11 @@ class Experiment:
     def run(self, num_trials: int | None, time_out_s: float | None) -> None:
         """Launch up to `num_trials` more trials, for `time_out_s` seconds from now at most."""
         self.num_trials = num_trials
-        self._launched_in_run, self._restored = self._restored, 0
+        is_resumed = self._restored > 0
+        self._launched_in_run = self._restored
+        if num_trials is not None:  # what is more belongs to the next run() of the same program
+            self._launched_in_run = min(self._restored, num_trials)
+        self._restored -= self._launched_in_run
         self._exhausted = False
         self._searching = True
         self._something_happened()
@@ -235,13 +241,18 @@ class Experiment:
             )
         self._idle.clear()
         self._carry_out()
+        self._take_up_interrupted()
+        if is_resumed:
+            self._end_if_good_enough()  # the earlier run was, perhaps
         self.fill()
 
     def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
         """Queue one configuration, to be launched before the searcher's next one."""
         if self.is_idle:  # whatever ended the search holds no longer, but it does not go on
             self.ending, self.error, self._exhausted = "", None, True
-        trial = self._new_trial(Launch(config), given=True, is_final=is_final)
+        trial = self._interrupted_final(config) if is_final else None
+        if trial is None:
+            trial = self._new_trial(Launch(config), given=True, is_final=is_final)
         self._added.append(trial)
         self.started_at = self.started_at or time.monotonic()
         self.ended_at = None
@@ -357,6 +368,7 @@ class Experiment:
                     is_final=event.body["is_final"],
                 )
                 told = event.body.get("told")
+                self._restored += not event.body["given"]
                 self.rule.replay_launch(
                     event.trial, event.body["config"], event.body["given"], told
                 )
@@ -403,9 +415,10 @@ class Experiment:
         for trial in self.trials.values():
             for old in self._too_old(trial):
                 self.budget.remove(old)
-        self._ended_alike = () if self.trials else None
+        succeeded = any(t.has_result and not t.status.is_failure for t in self.trials.values())
+        self._ended_alike = () if succeeded else None
         self._failures.clear()
-        self.counts.launched = self._restored = len(self.trials)
+        self.counts.launched = len(self.trials)
         self._elsewhere_until = time.monotonic() + NODE_LEASE_S + LEASE_GRACE_S
         waiting = (Status.WAITING, Status.RUNNING)
         for trial in self.trials.values():
@@ -413,10 +426,49 @@ class Experiment:
                 continue
             if not isinstance(self._decided.get(trial.id, Continue()), Continue):
                 continue
-            if trial.parents and trial.inherits is None and not trial.attempt:
-                self._children[trial.id] = trial
-            elif trial.id not in self._elsewhere:
-                self._added.append(trial)
+            if trial.id in self._elsewhere:
+                continue
+            if trial.is_final:
+                self._set_aside(trial, INTERRUPTED)
+            else:
+                self._queue(trial)
+        counts = self.counts
+        self.ended_earlier = counts.done + counts.stopped + counts.failed + counts.paused
+
+    def _queue(self, trial: Trial) -> None:
+        """Let a trial of an interrupted run go on, a child once its parents' weights are there."""
+        if trial.parents and trial.inherits is None and not trial.attempt:
+            self._children[trial.id] = trial
+        else:
+            self._added.append(trial)
+
+    def _set_aside(self, trial: Trial, reason: str) -> None:
+        """A trial is interrupted: it has not ended, so the rule hears nothing, as in a replay."""
+        trial.status, trial.reason = Status.STOPPED, reason
+        self.counts.stopped += 1
+        self._interrupted.append(trial)
+
+    def _take_up_interrupted(self) -> None:
+        """Queue what an interrupted run of this process left; `run_with_config` does its own."""
+        interrupted = [trial for trial in self._interrupted if not trial.is_final]
+        self._interrupted = [trial for trial in self._interrupted if trial.is_final]
+        for trial in interrupted:
+            self._reopen_interrupted(trial)
+            self._queue(trial)
+        self._look_after_children()
+
+    def _interrupted_final(self, config: Mapping[str, Any]) -> Trial | None:
+        """The trial of an interrupted `run_with_config` with this configuration."""
+        for trial in self._interrupted:
+            if trial.is_final and dict(trial.config) == dict(config):
+                self._interrupted.remove(trial)
+                self._reopen_interrupted(trial)
+                return trial
+        return None
+
+    def _reopen_interrupted(self, trial: Trial) -> None:
+        self.counts.stopped -= 1
+        trial.status, trial.reason = Status.WAITING, ""
 
     def _carry_out(self) -> None:
         """Stop or pause the trials whose driver died right after it had so decided.
@@ -776,8 +828,15 @@ class Experiment:
         if self._needs_checkpoints(attempt):
             self._do(self._bring_checkpoints(attempt))
             return
+        try:
+            message = self._start_message(attempt)
+        except BaseException as error:
+            self.end(f"{type(self.rule).__name__}.due_at failed: {error!r}", error)
+            self.stop(attempt, "stopped", self.ending)
+            self._send_start(attempt)  # it is over
+            return
         attempt.sent = True
-        attempt.lease.remote.send(self._start_message(attempt))
+        attempt.lease.remote.send(message)
 
     # Checkpoints that are needed on another node
 
@@ -796,7 +855,7 @@ class Experiment:
 
     def _has_checkpoint(self, remote: Remote, source: Trial) -> bool:
         if source.checkpoint_on is None:
-            return remote.is_local
+            return remote.is_local and bool(checkpoints(self._checkpoints_of(source)))
         return source.checkpoint_on == remote.remote_id
 
     async def _bring_checkpoints(self, attempt: Attempt) -> None:
@@ -1392,10 +1451,13 @@ class Experiment:
             facts.update(best=_one_or_list(trial.point.values), violations=trial.point.violations)
         lost = self.ending in UNFINISHED and status is Status.STOPPED
         self.store.append("lost" if lost else "ended", trial.id, trial.attempt, body=facts)
-        self._count_end(trial, status, reason)
+        if lost:
+            self._set_aside(trial, reason)
+        else:
+            self._count_end(trial, status, reason)
         if status.is_failure:
             self._note_failure(trial)
-        else:
+        elif not lost:
             self._ended_alike = ()
         for future in self._trial_ended.pop(trial.id, ()):
             if not future.done():

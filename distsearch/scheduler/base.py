@@ -152,6 +152,9 @@ class Scheduler(Results):
         if earlier is not None:
             seed = earlier["seed"]
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+        self._search_options = json.loads(
+            json.dumps(dict(search_options or {}), default=lambda one: type(one).__name__)
+        )
         self.searcher = self._make_searcher(searcher, search_options or {}, points_to_evaluate)
         if not self.objectives.is_plain:
             self.searcher.aim(len(self.objectives.names), len(self.objectives.constraints))
@@ -262,6 +265,7 @@ class Scheduler(Results):
             "function": self.train_fn.__name__,
             "space": self.train_fn.space.describe(),
             "searcher": type(self.searcher).__name__,
+            "search_options": self._search_options,
             "scheduler": type(self).__name__,
             "seed": self.seed,
             **self.objectives.described,
@@ -284,12 +288,13 @@ class Scheduler(Results):
             for name in ("searcher", "scheduler", "reward_attr", "mode", "constraints", "time_attr")
             if earlier[name] != now[name]
         ]
-        rule = earlier.get("rule", now["rule"])
-        changes += [
-            f"{name}: {rule.get(name)!r} -> {now['rule'].get(name)!r}"
-            for name in sorted(rule.keys() | now["rule"].keys())
-            if rule.get(name) != now["rule"].get(name)
-        ]
+        for part in ("search_options", "rule"):
+            then, today = earlier.get(part, now[part]), now[part]
+            changes += [
+                f"{name}: {then.get(name)!r} -> {today.get(name)!r}"
+                for name in sorted(then.keys() | today.keys())
+                if then.get(name) != today.get(name)
+            ]
         changes += differences(earlier["space"], now["space"])
         if changes:
             raise StoreError(
@@ -522,6 +527,8 @@ class Scheduler(Results):
         except KeyboardInterrupt:
             self._hurries = True
             raise
+        except concurrent.futures.TimeoutError:
+            pass  # close() ends what is left
         self.progress.stop()
         self.progress.say(self._how_to_go_on())
 
@@ -564,7 +571,7 @@ class Scheduler(Results):
             try:
                 trial, returned = loop().call(run())
             except KeyboardInterrupt:
-                loop().run(lambda: self.experiment.end(INTERRUPTED))
+                self._interrupt(loop().submit(self.experiment.wait()))
                 raise
         if trial.status not in (Status.FINISHED, Status.NO_METRIC):
             raise TrialFailed(
@@ -631,7 +638,9 @@ class Scheduler(Results):
         try:
             searched = dict(state["searched"])
             missing = (
-                self._what_is_searched.keys() - searched.keys() - {"rule", "constraints", "storage"}
+                self._what_is_searched.keys()
+                - searched.keys()
+                - {"rule", "constraints", "storage", "search_options"}
             )
             if missing:
                 raise KeyError(*missing)
@@ -720,8 +729,9 @@ class Scheduler(Results):
             0, counts.launched - ended - running if total is None else total - ended - running
         )
         left = None
-        if total is not None and ended and not experiment.ending:
-            left = (total - ended) * elapsed / ended
+        ended_here = max(0, ended - experiment.ended_earlier)
+        if total is not None and ended_here and not experiment.ending:
+            left = (total - ended) * elapsed / ended_here
         if experiment.deadline is not None:
             until = max(0.0, experiment.deadline - time.monotonic())
             left = until if left is None else min(left, until)
@@ -741,7 +751,7 @@ class Scheduler(Results):
             nodes=[_node_use(remote) for remote in list(self.manager.remotes.values())],
             elapsed_s=elapsed,
             time_left_s=left,
-            trials_per_minute=60 * ended / elapsed if elapsed > 0 else 0.0,
+            trials_per_minute=60 * ended_here / elapsed if elapsed > 0 else 0.0,
             note=self._store.trouble or experiment.ending,
         )
 
@@ -798,7 +808,10 @@ def _experiment_folder(checkpoint: Any, name: str) -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))
         return (root / f"{name}-{stamp}-{os.urandom(2).hex()}").absolute()
-    return Path(checkpoint).absolute()
+    folder = Path(checkpoint).absolute()
+    if folder.is_file():
+        raise StoreError(f"checkpoint={str(checkpoint)!r} is a file; name a folder, or a new one")
+    return folder
 
 
 def _earlier_run(folder: Path) -> dict[str, Any] | None:
@@ -849,6 +862,8 @@ def _retries(max_failures: int, retries: Mapping[str, int] | None) -> dict[Statu
         if name not in kinds:
             raise SpaceError(f"retries={retries!r}, but {name!r} is none of {', '.join(kinds)}")
         _check_kind(f"retries[{name!r}]", number, Integral)
+    if min([max_failures, *(retries or {}).values()]) < 0:
+        raise SpaceError(f"max_failures={max_failures}, retries={retries}; give 0 and more")
     given = {Status(name): int(number) for name, number in (retries or {}).items()}
     return retries_of(given, max_failures)
 

@@ -77,7 +77,7 @@ class HyperbandScheduler(Scheduler):
         if type not in TYPES:
             raise SpaceError(f"type={type!r}, but it is one of {', '.join(map(repr, TYPES))}")
         self.type = type
-        self.max_t = max_t_of(train_fn, args) if max_t is None else max_t
+        self.max_t = max_t_of(train_fn, args, max_t)
         self.reduction_factor = reduction_factor
         if grace_period is None:
             grace_period = default_grace(self.max_t, brackets)
@@ -281,11 +281,15 @@ def default_grace(max_t: float, brackets: int) -> float:
     return max(1, round(GRACE_SHARE * max_t)) if brackets == 1 else 1
 
 
-def max_t_of(train_fn: TrainFunction, args: Any) -> float:
-    """How long a trial trains at most by the arguments of the train function.
+def max_t_of(train_fn: TrainFunction, args: Any, max_t: float | None) -> float:
+    """How long a trial trains at most: what was given, else what train_fn's arguments say.
 
-    Raises SpaceError when they do not say.
+    Raises SpaceError when that makes no sense, or nothing says so.
     """
+    if max_t is not None:
+        if number(max_t) is None or not 0 < max_t < math.inf:
+            raise SpaceError(f"max_t={max_t!r}; give a finite number above 0")
+        return max_t
     given = {} if args is None else dict(args) if isinstance(args, Mapping) else vars(args)
     known = {**getattr(train_fn, "space", {}), **given}
     for name in ("max_t", "epochs"):

@@ -114,7 +114,7 @@ class PBTScheduler(Scheduler):
             if not is_valid:
                 raise SpaceError(f"{name}={got!r}, but it must be {valid}")
         self.population_size = population_size
-        self.max_t = max_t_of(train_fn, args) if max_t is None else max_t
+        self.max_t = max_t_of(train_fn, args, max_t)
         self.perturbation_interval = perturbation_interval
         self.quantile_fraction = quantile_fraction
         self.resample_probability, self.perturbation_factors = resample_probability, factors

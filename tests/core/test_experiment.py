@@ -479,7 +479,7 @@ def test_a_restored_trial_of_another_node_waits_for_that_nodes_lease(play, short
 
     async def scene(world):
         rows = [
-            ("launched", None, {"config": {"n": n}, "given": True, "is_final": False})
+            ("launched", None, {"config": {"n": n}, "given": False, "is_final": False})
             for n in range(4)
         ]
         rows = [(kind, n, attempt, body) for n, (kind, attempt, body) in enumerate(rows)]

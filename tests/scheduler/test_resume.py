@@ -11,8 +11,8 @@ import pytest
 import distsearch as ag
 from distsearch.core import store
 from distsearch.core.words import Status
-from distsearch.errors import SpaceError, StoreError
-from distsearch.scheduler import HyperbandScheduler
+from distsearch.errors import SearchFailed, SpaceError, StoreError
+from distsearch.scheduler import FIFOScheduler, HyperbandScheduler
 
 # Trials of ten epochs; each writes what it does into a file, and waits for `go` at epoch 5.
 SEARCH = """
@@ -38,6 +38,7 @@ if __name__ == "__main__":
     scheduler.run(num_trials=4)
     scheduler.join_jobs()
     print("ALL", [t.status.value for t in scheduler.trials], [t.attempt for t in scheduler.trials])
+    print("WHY", [t.reason for t in scheduler.trials])
     print("SHOWN", [[r["epoch"] for r in h] for h in scheduler.training_history.values()])
     scheduler.close()
 """
@@ -214,7 +215,7 @@ def test_failures_before_the_driver_died_still_count(driver, tmp_path):
     one.process.wait(10)
     (tmp_path / "go").touch()
     said = driver(script).end()
-    assert "ALL ['killed', 'finished', 'finished', 'finished']" in said
+    assert "ALL ['killed', 'finished', 'finished', 'finished']" in said, said
     kinds = [event.kind for event in store.read(tmp_path / "named", trial=0)]
     assert kinds.count("started") <= 4, "two retries, and one attempt that died with the driver"
 
@@ -251,3 +252,126 @@ def test_a_trial_that_saves_no_checkpoint_is_not_waited_for(driver, left_after):
     one.process.send_signal(signal.SIGINT)
     one.end()
     assert time.monotonic() - started < 8
+
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_once(args, reporter):
+    reporter(epoch=1, accuracy=args.x)
+
+
+def test_trials_of_the_users_own_do_not_count_for_num_trials(search):
+    def run(*runs):
+        with search(train_once, checkpoint="named", seed=1) as scheduler:
+            for given, num_trials in runs:
+                for x in given:
+                    scheduler.add_job({"x": x})
+                scheduler.run(num_trials=num_trials)
+                assert scheduler.join_jobs(timeout=30)
+            return len(scheduler.trials)
+
+    assert run(((0.25, 0.75), 3)) == 5
+    assert run(((), 5)) == 7
+    assert run(((), 5), ((), 2)) == 9
+    assert run(((), 5), ((), 2)) == 9, "the same program again has nothing left to do"
+
+
+def test_a_search_that_had_reached_its_goal_launches_nothing_more(search):
+    for _ in range(2):
+        with search(train_once, checkpoint="named", seed=1, slots=1, max_reward=0.0) as scheduler:
+            scheduler.run(num_trials=50)
+            assert scheduler.join_jobs(timeout=30)
+            launched = len(scheduler.trials)
+    assert launched < 50
+    with search(train_once, checkpoint="named", seed=1, slots=1, max_reward=0.0) as scheduler:
+        assert len(scheduler.trials) == launched
+
+
+def test_changed_options_of_the_searcher_are_refused_with_the_difference(search):
+    options = {"searcher": "evolution", "checkpoint": "named"}
+    with search(train_once, search_options={"population": 4, "sample": 2}, **options):
+        pass
+    with pytest.raises(StoreError, match="sample: 2 -> 3"):
+        search(train_once, search_options={"population": 4, "sample": 3}, **options)
+
+
+def test_the_circuit_breaker_stays_armed_until_something_has_worked(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def broken(args, reporter):
+        raise ValueError("always")
+
+    launched = []
+    for _ in range(2):
+        with search(broken, checkpoint="named", seed=1, slots=1) as scheduler:
+            scheduler.run(num_trials=40)
+            with pytest.raises(SearchFailed, match="all failed alike"):
+                scheduler.join_jobs(timeout=30)
+            launched.append(len(scheduler.trials))
+    assert launched[1] < 15
+
+
+class Undecided(FIFOScheduler):
+    def due_at(self, trial):
+        raise KeyError("no plan")
+
+
+def test_an_error_in_due_at_ends_the_search_with_that_error(search):
+    scheduler = search(train_once, Undecided)
+    scheduler.run(num_trials=3)
+    with pytest.raises(KeyError, match="no plan"):
+        scheduler.join_jobs(timeout=30)
+
+
+TWICE = """
+import os, signal, sys, threading, time
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    first = (reporter.load() or {"epoch": 0})["epoch"] + 1
+    for epoch in range(first, 7):
+        reporter.save({"epoch": epoch}, step=epoch)
+        reporter(epoch=epoch, accuracy=args.x * epoch)
+        time.sleep(0.05)
+
+if __name__ == "__main__":
+    scheduler = ag.scheduler.PBTScheduler(
+        train_fn, local=ag.Node("localhost", num_cpus=2), checkpoint="named", seed=3,
+        max_t=6, population_size=4, perturbation_interval=2)
+    if sys.argv[1:] != ["again"]:
+        scheduler.run()
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            scheduler.join_jobs()
+        except KeyboardInterrupt:
+            print("CAUGHT", flush=True)
+    scheduler.run()
+    scheduler.join_jobs()
+    left = [t.id for t in scheduler.trials if t.reason == "interrupted"]
+    print("ALL", len(scheduler.trials), "LEFT", left, flush=True)
+    scheduler.close()
+"""
+
+
+def test_a_search_that_is_interrupted_goes_on_in_the_same_process_and_in_a_later_one(driver):
+    first = driver(TWICE).end()
+    assert "CAUGHT" in first and "LEFT []" in first
+    again = driver(TWICE).end()
+    assert "LEFT []" in again and "cannot be resumed" not in again
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"retries": {"failed": -1}}, SpaceError, "give 0 and more"),
+        ({"max_failures": -2}, SpaceError, "give 0 and more"),
+        ({"checkpoint": "a_file"}, StoreError, "'a_file' is a file"),
+        ({"scheduler": HyperbandScheduler, "max_t": float("nan")}, SpaceError, "max_t=nan"),
+        ({"scheduler": HyperbandScheduler, "max_t": -3}, SpaceError, "max_t=-3"),
+        ({"scheduler": HyperbandScheduler, "max_t": "9"}, SpaceError, "max_t='9'"),
+    ],
+)
+def test_numbers_that_make_no_sense_and_files_are_refused(search, tmp_path, options, error, text):
+    (tmp_path / "a_file").touch()
+    with pytest.raises(error) as raised:
+        search(train_once, **options)
+    assert text in str(raised.value)
