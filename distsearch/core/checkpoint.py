@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -123,7 +124,10 @@ def trim(folder: Path, keep: int = KEPT, young_s: float = 0.0, *, is_over: bool 
 
 
 def _age_s(path: Path) -> float:
-    return abs(time.time() - (path / MANIFEST).stat().st_mtime)
+    try:
+        return abs(time.time() - (path / MANIFEST).stat().st_mtime)
+    except FileNotFoundError:  # the driver has deleted it meanwhile
+        return math.inf
 
 
 def checkpoints(folder: Path) -> list[Path]:

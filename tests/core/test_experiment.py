@@ -974,6 +974,9 @@ def test_the_last_checkpoint_of_a_finished_parent_counts_without_a_report_after_
         node.is_local = True
         world.experiment.run(2, None)
         await node.hears("start", 0)
+        checkpoint = world.store.folder / "trials" / "0" / "checkpoints" / "000002-step-2"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "manifest.json").write_text("{}")
         node.says(saved(0, 1), report(0, 1, accuracy=0.5), saved(0, 2), ended(0))
         assert (await node.hears("start", 1))["job"]["parents"] == [(0, 0)]
         assert world.experiment.trials[0].saved_step == 2

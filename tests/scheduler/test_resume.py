@@ -331,7 +331,7 @@ def train_fn(args, reporter):
     for epoch in range(first, 7):
         reporter.save({"epoch": epoch}, step=epoch)
         reporter(epoch=epoch, accuracy=args.x * epoch)
-        time.sleep(0.05)
+        time.sleep(0.25)
 
 if __name__ == "__main__":
     scheduler = ag.scheduler.PBTScheduler(
