@@ -357,13 +357,11 @@ class Agent:
             self._watch_reports(trial, limits["report_timeout_s"])
 
     def _watch_reports(self, trial: RunningTrial, seconds: float) -> None:
-        silent = self._clock() - trial.heard
-        if silent >= seconds:
+        left_s = seconds - (self._clock() - trial.heard)
+        if left_s < 0.001:  # less is the rounding of clocks, for which no timer can wait
             self._end_now(trial, "hung", f"no report for report_timeout={seconds:g} s")
         else:
-            trial.timers.append(
-                self._loop.call_later(seconds - silent, self._watch_reports, trial, seconds)
-            )
+            trial.timers.append(self._loop.call_later(left_s, self._watch_reports, trial, seconds))
 
     def _end_now(self, trial: RunningTrial, status: str, reason: str) -> None:
         """TERM to the trial's process group now, KILL to it if it has not ended in time."""
