@@ -175,6 +175,8 @@ class Remote:
                 for path in sorted(checkpoint.rglob("*"))
                 if path.is_file()
             }
+            if MANIFEST not in sizes:
+                raise FileNotFoundError(f"{checkpoint} was deleted meanwhile")
 
             async def put(path: str, offset: int, size: int) -> None:
                 data = await asyncio.to_thread(_read, checkpoint / path, offset, size)
