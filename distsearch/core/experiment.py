@@ -9,28 +9,26 @@ leaves the driver.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import time
-from collections import Counter, defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..errors import DistsearchError, LineageError, NodeError, SearchFailed
-from ..resource.cache import MANIFEST, delete
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
-from .budget import Budget, Checkpoint, in_words
-from .checkpoint import KEPT, OF_AN_ATTEMPT, checkpoints, number_of, trim
+from .budget import Checkpoint
+from .checkpoint import KEPT
+from .keeper import Keeper
 from .lineage import is_committed, nearest_ancestor
 from .metrics import encode, from_json, number
 from .objectives import Objectives, front
-from .storage import Storage, without_secrets
+from .storage import Storage
 from .store import Event, Store
 from .travel import Packed
 from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
@@ -40,7 +38,6 @@ NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
 MOST_CHILDREN = 256  # that wait for their parents, before the rule is asked for no more trials
 RESPITE_S = 0.05
-MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 16 MB of memory
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
 
@@ -203,14 +200,7 @@ class Experiment:
         self._notice: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._keeping: dict[int, bool] = {}
-        self._moves = asyncio.Semaphore(MOVES_AT_ONCE)
-        self.budget = Budget(settings.max_bytes)
-        self._read_by: Counter[Checkpoint] = Counter()
-        self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # on which nodes
-        self._gone: list[Checkpoint] = []  # deleted by an earlier run, or nearly so
-        self._deleting = 0
-        self._said_too_much = False
+        self.keeper = Keeper(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._trial_ended: dict[int, list[asyncio.Future[Any]]] = {}
 
@@ -291,7 +281,7 @@ class Experiment:
         for attempt in list(self._live.values()):
             saves = attempt.trial.saves_first is not None
             self.stop(attempt, "stopped", reason, after_save_s=after_save_s if saves else 0.0)
-        self._check_idle()
+        self.check_idle()
 
     def stop(
         self, attempt: Attempt, status: str, reason: str, *, after_save_s: float = 0.0
@@ -309,7 +299,7 @@ class Experiment:
         for attempt in list(self._live.values()):
             self._release(attempt)
             self._attempt_over(attempt, Status.STOPPED, reason)
-        self._check_idle()
+        self.check_idle()
 
     async def wait(self) -> None:
         """Return when nothing runs and nothing more will be launched."""
@@ -391,11 +381,9 @@ class Experiment:
                 if event.body.get("is_over", status is not Status.NODE_LOST):
                     self._elsewhere.discard(trial.id)
             elif event.kind == "saved":
-                self._count_saved(trial, event.body)
+                self.keeper.replay_saved(trial, event.body)
             elif event.kind == "deleted":
-                gone = Checkpoint(trial.id, event.body["name"])
-                self._count_deleted(gone)
-                self._gone.append(gone)
+                self.keeper.replay_deleted(trial, event.body["name"])
             elif event.kind == "report":
                 report = self._report(trial, event.seq or 0, event.body)
                 self._count(trial, report)
@@ -412,9 +400,7 @@ class Experiment:
                 self._count_end(trial, status, event.body["reason"])
             elif event.kind == "again":
                 self._reopen(trial)
-        for trial in self.trials.values():
-            for old in self._too_old(trial):
-                self.budget.remove(old)
+        self.keeper.replay_ends(self.trials.values())
         succeeded = any(t.has_result and not t.status.is_failure for t in self.trials.values())
         self._ended_alike = () if succeeded else None
         self._failures.clear()
@@ -541,7 +527,7 @@ class Experiment:
 
     def _attempt_lost(self, attempt: Attempt, reason: str, delay_s: float) -> None:
         self._live.pop(attempt.trial.id, None)
-        self._let_go(attempt)
+        self.keeper.let_go(attempt)
         if attempt.stopping is not None:
             self._attempt_over(attempt, Status(attempt.stopping[0]), attempt.stopping[1])
         elif isinstance(attempt.decided, Stop):
@@ -601,7 +587,7 @@ class Experiment:
             if request.waits:
                 self._request = request
         self._granting = False
-        self._check_idle()
+        self.check_idle()
 
     @property
     def _wants_more(self) -> bool:
@@ -826,7 +812,7 @@ class Experiment:
             self.fill()
             return
         if self._needs_checkpoints(attempt):
-            self._do(self._bring_checkpoints(attempt))
+            self.do(self._bring_checkpoints(attempt))
             return
         try:
             message = self._start_message(attempt)
@@ -849,14 +835,9 @@ class Experiment:
     def _needs_checkpoints(self, attempt: Attempt) -> bool:
         remote = attempt.lease.remote
         return not (attempt.prepared or self.settings.storage) and any(
-            source.saved_step is not None and not self._has_checkpoint(remote, source)
+            source.saved_step is not None and not self.keeper.is_on(remote, source)
             for source in self._sources(attempt.trial)
         )
-
-    def _has_checkpoint(self, remote: Remote, source: Trial) -> bool:
-        if source.checkpoint_on is None:
-            return remote.is_local and bool(checkpoints(self._checkpoints_of(source)))
-        return source.checkpoint_on == remote.remote_id
 
     async def _bring_checkpoints(self, attempt: Attempt) -> None:
         """Bring to the node what its trial goes on from, then start it; without, if that fails.
@@ -867,9 +848,7 @@ class Experiment:
         failed: list[Trial] = []
         for source in self._sources(trial):
             try:
-                await self._fetch_checkpoint(source)
-                if not self._has_checkpoint(remote, source):
-                    await self._put_checkpoint(attempt, source)
+                await self.keeper.bring(attempt, source)
             except (DistsearchError, OSError) as error:
                 self.say(
                     f"the checkpoint of trial {source.id} could not be brought to {remote.host}: "
@@ -880,29 +859,12 @@ class Experiment:
         lost = [
             source
             for source in self._sources(trial)
-            if source in failed or self._is_gone(remote, source)
+            if source in failed or self.keeper.is_gone(remote, source)
         ]
         if trial.saved_step is None and lost and self._live.get(trial.id) is attempt:
             self._orphaned(attempt, lost)
             return
         self._send_start(attempt)
-
-    async def _put_checkpoint(self, attempt: Attempt, source: Trial) -> None:
-        """Copy the newest checkpoint of a trial to an attempt's node, unless it is there."""
-        remote = attempt.lease.remote
-        if remote.is_local:
-            return  # it was fetched into the folder that the local node uses
-        found = checkpoints(self._checkpoints_of(source))
-        known = [path for path in found if path.name.endswith(f"-step-{source.saved_step}")]
-        for newest in (known or found)[-1:]:
-            self._hold(attempt, [Checkpoint(source.id, newest.name)])
-            async with self._moves:
-                await remote.put_checkpoint(source.id, newest)
-
-    def _is_gone(self, remote: Remote, source: Trial) -> bool:
-        """Whether nobody has the weights of a trial: its node was lost before they were copied."""
-        there = source.checkpoint_on in (remote.remote_id, *self.manager.remotes)
-        return not there and not checkpoints(self._checkpoints_of(source))
 
     def _orphaned(self, attempt: Attempt, lost: list[Trial]) -> None:
         """A child was to start, but its parents' weights are gone: its slot serves others."""
@@ -927,97 +889,10 @@ class Experiment:
             self.trials[parent].forget_weights()
             child.inherits = None
 
-    def _keep_checkpoint(self, trial: Trial) -> None:
-        """Copy a new checkpoint to the driver, so that it outlives the node; one at a time."""
-        if trial.id in self._keeping:
-            self._keeping[trial.id] = True  # once more afterwards
-            return
-        self._keeping[trial.id] = False
-        self._do(self._keep_newest_checkpoint(trial))
+    # Which checkpoints are needed
 
-    async def _keep_newest_checkpoint(self, trial: Trial) -> None:
-        # It may have been replaced by a newer one, or its node may be gone.
-        with contextlib.suppress(DistsearchError, OSError):
-            await self._fetch_checkpoint(trial)
-        if self._keeping.pop(trial.id):
-            self._keep_checkpoint(trial)
-        self._collect()
-        self._check_idle()
-
-    async def _fetch_checkpoint(self, trial: Trial) -> None:
-        """Copy the newest checkpoint of a trial to the driver, unless it is there."""
-        home = self.manager.remotes.get(-1 if trial.checkpoint_on is None else trial.checkpoint_on)
-        if trial.saves_first is None or home is None:
-            return
-        folder = self._checkpoints_of(trial)
-        async with self._moves:
-            await home.fetch_checkpoint(trial.id, folder)
-        for old in checkpoints(folder)[: -self.settings.keep]:  # another may be on its way
-            is_read = Checkpoint(trial.id, old.name) in self._read_by
-            if not is_read and old.name != trial.saved_name:
-                await asyncio.to_thread(delete, old)
-
-    def _checkpoints_of(self, trial: Trial) -> Path:
-        return self.store.folder / "trials" / str(trial.id) / "checkpoints"
-
-    def _what_is_stored(self, attempt: Attempt) -> Message | None:
-        """Where in the storage a trial finds what it goes on from: names, the newest first."""
-        storage, trial = self.settings.storage, attempt.trial
-        if storage is None:
-            return None
-        own = self.budget.names(trial.id)
-        known = own[: own.index(trial.saved_name) + 1] if trial.saved_name in own else []
-        inherits = dict.fromkeys(one for one in trial.inherits or () if one is not None)
-        sources = [(source, self.budget.names(source)[::-1]) for source in inherits]
-        for source, names in [(trial.id, known), *sources]:
-            self._hold(attempt, [Checkpoint(source, name) for name in names])
-        return {
-            "url": storage.url,
-            "node": attempt.lease.remote.host,
-            "own": known[::-1],
-            "sources": sources,
-        }
-
-    # Which checkpoints are kept
-
-    def _count_saved(self, trial: Trial, about: Mapping[str, Any]) -> None:
-        trial.save(about["step"], about.get("name"))
-        if "name" in about:
-            self.budget.add(trial.id, about["name"], about["bytes"])
-
-    def _too_old(self, trial: Trial) -> list[Checkpoint]:
-        """Those of a trial beyond the `keep` newest, except what a new attempt would go on from."""
-        old = self.budget.names(trial.id)[: -self.settings.keep]
-        return [Checkpoint(trial.id, name) for name in old if name != trial.saved_name]
-
-    def _hold(self, attempt: Attempt, wanted: Sequence[Checkpoint]) -> None:
-        """Delete nothing of this as long as an attempt may read it on its node."""
-        attempt.reads += tuple(wanted)
-        self._read_by.update(wanted)
-        for checkpoint in wanted:
-            if not attempt.lease.remote.is_local:
-                self._copies[checkpoint].add(attempt.lease.remote.remote_id)
-
-    def _let_go(self, attempt: Attempt) -> None:
-        if not attempt.reads:
-            return
-        reads, attempt.reads = attempt.reads, ()
-        self._read_by -= Counter(reads)
-        for trial_id in {checkpoint.trial for checkpoint in reads}:
-            self._tidy(self.trials[trial_id])
-
-    def _tidy(self, trial: Trial) -> None:
-        """Delete what is beyond `keep`; without a storage a trial also does so itself."""
-        for old in self._too_old(trial):
-            if not self._read_by[old]:
-                if self.settings.storage is None:
-                    self._copies[old].discard(trial.checkpoint_on or 0)
-                self._delete(old)
-
-    def _collect(self) -> None:
-        """Delete checkpoints that nobody will need, the oldest first, until the rest fits."""
-        if not self.budget.is_exceeded:
-            return
+    def which_are_needed(self) -> Callable[[int], bool]:
+        """Whether the newest checkpoint of a trial may be read again, as things are now."""
         parents = self._needed_parents()
         best = {trial.id for trial in [*self.front, self.best] if trial is not None}
 
@@ -1026,24 +901,7 @@ class Experiment:
             goes_on = not trial.status.is_end or self.ending in UNFINISHED or trial.is_final
             return goes_on or trial_id in parents or trial_id in best or self._may_need(trial)
 
-        def is_kept(checkpoint: Checkpoint) -> bool:
-            trial = self.trials[checkpoint.trial]
-            if self._read_by[checkpoint] or trial.id in self._keeping:
-                return True
-            return checkpoint.name == trial.saved_name and is_needed(trial.id)
-
-        for checkpoint in list(self.budget.victims(is_needed, is_kept)):
-            self.store.append("deleted", checkpoint.trial, body={"name": checkpoint.name})
-            self._count_deleted(checkpoint)
-            self._delete(checkpoint)
-        if self.budget.is_exceeded and not self._said_too_much:
-            self._said_too_much = True
-            self.say(
-                f"the checkpoints take {in_words(self.budget.total)}, more than max_bytes="
-                f"{in_words(self.budget.max_bytes or 0)}, and all are needed: by trials that run, "
-                "wait or are paused, as parents, or as the best; the search goes on, but give it a "
-                "larger max_bytes="
-            )
+        return is_needed
 
     def _needed_parents(self) -> set[int]:
         """Of whose weights a child that has not saved yet may go on."""
@@ -1054,13 +912,6 @@ class Experiment:
             needed |= {nearest_ancestor(self.trials, self.trials[parent]) for parent in parents}
         return {one for one in needed if one is not None}
 
-    def _count_deleted(self, checkpoint: Checkpoint) -> None:
-        """Take note of a deletion: without its checkpoint a trial is a lost parent."""
-        self.budget.remove(checkpoint)
-        trial = self.trials[checkpoint.trial]
-        if trial.saved_name == checkpoint.name:
-            trial.forget_weights()
-
     def _may_need(self, trial: Trial) -> bool:
         try:
             return self.rule.may_need(trial)
@@ -1068,63 +919,8 @@ class Experiment:
             self.end(f"{type(self.rule).__name__}.may_need failed: {error!r}", error)
             return True
 
-    def _delete(self, checkpoint: Checkpoint) -> None:
-        self.budget.remove(checkpoint)
-        self._deleting += 1
-        self.store.when_durable(partial(self._delete_now, checkpoint))
-
-    def _delete_now(self, checkpoint: Checkpoint) -> None:
-        self._do(self._delete_everywhere(checkpoint, self._copies.pop(checkpoint, set())))
-
-    async def _delete_everywhere(self, gone: Checkpoint, remote_ids: Iterable[int]) -> None:
-        here = self._checkpoints_of(self.trials[gone.trial]) / gone.name
-        remotes = [self.manager.remotes.get(remote_id) for remote_id in remote_ids]
-        try:
-            if self.settings.storage is not None:
-                await asyncio.to_thread(self.settings.storage.delete, *gone)
-            if gone.trial not in self._keeping:  # else that does it
-                await asyncio.to_thread(delete, here)
-            for remote in remotes:
-                if remote is not None:
-                    with contextlib.suppress(NodeError):  # with the node its copies go too
-                        await remote.drop_checkpoint(*gone)
-        except Exception as error:
-            why = without_secrets(str(error) or repr(error))
-            self.say(f"checkpoint {gone.name} of trial {gone.trial} could not be deleted: {why}")
-        finally:
-            self._deleting -= 1
-            self._check_idle()
-
-    def sweep(self) -> None:
-        """Delete what an earlier run, killed, has left of checkpoints.
-
-        In the storage all that the log does not know. In the folder only halves: a trial may save
-        there, and drop the one before, a moment before the log hears of it. New attempts give
-        their checkpoints higher numbers, and are not touched.
-        """
-        self._do(self._sweep({trial.id: trial.attempt for trial in self.trials.values()}))
-
-    async def _sweep(self, attempts: Mapping[int, int]) -> None:
-        storage = self.settings.storage
-        known = {trial: self.budget.names(trial) for trial in self.budget.trials}
-        try:
-            if storage is not None:
-                await asyncio.to_thread(storage.sweep, attempts, known)
-            await asyncio.to_thread(self._sweep_folder, attempts)
-        except Exception as error:
-            why = without_secrets(str(error) or repr(error))
-            self.say(f"what an earlier run has left of checkpoints was not deleted: {why}")
-
-    def _sweep_folder(self, attempts: Mapping[int, int]) -> None:
-        for gone in self._gone:
-            delete(self._checkpoints_of(self.trials[gone.trial]) / gone.name)
-        for trial_id, attempt in attempts.items():
-            for path in self._checkpoints_of(self.trials[trial_id]).glob("*-step-*"):
-                is_new = number_of(path) >= (attempt + 1) * OF_AN_ATTEMPT
-                if not (is_new or (path / MANIFEST).exists()):
-                    delete(path)
-
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def do(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have some work done beside the search."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -1151,7 +947,7 @@ class Experiment:
                 "resume": attempt.number > 1,
                 "attempt": attempt.number,
                 "keep": settings.keep,
-                "storage": self._what_is_stored(attempt),
+                "storage": self.keeper.names_in_storage(attempt),
                 "saved_step": attempt.trial.saved_step,
                 "parents": list(
                     zip(attempt.trial.parents, attempt.trial.inherits or (), strict=False)
@@ -1211,16 +1007,8 @@ class Experiment:
         if attempt is not None:
             trial = attempt.trial
             about: Message = {k: message[k] for k in ("step", "name", "bytes") if k in message}
-            self._count_saved(trial, about)
-            if not remote.is_local and self.settings.storage is None:
-                trial.checkpoint_on = remote.remote_id
-                self._keep_checkpoint(trial)
             self.store.append("saved", trial.id, attempt.number, body=about)
-            if not remote.is_local and "name" in about:
-                self._copies[Checkpoint(trial.id, about["name"])].add(remote.remote_id)
-            self._let_go(attempt)
-            self._tidy(trial)
-            self._collect()
+            self.keeper.saved(attempt, about)
             self._serve_children(trial)
 
     def _serve_children(self, trial: Trial) -> None:
@@ -1359,9 +1147,7 @@ class Experiment:
             return
         self._forget(attempt)
         trial = attempt.trial
-        if remote.is_local and trial.saves_first is not None and self.settings.storage is None:
-            keep = self.settings.keep
-            self.store.when_durable(partial(trim, self._checkpoints_of(trial), keep, is_over=True))
+        self.keeper.ended(trial, remote.is_local)
         status, reason = Status(message["status"]), message["reason"]
         if status is Status.PAUSED:
             self._paused(trial)
@@ -1379,8 +1165,8 @@ class Experiment:
                 self._attempt_failed(attempt, status, reason, message)
             else:
                 self._attempt_over(attempt, status, reason, message)
-        self._tidy(trial)
-        self._collect()
+        self.keeper.tidy(trial)
+        self.keeper.collect()
         self._something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)
@@ -1422,7 +1208,7 @@ class Experiment:
     def _forget(self, attempt: Attempt) -> None:
         del self._live[attempt.trial.id]
         self._by_remote.get(attempt.lease.remote.remote_id, {}).pop(attempt.trial.id, None)
-        self._let_go(attempt)
+        self.keeper.let_go(attempt)
 
     def _release(self, attempt: Attempt) -> None:
         self._forget(attempt)
@@ -1520,7 +1306,8 @@ class Experiment:
         """Each kind of failure: how many trials, and the first of them."""
         return ((g.trials, g.first) for g in self._failures.values() if g.first is not None)
 
-    def _check_idle(self) -> None:
+    def check_idle(self) -> None:
+        """Come to rest when nothing runs and nothing is to be launched."""
         if self._children and not self._is_busy:  # what they wait for will not come
             self._look_after_children(stuck=True)
             self._something_happened()
@@ -1546,7 +1333,7 @@ class Experiment:
     @property
     def _is_busy(self) -> bool:
         thinking = self._thinking and self.is_searching
-        moving = self._keeping or self._deleting
+        moving = self.keeper.is_busy
         return bool(self._live or self._wants_more or self._delayed or moving or thinking)
 
     def _rest(self) -> None:

@@ -254,7 +254,7 @@ class Scheduler(Results):
 
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
         self._store.append("experiment", body=self._what_is_searched)
-        self.experiment.sweep()
+        self.experiment.keeper.sweep()
         await self.fleet.start(local=local, addresses=_addresses(addresses), client=client)
         self.manager.check(self.experiment.settings.resource)
 

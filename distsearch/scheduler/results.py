@@ -63,7 +63,7 @@ class Results:
         storage = self.experiment.settings.storage
         if storage is None:
             return checkpoint.load(self.folder / "trials" / str(trial) / "checkpoints")
-        names = self.experiment.budget.names(trial)[::-1]
+        names = self.experiment.keeper.budget.names(trial)[::-1]
         return Shelf(storage.url, storage.node, self.folder / "trials", trial, 0, names).load()
 
     def get_pareto_front(self) -> list[FrontPoint]:

@@ -261,7 +261,7 @@ def test_what_a_child_was_told_to_read_stays_in_the_storage_until_it_has_saved(p
         assert told["sources"] == [(0, ["1000002-step-2", "1000001-step-1"])]
         node.says(saved(0, 3), saved(0, 4), saved(0, 5))
         await world.store.flush()
-        assert world.experiment.budget.names(0)[:2] == ["1000001-step-1", "1000002-step-2"]
+        assert world.experiment.keeper.budget.names(0)[:2] == ["1000001-step-1", "1000002-step-2"]
         node.says(saved(1, 1))
         node.says(ended(0), ended(1))
         await world.end()
@@ -283,10 +283,10 @@ def test_after_a_resume_no_deleted_checkpoint_is_given_to_a_trial(play, tmp_path
 
     async def second(world):
         world.experiment.restore(world.events())
-        assert world.experiment.budget.names(0) == []
+        assert world.experiment.keeper.budget.names(0) == []
         assert world.experiment.trials[0].saved_step is None
-        assert world.experiment.budget.names(1) == ["1000001-step-1"]
-        assert world.experiment.budget.total == 100
+        assert world.experiment.keeper.budget.names(1) == ["1000001-step-1"]
+        assert world.experiment.keeper.budget.total == 100
 
     def rule():
         script = Script()
@@ -309,7 +309,7 @@ def test_a_parent_whose_checkpoint_was_deleted_is_a_lost_one_and_one_that_is_wai
         node.says(report(0, 1, accuracy=0.1), saved(0, 1), ended(0))  # trial 2 waits for 1 too
         await node.hears("start", 3)
         node.says(report(3, 1, accuracy=0.9), saved(3, 1), ended(3))
-        assert world.experiment.budget.is_exceeded, "all are needed"
+        assert world.experiment.keeper.budget.is_exceeded, "all are needed"
         node.says(report(1, 1, accuracy=0.2), saved(1, 1), ended(1))
         start = await node.hears("start", 2)
         assert start["job"]["parents"] == [(0, 0), (1, 1)]
