@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# So many tests run at once; with more, those with time limits need a machine to match.
+JOBS   ?= 2
 BENCHMARKS := $(filter-out __init__ common %_peer,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: help demo test test-netns simulate lint check format bench clean
@@ -23,7 +25,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python tutorials/02_digits_torch.py
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 simulate: $(VENV)/.installed-test
 	$(BIN)/python -m tests.simulation $(or $(SEEDS),3000) $(ARGS)

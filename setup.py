@@ -21,6 +21,7 @@ TEST = [
     "mypy",
     "pytest>=8",
     "pytest-timeout",
+    "pytest-xdist",
     "ruff",
 ]
 

@@ -92,9 +92,10 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         if shelf is None:
             if job["resume"]:
                 checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
-            siblings = reporter.folder.parent
-            sources = [siblings / str(source) for source in parents.values() if source is not None]
-            checkpoint.inherit(reporter.checkpoints, sources)
+            if parents:
+                siblings = reporter.folder.parent
+                sources = [siblings / str(one) for one in parents.values() if one is not None]
+                checkpoint.inherit(reporter.checkpoints, sources)
         put_first(job["work_folder"])
         train_function = load_function(job["function"])
         values = train_function.space.build(job["config"])

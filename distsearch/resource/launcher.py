@@ -73,7 +73,8 @@ class Launcher:
     def run(self) -> None:
         """Serve until the parent's end of the socket closes; then leave nothing behind."""
         set_process_option(PR_SET_CHILD_SUBREAPER, 1)
-        _libc()
+        # No signal may reach a trial before it has its own handlers, which unblock them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         os.set_blocking(wake_read, False)
@@ -131,8 +132,6 @@ class Launcher:
     def do_fork(self, key: str, env: dict[str, str], folder: str, threads: int) -> None:
         """Start a process that runs the entry's `main(socket, threads)`."""
         descriptor = self.descriptors.popleft()
-        # No signal may reach the child before it has its own handlers.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         try:
             if self.spawn:
                 pid = self.spawn_trial(descriptor, env, folder, threads)
@@ -145,7 +144,6 @@ class Launcher:
             return
         finally:
             os.close(descriptor)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         self.keys[pid] = key
         self.pids[key] = pid
         self.tell(op="started", key=key, pid=pid)
@@ -262,8 +260,8 @@ def signal_group(pid: int, number: int) -> None:
 def children() -> list[int]:
     """The process ids of this process's own children (Linux; none elsewhere)."""
     try:
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            return [int(word) for word in file.read().split()]
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb", buffering=0) as file:
+            return [int(word) for word in file.readall().split()]
     except OSError:
         return []
 
