@@ -33,6 +33,7 @@ class Host:
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.connections: set[asyncssh.SSHServerConnection] = set()
         self.logins = 0
+        self.forwards_sockets = True
         self.port = 0
         self.server: asyncssh.SSHAcceptor | None = None
 
@@ -86,6 +87,9 @@ class Host:
 
             def connection_requested(self, *_whereto: Any) -> bool:
                 return True
+
+            def unix_connection_requested(self, *_whereto: Any) -> bool:
+                return host.forwards_sockets
 
             def server_requested(self, *_where: Any) -> bool:
                 return True

@@ -32,6 +32,7 @@ from distributed.protocol.pickle import dumps
 
 from ..errors import NodeError
 from .node import NodeFacts
+from .pipe import PipeClient, PipeServer
 from .remote import Listener, Message, Remote
 from .tls import Authority
 from .versions import compare, own_versions
@@ -81,11 +82,14 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
             batch = {"agent": self.agent_id, "number": next(numbers), "batch": json.dumps(messages)}
             worker.log_event(self.topic, batch)
 
+        self.pipe: PipeServer | None = None
         self.folder = Path(tempfile.mkdtemp(prefix="distsearch-", dir=worker.local_directory))
         self.agent = Agent(folder=self.folder, send=send, **self.options)
         await self.agent.start()
 
     async def teardown(self, worker: Worker) -> None:
+        if self.pipe is not None:
+            self.pipe.close()
         if self.agent is not None:
             await self.agent.close()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
@@ -125,10 +129,24 @@ async def use_cache(
     agent_id: str, verb: str, arguments: tuple[Any, ...], dask_worker: Worker
 ) -> Any:
     """Call a method of the agent's checkpoint cache, in a thread: disks are slow."""
+    checkpoints = _plugin(agent_id, dask_worker).agent.checkpoints
+    return await asyncio.to_thread(getattr(checkpoints, verb), *arguments)
+
+
+def open_pipe(agent_id: str, dask_worker: Worker) -> str:
+    """Let pieces of checkpoints pass Dask by; the path of a Unix socket. Raises OSError."""
+    plugin = _plugin(agent_id, dask_worker)
+    if plugin.pipe is None:
+        # In the folder of the node process: longer paths might be too long for a socket.
+        plugin.pipe = PipeServer(plugin.agent.checkpoints, os.path.abspath("pipe"))
+    return str(plugin.pipe.path)
+
+
+def _plugin(agent_id: str, dask_worker: Worker) -> Any:
     plugin = dask_worker.plugins.get(agent_id)
     if plugin is None:
         raise NodeError("its agent has ended, as its Dask worker does")
-    return await asyncio.to_thread(getattr(plugin.agent.checkpoints, verb), *arguments)
+    return plugin
 
 
 # On the driver
@@ -141,6 +159,12 @@ class Lifeline(Protocol):
         """End all that runs on the node, within a bound.
 
         Tells whether nothing is left there for sure, and why the node ended if it did by itself.
+        """
+
+    async def forward(self, path: str) -> str | None:
+        """Make a Unix socket of the node reachable here; None where that is not worth while.
+
+        Raises OSError or NodeError.
         """
 
 
@@ -175,6 +199,7 @@ class DaskRemote(Remote):
         self._next_number = 0
         self._ending: asyncio.Task[tuple[bool, str]] | None = None
         self._direct = cluster.directly_to(worker)
+        self._pipe: asyncio.Task[PipeClient | None] | None = None
         self._pump = asyncio.create_task(self._deliver_all())
 
     def send(self, message: Message) -> None:
@@ -190,7 +215,16 @@ class DaskRemote(Remote):
             await self._taken.wait()
 
     async def use_cache(self, verb: str, *arguments: Any) -> Any:
-        """Call a method of the node's `CheckpointCache`: a call of its own, beside the messages."""
+        """Call a method of the node's `CheckpointCache`: a call of its own, beside the messages.
+
+        Pieces pass Dask by where they can: it carries what cannot be carried otherwise.
+        """
+        if verb in ("read", "write"):
+            self._pipe = self._pipe or asyncio.create_task(self._open_pipe())
+            pipe = await asyncio.shield(self._pipe)
+            if pipe is not None and pipe.works:
+                with contextlib.suppress(OSError):
+                    return await asyncio.to_thread(getattr(pipe, verb), *arguments)
         about = (self.agent_id, verb, arguments)
         if self._direct is None:
             return await self._cluster.run_on(self.worker, use_cache, *about)
@@ -200,6 +234,16 @@ class DaskRemote(Remote):
         if answer["status"] != "OK":
             raise NodeError(answer["exception_text"])
         return answer["result"]
+
+    async def _open_pipe(self) -> PipeClient | None:
+        """Where pieces go past Dask; None where there is no such way."""
+        if self._lifeline is None:
+            return None
+        with contextlib.suppress(Exception):  # whatever it is, Dask is another way
+            path = await self._cluster.run_on(self.worker, open_pipe, self.agent_id)
+            near = await self._lifeline.forward(path)
+            return None if near is None else PipeClient(near)
+        return None
 
     def receive(self, event: Mapping[str, Any]) -> None:
         """Take a batch of the agent's messages."""
@@ -239,6 +283,11 @@ class DaskRemote(Remote):
         self._cluster.remotes.pop(self.agent_id, None)
         self._pump.cancel()
         self._taken.set()
+        if self._pipe is not None:
+            self._pipe.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                if pipe := await self._pipe:
+                    pipe.close()
         if self._direct is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._direct.close_rpc(), 2)

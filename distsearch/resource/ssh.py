@@ -17,7 +17,9 @@ import json
 import os
 import random
 import shlex
+import shutil
 import socket
+import tempfile
 import uuid
 import zlib
 from collections import defaultdict, deque
@@ -129,6 +131,8 @@ class NodeProcess:
         self.over: asyncio.Future[tuple[bool, str]] = loop.create_future()
         self._connections = connections
         self._process = process
+        self._tunnels = False
+        self._folder = ""  # of sockets here that lead to the node
         self._hello: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._ready: asyncio.Future[str] = loop.create_future()
         self._output: deque[str] = deque(maxlen=30)
@@ -181,6 +185,7 @@ class NodeProcess:
             "tls": cluster.authority.issue(self.node.host),
             "start_timeout_s": START_S,
         }
+        self._tunnels = tunnel
         spec |= await (self._through_tunnel(cluster, port) if tunnel else self._directly(cluster))
         self._write(
             {
@@ -200,6 +205,18 @@ class NodeProcess:
             self._end = asyncio.create_task(self._end_node())
         return await asyncio.shield(self._end)
 
+    async def forward(self, path: str) -> str | None:
+        """Make a Unix socket of the node reachable here, if all goes through the tunnel anyway."""
+        if not self._tunnels:
+            return None
+        self._folder = self._folder or tempfile.mkdtemp(prefix="distsearch-")
+        near = f"{self._folder}/{len(os.listdir(self._folder))}"
+        try:
+            await self._connections[-1].forward_local_path(near, path)
+        except asyncssh.Error as error:
+            raise NodeError(str(error)) from error
+        return near
+
     async def _end_node(self) -> tuple[bool, str]:
         with contextlib.suppress(OSError, asyncssh.Error):
             self._process.stdin.write_eof()  # at which the starter ends all, and says so
@@ -208,6 +225,8 @@ class NodeProcess:
         for task in self._tasks:
             task.cancel()
         await hang_up(self._connections)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
         return self.over.result() if self.over.done() else (False, "")
 
     async def _through_tunnel(self, cluster: Cluster, port: int) -> dict[str, Any]:
