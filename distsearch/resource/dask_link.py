@@ -155,17 +155,16 @@ def _plugin(agent_id: str, dask_worker: Worker) -> Any:
 class Lifeline(Protocol):
     """What keeps a node's process up and can end it."""
 
+    tunnels: bool  # everything to and from the node goes through it
+
     async def end(self) -> tuple[bool, str]:
         """End all that runs on the node, within a bound.
 
         Tells whether nothing is left there for sure, and why the node ended if it did by itself.
         """
 
-    async def forward(self, path: str) -> str | None:
-        """Make a Unix socket of the node reachable here; None where that is not worth while.
-
-        Raises OSError or NodeError.
-        """
+    async def forward(self, path: str) -> str:
+        """Make a Unix socket of the node reachable here. Raises OSError or NodeError."""
 
 
 class DaskRemote(Remote):
@@ -237,12 +236,11 @@ class DaskRemote(Remote):
 
     async def _open_pipe(self) -> PipeClient | None:
         """Where pieces go past Dask; None where there is no such way."""
-        if self._lifeline is None:
+        if self._lifeline is None or not self._lifeline.tunnels:
             return None
         with contextlib.suppress(Exception):  # whatever it is, Dask is another way
             path = await self._cluster.run_on(self.worker, open_pipe, self.agent_id)
-            near = await self._lifeline.forward(path)
-            return None if near is None else PipeClient(near)
+            return PipeClient(await self._lifeline.forward(path))
         return None
 
     def receive(self, event: Mapping[str, Any]) -> None:

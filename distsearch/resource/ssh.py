@@ -131,7 +131,7 @@ class NodeProcess:
         self.over: asyncio.Future[tuple[bool, str]] = loop.create_future()
         self._connections = connections
         self._process = process
-        self._tunnels = False
+        self.tunnels = False
         self._folder = ""  # of sockets here that lead to the node
         self._hello: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._ready: asyncio.Future[str] = loop.create_future()
@@ -185,7 +185,7 @@ class NodeProcess:
             "tls": cluster.authority.issue(self.node.host),
             "start_timeout_s": START_S,
         }
-        self._tunnels = tunnel
+        self.tunnels = tunnel
         spec |= await (self._through_tunnel(cluster, port) if tunnel else self._directly(cluster))
         self._write(
             {
@@ -205,10 +205,8 @@ class NodeProcess:
             self._end = asyncio.create_task(self._end_node())
         return await asyncio.shield(self._end)
 
-    async def forward(self, path: str) -> str | None:
-        """Make a Unix socket of the node reachable here, if all goes through the tunnel anyway."""
-        if not self._tunnels:
-            return None
+    async def forward(self, path: str) -> str:
+        """Make a Unix socket of the node reachable here. Raises OSError or NodeError."""
         self._folder = self._folder or tempfile.mkdtemp(prefix="distsearch-")
         near = f"{self._folder}/{len(os.listdir(self._folder))}"
         try:

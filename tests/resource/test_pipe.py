@@ -121,8 +121,8 @@ def test_a_path_that_is_too_long_for_a_socket_is_refused(folder, cache):
 def test_checkpoints_of_a_node_over_ssh_go_past_dask_where_they_can(
     folder, tmp_path, monkeypatch, way
 ):
-    taken = []
-    monkeypatch.setattr(dask_link, "PipeClient", lambda path: Witness(path, taken))
+    near, taken = [], []
+    monkeypatch.setattr(dask_link, "PipeClient", lambda path: Witness(path, near, taken))
     made = make(tmp_path / "made", size=200_000)
 
     async def there_and_back(hosts, host):
@@ -132,6 +132,9 @@ def test_checkpoints_of_a_node_over_ssh_go_past_dask_where_they_can(
         async with Cluster(Listening()) as cluster:
             (remote,) = await bring_up(cluster, [node], ssh_config=[str(hosts.config)])
             await remote.put_checkpoint(3, made)
+            sockets = [*folder.glob("**/pipe"), *near]
+            assert len(sockets) == {"pipe": 2, "dask: refused": 2, "dask: no tunnel": 0}[way]
+            assert not any(path.parent.stat().st_mode & 0o077 for path in sockets)
             return await remote.fetch_checkpoint(3, tmp_path / "back")
 
     with Hosts() as hosts:
@@ -147,8 +150,9 @@ def test_checkpoints_of_a_node_over_ssh_go_past_dask_where_they_can(
 class Witness(PipeClient):
     """Tells what has passed it."""
 
-    def __init__(self, path, taken):
+    def __init__(self, path, near, taken):
         super().__init__(path)
+        near.append(Path(path))
         self.taken = taken
 
     def _ask(self, request, data):
