@@ -186,6 +186,9 @@ class Experiment:
         # Trials that a node may still run for an earlier driver, and until when.
         self._elsewhere: set[int] = set()
         self._elsewhere_until = 0.0
+        self._outliving: set[str] = (
+            set()
+        )  # the hosts whose agents outlive their driver, for a while
         self._restored = 0  # trials that the rule launched in an earlier run of the driver
         self.ended_earlier = 0  # trials that ended in an earlier run of the driver
         self._interrupted: list[Trial] = []  # by Ctrl-C: they go on with the next run()
@@ -340,77 +343,20 @@ class Experiment:
 
         The rule hears of everything in the order in which it happened.
         """
-        outliving: set[str] = set()  # the hosts whose agents outlive their driver, for a while
         for event in events:
-            if event.kind == "node" and not event.body.get("address", "local:").startswith(
-                "local:"
-            ):
-                outliving.add(event.body["came"])
-            if event.trial is None:
-                continue
-            if event.kind == "launched":
-                self.trials[event.trial] = self._open[event.trial] = Trial(
-                    event.trial,
-                    event.body["config"],
-                    parents=tuple(event.body.get("parents", ())),
-                    wait_for=event.body.get("wait_for", "end"),
-                    bracket=event.body.get("bracket"),
-                    is_final=event.body["is_final"],
-                )
-                told = event.body.get("told")
-                self._restored += not event.body["given"]
-                self.rule.replay_launch(
-                    event.trial, event.body["config"], event.body["given"], told
-                )
-                continue
-            trial = self.trials[event.trial]
-            if event.kind in ("started", "paused", "ended"):
-                self._decided.pop(trial.id, None)
-                self._elsewhere.discard(trial.id)
-            if event.kind == "started":
-                if trial.status is Status.PAUSED:
-                    self.rule.replay_resume(trial.id)
-                    self._set_running(trial)
-                trial.start(event.attempt or 0, event.body["host"])
-                if trial.host in outliving:
-                    self._elsewhere.add(trial.id)
-            elif event.kind == "lost":
-                status = Status(event.body.get("status", "node_lost"))
-                trial.failures[status] += status.is_failure
-                self._forget_weights(trial, event.body.get("without", ()))
-                if event.body.get("is_over", status is not Status.NODE_LOST):
-                    self._elsewhere.discard(trial.id)
-            elif event.kind == "saved":
-                self.keeper.replay_saved(trial, event.body)
-            elif event.kind == "deleted":
-                self.keeper.replay_deleted(trial, event.body["name"])
-            elif event.kind == "report":
-                report = self._report(trial, event.seq or 0, event.body)
-                self._count(trial, report)
-                self._decided[trial.id] = self.rule.on_report(trial, report)
-            elif event.kind == "paused":
-                self._pause(trial)
-            elif event.kind == "inherits":
-                trial.inherits = tuple(event.body["from"])
-            elif event.kind == "ended":
-                trial.seconds = event.body.get("seconds") or 0.0
-                trial.error = event.body.get("traceback") or ""
-                status = Status(event.body["status"])
-                trial.failures[status] += status.is_failure
-                self._count_end(trial, status, event.body["reason"])
-            elif event.kind == "again":
-                self._reopen(trial)
+            if event.kind == "node":
+                self._replay_node(event.body)
+            elif event.trial is not None:
+                getattr(self, "_replay_" + event.kind)(event)
         self.keeper.replay_ends(self.trials.values())
         succeeded = any(t.has_result and not t.status.is_failure for t in self.trials.values())
         self._ended_alike = () if succeeded else None
         self._failures.clear()
         self.counts.launched = len(self.trials)
         self._elsewhere_until = time.monotonic() + NODE_LEASE_S + LEASE_GRACE_S
-        waiting = (Status.WAITING, Status.RUNNING)
         for trial in self.trials.values():
-            if trial.status not in waiting:
-                continue
-            if not isinstance(self._decided.get(trial.id, Continue()), Continue):
+            goes_on = isinstance(self._decided.get(trial.id, Continue()), Continue)
+            if trial.status not in (Status.WAITING, Status.RUNNING) or not goes_on:
                 continue
             if trial.id in self._elsewhere:
                 continue
@@ -420,6 +366,78 @@ class Experiment:
                 self._queue(trial)
         counts = self.counts
         self.ended_earlier = counts.done + counts.stopped + counts.failed + counts.paused
+
+    def _replay_node(self, body: Mapping[str, Any]) -> None:
+        if not body.get("address", "local:").startswith("local:"):
+            self._outliving.add(body["came"])
+
+    def _replay_launched(self, event: Event) -> None:
+        body, number = event.body, event.trial
+        assert number is not None
+        self.trials[number] = self._open[number] = Trial(
+            number,
+            body["config"],
+            parents=tuple(body.get("parents", ())),
+            wait_for=body.get("wait_for", "end"),
+            bracket=body.get("bracket"),
+            is_final=body["is_final"],
+        )
+        self._restored += not body["given"]
+        self.rule.replay_launch(number, body["config"], body["given"], body.get("told"))
+
+    def _replay_started(self, event: Event) -> None:
+        trial = self._replayed(event, moves_on=True)
+        if trial.status is Status.PAUSED:
+            self.rule.replay_resume(trial.id)
+            self._set_running(trial)
+        trial.start(event.attempt or 0, event.body["host"])
+        if trial.host in self._outliving:
+            self._elsewhere.add(trial.id)
+
+    def _replay_report(self, event: Event) -> None:
+        trial = self._replayed(event)
+        report = self._report(trial, event.seq or 0, event.body)
+        self._count(trial, report)
+        self._decided[trial.id] = self.rule.on_report(trial, report)
+
+    def _replay_saved(self, event: Event) -> None:
+        self.keeper.replay_saved(self._replayed(event), event.body)
+
+    def _replay_deleted(self, event: Event) -> None:
+        self.keeper.replay_deleted(self._replayed(event), event.body["name"])
+
+    def _replay_inherits(self, event: Event) -> None:
+        self._replayed(event).inherits = tuple(event.body["from"])
+
+    def _replay_paused(self, event: Event) -> None:
+        self._pause(self._replayed(event, moves_on=True))
+
+    def _replay_lost(self, event: Event) -> None:
+        trial, body = self._replayed(event), event.body
+        status = Status(body.get("status", "node_lost"))
+        trial.failures[status] += status.is_failure
+        self._forget_weights(trial, body.get("without", ()))
+        if body.get("is_over", status is not Status.NODE_LOST):
+            self._elsewhere.discard(trial.id)
+
+    def _replay_ended(self, event: Event) -> None:
+        trial, body = self._replayed(event, moves_on=True), event.body
+        trial.seconds = body.get("seconds") or 0.0
+        trial.error = body.get("traceback") or ""
+        status = Status(body["status"])
+        trial.failures[status] += status.is_failure
+        self._count_end(trial, status, body["reason"])
+
+    def _replay_again(self, event: Event) -> None:
+        self._reopen(self._replayed(event))
+
+    def _replayed(self, event: Event, moves_on: bool = False) -> Trial:
+        """The trial of an event; `moves_on`: what was decided of it is done, or overtaken."""
+        assert event.trial is not None
+        if moves_on:
+            self._decided.pop(event.trial, None)
+            self._elsewhere.discard(event.trial)
+        return self.trials[event.trial]
 
     def _queue(self, trial: Trial) -> None:
         """Let a trial of an interrupted run go on, a child once its parents' weights are there."""
