@@ -329,6 +329,8 @@ class Experiment:
     @property
     def total(self) -> int | None:
         """How many trials there will be at most, if that is known."""
+        if self._exhausted and self.counts.launched:
+            return self.counts.launched
         if self.num_trials is None:
             return None
         return self.counts.launched - self._launched_in_run + self.num_trials

@@ -147,6 +147,19 @@ def test_what_a_local_trial_prints_appears_without_a_prefix(search, capfd):
     assert "from a grandchild" in lines
 
 
+def test_trials_that_will_not_come_are_not_said_to_be_waiting(search, capfd):
+    @ag.args(x=ag.Choice(10, 20))
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+
+    scheduler = search(train_fn, searcher="grid", num_trials=5, verbose=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    (last,) = [line for line in capfd.readouterr().out.splitlines() if " trials in " in line]
+    assert last.startswith("2 trials in ") and "2 done" in last
+    assert "waiting" not in last
+
+
 def test_verbose_0_prints_nothing(search, capfd):
     @ag.args(x=ag.Real(0.0, 1.0))
     def prints(args, reporter):
