@@ -124,11 +124,16 @@ class Host:
             start_new_session=True,
         )
         feeding = asyncio.ensure_future(copy_and_close(channel.stdin, process.stdin))
-        await asyncio.gather(
-            copy(process.stdout, channel.stdout), copy(process.stderr, channel.stderr)
-        )
-        channel.exit(await process.wait())
-        feeding.cancel()
+        self.hosts.running.add(asyncio.current_task())
+        try:
+            await asyncio.gather(
+                copy(process.stdout, channel.stdout), copy(process.stderr, channel.stderr)
+            )
+            channel.exit(await process.wait())
+        finally:
+            feeding.cancel()
+            process._transport.close()  # asyncio would close it after the loop
+            self.hosts.running.discard(asyncio.current_task())
 
 
 async def copy(source: Any, target: Any) -> None:
@@ -156,6 +161,7 @@ class Hosts:
         self.key_file = self.folder / "id_ed25519"
         self.config = self.folder / "config"
         self.hosts: list[Host] = []
+        self.running: set[asyncio.Task[None] | None] = set()
         self.user_key = asyncssh.generate_private_key("ssh-ed25519")
         self.user_key.write_private_key(str(self.key_file))
         (self.folder / "authorized_keys").write_bytes(self.user_key.export_public_key())
@@ -173,6 +179,7 @@ class Hosts:
         for host in self.hosts:
             host.refuse()
             host.cut()
+        self.call(self._end_running())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -189,6 +196,15 @@ class Hosts:
             with open(self.known_hosts, "a") as file:
                 file.write(host.known_hosts_line())
         return host
+
+    async def _end_running(self) -> None:
+        """Give processes a moment to end, as their input has; then let go of them."""
+        running = [task for task in self.running if task is not None]
+        if running:
+            _, late = await asyncio.wait(running, timeout=5)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     def call(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in the hosts' loop, and wait for it."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"  # the commit mark of a checkpoint
 
+Data = bytes | bytearray
 Piece = tuple[str, int, int]  # a file's path, an offset and a size in bytes
 
 
@@ -72,7 +73,7 @@ class CheckpointCache:
             file.seek(offset)
             return file.read(size)
 
-    def write(self, trial: int, name: str, path: str, offset: int, data: bytes) -> None:
+    def write(self, trial: int, name: str, path: str, offset: int, data: Data) -> None:
         """Write a piece of a file; the manifest, in one piece, comes last."""
         receive_piece(self._inside(trial, name), path, offset, data)
 
@@ -103,7 +104,7 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def receive_piece(checkpoint: Path, path: str, offset: int, data: bytes) -> None:
+def receive_piece(checkpoint: Path, path: str, offset: int, data: Data) -> None:
     """Take a piece of a file of a checkpoint; the manifest comes whole, and is there at once."""
     if path != MANIFEST:
         write_piece(inside(checkpoint, path), offset, data)
@@ -113,7 +114,7 @@ def receive_piece(checkpoint: Path, path: str, offset: int, data: bytes) -> None
     os.replace(unfinished, checkpoint / MANIFEST)
 
 
-def write_piece(path: Path, offset: int, data: bytes) -> None:
+def write_piece(path: Path, offset: int, data: Data) -> None:
     """Write a piece of a file that may not be there yet."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)

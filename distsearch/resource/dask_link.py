@@ -219,11 +219,14 @@ class DaskRemote(Remote):
         Pieces pass Dask by where they can: it carries what cannot be carried otherwise.
         """
         if verb in ("read", "write"):
-            self._pipe = self._pipe or asyncio.create_task(self._open_pipe())
-            pipe = await asyncio.shield(self._pipe)
-            if pipe is not None and pipe.works:
-                with contextlib.suppress(OSError):
-                    return await asyncio.to_thread(getattr(pipe, verb), *arguments)
+            if self._pipe is None and self._ending is None:
+                self._pipe = asyncio.create_task(self._open_pipe())
+            if self._pipe is not None:
+                await asyncio.wait([self._pipe])
+                pipe = None if self._pipe.cancelled() else self._pipe.result()
+                if pipe is not None and pipe.works:
+                    with contextlib.suppress(OSError):
+                        return await getattr(pipe, verb)(*arguments)
         about = (self.agent_id, verb, arguments)
         if self._direct is None:
             return await self._cluster.run_on(self.worker, use_cache, *about)
@@ -283,9 +286,9 @@ class DaskRemote(Remote):
         self._taken.set()
         if self._pipe is not None:
             self._pipe.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                if pipe := await self._pipe:
-                    pipe.close()
+            await asyncio.wait([self._pipe])
+            if not self._pipe.cancelled() and (pipe := self._pipe.result()):
+                pipe.close()
         if self._direct is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._direct.close_rpc(), 2)

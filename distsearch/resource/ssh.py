@@ -207,6 +207,8 @@ class NodeProcess:
 
     async def forward(self, path: str) -> str:
         """Make a Unix socket of the node reachable here. Raises OSError or NodeError."""
+        if self._end is not None:
+            raise NodeError("the node is being closed")
         self._folder = self._folder or tempfile.mkdtemp(prefix="distsearch-")
         near = f"{self._folder}/{len(os.listdir(self._folder))}"
         try:
@@ -216,6 +218,8 @@ class NodeProcess:
         return near
 
     async def _end_node(self) -> tuple[bool, str]:
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
         with contextlib.suppress(OSError, asyncssh.Error):
             self._process.stdin.write_eof()  # at which the starter ends all, and says so
         # Before its hello it had nothing to end.
@@ -223,8 +227,6 @@ class NodeProcess:
         for task in self._tasks:
             task.cancel()
         await hang_up(self._connections)
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
         return self.over.result() if self.over.done() else (False, "")
 
     async def _through_tunnel(self, cluster: Cluster, port: int) -> dict[str, Any]:

@@ -116,7 +116,7 @@ FAULTS = {
         (Experiment, "on_lost", "NODE_LEASE_S + LEASE_GRACE_S", "0.5 * NODE_LEASE_S")
     ],
     "a new driver starts what the old one's agents still run": [
-        (Experiment, "restore", "if trial.host in outliving:", "if False:")
+        (Experiment, "_replay_started", "if trial.host in self._outliving:", "if False:")
     ],
     "a slot is free before its process is reaped": [
         (
@@ -136,16 +136,16 @@ FAULTS = {
     "a replay leaves out what the rule decided": [
         (
             Experiment,
-            "restore",
+            "_replay_report",
             "self._decided[trial.id] = self.rule.on_report(trial, report)",
             "pass",
         )
     ],
     "a replay leaves out how trials ended": [
-        (Experiment, "restore", 'elif event.kind == "ended":', 'elif event.kind == "never":')
+        (Experiment, "_replay_ended", 'self._count_end(trial, status, body["reason"])', "pass")
     ],
     "a replay forgets how often a trial was lost": [
-        (Experiment, "restore", 'Status(event.body.get("status", "node_lost"))', "Status.STOPPED")
+        (Experiment, "_replay_lost", 'Status(body.get("status", "node_lost"))', "Status.STOPPED")
     ],
     "lost trials are tried again for ever": [
         (Experiment, "_attempt_failed", "failures > allowed", "False")
