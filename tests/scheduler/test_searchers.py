@@ -15,7 +15,7 @@ from distsearch.core import store
 from distsearch.core.words import Continue, Pause, Status
 from distsearch.errors import SpaceError
 from distsearch.scheduler import FIFOScheduler, HyperbandScheduler
-from distsearch.searcher import SEARCHERS, RandomSearcher
+from distsearch.searcher import SEARCHERS, RandomSearcher, ahead
 
 
 @ag.args(x=ag.Real(0.0, 1.0), net=ag.Choice("small", ag.Dict(width=ag.Int(1, 9))))
@@ -146,13 +146,19 @@ def test_a_search_waits_for_its_slow_searcher_and_logs_what_each_suggestion_knew
     assert told[-1] >= 4
 
 
-def test_one_slot_suggests_from_all_results_so_that_the_seed_decides_everything(search):
+def test_one_slot_suggests_from_all_results_so_that_the_seed_decides_everything(
+    search, monkeypatch
+):
+    # Beside trials that take no time each suggestion would be worth making ahead.
+    monkeypatch.setattr(ahead, "CHEAP", math.inf)
+
     def run():
         scheduler = search(train_fn, searcher="tpe", slots=1, seed=5)
         scheduler.run(num_trials=14)
         assert scheduler.join_jobs(timeout=60)
         launched = list(store.read(scheduler.folder, "launched"))
-        return scheduler.config_history, [event.body["told"] for event in launched]
+        assert [event.body["told"] for event in launched] == list(range(14))
+        return scheduler.config_history
 
     assert run() == run()
 
