@@ -32,6 +32,7 @@ class Host:
         self.hangs = hangs
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.running: set[asyncio.Task[None] | None] = set()  # processes
         self.logins = 0
         self.forwards_sockets = True
         self.port = 0
@@ -124,7 +125,7 @@ class Host:
             start_new_session=True,
         )
         feeding = asyncio.ensure_future(copy_and_close(channel.stdin, process.stdin))
-        self.hosts.running.add(asyncio.current_task())
+        self.running.add(asyncio.current_task())
         try:
             await asyncio.gather(
                 copy(process.stdout, channel.stdout), copy(process.stderr, channel.stderr)
@@ -133,7 +134,7 @@ class Host:
         finally:
             feeding.cancel()
             process._transport.close()  # asyncio would close it after the loop
-            self.hosts.running.discard(asyncio.current_task())
+            self.running.discard(asyncio.current_task())
 
 
 async def copy(source: Any, target: Any) -> None:
@@ -161,7 +162,6 @@ class Hosts:
         self.key_file = self.folder / "id_ed25519"
         self.config = self.folder / "config"
         self.hosts: list[Host] = []
-        self.running: set[asyncio.Task[None] | None] = set()
         self.user_key = asyncssh.generate_private_key("ssh-ed25519")
         self.user_key.write_private_key(str(self.key_file))
         (self.folder / "authorized_keys").write_bytes(self.user_key.export_public_key())
@@ -199,7 +199,7 @@ class Hosts:
 
     async def _end_running(self) -> None:
         """Give processes a moment to end, as their input has; then let go of them."""
-        running = [task for task in self.running if task is not None]
+        running = [task for host in self.hosts for task in host.running if task is not None]
         if running:
             _, late = await asyncio.wait(running, timeout=5)
             for task in late:
