@@ -4,7 +4,8 @@
     python -m benchmarks.multi_fidelity_models --searchers random bohb --seeds 10 --slots 4
 
 The simulation of multi_fidelity.py, but each searcher suggests whatever it likes of the whole
-space: its configurations are looked up as they start. Regret: how much worse, after whole training,
+space: its configurations are looked up as they start. "full training" is random search that stops
+nothing. Regret: how much worse, after whole training,
 the configuration with the best report so far is than the best that any of these searches, or of
 their random configurations, holds: the best known.
 """
@@ -12,10 +13,11 @@ their random configurations, holds: the best known.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +29,9 @@ import numpy as np
 from distsearch.searcher import SEARCHERS
 
 from .multi_fidelity import (
+    CHEAPER,
     DEFAULT,
+    FULL,
     GRACE,
     ROOT,
     RULES,
@@ -35,12 +39,14 @@ from .multi_fidelity import (
     Source,
     Table,
     after_epochs,
+    cost_of,
     course,
     play,
     sources_in,
 )
 
 BUDGETS = (5, 10, 20, 40)  # in whole trainings
+REACHED = 20
 SLOTS = (4, 64)
 
 
@@ -78,7 +84,7 @@ class Search:
 
 
 def search(job: tuple[Source, str, int, int], trials: int, folder: str) -> Search:
-    """One search by the recommended rule."""
+    """One search by the recommended rule, or one that stops nothing."""
     source, name, slots, seed = job
     shape = trials, len(source.epochs)
     table = OpenTable(
@@ -86,10 +92,11 @@ def search(job: tuple[Source, str, int, int], trials: int, folder: str) -> Searc
         np.full(shape, -np.inf), np.zeros(shape), source=source,
     )  # fmt: skip
     # In no thread of its own: its thinking takes no simulated time.
-    make = type(name, (SEARCHERS[name],), {"slow": False})
+    is_full = name == FULL
+    make = type(name, (SEARCHERS["random" if is_full else name],), {"slow": False})
     searcher = make(source.space, seed=seed, points_to_evaluate=[])
     begin = time.process_time()
-    history = play(table, RULES[DEFAULT], GRACE, slots, folder, searcher)
+    history = play(table, RULES[FULL if is_full else DEFAULT], GRACE, slots, folder, searcher)
     spent = time.process_time() - begin
     best = float(table.values.max())
     return Search(source.name, name, slots, seed, course(history, table.values), best, spent)
@@ -102,21 +109,41 @@ def show(found: Sequence[Search], names: Sequence[str], slots: int) -> None:
     print(f"after the epochs of {BUDGETS} whole trainings, median (quartiles) of {seeds} seeds")
     print("epochs: of the whole search\n")
     medians: dict[tuple[str, str], list[list[float]]] = {}
+    dearer: dict[str, list[str]] = {}
     for task in dict.fromkeys(one.task for one in found):
         best = max(one.best for one in found if one.task == task)
         max_t = 52 if task.startswith("LCBench") else 200
+        whole: dict[int, Course] = {}
         for name in names:
             mine = [o for o in found if (o.task, o.searcher, o.slots) == (task, name, slots)]
             courses = {one.seed: one.beside(best) for one in mine}
             spreads = [after_epochs(courses, budget * max_t) for budget in BUDGETS]
+            whole = whole or courses
+            if name != FULL:
+                dearer.setdefault(name, []).append(times_dearer(whole, courses, max_t))
             epochs = np.median([one.course.epochs[-1] for one in mine])
             line = " ".join(f"{one!s:>20}" for one in spreads)
-            print(f"{task:18}{name:10}{epochs:8.0f} {line}")
+            print(f"{task:18}{name:14}{epochs:8.0f} {line}")
             kind = task.split()[0]
             medians.setdefault((kind, name), []).append([one.median for one in spreads])
     for (kind, name), rows in medians.items():
         line = " ".join(f"{value:20.2f}" for value in np.mean(rows, axis=0))
-        print(f"{kind + ', means':18}{name:10}{'':8} {line}")
+        print(f"{kind + ', means':18}{name:14}{'':8} {line}")
+    tasks = dict.fromkeys(one.task for one in found)
+    print(f"\ntimes as many epochs that {FULL} takes for the regret after {REACHED} trainings")
+    print(f"{'':18}" + "".join(f"{name:>12}" for name in dearer) + f"   goal: >= {CHEAPER:g}")
+    for task, cells in zip(tasks, zip(*dearer.values(), strict=True), strict=True):
+        print(f"{task:18}" + "".join(f"{cell:>12}" for cell in cells))
+
+
+def times_dearer(whole: Mapping[int, Course], ours: Mapping[int, Course], max_t: int) -> str:
+    """By how many times full training needs more epochs for what a searcher reaches."""
+    regret = after_epochs(ours, REACHED * max_t).median
+    needed, spent = cost_of(whole, regret), cost_of(ours, regret)
+    if needed < math.inf:
+        return f"{needed / spent:.1f} x"
+    most = max(one.epochs[-1] for one in whole.values())
+    return f"> {most / spent:.1f} x"
 
 
 def main() -> None:
@@ -133,10 +160,11 @@ def main() -> None:
     if not sources:
         print("nothing to play: there is no table of learning curves")
         return
+    names = [FULL, *given.searchers]
     jobs = [
         (source, name, slots, seed)
         for source in sources
-        for name in given.searchers
+        for name in names
         for slots in given.slots
         for seed in range(given.seeds)
     ]
@@ -147,11 +175,11 @@ def main() -> None:
     ):
         found = list(pool.map(partial(search, trials=given.trials, folder=folder), jobs))
     for slots in given.slots:
-        show(found, given.searchers, slots)
+        show(found, names, slots)
     print("\nseconds of one core for a whole search:")
-    for name in given.searchers:
+    for name in names:
         seconds = np.median([one.seconds_thinking for one in found if one.searcher == name])
-        print(f"    {name:10}{seconds:6.1f}")
+        print(f"    {name:14}{seconds:6.1f}")
 
 
 if __name__ == "__main__":
