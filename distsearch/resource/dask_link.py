@@ -218,15 +218,9 @@ class DaskRemote(Remote):
 
         Pieces pass Dask by where they can: it carries what cannot be carried otherwise.
         """
-        if verb in ("read", "write"):
-            if self._pipe is None and self._ending is None:
-                self._pipe = asyncio.create_task(self._open_pipe())
-            if self._pipe is not None:
-                await asyncio.wait([self._pipe])
-                pipe = None if self._pipe.cancelled() else self._pipe.result()
-                if pipe is not None and pipe.works:
-                    with contextlib.suppress(OSError):
-                        return await getattr(pipe, verb)(*arguments)
+        if verb in ("read", "write") and (pipe := await self._working_pipe()):
+            with contextlib.suppress(OSError):
+                return await getattr(pipe, verb)(*arguments)
         about = (self.agent_id, verb, arguments)
         if self._direct is None:
             return await self._cluster.run_on(self.worker, use_cache, *about)
@@ -237,8 +231,17 @@ class DaskRemote(Remote):
             raise NodeError(answer["exception_text"])
         return answer["result"]
 
+    async def _working_pipe(self) -> PipeClient | None:
+        """The way past Dask, opened when it is first needed; None where there is none."""
+        if self._pipe is None and self._ending is None:
+            self._pipe = asyncio.create_task(self._open_pipe())
+        if self._pipe is None:
+            return None
+        await asyncio.wait([self._pipe])
+        pipe = None if self._pipe.cancelled() else self._pipe.result()
+        return pipe if pipe is not None and pipe.works else None
+
     async def _open_pipe(self) -> PipeClient | None:
-        """Where pieces go past Dask; None where there is no such way."""
         if self._lifeline is None or not self._lifeline.tunnels:
             return None
         with contextlib.suppress(Exception):  # whatever it is, Dask is another way

@@ -63,7 +63,7 @@ class PipeServer:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+        with connection, contextlib.suppress(OSError, ValueError):  # it has ended, or is no client
             while True:
                 request = _receive_json(connection)
                 try:
