@@ -6,10 +6,12 @@ import dis
 import hashlib
 import importlib.util
 import inspect
+import io
 import sys
 import sysconfig
 import types
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +51,7 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     if by_value:
         cloudpickle.register_pickle_by_value(module)
     try:
-        data: bytes = cloudpickle.dumps(function)
+        data = _dumps(function)
     except Exception as error:
         path = _guilty_path(function, getattr(function, "__name__", "train_fn"))
         raise PicklingError(
@@ -61,6 +63,36 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
             cloudpickle.unregister_pickle_by_value(module)
     digest = hashlib.sha256(data).hexdigest()[:16]
     return Packed(data, f"{digest}.pickle", tuple(sorted(_modules_of(function))))
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's, with the names of the files that code comes from.
+
+    Since 3.1.3 it leaves them out, so that equal functions have equal pickles. Tracebacks of trials
+    would then show no lines, and `inspect.getsource` (`torch.jit.script`) would not work in them.
+    """
+
+
+def _dumps(thing: Any) -> bytes:
+    with io.BytesIO() as file:
+        _Pickler(file).dump(thing)
+        return file.getvalue()
+
+
+def _reduce_code(code: types.CodeType) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    make, arguments = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return _make_code, (make, arguments, code.co_filename)
+
+
+def _make_code(
+    make: Callable[..., types.CodeType], arguments: tuple[Any, ...], filename: str
+) -> types.CodeType:
+    return make(*arguments).replace(co_filename=filename)
+
+
+_Pickler.dispatch_table = ChainMap(
+    {types.CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table
+)
 
 
 def _is_installed(module: types.ModuleType) -> bool:

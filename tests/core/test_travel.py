@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -74,6 +75,14 @@ def test_a_function_of_the_users_own_module_runs_where_that_module_is_not(module
         timeout=60,
     )
     assert done.stdout == b"15\n", done.stderr
+
+
+def test_what_has_travelled_still_has_its_source_and_so_lines_in_tracebacks():
+    def train_fn(args, reporter):
+        return [lr * 2 for lr in args.lrs]
+
+    there = cloudpickle.loads(pack(make(train_fn)).data)
+    assert inspect.getsource(inspect.unwrap(there)) == inspect.getsource(train_fn)
 
 
 def test_packing_does_not_change_how_the_module_is_pickled_later(module):
