@@ -3,14 +3,13 @@
 python -m benchmarks.inheritance                 # 1 MB and 100 MB, 5 repeats
 python -m benchmarks.inheritance --mb 1000 --repeats 3
 
-Two nodes over SSH on loopback, each with a folder of its own, whose servers are another process;
-beside them, in every repeat and with the same bytes: the disk (write and fsync, read), a plain
-socket on loopback, and the same socket through a forward of asyncssh.
+Two nodes on loopback, each with a folder of its own, behind OpenSSH's sshd; beside them, in every
+repeat and with as many bytes: the disk (write and fsync, read), a plain socket on loopback, and
+OpenSSH's own `ssh`, which copies to and from the same sshd without touching a disk.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import socket
@@ -20,10 +19,9 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import asyncssh
 import numpy as np
 
 import distsearch as ag
@@ -32,7 +30,7 @@ from distsearch.core.loop import loop
 from distsearch.core.storage import Shelf, Storage
 from distsearch.resource.remote import Remote
 from distsearch.resource.ssh import FAST_CIPHERS
-from tests.hosts import Hosts
+from tests.openssh import SSHD, OpenSSH
 
 from .common import Figure, parser, ratio, scratch, show
 
@@ -62,17 +60,22 @@ class Stopwatch:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--mb", type=int, nargs="+", default=[1, 100])
-    options.add_argument("--serve", action="store_true", help="be the process of the SSH servers")
     given = options.parse_args()
-    if given.serve:
-        serve()
+    if SSHD is None or shutil.which("ssh") is None:
+        print(
+            "inheritance: left out, needs ssh and sshd: apt install openssh-client openssh-server"
+        )
         return
-    with scratch() as folder, hosts() as (config, ports), nodes(config, ports) as (one, two):
+    with ExitStack() as stack:
+        folder = stack.enter_context(scratch())
+        hosts = [stack.enter_context(OpenSSH(folder / name)) for name in ("one", "two")]
+        one, two = stack.enter_context(nodes(hosts))
         for size in given.mb:
-            watch = Stopwatch()
-            for repeat in range(given.repeats):
+            for repeat in range(given.repeats + 1):
+                if repeat < 2:  # the first is no more than a warm-up: memory that nobody has used
+                    watch = Stopwatch()
                 place = folder / f"{size}-{repeat}"
-                references(watch, size * MB, place, config, ports[0])
+                references(watch, size * MB, place, hosts[0])
                 inheritances(watch, size * MB, place, repeat, one, two)
                 shutil.rmtree(place)
             show(f"A checkpoint of {size} MB", figures(watch, size), given.json)
@@ -81,7 +84,11 @@ def main() -> None:
 def inheritances(
     watch: Stopwatch, size: int, place: Path, repeat: int, one: Remote, two: Remote
 ) -> None:
-    """What becomes of a new checkpoint: kept by the driver, and got by children elsewhere."""
+    """What becomes of a new checkpoint: kept by the driver, and got by children elsewhere.
+
+    Each copy is deleted once it is measured, or the next one would fill memory that this machine
+    has never used, which a virtual one has to ask for, while the references fill used memory.
+    """
     trial = size + repeat  # so that no node has had it before
     parent = place / "trials" / str(trial) / "checkpoints"
     state = {"w": np.frombuffer(os.urandom(size), np.uint8)}
@@ -89,22 +96,24 @@ def inheritances(
     loop().call(one.put_checkpoint(trial, made))
     kept = place / "driver"
     watch.time("to the driver", lambda: loop().call(one.fetch_checkpoint(trial, kept)), size)
+    loop().call(one.drop_checkpoint(trial, made.name))
     brought = kept / made.name
     watch.time("to another node", lambda: loop().call(two.put_checkpoint(trial, brought)), size)
     watch.time("to it again", lambda: loop().call(two.put_checkpoint(trial, brought)))
+    loop().call(two.drop_checkpoint(trial, made.name))
+    shutil.rmtree(kept)
     child = place / "trials" / "child" / "checkpoints"
     watch.time("same node: linked", lambda: checkpoint.inherit(child, [parent.parent]))
     watch.time("same node: loaded", lambda: checkpoint.load(child))
+    shutil.rmtree(place / "trials")
     storage = Storage(str(place / "shared"))
     storage.begin()
     name = Shelf(storage.url, "one", place / "one", 0, 1).save(state, 1)[0].name
     heir = Shelf(storage.url, "two", place / "two", 1, 1, parents={0: [name]})
     watch.time("shared path: loaded", heir.load)
-    for node in (one, two):  # else each repeat would fill other memory than the references do
-        loop().call(node.drop_checkpoint(trial, made.name))
 
 
-def references(watch: Stopwatch, size: int, place: Path, config: str, port: int) -> None:
+def references(watch: Stopwatch, size: int, place: Path, host: OpenSSH) -> None:
     """What this machine does with as many bytes, without any of the project."""
     place.mkdir()
     data = os.urandom(size)
@@ -119,17 +128,29 @@ def references(watch: Stopwatch, size: int, place: Path, config: str, port: int)
     with source(size) as address:
         watch.time("loopback: socket", lambda: drain(address, size))
 
-        options = {"config": [config], "encryption_algs": FAST_CIPHERS}  # as the search has it
+    watch.seconds["ssh: to here"].append(through_ssh(host, f"cat {place}/disk", size, b""))
+    watch.seconds["ssh: from here"].append(through_ssh(host, "cat >/dev/null", 0, data))
+    (place / "disk").unlink()
 
-        async def through_ssh() -> None:
-            async with asyncssh.connect("127.0.0.1", port, **options) as connection:
-                forward = await connection.forward_local_port("127.0.0.1", 0, *address)
-                begin = time.perf_counter()
-                near = ("127.0.0.1", forward.get_port())
-                await asyncio.to_thread(drain, near, size)
-                watch.seconds["SSH: forward"].append(time.perf_counter() - begin)
 
-        asyncio.run(through_ssh())
+def through_ssh(host: OpenSSH, command: str, size: int, data: bytes) -> float:
+    """Seconds in which a command, once it runs on the host, takes `data` and gives `size` bytes."""
+    ssh = ["ssh", "-F", str(host.config), "-p", str(host.port), "127.0.0.1"]
+    ssh += ["-o", f"Ciphers={FAST_CIPHERS}", f"echo; {command}; echo"]  # as the search has it
+    with subprocess.Popen(ssh, stdin=-1, stdout=-1, bufsize=0) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.read(1)
+        begin = time.perf_counter()
+        rest = memoryview(data)
+        while rest:
+            rest = rest[process.stdin.write(rest[: len(BLOCK)]) :]
+        process.stdin.close()
+        got = 0
+        while got < size + 1:
+            block = process.stdout.read(len(BLOCK))
+            assert block, "ssh has ended before it had all"
+            got += len(block)
+        return time.perf_counter() - begin
 
 
 @contextmanager
@@ -179,8 +200,9 @@ def figures(watch: Stopwatch, size: int) -> list[Figure]:
     return [
         *seconds.values(),
         *moved,
-        speed("to the driver", "SSH: forward", goal),
-        speed("to another node", "SSH: forward", goal),
+        speed("to the driver", "ssh: to here", goal),
+        speed("to another node", "ssh: from here", goal),
+        speed("ssh: to here", "loopback: socket"),
         speed("to another node", "loopback: socket", goal),
         speed("to another node", "disk: write, fsync", goal),
         speed("same node: loaded", "disk: read (cached)"),
@@ -189,33 +211,19 @@ def figures(watch: Stopwatch, size: int) -> list[Figure]:
 
 
 @contextmanager
-def hosts() -> Iterator[tuple[str, list[int]]]:
-    """Two SSH servers in a process of their own: an ssh_config file and their ports."""
-    command = [sys.executable, "-m", "benchmarks.inheritance", "--serve"]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        config, *ports = process.stdout.readline().split()
-        yield config, [int(port) for port in ports]
-    finally:
-        process.stdin.close()
-        process.wait(30)
-
-
-def serve() -> None:
-    with Hosts() as servers:
-        ports = [servers.start().port for _ in range(2)]
-        print(servers.config, *ports, flush=True)
-        sys.stdin.read()
-
-
-@contextmanager
-def nodes(config: str, ports: list[int]) -> Iterator[list[Remote]]:
+def nodes(hosts: list[OpenSSH]) -> Iterator[list[Remote]]:
     """Two nodes of a search, as the driver has them."""
-    addresses = [ag.Node("127.0.0.1", port=port, python=sys.executable) for port in ports]
-    options = {"dist_ip_addrs": addresses, "local": False, "ssh_config": [config], "verbose": 0}
+    addresses = [ag.Node("127.0.0.1", port=host.port, python=sys.executable) for host in hosts]
+    config = hosts[0].folder / "both"
+    known = " ".join(str(host.folder / "known_hosts") for host in hosts)
+    keys = "".join(f"IdentityFile {host.folder}/user_key\n" for host in hosts)
+    config.write_text(f"UserKnownHostsFile {known}\n{keys}")
+    options = {
+        "dist_ip_addrs": addresses,
+        "local": False,
+        "ssh_config": [str(config)],
+        "verbose": 0,
+    }
     with ag.scheduler.FIFOScheduler(train_fn, **options) as scheduler:
         yield list(scheduler.manager.remotes.values())
 

@@ -22,6 +22,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,7 +33,7 @@ from distributed.protocol.pickle import dumps
 
 from ..errors import NodeError
 from .node import NodeFacts
-from .pipe import PipeClient, PipeServer
+from .pipe import PipeClient, PipeConnection, PipeServer
 from .remote import Listener, Message, Remote
 from .tls import Authority
 from .versions import compare, own_versions
@@ -163,8 +164,8 @@ class Lifeline(Protocol):
         Tells whether nothing is left there for sure, and why the node ended if it did by itself.
         """
 
-    async def forward(self, path: str) -> str:
-        """Make a Unix socket of the node reachable here. Raises OSError or NodeError."""
+    async def connect(self, path: str, make: Callable[[], PipeConnection]) -> PipeConnection:
+        """Connect to a Unix socket of the node. Raises OSError."""
 
 
 class DaskRemote(Remote):
@@ -246,7 +247,7 @@ class DaskRemote(Remote):
             return None
         with contextlib.suppress(Exception):  # whatever it is, Dask is another way
             path = await self._cluster.run_on(self.worker, open_pipe, self.agent_id)
-            return PipeClient(await self._lifeline.forward(path))
+            return PipeClient(partial(self._lifeline.connect, path))
         return None
 
     def receive(self, event: Mapping[str, Any]) -> None:

@@ -1,13 +1,15 @@
-"""A short way for the pieces of checkpoints: a Unix socket on the node, forwarded by SSH.
+"""A short way for the pieces of checkpoints: a Unix socket on the node, reached through SSH.
 
 Dask would encrypt each piece inside of SSH once more, and copy it through two event loops. Here
-it passes SSH alone. The sockets are files in private folders at both ends, so that nobody else
-reaches them. Both ways go frames: a length in 4 bytes, so much JSON, and the bytes of a piece. A
-request is `["read", trial, name, path, offset, size]`, or the same with `"write"` and `size` bytes
-after it; an answer is `[size, error]`, and so many bytes.
+it passes SSH alone, straight between the node's socket and the driver's memory. The socket is a
+file in a private folder, so that nobody else reaches it. A request is a length in 4 bytes and so
+much JSON, `["read", trial, name, path, offset, size]`, or the same with `"write"` and `size` bytes
+after it. An answer is a byte (1: what follows is an error's text), a length in 4 bytes, and so
+many bytes.
 
     server = PipeServer(checkpoints, "/tmp/private/pipe")                          # on the node
-    data = await PipeClient("/tmp/forwarded").read(3, "10001-step-1", "w", 0, 4096)    # here
+    client = PipeClient(lambda make: lifeline.connect(server.path, make))          # here
+    data = await client.read(3, "10001-step-1", "w", 0, 4096)
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ import os
 import socket
 import struct
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..errors import NodeError
 from .cache import CheckpointCache, Data
 
-SILENT_S = 60
+SILENT_S: float = 60
 AT_ONCE = 4  # of one client
+# So much is given to SSH at a time: it cuts it into packets, and copies what is left after each.
+CHUNK_BYTES = 1 << 18
 LENGTH = struct.Struct("!I")
+ANSWER = struct.Struct("!?I")
 
 
 class PipeServer:
@@ -64,16 +69,20 @@ class PipeServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError, ValueError):  # it has ended, or is no client
+            connection.setblocking(True)  # whatever socket.setdefaulttimeout says
             while True:
-                request = _receive_json(connection)
+                (length,) = LENGTH.unpack(_receive(connection, LENGTH.size))
+                request = json.loads(_receive(connection, length))
                 try:
                     answer = self._do(connection, *request)
                 except ConnectionError:
                     raise
                 except Exception as error:  # of the disk; the driver says it to the user
-                    _send(connection, [0, str(error) or repr(error)])
+                    text = (str(error) or repr(error)).encode()
+                    connection.sendall(ANSWER.pack(True, len(text)) + text)
                 else:
-                    _send(connection, [len(answer), ""], answer)
+                    connection.sendall(ANSWER.pack(False, len(answer)))
+                    connection.sendall(answer)
 
     def _do(
         self,
@@ -93,20 +102,149 @@ class PipeServer:
         raise ValueError(f"{verb!r} is neither 'read' nor 'write'")
 
 
-class PipeClient:
-    """Asks a `PipeServer`, in threads of its own, a few pieces at a time.
+def _receive(connection: socket.socket, size: int) -> bytearray:
+    """So many bytes, by one call of the system if it can be."""
+    data = bytearray(size)
+    rest = memoryview(data)
+    while rest:
+        got = connection.recv_into(rest, flags=socket.MSG_WAITALL)
+        if not got:
+            raise ConnectionResetError("the connection has ended")
+        rest = rest[got:]
+    return data
 
-    Raises NodeError for what went wrong on the node, OSError when there is no way to it: then it
-    no longer `works`.
+
+class PipeConnection(asyncio.Protocol):
+    """A connection to a `PipeServer`, which takes one request after the other.
+
+    A protocol for transports of asyncio and a session for channels of asyncssh, which call it
+    alike: what it is sent goes straight to where it is wanted, copied once.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self) -> None:
+        self._transport: Any = None
+        self._lost = False
+        self._moved = 0  # bytes, both ways
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self._answer: asyncio.Future[tuple[bool, bytearray]] | None = None
+        self._failed: bool | None = None  # until the head of an answer has arrived
+        self._buffer = bytearray(ANSWER.size)
+        self._room = memoryview(self._buffer)  # what of it is still to come
+
+    async def ask(self, request: list[Any], data: Data) -> tuple[bool, bytearray]:
+        """Send a request, and `data` after it; is the answer an error's text, and the answer.
+
+        Raises OSError when the connection has ended, or nothing has moved for SILENT_S.
+        """
+        asking = asyncio.ensure_future(self._ask(request, data))
+        try:
+            moved = -1
+            while not asking.done():
+                if self._moved == moved:
+                    raise ConnectionError(f"the node has been silent for {SILENT_S:g} s")
+                moved = self._moved
+                await asyncio.wait([asking], timeout=SILENT_S)
+            return asking.result()
+        finally:
+            asking.cancel()
+
+    async def _ask(self, request: list[Any], data: Data) -> tuple[bool, bytearray]:
+        if self._lost:
+            raise ConnectionResetError("the connection has ended")
+        answer: asyncio.Future[tuple[bool, bytearray]]
+        answer = self._answer = asyncio.get_running_loop().create_future()
+        text = json.dumps(request).encode()
+        try:
+            self._write(LENGTH.pack(len(text)) + text)
+            for begin in range(0, len(data), CHUNK_BYTES):
+                self._write(memoryview(data)[begin : begin + CHUNK_BYTES])
+                await asyncio.sleep(0)  # what else the loop has to do must not wait for all of it
+                await self._may_write.wait()
+                if answer.done():  # with the end of the connection
+                    break
+            return await answer
+        finally:
+            answer.cancel()
+
+    def abort(self) -> None:
+        """End it at once; who waits for an answer is told."""
+        self._transport.abort()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._transport.write(data)
+        self._moved += len(data)
+
+    # Called by the transport
+
+    def connection_made(self, transport: Any) -> None:
+        """Hear where to write."""
+        self._transport = transport
+
+    def session_started(self) -> None:
+        """Hear from asyncssh that it may begin; until then nobody asks."""
+
+    def data_received(self, data: bytes, _datatype: int | None = None) -> None:
+        """Put it where it belongs."""
+        self._moved += len(data)
+        rest = memoryview(data)
+        while rest:
+            here = self._room[: len(rest)]
+            here[:] = rest[: len(here)]
+            self._room, rest = self._room[len(here) :], rest[len(here) :]
+            if not self._room:
+                self._filled()
+
+    def _expect(self, size: int) -> None:
+        """So many bytes are what comes next."""
+        self._buffer = bytearray(size)
+        self._room = memoryview(self._buffer)
+
+    def _filled(self) -> None:
+        if self._failed is None:
+            self._failed, size = ANSWER.unpack(self._buffer)
+            self._expect(size)
+            if size:
+                return
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result((bool(self._failed), self._buffer))
+        self._failed = None
+        self._expect(ANSWER.size)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Fail what is waiting."""
+        self._lost = True
+        if self._answer is not None and not self._answer.done():
+            lost = ConnectionResetError(str(error or "the connection has ended"))
+            self._answer.set_exception(lost)
+        self._may_write.set()
+
+    def pause_writing(self) -> None:
+        """Write no more: the other end does not read as fast."""
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._may_write.set()
+
+
+Connect = Callable[[Callable[[], PipeConnection]], Awaitable[PipeConnection]]
+
+
+class PipeClient:
+    """Asks a `PipeServer`, a few pieces at a time, in the running loop.
+
+    `connect` opens a transport for a new `PipeConnection`, and raises OSError where there is no
+    way. So do `read` and `write`, and then the pipe no longer `works`. What went wrong on the node
+    itself they raise as NodeError.
+    """
+
+    def __init__(self, connect: Connect) -> None:
         self.works = True
-        self._path = path
-        self._threads = ThreadPoolExecutor(AT_ONCE, "distsearch-pipe")
-        self._lock = threading.Lock()
-        self._all: set[socket.socket] = set()
-        self._idle: list[socket.socket] = []
+        self._connect = connect
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._idle: list[PipeConnection] = []
+        self._all: set[PipeConnection] = set()
 
     async def read(self, trial: int, name: str, path: str, offset: int, size: int) -> Data:
         """A piece of a held checkpoint, as of `CheckpointCache.read`."""
@@ -118,97 +256,31 @@ class PipeClient:
 
     def close(self) -> None:
         """End all connections; what waits for an answer fails."""
-        with self._lock:
-            self.works = False
-            for connection in self._all:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-            for connection in self._idle:
-                connection.close()
-            self._all.difference_update(self._idle)
-            self._idle.clear()
-        self._threads.shutdown(wait=False)
+        self.works = False
+        for connection in self._all:
+            connection.abort()
+        self._all.clear()
+        self._idle.clear()
 
     async def _ask(self, request: list[Any], data: Data) -> Data:
-        if not self.works:
-            raise ConnectionError("the pipe is closed")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._ask_now, request, data)
-
-    def _ask_now(self, request: list[Any], data: Data) -> Data:
-        connection = self._take()
-        try:
-            _send(connection, request, data)
-            size, error = _receive_json(connection)
-            answer = _receive(connection, size)
-        except BaseException:
-            self._give_up(connection)
-            raise
-        with self._lock:
-            if self.works:
-                self._idle.append(connection)
-        if not self.works:
-            self._give_up(connection)
-        if error:
-            raise NodeError(error)
-        return answer
-
-    def _take(self) -> socket.socket:
-        """An idle connection, or a new one."""
-        with self._lock:
+        async with self._turns:
             if not self.works:
                 raise ConnectionError("the pipe is closed")
-            if self._idle:
-                return self._idle.pop()
-            connection = socket.socket(socket.AF_UNIX)
-            self._all.add(connection)
-        try:
-            _limit_silence(connection)
-            connection.connect(self._path)
-        except BaseException:
-            self._give_up(connection)
-            raise
+            try:
+                connection = self._idle.pop() if self._idle else await self._open()
+                failed, answer = await connection.ask(request, data)
+            except BaseException:
+                self.close()  # it is not known what of the answer is still to come
+                raise
+            self._idle.append(connection)
+        if failed:
+            raise NodeError(answer.decode())
+        return answer
+
+    async def _open(self) -> PipeConnection:
+        connection = await self._connect(PipeConnection)
+        self._all.add(connection)
+        if not self.works:  # it was closed meanwhile
+            connection.abort()
+            raise ConnectionError("the pipe is closed")
         return connection
-
-    def _give_up(self, connection: socket.socket) -> None:
-        with self._lock:
-            self.works = False
-            self._all.discard(connection)
-            connection.close()
-
-
-# Pieces are sent and received by one call of the system each, during which the interpreter's other
-# threads run: with Python's own timeouts, every 200 KB would wait for their lock anew.
-
-
-def _limit_silence(connection: socket.socket) -> None:
-    connection.setblocking(True)  # whatever socket.setdefaulttimeout says
-    silence = struct.pack("ll", SILENT_S, 0)  # a struct timeval
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
-
-
-def _send(connection: socket.socket, header: list[Any], data: Data = b"") -> None:
-    text = json.dumps(header).encode()
-    rest = memoryview(LENGTH.pack(len(text)) + text)
-    while rest:
-        rest = rest[connection.send(rest) :]
-    rest = memoryview(data)
-    while rest:
-        rest = rest[connection.send(rest) :]
-
-
-def _receive_json(connection: socket.socket) -> Any:
-    (length,) = LENGTH.unpack(_receive(connection, LENGTH.size))
-    return json.loads(_receive(connection, length))
-
-
-def _receive(connection: socket.socket, size: int) -> bytearray:
-    data = bytearray(size)
-    rest = memoryview(data)
-    while rest:
-        got = connection.recv_into(rest, flags=socket.MSG_WAITALL)
-        if not got:
-            raise ConnectionResetError("the connection has ended")
-        rest = rest[got:]
-    return data

@@ -17,15 +17,13 @@ import json
 import os
 import random
 import shlex
-import shutil
 import socket
-import tempfile
 import uuid
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 
@@ -36,6 +34,9 @@ from .detect import declared
 from .node import Node
 from .node_process import READY
 from .versions import PACKAGES, compare, own_versions
+
+if TYPE_CHECKING:
+    from .pipe import PipeConnection
 
 LOGINS_AT_ONCE = 10  # of one host; sshd drops some of more
 CONNECT_S = 10
@@ -132,7 +133,6 @@ class NodeProcess:
         self._connections = connections
         self._process = process
         self.tunnels = False
-        self._folder = ""  # of sockets here that lead to the node
         self._hello: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._ready: asyncio.Future[str] = loop.create_future()
         self._output: deque[str] = deque(maxlen=30)
@@ -205,21 +205,18 @@ class NodeProcess:
             self._end = asyncio.create_task(self._end_node())
         return await asyncio.shield(self._end)
 
-    async def forward(self, path: str) -> str:
-        """Make a Unix socket of the node reachable here. Raises OSError or NodeError."""
+    async def connect(self, path: str, make: Callable[[], PipeConnection]) -> PipeConnection:
+        """Connect to a Unix socket of the node. Raises OSError."""
         if self._end is not None:
-            raise NodeError("the node is being closed")
-        self._folder = self._folder or tempfile.mkdtemp(prefix="distsearch-")
-        near = f"{self._folder}/{len(os.listdir(self._folder))}"
+            raise ConnectionError("the node is being closed")
+        session: Any = make
         try:
-            await self._connections[-1].forward_local_path(near, path)
+            _, connection = await self._connections[-1].create_unix_connection(session, path)
         except asyncssh.Error as error:
-            raise NodeError(str(error)) from error
-        return near
+            raise ConnectionError(f"no way to {path}: {error}") from error
+        return cast("PipeConnection", connection)
 
     async def _end_node(self) -> tuple[bool, str]:
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
         with contextlib.suppress(OSError, asyncssh.Error):
             self._process.stdin.write_eof()  # at which the starter ends all, and says so
         # Before its hello it had nothing to end.

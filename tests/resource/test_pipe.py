@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import sys
 import tempfile
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distsearch.errors import NodeError
 from distsearch.resource import dask_link, pipe
 from distsearch.resource.cache import MANIFEST, CheckpointCache
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.node import Node
-from distsearch.resource.pipe import PipeClient, PipeServer
+from distsearch.resource.pipe import PipeClient, PipeConnection, PipeServer
 from distsearch.resource.ssh import bring_up
 from tests.hosts import Hosts
+from tests.openssh import SSHD, OpenSSH
 from tests.resource.test_cache import NAME, content, make
 from tests.resource.test_dask_link import Listening
 
@@ -39,109 +44,203 @@ def cache(folder):
     return CheckpointCache(folder / "trials")
 
 
-@pytest.fixture
-def client(folder, cache):
-    server = PipeServer(cache, str(folder / "pipe"))
-    client = PipeClient(server.path)
-    yield client
-    client.close()
-    server.close()
+def to(path):
+    """How a client connects to a socket of this machine, as through SSH to one of a node."""
+
+    async def connect(make):
+        _, connection = await asyncio.get_running_loop().create_unix_connection(make, str(path))
+        return connection
+
+    return connect
 
 
 def run(work):
     return asyncio.run(asyncio.wait_for(work, WAIT_S))
 
 
-def test_pieces_get_there_and_back_many_at_once(cache, client):
-    whole = os.urandom(100_000)
-    offsets = range(0, 100_000, 1000)
+def run_with_client(cache, folder, work):
+    """Run what is done with the client of a server."""
 
-    async def there_and_back():
+    async def both():
+        client = PipeClient(to(server.path))
+        try:
+            await work(client)
+        finally:
+            client.close()
+
+    server = PipeServer(cache, str(folder / "pipe"))
+    try:
+        run(both())
+    finally:
+        server.close()
+
+
+@contextlib.contextmanager
+def listening(folder, then):
+    """A socket that takes one connection and does `then` with it, in a thread."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        listener.listen()
+
+        def listen():
+            with listener.accept()[0] as connection:
+                then(connection)
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        yield PipeClient(to(folder / "socket"))
+        thread.join(WAIT_S)
+        assert not thread.is_alive(), "the client is still connected"
+
+
+def until_it_has_gone(connection):
+    """Take whatever comes and answer nothing."""
+    with contextlib.suppress(ConnectionError):
+        while connection.recv(1 << 20):
+            pass
+
+
+def test_pieces_get_there_and_back_many_at_once(cache, folder):
+    whole = os.urandom(3_000_000)
+    step = 290_000  # more than is written at a time
+    offsets = range(0, len(whole), step)
+
+    async def there_and_back(client):
         await asyncio.gather(
-            *(client.write(3, NAME, "files/w", at, whole[at : at + 1000]) for at in offsets)
+            *(client.write(3, NAME, "files/w", at, whole[at : at + step]) for at in offsets)
         )
         await client.write(3, NAME, "empty", 0, b"")
         await client.write(3, NAME, MANIFEST, 0, b"{}")
         assert set(cache.hold(3, NAME)) == {"files/w", "empty", MANIFEST}
-        got = await asyncio.gather(
-            *(client.read(3, NAME, "files/w", at, 1000) for at in offsets),
+        *got, empty = await asyncio.gather(
+            *(client.read(3, NAME, "files/w", at, step) for at in offsets),
             client.read(3, NAME, "empty", 0, 0),
         )
         assert b"".join(got) == whole
+        assert empty == b""
 
-    run(there_and_back())
-
-
-def test_what_goes_wrong_on_the_node_is_told_and_the_pipe_goes_on(client):
-    with pytest.raises(NodeError, match="No such file"):
-        run(client.read(3, NAME, "files/w", 0, 10))
-    with pytest.raises(NodeError, match="not below the checkpoints"):
-        run(client.write(3, NAME, "../../../elsewhere", 0, b"x"))
-    run(client.write(3, NAME, "files/w", 0, b"x"))
-    assert client.works
+    run_with_client(cache, folder, there_and_back)
 
 
-def test_nothing_but_pieces_can_be_asked_for(client):
-    with pytest.raises(NodeError, match="neither 'read' nor 'write'"):
-        run(client._ask(["drop", 3, NAME, "files/w", 0, 1], b""))
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=40)), max_size=5), st.data())
+def test_answers_are_put_together_however_they_arrive(answers, data):
+    async def ask_all():
+        connection = PipeConnection()
+        connection.connection_made(mock.Mock())
+        for failed, body in answers:
+            asking = asyncio.create_task(connection.ask(["read"], b""))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            wire = pipe.ANSWER.pack(failed, len(body)) + body
+            cuts = data.draw(st.lists(st.integers(0, len(wire)), max_size=4).map(sorted))
+            for begin, end in itertools.pairwise([0, *cuts, len(wire)]):
+                connection.data_received(wire[begin:end])
+            assert await asking == (failed, body)
+
+    run(ask_all())
+
+
+def test_what_goes_wrong_on_the_node_is_told_and_the_pipe_goes_on(cache, folder):
+    async def go_wrong(client):
+        with pytest.raises(NodeError, match="No such file"):
+            await client.read(3, NAME, "files/w", 0, 10)
+        with pytest.raises(NodeError, match="not below the checkpoints"):
+            await client.write(3, NAME, "../../../elsewhere", 0, b"x")
+        await client.write(3, NAME, "files/w", 0, b"x")
+        assert client.works
+
+    run_with_client(cache, folder, go_wrong)
+
+
+def test_nothing_but_pieces_can_be_asked_for(cache, folder):
+    async def ask(client):
+        with pytest.raises(NodeError, match="neither 'read' nor 'write'"):
+            await client._ask(["drop", 3, NAME, "files/w", 0, 1], b"")
+
+    run_with_client(cache, folder, ask)
 
 
 def test_a_pipe_whose_other_end_is_gone_says_that_it_works_no_longer(folder):
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "deaf"))
-        listener.listen()
-        threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True).start()
-        client = PipeClient(str(folder / "deaf"))
+    async def read(client):
         with pytest.raises(OSError):
-            run(client.read(3, NAME, "files/w", 0, 10))
+            await client.read(3, NAME, "files/w", 0, 10)
         assert not client.works
-    with pytest.raises(OSError):
-        run(PipeClient(str(folder / "nobody")).read(3, NAME, "files/w", 0, 10))
+        with pytest.raises(OSError):
+            await client.read(3, NAME, "files/w", 0, 10)
+
+    with listening(folder, lambda connection: None) as client:
+        run(read(client))
+    run(read(PipeClient(to(folder / "nobody"))))
 
 
 def test_a_server_that_is_closed_refuses_at_once(folder, cache):
     server = PipeServer(cache, str(folder / "pipe"))
     os.link(server.path, folder / "kept")  # its own name goes
     server.close()
-    with pytest.raises(OSError):
-        run(PipeClient(str(folder / "kept")).read(3, NAME, "files/w", 0, 10))
+
+    async def read():
+        with pytest.raises(OSError):
+            await PipeClient(to(folder / "kept")).read(3, NAME, "files/w", 0, 10)
+
+    run(read())
 
 
-def test_closing_wakes_who_waits_for_an_answer(folder):
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+def test_closing_wakes_who_waits_for_an_answer(folder, how):
     asked = threading.Event()
 
-    async def close_amid_a_question(client):
+    def listen(connection):
+        connection.recv(100)
+        asked.set()
+        until_it_has_gone(connection)
+
+    async def end_amid_a_question(client):
         reading = asyncio.create_task(client.read(3, NAME, "files/w", 0, 10))
         assert await asyncio.to_thread(asked.wait, WAIT_S)
-        client.close()
-        with pytest.raises(OSError):
-            await reading
+        if how == "closed":
+            client.close()
+            with pytest.raises(OSError):
+                await reading
+        else:
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+        assert not client.works
 
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "silent"))
-        listener.listen()
-
-        def listen():
-            connection, _ = listener.accept()
-            connection.recv(100)
-            asked.set()
-            while connection.recv(100):  # until the client has gone
-                pass
-
-        threading.Thread(target=listen, daemon=True).start()
-        run(close_amid_a_question(PipeClient(str(folder / "silent"))))
+    with listening(folder, listen) as client:
+        run(end_amid_a_question(client))
 
 
-def test_a_node_that_falls_silent_is_given_up(folder, monkeypatch):
+@pytest.mark.parametrize("size", [0, 10_000_000])
+def test_a_node_that_falls_silent_is_given_up(folder, monkeypatch, size):
+    monkeypatch.setattr(pipe, "SILENT_S", 0.5)
+    given_up = threading.Event()
+
+    async def write(client):
+        with pytest.raises(OSError, match="silent"):
+            await client.write(3, NAME, "w", 0, bytes(size))
+        given_up.set()
+
+    with listening(folder, lambda connection: given_up.wait(WAIT_S)) as client:
+        run(write(client))
+
+
+def test_a_node_that_is_slow_but_not_silent_is_not_given_up(folder, monkeypatch):
     monkeypatch.setattr(pipe, "SILENT_S", 1)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "silent"))
-        listener.listen()
-        client = PipeClient(str(folder / "silent"))
-        with pytest.raises(OSError):
-            run(client.read(3, NAME, "files/w", 0, 10))
-        with pytest.raises(OSError):
-            run(PipeClient(str(folder / "silent")).write(3, NAME, "w", 0, bytes(10**7)))
+
+    def listen(connection):
+        answer = pipe.ANSWER.pack(False, 10) + b"0123456789"
+        for at in range(len(answer)):
+            connection.sendall(answer[at : at + 1])
+            threading.Event().wait(0.15)  # in all longer than the silence that is allowed
+        until_it_has_gone(connection)
+
+    async def read(client):
+        assert await client.read(3, NAME, "files/w", 0, 10) == b"0123456789"
+        client.close()
+
+    with listening(folder, listen) as client:
+        run(read(client))
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_refused(folder, cache):
@@ -170,15 +269,15 @@ async def node_of(hosts, host, *, tunnel=True):
 def test_checkpoints_of_a_node_over_ssh_go_past_dask_where_they_can(
     folder, tmp_path, monkeypatch, way
 ):
-    near, taken = [], []
-    monkeypatch.setattr(dask_link, "PipeClient", lambda path: Witness(path, near, taken))
+    taken = []
+    monkeypatch.setattr(dask_link, "PipeClient", lambda connect: Witness(connect, taken))
     made = make(tmp_path / "made", size=200_000)
 
     async def there_and_back(hosts, host):
         async with node_of(hosts, host, tunnel=way != "dask: no tunnel") as remote:
             await remote.put_checkpoint(3, made)
-            sockets = [*folder.glob("**/pipe"), *near]
-            assert len(sockets) == {"pipe": 2, "dask: refused": 2, "dask: no tunnel": 0}[way]
+            sockets = [*folder.glob("**/pipe")]
+            assert len(sockets) == (0 if way == "dask: no tunnel" else 1)
             assert not any(path.parent.stat().st_mode & 0o077 for path in sockets)
             return await remote.fetch_checkpoint(3, tmp_path / "back")
 
@@ -190,15 +289,14 @@ def test_checkpoints_of_a_node_over_ssh_go_past_dask_where_they_can(
     ways = {"pipe": {"write", "read"}, "dask: refused": {"broken"}, "dask: no tunnel": set()}
     assert set(taken) == ways[way]
     assert not list(folder.iterdir()), "something was left on the node"
-    assert not any(path.parent.exists() for path in near), "something was left on the driver"
 
 
 @pytest.mark.parametrize("end", ["closed as it opens", "closed", "cut"])
 def test_a_node_that_goes_in_the_middle_of_a_copy_fails_it_with_an_error_of_its_own(
     folder, tmp_path, monkeypatch, end
 ):
-    near, taken = [], []
-    monkeypatch.setattr(dask_link, "PipeClient", lambda path: Witness(path, near, taken))
+    taken = []
+    monkeypatch.setattr(dask_link, "PipeClient", lambda connect: Witness(connect, taken))
     made = make(tmp_path / "made", size=60_000_000)
 
     async def go_in_the_middle(hosts, host):
@@ -226,15 +324,33 @@ def test_a_node_that_goes_in_the_middle_of_a_copy_fails_it_with_an_error_of_its_
 
     with Hosts() as hosts:
         run(go_in_the_middle(hosts, hosts.start(env={"TMPDIR": str(folder)})))
-    assert not any(path.parent.exists() for path in near), "something was left on the driver"
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no sshd here: apt install openssh-server")
+@pytest.mark.parametrize("forwarding", ["yes", "no"])
+def test_checkpoints_travel_through_openssh_as_users_have_it(
+    folder, tmp_path, monkeypatch, forwarding
+):
+    taken = []
+    monkeypatch.setattr(dask_link, "PipeClient", lambda connect: Witness(connect, taken))
+    made = make(tmp_path / "made", size=9_000_000)
+
+    async def there_and_back(host):
+        async with node_of(host, host) as remote:
+            await remote.put_checkpoint(3, made)
+            return await remote.fetch_checkpoint(3, tmp_path / "back")
+
+    with OpenSSH(tmp_path / "sshd", f"AllowStreamLocalForwarding {forwarding}") as host:
+        back = run(there_and_back(host))
+    assert content(back) == content(made)
+    assert set(taken) == ({"write", "read"} if forwarding == "yes" else {"broken"})
 
 
 class Witness(PipeClient):
     """Tells what has passed it."""
 
-    def __init__(self, path, near, taken):
-        super().__init__(path)
-        near.append(Path(path))
+    def __init__(self, connect, taken):
+        super().__init__(connect)
         self.taken = taken
 
     async def _ask(self, request, data):
