@@ -118,7 +118,8 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
             code=1,
             error=in_words(error)[:2000],
             traceback=text[-20_000:],
-            memory=isinstance(error, MemoryError),
+            # By its name, since torch's, which is about a GPU, is none of Python's.
+            memory=isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",
         )
     finally:
         _current.clear()

@@ -24,7 +24,7 @@ class Status(str, enum.Enum):
     FAILED = "failed"  # the train function raised, or a parent has (on_parent_failure='fail')
     EXITED = "exited"  # sys.exit(n), os._exit(n)
     KILLED = "killed"  # by a signal: a segmentation fault, a kill
-    OUT_OF_MEMORY = "out_of_memory"  # above memory_gb, or MemoryError
+    OUT_OF_MEMORY = "out_of_memory"  # above memory_gb, or MemoryError, also of a GPU
     TIMED_OUT = "timed_out"  # above trial_timeout
     HUNG = "hung"  # silent for report_timeout
     NO_METRIC = "no_metric"  # returned without ever reporting the reward

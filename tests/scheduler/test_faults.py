@@ -95,6 +95,11 @@ def zoo_of_trials():
     def memory_error(reporter):
         raise MemoryError
 
+    def gpu_memory_error(reporter):
+        import torch
+
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
     def sleeps(reporter):
         time.sleep(300)
 
@@ -225,6 +230,7 @@ ZOO = {
     "aborts": (Status.KILLED, "SIGABRT", None),
     "kills_its_group": (Status.KILLED, "SIGKILL", None),
     "memory_error": (Status.OUT_OF_MEMORY, "MemoryError", None),
+    "gpu_memory_error": (Status.OUT_OF_MEMORY, "CUDA out of memory", None),
     "sleeps": (Status.TIMED_OUT, "ran longer than trial_timeout=8 s", None),
     "ignores_term": (Status.TIMED_OUT, "ran longer than trial_timeout=8 s", None),
     "swallows_everything": (Status.TIMED_OUT, "trial_timeout=8 s", 0.1),
