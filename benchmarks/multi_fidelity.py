@@ -81,6 +81,8 @@ class RuleOf:
 
 FULL = "full training"
 DEFAULT, GRACE = "promotion", 3  # what is recommended
+# What the goal is about: none of them may be better at equal epochs. (The others are beside it.)
+GOAL_PEERS = ("Ray ASHA", "Syne Tune ASHA", "Optuna Hyperband")
 RULES = {
     FULL: RuleOf("FIFOScheduler", graced=False),
     "all defaults": RuleOf("HyperbandScheduler", graced=False),
@@ -566,11 +568,12 @@ Courses = dict[tuple[str, str, int], dict[int, Course]]  # (task, rule, slots) -
 
 
 def _play_all(
-    table: Table, graces: Sequence[int], folder: str
+    table: Table, rules: Sequence[str], graces: Sequence[int], folder: str
 ) -> list[tuple[tuple[str, str, int], Course]]:
-    """All our rules on one table."""
+    """Our rules of these names on one table."""
     found = []
-    for name, rule in PRESENT.items():
+    for name in rules:
+        rule = PRESENT[name]
         for grace in graces_of(table, graces, rule):
             for slots in SLOTS:
                 history = play(table, rule, grace, slots, folder)
@@ -581,11 +584,15 @@ def _play_all(
 
 
 def play_rules(
-    tables: Sequence[Table], graces: Sequence[int], folder: str, processes: int
+    tables: Sequence[Table],
+    rules: Sequence[str],
+    graces: Sequence[int],
+    folder: str,
+    processes: int,
 ) -> Courses:
-    """All our rules on all tables."""
+    """Our rules of these names on all tables."""
     courses: Courses = {}
-    one = partial(_play_all, graces=graces, folder=folder)
+    one = partial(_play_all, rules=rules, graces=graces, folder=folder)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for table, found in zip(tables, pool.map(one, tables), strict=True):
             for key, course_of in found:
@@ -757,9 +764,10 @@ class Task:
         """What is recommended, as the tables call it."""
         return self.variant(DEFAULT) or DEFAULT
 
-    def best_peer(self, trainings: float, alike: bool) -> str:
+    def best_peer(self, trainings: float, alike: bool, among: Sequence[str] = ()) -> str:
         """The peer that did best here; `alike`: with our grace period and one bracket."""
         there = [n for n in self.peers if not alike or n == self.variant(n.partition(", ")[0])]
+        there = [n for n in there if n.partition(", ")[0] in among] or there
         return min(there, key=lambda name: self.regret(name, trainings))
 
     def difference(self, one: str, other: str, trainings: float) -> tuple[float, float, float]:
@@ -831,9 +839,10 @@ def keep(task: Task, file: Path) -> None:
 def summarise(tasks: Sequence[Task]) -> None:
     """Print whether the goals are met: against the best peer, and against full training."""
     some = [task for task in tasks if task.peers]
-    for alike in (True, False) if some else ():
-        compare(some, alike)
     if some:
+        compare(some, True, GOAL_PEERS)
+        compare(some, True)
+        compare(some, False)
         compare_paired(some)
     width = max(len(task.name) for task in tasks)
     last = BUDGETS[-1]
@@ -845,16 +854,17 @@ def summarise(tasks: Sequence[Task]) -> None:
         print(f"{task.name:{width}} {first:18.1f} x {end:10.1f} x   >= {CHEAPER:g} {verdict}")
 
 
-def compare(tasks: Sequence[Task], alike: bool) -> None:
-    """Print what is recommended beside the peer that did best on each task."""
+def compare(tasks: Sequence[Task], alike: bool, among: Sequence[str] = ()) -> None:
+    """Print what is recommended beside the peer that did best on each task, of all or of some."""
     width = max(len(task.name) for task in tasks)
     which = "at the same settings" if alike else "at whichever of the peers' settings"
+    which += f", of {', '.join(among)}" if among else ", of all"
     print(f"\n{tasks[0].default} beside the best peer of each task, {which}: median regret")
     signs: dict[int, str] = dict.fromkeys(BUDGETS, "")
     for task in tasks:
         cells = []
         for budget in BUDGETS:
-            peer = task.best_peer(budget, alike)
+            peer = task.best_peer(budget, alike, among)
             ours, theirs = task.regret(task.default, budget), task.regret(peer, budget)
             sign = "=" if abs(ours - theirs) < SAME else "<" if ours < theirs else ">"
             signs[budget] += sign
@@ -967,6 +977,14 @@ def options() -> argparse.ArgumentParser:
     text.add_argument("--seeds", "--repeats", type=int, default=20)
     text.add_argument("--trials", type=int, default=300, help="configurations of each seed")
     text.add_argument("--tasks", type=int, default=len(LCBENCH_TASKS), help="at most, of each kind")
+    text.add_argument(
+        "--rules",
+        nargs="+",
+        metavar="RULE",
+        choices=PRESENT,
+        default=list(PRESENT),
+        help=f"of ours, beside {FULL} and {DEFAULT}: {', '.join(PRESENT)}",
+    )
     text.add_argument("--graces", type=int, nargs="+", default=[1, 3], help="first rungs to try")
     text.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     text.add_argument("--peers-python", nargs="*", default=[], help="interpreters with peers")
@@ -989,7 +1007,8 @@ def main() -> None:
         return
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        ours = play_rules(tables, given.graces, folder, given.processes)
+        rules = [name for name in PRESENT if name in (FULL, DEFAULT, *given.rules)]
+        ours = play_rules(tables, rules, given.graces, folder, given.processes)
         theirs = play_peers(given.peers_python, tables, given.graces, folder)
     tasks = tasks_of(tables, ours, theirs)
     for task in tasks:

@@ -80,14 +80,8 @@ def _dumps(thing: Any) -> bytes:
 
 
 def _reduce_code(code: types.CodeType) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    make, arguments = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
-    return _make_code, (make, arguments, code.co_filename)
-
-
-def _make_code(
-    make: Callable[..., types.CodeType], arguments: tuple[Any, ...], filename: str
-) -> types.CodeType:
-    return make(*arguments).replace(co_filename=filename)
+    make, given = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    return make, tuple(code.co_filename if one == "<dynamic-code>" else one for one in given)
 
 
 _Pickler.dispatch_table = ChainMap(

@@ -119,7 +119,12 @@ def write_piece(path: Path, offset: int, data: Data) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        os.pwrite(file, data, offset)
+        rest = memoryview(data)
+        while (
+            rest
+        ):  # a disk that is full in the middle of a piece writes what it can, without error
+            written = os.pwrite(file, rest, offset)
+            rest, offset = rest[written:], offset + written
     finally:
         os.close(file)
 

@@ -33,7 +33,7 @@ from distributed.protocol.pickle import dumps
 
 from ..errors import NodeError
 from .node import NodeFacts
-from .pipe import PipeClient, PipeConnection, PipeServer
+from .pipe import MakeConnection, PipeClient, PipeConnection, PipeServer
 from .remote import Listener, Message, Remote
 from .tls import Authority
 from .versions import compare, own_versions
@@ -164,7 +164,7 @@ class Lifeline(Protocol):
         Tells whether nothing is left there for sure, and why the node ended if it did by itself.
         """
 
-    async def connect(self, path: str, make: Callable[[], PipeConnection]) -> PipeConnection:
+    async def connect(self, path: str, make: MakeConnection) -> PipeConnection:
         """Connect to a Unix socket of the node. Raises OSError."""
 
 
@@ -622,27 +622,29 @@ def keep_few_events(topic: str, dask_scheduler: Scheduler) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what Dask and asyncssh log in this thread off the user's terminal.
+    """Keep what Dask, asyncssh and asyncio (of broken sockets) log in this thread off the terminal.
 
     Only the loop's thread is silenced: what the user does with Dask elsewhere is logged as before.
     """
     thread = threading.get_ident()
 
-    def of_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread
+    def is_wanted(record: logging.LogRecord) -> bool:
+        is_noise = record.name != "asyncio" or record.msg == BROKEN_SOCKET
+        return record.thread != thread or not is_noise
 
     names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in CHATTERERS]
-    loggers = [logging.getLogger(name) for name in names]
+    loggers = [logging.getLogger(name) for name in (*names, "asyncio")]
     for logger in loggers:
-        logger.addFilter(of_others)
+        logger.addFilter(is_wanted)
     try:
         yield
     finally:
         for logger in loggers:
-            logger.removeFilter(of_others)
+            logger.removeFilter(is_wanted)
 
 
 CHATTERERS = {"asyncssh", "distributed", "tornado"}
+BROKEN_SOCKET = "socket.send() raised exception."  # asyncio's, of one that has just been lost
 
 
 def _host(worker: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ after it. An answer is a byte (1: what follows is an error's text), a length in 
 many bytes.
 
     server = PipeServer(checkpoints, "/tmp/private/pipe")                          # on the node
-    client = PipeClient(lambda make: lifeline.connect(server.path, make))          # here
+    client = PipeClient(partial(lifeline.connect, server.path))                    # here
     data = await client.read(3, "10001-step-1", "w", 0, 4096)
 """
 
@@ -28,9 +28,10 @@ from ..errors import NodeError
 from .cache import CheckpointCache, Data
 
 SILENT_S: float = 60
-AT_ONCE = 4  # of one client
-# So much is given to SSH at a time: it cuts it into packets, and copies what is left after each.
-CHUNK_BYTES = 1 << 18
+# So much is written at a time, and may be on its way in front of a message when a link is slow.
+# (asyncssh copies what is left of a chunk after each packet that it makes of it.)
+CHUNK_BYTES = 1 << 16
+ERROR_BYTES = 1 << 14
 LENGTH = struct.Struct("!I")
 ANSWER = struct.Struct("!?I")
 
@@ -68,34 +69,27 @@ class PipeServer:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError, ValueError):  # it has ended, or is no client
+        # Until it has ended, or turns out to be no client, or asks for more than there is memory.
+        with connection, contextlib.suppress(OSError, ValueError, MemoryError):
             connection.setblocking(True)  # whatever socket.setdefaulttimeout says
             while True:
                 (length,) = LENGTH.unpack(_receive(connection, LENGTH.size))
-                request = json.loads(_receive(connection, length))
+                verb, trial, name, path, offset, size = json.loads(_receive(connection, length))
+                data = _receive(connection, size) if verb == "write" else b""
                 try:
-                    answer = self._do(connection, *request)
-                except ConnectionError:
-                    raise
+                    answer = self._do(verb, trial, name, path, offset, size, data)
                 except Exception as error:  # of the disk; the driver says it to the user
-                    text = (str(error) or repr(error)).encode()
+                    text = (str(error) or repr(error)).encode(errors="replace")[:ERROR_BYTES]
                     connection.sendall(ANSWER.pack(True, len(text)) + text)
                 else:
                     connection.sendall(ANSWER.pack(False, len(answer)))
                     connection.sendall(answer)
 
     def _do(
-        self,
-        connection: socket.socket,
-        verb: str,
-        trial: int,
-        name: str,
-        path: str,
-        offset: int,
-        size: int,
+        self, verb: str, trial: int, name: str, path: str, offset: int, size: int, data: Data
     ) -> Data:
         if verb == "write":
-            self._checkpoints.write(trial, name, path, offset, _receive(connection, size))
+            self._checkpoints.write(trial, name, path, offset, data)
             return b""
         if verb == "read":
             return self._checkpoints.read(trial, name, path, offset, size)
@@ -118,16 +112,19 @@ class PipeConnection(asyncio.Protocol):
     """A connection to a `PipeServer`, which takes one request after the other.
 
     A protocol for transports of asyncio and a session for channels of asyncssh, which call it
-    alike: what it is sent goes straight to where it is wanted, copied once.
+    alike: what it is sent goes straight to where it is wanted, copied once. `link_is_free` is set
+    while what carries the transport takes more: what else is sent there shall not wait for long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, link_is_free: asyncio.Event | None = None) -> None:
+        self._link_is_free = link_is_free
         self._transport: Any = None
-        self._lost = False
-        self._moved = 0  # bytes, both ways
         self._may_write = asyncio.Event()
         self._may_write.set()
+        self._moved_at = 0.0  # when a byte last moved, either way; loop's time
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._answer: asyncio.Future[tuple[bool, bytearray]] | None = None
+        self._most = 0  # bytes of an answer
         self._failed: bool | None = None  # until the head of an answer has arrived
         self._buffer = bytearray(ANSWER.size)
         self._room = memoryview(self._buffer)  # what of it is still to come
@@ -137,43 +134,47 @@ class PipeConnection(asyncio.Protocol):
 
         Raises OSError when the connection has ended, or nothing has moved for SILENT_S.
         """
+        loop = asyncio.get_running_loop()
         asking = asyncio.ensure_future(self._ask(request, data))
+        ends: list[asyncio.Future[Any]] = [asking, self._ended]
+        self._moved_at = loop.time()
         try:
-            moved = -1
             while not asking.done():
-                if self._moved == moved:
+                if self._ended.done():
+                    raise ConnectionResetError(self._ended.result())
+                patience = self._moved_at + SILENT_S - loop.time()
+                if patience <= 0:
                     raise ConnectionError(f"the node has been silent for {SILENT_S:g} s")
-                moved = self._moved
-                await asyncio.wait([asking], timeout=SILENT_S)
+                await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             return asking.result()
         finally:
             asking.cancel()
 
     async def _ask(self, request: list[Any], data: Data) -> tuple[bool, bytearray]:
-        if self._lost:
-            raise ConnectionResetError("the connection has ended")
         answer: asyncio.Future[tuple[bool, bytearray]]
         answer = self._answer = asyncio.get_running_loop().create_future()
+        self._most = ERROR_BYTES + request[-1]
         text = json.dumps(request).encode()
-        try:
-            self._write(LENGTH.pack(len(text)) + text)
-            for begin in range(0, len(data), CHUNK_BYTES):
-                self._write(memoryview(data)[begin : begin + CHUNK_BYTES])
-                await asyncio.sleep(0)  # what else the loop has to do must not wait for all of it
-                await self._may_write.wait()
-                if answer.done():  # with the end of the connection
-                    break
-            return await answer
-        finally:
-            answer.cancel()
+        self._write(LENGTH.pack(len(text)) + text)
+        for begin in range(0, len(data), CHUNK_BYTES):
+            if self._link_is_free is not None:
+                await self._link_is_free.wait()
+            await self._may_write.wait()
+            self._write(memoryview(data)[begin : begin + CHUNK_BYTES])
+            await asyncio.sleep(0)  # what else the loop has to do must not wait for all of it
+        return await answer
 
     def abort(self) -> None:
         """End it at once; who waits for an answer is told."""
         self._transport.abort()
+        self.connection_lost(None)  # which asyncssh says only when the other end has closed too
 
     def _write(self, data: bytes | memoryview) -> None:
         self._transport.write(data)
-        self._moved += len(data)
+        self._note_movement()
+
+    def _note_movement(self) -> None:
+        self._moved_at = asyncio.get_running_loop().time()
 
     # Called by the transport
 
@@ -186,23 +187,21 @@ class PipeConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes, _datatype: int | None = None) -> None:
         """Put it where it belongs."""
-        self._moved += len(data)
+        self._note_movement()
         rest = memoryview(data)
-        while rest:
+        while rest and not self._ended.done():
             here = self._room[: len(rest)]
             here[:] = rest[: len(here)]
             self._room, rest = self._room[len(here) :], rest[len(here) :]
             if not self._room:
                 self._filled()
 
-    def _expect(self, size: int) -> None:
-        """So many bytes are what comes next."""
-        self._buffer = bytearray(size)
-        self._room = memoryview(self._buffer)
-
     def _filled(self) -> None:
         if self._failed is None:
             self._failed, size = ANSWER.unpack(self._buffer)
+            if size > self._most:
+                self.abort()  # nobody has asked for so much
+                return
             self._expect(size)
             if size:
                 return
@@ -211,13 +210,15 @@ class PipeConnection(asyncio.Protocol):
         self._failed = None
         self._expect(ANSWER.size)
 
+    def _expect(self, size: int) -> None:
+        """So many bytes are what comes next."""
+        self._buffer = bytearray(size)
+        self._room = memoryview(self._buffer)
+
     def connection_lost(self, error: Exception | None) -> None:
         """Fail what is waiting."""
-        self._lost = True
-        if self._answer is not None and not self._answer.done():
-            lost = ConnectionResetError(str(error or "the connection has ended"))
-            self._answer.set_exception(lost)
-        self._may_write.set()
+        if not self._ended.done():
+            self._ended.set_result(str(error or "the connection has ended"))
 
     def pause_writing(self) -> None:
         """Write no more: the other end does not read as fast."""
@@ -226,23 +227,23 @@ class PipeConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._may_write.set()
+        self._note_movement()
 
 
-Connect = Callable[[Callable[[], PipeConnection]], Awaitable[PipeConnection]]
+MakeConnection = Callable[[asyncio.Event | None], PipeConnection]
 
 
 class PipeClient:
-    """Asks a `PipeServer`, a few pieces at a time, in the running loop.
+    """Asks a `PipeServer`, one piece at a time through each of its connections.
 
-    `connect` opens a transport for a new `PipeConnection`, and raises OSError where there is no
-    way. So do `read` and `write`, and then the pipe no longer `works`. What went wrong on the node
-    itself they raise as NodeError.
+    `connect` opens a transport for a new connection that it makes, and raises OSError where there
+    is no way. So do `read` and `write`, and then the pipe no longer `works`. What went wrong on
+    the node itself they raise as NodeError. All in one loop.
     """
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Callable[[MakeConnection], Awaitable[PipeConnection]]) -> None:
         self.works = True
         self._connect = connect
-        self._turns = asyncio.Semaphore(AT_ONCE)
         self._idle: list[PipeConnection] = []
         self._all: set[PipeConnection] = set()
 
@@ -263,24 +264,43 @@ class PipeClient:
         self._idle.clear()
 
     async def _ask(self, request: list[Any], data: Data) -> Data:
-        async with self._turns:
-            if not self.works:
-                raise ConnectionError("the pipe is closed")
-            try:
-                connection = self._idle.pop() if self._idle else await self._open()
-                failed, answer = await connection.ask(request, data)
-            except BaseException:
-                self.close()  # it is not known what of the answer is still to come
-                raise
-            self._idle.append(connection)
+        if not self.works:
+            raise ConnectionError("the pipe is closed")
+        try:
+            connection = self._idle.pop() if self._idle else await self._open()
+        except OSError:
+            self.close()
+            raise
+        try:
+            failed, answer = await connection.ask(request, data)
+        except BaseException as error:
+            connection.abort()  # it is not known what of an answer is still to come
+            self._all.discard(connection)
+            if isinstance(error, OSError):
+                self.close()
+            raise
+        self._idle.append(connection)
         if failed:
             raise NodeError(answer.decode())
         return answer
 
     async def _open(self) -> PipeConnection:
-        connection = await self._connect(PipeConnection)
+        opening = asyncio.ensure_future(self._connect(PipeConnection))
+        try:
+            await asyncio.wait([opening], timeout=SILENT_S)
+            if not opening.done():
+                raise ConnectionError(f"no connection in {SILENT_S:g} s")
+            connection = opening.result()
+            if not self.works:
+                raise ConnectionError("the pipe was closed meanwhile")
+        except BaseException:
+            opening.add_done_callback(_let_go)  # it may come up yet
+            raise
         self._all.add(connection)
-        if not self.works:  # it was closed meanwhile
-            connection.abort()
-            raise ConnectionError("the pipe is closed")
         return connection
+
+
+def _let_go(opening: asyncio.Future[PipeConnection]) -> None:
+    """End a connection that nobody wants any more, once it is there."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().abort()

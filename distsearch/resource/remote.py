@@ -57,6 +57,7 @@ class Remote:
         self._uploads: dict[str, asyncio.Future[None]] = {}
         self._uploading = asyncio.Lock()
         self._putting = asyncio.Lock()
+        self._moving = asyncio.Semaphore(MOVED_AT_ONCE)
         self._fetching: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._calls: set[asyncio.Future[Any]] = set()
         self._gone = ""
@@ -145,7 +146,8 @@ class Remote:
             raise NodeError(f"trial {trial} replaces its checkpoints on {self.host} too fast")
 
         async def fetch(path: str, offset: int, size: int) -> None:
-            data = await self._ask("read", trial, name, path, offset, size)
+            async with self._moving:
+                data = await self._ask("read", trial, name, path, offset, size)
             if len(data) != size:
                 raise NodeError(f"{name}/{path} on {self.host} is shorter than it was")
             await asyncio.to_thread(receive_piece, target, path, offset, data)
@@ -180,7 +182,8 @@ class Remote:
 
             async def put(path: str, offset: int, size: int) -> None:
                 data = await asyncio.to_thread(_read, checkpoint / path, offset, size)
-                await self._ask("write", trial, name, path, offset, data)
+                async with self._moving:
+                    await self._ask("write", trial, name, path, offset, data)
 
             await self._move(sizes, put)
             return sum(sizes.values())

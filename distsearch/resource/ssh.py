@@ -22,6 +22,7 @@ import uuid
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,7 +37,7 @@ from .node_process import READY
 from .versions import PACKAGES, compare, own_versions
 
 if TYPE_CHECKING:
-    from .pipe import PipeConnection
+    from .pipe import MakeConnection, PipeConnection
 
 LOGINS_AT_ONCE = 10  # of one host; sshd drops some of more
 CONNECT_S = 10
@@ -49,6 +50,7 @@ PING_S = 5
 
 # First choice, unless the configuration has its own: twice as fast here as asyncssh's first choice.
 FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+NOT_SENT_BYTES = 1 << 17  # of a connection that the system may hold ahead of the network
 DEFAULT_CONFIG = "~/.ssh/config"
 DEFAULT_KNOWN_HOSTS = ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"]
 GLOBAL_KNOWN_HOSTS = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]
@@ -133,6 +135,7 @@ class NodeProcess:
         self._connections = connections
         self._process = process
         self.tunnels = False
+        self._is_free = watch(connections[-1])
         self._hello: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._ready: asyncio.Future[str] = loop.create_future()
         self._output: deque[str] = deque(maxlen=30)
@@ -205,11 +208,11 @@ class NodeProcess:
             self._end = asyncio.create_task(self._end_node())
         return await asyncio.shield(self._end)
 
-    async def connect(self, path: str, make: Callable[[], PipeConnection]) -> PipeConnection:
+    async def connect(self, path: str, make: MakeConnection) -> PipeConnection:
         """Connect to a Unix socket of the node. Raises OSError."""
         if self._end is not None:
             raise ConnectionError("the node is being closed")
-        session: Any = make
+        session: Any = partial(make, self._is_free)
         try:
             _, connection = await self._connections[-1].create_unix_connection(session, path)
         except asyncssh.Error as error:
@@ -367,6 +370,24 @@ async def log_in(
         await hang_up(connections)
         raise
     return connections
+
+
+def watch(connection: asyncssh.SSHClientConnection) -> asyncio.Event:
+    """An event that is set while a connection takes more, and clear while what it has is waiting.
+
+    asyncssh goes on taking what comes: 2 MB a channel. On a slow link the pings that keep a node
+    alive would wait behind that for longer than its lease. Private: the connection is the protocol
+    of its transport, which calls these two methods; asyncssh has them do nothing.
+    """
+    is_free = asyncio.Event()
+    is_free.set()
+    connection.pause_writing = is_free.clear  # type: ignore[method-assign]
+    connection.resume_writing = is_free.set  # type: ignore[method-assign]
+    own_socket = connection.get_extra_info("socket")
+    if own_socket is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        with contextlib.suppress(OSError):  # the system's buffers are as large as asyncssh's
+            own_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+    return is_free
 
 
 async def hang_up(connections: list[asyncssh.SSHClientConnection]) -> None:

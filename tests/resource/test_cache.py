@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -183,6 +186,28 @@ def test_when_the_node_goes_a_copy_ends_at_once(tmp_path, node):
             await node.fetch_checkpoint(3, tmp_path / "back")
 
     run(scene())
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_piece_is_told(tmp_path):
+    code = """
+        import resource
+        from pathlib import Path
+        from distsearch.resource.cache import write_piece
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_piece(Path("w"), 0, bytes(3000))
+        except OSError as error:
+            print("told", error.strerror)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "told File too large\n", done.stderr
 
 
 def test_dropping_one_takes_its_manifest_first(tmp_path, node, monkeypatch):

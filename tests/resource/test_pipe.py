@@ -128,7 +128,7 @@ def test_answers_are_put_together_however_they_arrive(answers, data):
         connection = PipeConnection()
         connection.connection_made(mock.Mock())
         for failed, body in answers:
-            asking = asyncio.create_task(connection.ask(["read"], b""))
+            asking = asyncio.create_task(connection.ask(["read", 3, NAME, "w", 0, 40], b""))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             wire = pipe.ANSWER.pack(failed, len(body)) + body
@@ -205,7 +205,7 @@ def test_closing_wakes_who_waits_for_an_answer(folder, how):
             reading.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reading
-        assert not client.works
+        assert client.works == (how == "cancelled")
 
     with listening(folder, listen) as client:
         run(end_amid_a_question(client))
@@ -213,12 +213,12 @@ def test_closing_wakes_who_waits_for_an_answer(folder, how):
 
 @pytest.mark.parametrize("size", [0, 10_000_000])
 def test_a_node_that_falls_silent_is_given_up(folder, monkeypatch, size):
-    monkeypatch.setattr(pipe, "SILENT_S", 0.5)
+    monkeypatch.setattr(pipe, "SILENT_S", 1)
     given_up = threading.Event()
 
     async def write(client):
-        with pytest.raises(OSError, match="silent"):
-            await client.write(3, NAME, "w", 0, bytes(size))
+        with pytest.raises(OSError, match="silent"):  # in time for Dask to carry it instead
+            await asyncio.wait_for(client.write(3, NAME, "w", 0, bytes(size)), 1.8)
         given_up.set()
 
     with listening(folder, lambda connection: given_up.wait(WAIT_S)) as client:
@@ -238,6 +238,67 @@ def test_a_node_that_is_slow_but_not_silent_is_not_given_up(folder, monkeypatch)
     async def read(client):
         assert await client.read(3, NAME, "files/w", 0, 10) == b"0123456789"
         client.close()
+
+    with listening(folder, listen) as client:
+        run(read(client))
+
+
+def test_who_waits_is_told_at_once_when_a_connection_is_aborted():
+    """The other end of an SSH channel may take its time to confirm its end."""
+
+    async def abort():
+        connection = PipeConnection()
+        connection.connection_made(mock.Mock())
+        asking = asyncio.create_task(connection.ask(["read", 3, NAME, "w", 0, 40], b""))
+        await asyncio.sleep(0)
+        connection.abort()
+        with pytest.raises(OSError):
+            await asyncio.wait_for(asking, 5)
+
+    run(abort())
+
+
+def test_a_connection_that_comes_up_after_nobody_wants_it_any_more_is_ended(folder):
+    with listening(folder, until_it_has_gone):
+        connect = to(folder / "socket")
+
+        async def give_up():
+            may_come, came = asyncio.Event(), asyncio.Event()
+
+            async def come_late(make):
+                await may_come.wait()
+                connection = await connect(make)
+                came.set()
+                return connection
+
+            reading = asyncio.create_task(PipeClient(come_late).read(3, NAME, "w", 0, 10))
+            await asyncio.sleep(0)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            may_come.set()
+            await came.wait()
+            await asyncio.sleep(0)
+
+        run(give_up())
+
+
+def test_more_than_there_is_memory_for_ends_the_connection(cache, folder):
+    async def ask(client):
+        with pytest.raises(OSError):
+            await client._ask(["write", 3, NAME, "w", 0, 1 << 60], b"")
+
+    run_with_client(cache, folder, ask)
+
+
+def test_an_answer_longer_than_what_was_asked_for_ends_the_connection(folder):
+    def listen(connection):
+        connection.sendall(pipe.ANSWER.pack(False, 1 << 30) + bytes(1000))
+        until_it_has_gone(connection)
+
+    async def read(client):
+        with pytest.raises(OSError):
+            await client.read(3, NAME, "files/w", 0, 10)
 
     with listening(folder, listen) as client:
         run(read(client))
@@ -324,6 +385,65 @@ def test_a_node_that_goes_in_the_middle_of_a_copy_fails_it_with_an_error_of_its_
 
     with Hosts() as hosts:
         run(go_in_the_middle(hosts, hosts.start(env={"TMPDIR": str(folder)})))
+
+
+class SlowLink:
+    """A way to a port of this machine that carries so many bytes a second there."""
+
+    def __init__(self, port, bytes_per_s):
+        self.to, self.bytes_per_s = port, bytes_per_s
+        self.is_slow, self.is_busy = threading.Event(), threading.Event()
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen()
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.to))
+                for ends in ((near, far, self.is_slow), (far, near, threading.Event())):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source, target, is_slow):
+        carried = 0
+        with contextlib.suppress(OSError), source, target:
+            while data := source.recv(1 << 13):
+                if is_slow.is_set():
+                    threading.Event().wait(len(data) / self.bytes_per_s)
+                    carried += len(data)
+                    if carried > 300_000:
+                        self.is_busy.set()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+
+def test_what_else_a_node_is_told_overtakes_a_checkpoint_on_a_slow_link(folder, tmp_path):
+    """Pings, for example, without which a node ends its trials after 30 s."""
+    made = make(tmp_path / "made", size=6_000_000)
+
+    async def copy_and_ask(hosts, host):
+        link = SlowLink(host.port, 1_000_000)
+        with open(hosts.known_hosts, "a") as file:
+            file.write(host.known_hosts_line().replace(str(host.port), str(link.port)))
+        try:
+            async with node_of(hosts, link) as remote:
+                link.is_slow.set()
+                putting = asyncio.create_task(remote.put_checkpoint(3, made))
+                assert await asyncio.to_thread(link.is_busy.wait, WAIT_S)
+                for _ in range(8):
+                    await remote.use_cache("newest", 3)
+                    assert not putting.done(), "it waited for the checkpoint"
+                link.is_slow.clear()
+                await putting
+        finally:
+            link.listener.close()
+
+    with Hosts() as hosts:
+        run(copy_and_ask(hosts, hosts.start(env={"TMPDIR": str(folder)})))
 
 
 @pytest.mark.skipif(SSHD is None, reason="there is no sshd here: apt install openssh-server")
