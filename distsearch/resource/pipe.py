@@ -281,7 +281,7 @@ class PipeClient:
             raise
         self._idle.append(connection)
         if failed:
-            raise NodeError(answer.decode())
+            raise NodeError(answer.decode(errors="replace"))
         return answer
 
     async def _open(self) -> PipeConnection:
