@@ -5,7 +5,7 @@ python -m benchmarks.inheritance --mb 1000 --repeats 3
 
 Two nodes on loopback, each with a folder of its own, behind OpenSSH's sshd; beside them, in every
 repeat and with as many bytes: the disk (write and fsync, read), a plain socket on loopback, and
-OpenSSH's own `ssh`, which copies to and from the same sshd without touching a disk.
+OpenSSH's own `ssh`, which copies a file from and to the same sshd.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
         one, two = stack.enter_context(nodes(hosts))
         for size in given.mb:
             for repeat in range(given.repeats + 1):
-                if repeat < 2:  # the first is no more than a warm-up: memory that nobody has used
+                if repeat < 2:  # the first is a warm-up
                     watch = Stopwatch()
                 place = folder / f"{size}-{repeat}"
                 references(watch, size * MB, place, hosts[0])
@@ -86,8 +86,8 @@ def inheritances(
 ) -> None:
     """What becomes of a new checkpoint: kept by the driver, and got by children elsewhere.
 
-    Each copy is deleted once it is measured, or the next one would fill memory that this machine
-    has never used, which a virtual one has to ask for, while the references fill used memory.
+    Each copy is deleted once it is measured: the next one finds memory that was used before. Where
+    it does not, a virtual machine has to ask its host for it, which is ten times as slow.
     """
     trial = size + repeat  # so that no node has had it before
     parent = place / "trials" / str(trial) / "checkpoints"
@@ -128,16 +128,25 @@ def references(watch: Stopwatch, size: int, place: Path, host: OpenSSH) -> None:
     with source(size) as address:
         watch.time("loopback: socket", lambda: drain(address, size))
 
-    watch.seconds["ssh: to here"].append(through_ssh(host, f"cat {place}/disk", size, b""))
-    watch.seconds["ssh: from here"].append(through_ssh(host, "cat >/dev/null", 0, data))
+    near, far = place / "near", place / "far"
+    fetch, put = f"cat {place}/disk", f"cat >{far}"
+    watch.seconds["ssh: to here"].append(through_ssh(host, fetch, b"", near, size))
+    near.unlink()
+    watch.seconds["ssh: from here"].append(through_ssh(host, put, data))
+    far.unlink()
     (place / "disk").unlink()
 
 
-def through_ssh(host: OpenSSH, command: str, size: int, data: bytes) -> float:
-    """Seconds in which a command, once it runs on the host, takes `data` and gives `size` bytes."""
+def through_ssh(
+    host: OpenSSH, command: str, data: bytes, into: str | Path = os.devnull, size: int = 0
+) -> float:
+    """Seconds in which a command of the host takes `data`, and gives `size` bytes for a file.
+
+    Without the login: the command says when it runs, and when it is through.
+    """
     ssh = ["ssh", "-F", str(host.config), "-p", str(host.port), "127.0.0.1"]
     ssh += ["-o", f"Ciphers={FAST_CIPHERS}", f"echo; {command}; echo"]  # as the search has it
-    with subprocess.Popen(ssh, stdin=-1, stdout=-1, bufsize=0) as process:
+    with subprocess.Popen(ssh, stdin=-1, stdout=-1, bufsize=0) as process, open(into, "wb") as file:
         assert process.stdin is not None and process.stdout is not None
         process.stdout.read(1)
         begin = time.perf_counter()
@@ -145,11 +154,10 @@ def through_ssh(host: OpenSSH, command: str, size: int, data: bytes) -> float:
         while rest:
             rest = rest[process.stdin.write(rest[: len(BLOCK)]) :]
         process.stdin.close()
-        got = 0
-        while got < size + 1:
+        while file.tell() < size + 1:
             block = process.stdout.read(len(BLOCK))
             assert block, "ssh has ended before it had all"
-            got += len(block)
+            file.write(block)
         return time.perf_counter() - begin
 
 
