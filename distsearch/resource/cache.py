@@ -120,9 +120,7 @@ def write_piece(path: Path, offset: int, data: Data) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         rest = memoryview(data)
-        while (
-            rest
-        ):  # a disk that is full in the middle of a piece writes what it can, without error
+        while rest:  # a disk that fills up on the way takes what it can, and says nothing
             written = os.pwrite(file, rest, offset)
             rest, offset = rest[written:], offset + written
     finally:
