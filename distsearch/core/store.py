@@ -48,10 +48,10 @@ create view if not exists reports as
     select trial, attempt, seq, time, body as metrics from events where kind = 'report';
 create view if not exists trials as
     select l.trial, json_extract(l.body, '$.config') as config,
-        coalesce(json_extract(e.body, '$.status'), case when s.id is null or exists (
-            select 1 from events
-            where trial = l.trial and kind in ('lost', 'again') and id > s.id)
-            then 'waiting' else 'running' end) as status,
+        coalesce(json_extract(e.body, '$.status'), case when s.id is null then 'waiting' else
+            coalesce((select case kind when 'paused' then 'paused' else 'waiting' end from events
+                where trial = l.trial and kind in ('lost', 'again', 'paused') and id > s.id
+                order by id desc limit 1), 'running') end) as status,
         s.attempt as attempt, json_extract(s.body, '$.host') as host, s.time as started,
         e.time as ended, json_extract(e.body, '$.best') as best,
         json_extract(e.body, '$.reason') as reason,

@@ -230,7 +230,8 @@ class SchedulerKit:
         assert ended == [
             (t.id, t.status.value, t.best_reward) for t in searched.trials if t.status.is_end
         ]
-        assert len(rows) == len(searched.trials)
+        statuses = {trial: status for trial, status, _ in rows}
+        assert statuses == {t.id: t.status.value for t in searched.trials}
 
     def test_what_failed_tells_why(self, searched):
         for trial in searched.trials:

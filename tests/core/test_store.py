@@ -69,6 +69,13 @@ def test_the_view_of_trials_tells_how_each_stands(tmp_path):
         ("lost", 4, 1, None, {"reason": "cut"}),
         started(4, 2, "b"),
         ended(4, 2, "failed", None, traceback="Traceback ...", reason="boom"),
+        launched(5, lr=0.6),
+        started(5, 1),
+        ("paused", 5, 1, None, None),
+        launched(6, lr=0.7),
+        started(6, 1),
+        ("paused", 6, 1, None, None),
+        started(6, 2),
     )
     columns = "trial, json_extract(config, '$.lr'), status, attempt, host, best, seconds, reason"
     assert sql(tmp_path, f"select {columns} from trials order by trial") == [
@@ -77,6 +84,8 @@ def test_the_view_of_trials_tells_how_each_stands(tmp_path):
         (2, 0.3, "waiting", None, None, None, None, None),
         (3, 0.4, "waiting", 1, "a", None, None, None),
         (4, 0.5, "failed", 2, "b", None, None, "boom"),
+        (5, 0.6, "paused", 1, "a", None, None, None),
+        (6, 0.7, "running", 2, "a", None, None, None),
     ]
     assert sql(tmp_path, "select traceback from trials where trial = 4") == [("Traceback ...",)]
 
