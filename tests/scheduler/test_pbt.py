@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +71,15 @@ def test_what_is_explored_is_inside_the_space(space, seed, probability):
         assert space.validate(config) == config
 
 
+def meet(folder, task_id, members=4, bound_s=30):
+    """Let the members of the first generation begin together, however long each took to start."""
+    (folder / str(task_id)).touch()
+    deadline = time.monotonic() + bound_s
+    while len(list(folder.iterdir())) < members:
+        assert time.monotonic() < deadline, "the others did not come"
+        time.sleep(0.01)
+
+
 @ag.args(
     lr=Real(0.01, 1.0), end=100, fate=Choice("fine", "raise", "nan", "leave", "unsaved"), folder=""
 )
@@ -76,6 +87,8 @@ def train_fn(args, reporter):
     """Learns `lr` an epoch; the child of a trial goes on from what that one had learned."""
     state = reporter.load() or {"epoch": 0, "learned": 0.0}
     learned = state["learned"]
+    if args.folder and not state["epoch"]:
+        meet(Path(args.folder), args.task_id)
     for epoch in range(state["epoch"] + 1, args.end + 1):
         learned += args.lr
         if args.fate == "raise" and epoch == 3:
@@ -183,12 +196,12 @@ def assert_lineage(scheduler):
     return children
 
 
-@pytest.mark.parametrize("slots", [1, 4])
-def test_a_population_learns_more_than_its_first_generation_could(search, slots):
+def test_a_population_learns_more_than_its_first_generation_could(search):
+    """On one slot its members take turns, so that the same ones are compared in every run."""
     scheduler = search(
         train_fn,
         PBTScheduler,
-        slots=slots,
+        slots=1,
         population_size=4,
         max_t=12,
         args={"end": 12, "fate": "fine"},
@@ -197,8 +210,29 @@ def test_a_population_learns_more_than_its_first_generation_could(search, slots)
     )
     scheduler.run()
     assert scheduler.join_jobs(timeout=60)
-    children = assert_lineage(scheduler)
-    assert children and scheduler.get_best_reward() > 12 * 0.4
+    assert assert_lineage(scheduler) and scheduler.get_best_reward() > 12 * 0.4
+    assert_all_ended_well(scheduler)
+
+
+def test_members_that_train_at_the_same_time_replace_each_other(search, tmp_path):
+    """Who is compared with whom depends on how fast each is: that children come does not."""
+    scheduler = search(
+        train_fn,
+        PBTScheduler,
+        slots=4,
+        population_size=4,
+        max_t=12,
+        args={"end": 12, "fate": "fine", "folder": str(tmp_path)},
+        points_to_evaluate=[{"lr": lr} for lr in (0.1, 0.2, 0.3, 0.4)],
+        seed=3,
+    )
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=60)
+    assert assert_lineage(scheduler)
+    assert_all_ended_well(scheduler)
+
+
+def assert_all_ended_well(scheduler):
     allowed = {Status.FINISHED, Status.STOPPED, Status.NO_METRIC}
     assert {trial.status for trial in scheduler.trials} <= allowed
     assert max(r["epoch"] for rs in scheduler.training_history.values() for r in rs) == 12
