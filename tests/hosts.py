@@ -70,7 +70,6 @@ class Host:
     async def _refuse(self) -> None:
         assert self.server is not None
         self.server.close()
-        await self.server.wait_closed()
 
     async def listen(self, address: str = "127.0.0.1", port: int = 0) -> None:
         host = self

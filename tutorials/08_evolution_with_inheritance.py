@@ -132,6 +132,8 @@ def evolve(options, seed):
     scheduler = ag.scheduler.FIFOScheduler(
         train_fn,
         args={"data": options.data, "init": seed},
+        # What starts before the first one has ended has no parent: on a large machine, all of it.
+        local=ag.Node("localhost", num_cpus=min(os.cpu_count() or 1, options.population)),
         searcher="evolution",
         search_options={"population": options.population, "sample": 4, "inherit": True},
         seed=seed,
@@ -163,6 +165,8 @@ def main():
     parser.add_argument("--population", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3, help="how many searches (default: 3)")
     options = parser.parse_args()
+    if options.trials <= options.population:
+        parser.error(f"--trials={options.trials}: the first {options.population} have no parents")
     # Trials need not run where this program does, so they get the whole path.
     options.data = None if options.data is None else os.path.abspath(options.data)
 

@@ -68,8 +68,10 @@ class RunningTrial:
     attempt: int
     process: Process
     output: str
-    started: float
-    heard: float
+    job: bytes  # for the process, once that lives
+    limits: Message
+    started: float  # when it got the job; until then, when it was asked for
+    heard: float = 0.0  # when it last said something
     output_read: int = 0
     end: Message | None = None
     status: str = ""  # set when the agent ends it; wins over what the process says
@@ -207,24 +209,24 @@ class Agent:
             name = {"trial": number, "attempt": attempt}
             self._tell(op="ended", **name, status="killed", reason=reason, traceback="")
             return
-        now = self._clock()
-        trial = RunningTrial(number, attempt, process, f"{folder}/output.txt", now, now)
-        with contextlib.suppress(OSError):
-            trial.output_read = os.stat(trial.output).st_size
-        process.work = trial
-        self._trials[number, attempt] = trial
+        output = f"{folder}/output.txt"
         job = {
             **message["job"],
             "reuse": message["reuse"],
             "folder": folder,
-            "output": trial.output,
+            "output": output,
             "work_folder": str(self.work_folder),
             "function": f"{self.folder}/functions/{message['job']['function']}",
         }
-        self.processes.write(process, json.dumps(job).encode() + b"\n")
-        self._set_limits(trial, message["limits"])
+        line = json.dumps(job).encode() + b"\n"
+        limits = message["limits"]
+        trial = RunningTrial(number, attempt, process, output, line, limits, self._clock())
+        with contextlib.suppress(OSError):
+            trial.output_read = os.stat(trial.output).st_size
+        process.work = trial
+        self._trials[number, attempt] = trial
         if process.pid is not None:
-            self._tell_running(trial)
+            self._begin(trial)
         if not message["reuse"]:
             self._keep_a_spare(message)
 
@@ -243,7 +245,7 @@ class Agent:
             return
         status, reason = message["status"], message["reason"]
         after_save_s = message.get("after_save_s", 0.0)
-        if not after_save_s:
+        if not after_save_s or trial.process.pid is None:
             self._end_now(trial, status, reason)
         elif trial.leaving is None:
             trial.leaving = status, reason
@@ -284,15 +286,16 @@ class Agent:
         )
 
     def on_started(self, process: Process) -> None:
-        """A process lives; perhaps it has its trial already."""
+        """A process lives; perhaps a trial waits for it."""
         if process.work is not None:
-            self._tell_running(process.work)
+            self._begin(process.work)
 
-    def _tell_running(self, trial: RunningTrial) -> None:
+    def _begin(self, trial: RunningTrial) -> None:
+        """Give a trial to its process: from now on its time counts."""
+        trial.started = trial.heard = self._clock()
+        self.processes.write(trial.process, trial.job)
+        self._set_limits(trial)
         self._tell(op="running", **_name(trial), pid=trial.process.pid)
-        if trial.status:  # it was to end before it had begun
-            lost = trial.status == "node_lost"
-            self.processes.signal(trial.process, signal.SIGKILL if lost else signal.SIGTERM)
 
     # What trials say
 
@@ -345,7 +348,8 @@ class Agent:
 
     # Ends
 
-    def _set_limits(self, trial: RunningTrial, limits: Message) -> None:
+    def _set_limits(self, trial: RunningTrial) -> None:
+        limits = trial.limits
         trial.memory_bytes = limits.get("memory_bytes")
         if limits.get("trial_timeout_s") is not None:
             seconds = limits["trial_timeout_s"]
@@ -368,8 +372,17 @@ class Agent:
         if trial.status or (trial.trial, trial.attempt) not in self._trials:
             return
         trial.status, trial.reason = status, reason
+        if trial.process.pid is None:
+            self._never_begin(trial)
+            return
         self.processes.signal(trial.process, signal.SIGTERM)
         self._kill_later(trial)
+
+    def _never_begin(self, trial: RunningTrial) -> None:
+        """End a trial whose process is still to come; that one will be free for another."""
+        trial.process.work = None
+        self._idle.append(trial.process)
+        self._finish(trial, {})
 
     def _end_soon(self, trial: RunningTrial, status: str, reason: str) -> None:
         """The trial is about to be told; TERM and KILL if it does not listen."""
@@ -511,9 +524,13 @@ class Agent:
         for trial in list(self._trials.values()):
             if not trial.status:
                 trial.status, trial.reason = "node_lost", reason
-            self.processes.signal(trial.process, signal.SIGKILL)
+            if trial.process.pid is None:
+                self._never_begin(trial)
+            else:
+                self.processes.signal(trial.process, signal.SIGKILL)
         for process in self._idle:
             self.processes.signal(process, signal.SIGKILL)
+        self._idle = [process for process in self._idle if process.pid is None]  # not killed
 
     def _wake_up(self) -> None:
         """Have a launcher again, once the driver is heard of."""

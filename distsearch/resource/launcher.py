@@ -8,8 +8,9 @@ a socket, one JSON object a line:
     fork       key, env, folder, threads (and one file descriptor: the trial's own socket)
     kill       key, signal                     to the trial's whole process group
 
-and hears `started` (key, pid) and `exited` (key, code or signal, peak memory, CPU seconds). When
-the parent's end closes, for whatever reason, every trial is killed and the launcher ends.
+and hears `configured`, `started` (key, pid) and `exited` (key, code or signal, peak memory, CPU
+seconds). When the parent's end closes, for whatever reason, every trial is killed and the launcher
+ends.
 
 Started as `python -m distsearch.resource.launcher FD`.
 """
@@ -128,6 +129,7 @@ class Launcher:
                 importlib.import_module(name)
         gc.collect()
         gc.freeze()
+        self.tell(op="configured")
 
     def do_fork(self, key: str, env: dict[str, str], folder: str, threads: int) -> None:
         """Start a process that runs the entry's `main(socket, threads)`."""

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from .launcher import THREAD_VARIABLES, signal_group
 
 LAUNCHERS = 5  # so many may die before the node is given up
+IMPORT_S = 300.0  # so long a launcher may import what trials need; longer is taken for hanging
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MARK = "DISTSEARCH_AGENT"
 
@@ -75,7 +76,8 @@ class Processes:
         processes.signal(process, signal.SIGTERM)
         await processes.close()
 
-    `folder`: where the launcher's log is. The launcher is replaced when it dies, `LAUNCHERS` times.
+    `folder`: where the launcher's log is. The launcher is replaced when it dies, `LAUNCHERS` times,
+    and when it imports for longer than `IMPORT_S`: by one that leaves imports to the trials.
     """
 
     def __init__(self, folder: Path, listener: ProcessListener) -> None:
@@ -86,6 +88,7 @@ class Processes:
         self._launcher: subprocess.Popen[bytes] | None = None
         self._control: socket.socket
         self._configuration: dict[str, Any] = {}
+        self._importing: asyncio.TimerHandle | None = None  # runs until the launcher is configured
         self._mark = os.urandom(8).hex()
         self._deaths = 0
 
@@ -120,12 +123,28 @@ class Processes:
             )
         self._loop.add_reader(self._control, self._read_launcher)
         if self._configuration:
-            self._tell_launcher(op="configure", **self._configuration)
+            self.configure(**self._configuration)
 
     def configure(self, **configuration: Any) -> None:
         """Tell the launcher, and each that follows it, what to import and how to fork."""
         self._configuration = configuration
         self._tell_launcher(op="configure", **configuration)
+        self._stop_waiting_for_imports()
+        self._importing = self._loop.call_later(IMPORT_S, self._imports_too_long)
+
+    def _stop_waiting_for_imports(self) -> None:
+        if self._importing is not None:
+            self._importing.cancel()
+            self._importing = None
+
+    def _imports_too_long(self) -> None:
+        modules: list[str] = self._configuration["preload"]
+        names = ", ".join(sorted({name.partition(".")[0] for name in modules}))
+        self._configuration["preload"] = []
+        self._launcher_died(
+            f"importing {names} took longer than {IMPORT_S:g} s: is the disk that it is on slow or "
+            "gone? From now on each trial imports for itself"
+        )
 
     async def close(self) -> None:
         """Kill all processes and the launcher, and wait until they are gone (4 s at most).
@@ -137,6 +156,9 @@ class Processes:
         if self._control.fileno() >= 0:
             self._loop.remove_reader(self._control)
         self._control.close()  # at which the launcher kills all it has, and ends
+        if self._importing is not None:  # it has no process yet, and does not look
+            self._stop_waiting_for_imports()
+            self._launcher.kill()
         for process in list(self._all.values()):
             self._close_channel(process)
         for _ in range(400):
@@ -254,11 +276,16 @@ class Processes:
         except OSError:
             data = b""
         if not data:
-            self._launcher_died()
+            log = (self._folder / "launcher.log").read_text(errors="replace")[-2000:].strip()
+            cause = log or "killed, perhaps for want of memory"
+            self._launcher_died(f"the node's launcher died ({cause})")
             return
         *lines, self._control_unread = (self._control_unread + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
+            if message["op"] == "configured":
+                self._stop_waiting_for_imports()
+                continue
             process = self._all.get(message["key"])
             if process is None:
                 continue
@@ -284,12 +311,11 @@ class Processes:
             self._loop.remove_writer(process.channel.fileno())
         process.channel.close()
 
-    def _launcher_died(self) -> None:
+    def _launcher_died(self, reason: str) -> None:
         """Give up all processes, which died with the launcher, and start another."""
         self._loop.remove_reader(self._control)
         self._control.close()
-        log = (self._folder / "launcher.log").read_text(errors="replace")[-2000:].strip()
-        reason = f"the node's launcher died ({log or 'killed, perhaps for want of memory'})"
+        self._stop_waiting_for_imports()
         kill_marked(self._mark)
         self._listener.on_launcher_died(reason)
         for process in list(self._all.values()):

@@ -70,7 +70,8 @@ class FIFOScheduler(Scheduler):
             alone; for the nodes that do not say it themselves.
         isolation: 'fresh' (a new process for every trial) or 'reuse' (one process a slot).
         start_method: how a trial's process is made: 'fork' (default on Linux) or 'spawn'.
-        trial_timeout, report_timeout: seconds that a trial may take, or may be silent.
+        trial_timeout, report_timeout: seconds that a trial may take, or may be silent, from when
+            its process lives: what a node imports once for all trials does not count.
         max_failures: how many times a trial may lose its node, and how many times its process
             may be killed; it runs again from its last checkpoint.
         retries: how often a trial runs again after other ends too, by status:

@@ -52,9 +52,10 @@ def reports_endlessly(args, reporter):
 class Driver:
     """What a driver would do for one node: it hears, and answers beats while `answers`."""
 
-    def __init__(self, folder, spawn=False, **options):
+    def __init__(self, folder, spawn=False, modules=(), sys_path=(), **options):
         self.agent = Agent(folder=folder, send=self.hear, **options)
         self.spawn = spawn
+        self.imports = {"modules": [*modules], "sys_path": [*sys_path]}
         self.heard = []
         self.news = asyncio.Event()
         self.answers = True
@@ -64,8 +65,7 @@ class Driver:
         await self.agent.start()
         self.say(
             op="preload",
-            modules=[],
-            sys_path=[],
+            **self.imports,
             entry="distsearch.core.trial_process",
             spawn=self.spawn,
         )
@@ -291,6 +291,97 @@ def test_a_launcher_that_dies_again_and_again_is_a_problem_of_the_node(play, mon
     play(scene)
 
 
+# What the launcher imports before it forks
+
+
+@pytest.fixture
+def slow_import(tmp_path):
+    """A module of two lines that is imported once somebody writes to the pipe."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "slow_import.py").write_text(f"with open({str(pipe)!r}) as pipe:\n    pipe.read()\n")
+    return {"modules": ["slow_import"], "sys_path": [str(folder)]}
+
+
+def let_it_import(tmp_path):
+    (tmp_path / "pipe").write_text("go on")
+
+
+def test_what_the_launcher_imports_first_counts_as_no_time_of_a_trial(play, slow_import, tmp_path):
+    async def scene(driver):
+        driver.start(sleeps, trial=0, trial_timeout_s=1.0)
+        driver.start(returns, trial=1, report_timeout_s=1.0)
+        await asyncio.sleep(1.5)  # nothing may happen in this time
+        assert not driver.of("ended") and not driver.of("running")
+        let_it_import(tmp_path)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+        end = await driver.first("ended", 0)
+        assert end["status"] == "timed_out" and driver.of("report", 0)
+        assert 1.0 <= end["seconds"] < 1.4
+
+    play(scene, **slow_import)
+
+
+@pytest.mark.parametrize("after_save_s", [0, 30])
+def test_a_trial_that_is_stopped_while_the_launcher_imports_never_begins(
+    play, slow_import, tmp_path, after_save_s
+):
+    async def scene(driver):
+        driver.start(returns)
+        stop = {"status": "stopped", "reason": "enough", "after_save_s": after_save_s}
+        driver.say(op="stop", trial=0, attempt=1, **stop)
+        assert (await driver.first("ended"))["status"] == "stopped"
+        let_it_import(tmp_path)
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+        assert not driver.of("running", 0) and not driver.of("report", 0)
+
+    play(scene, **slow_import)
+
+
+def test_a_trial_whose_lease_ends_while_the_launcher_imports_never_begins(
+    play, slow_import, tmp_path
+):
+    async def scene(driver):
+        driver.answers = False
+        driver.start(returns)
+        assert (await driver.first("ended"))["status"] == "node_lost"
+        driver.answers = True
+        let_it_import(tmp_path)
+        await driver.until(lambda: driver.agent._silent_s < 0.6)
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+        assert not driver.of("running", 0) and not driver.of("report", 0)
+
+    play(scene, lease_s=0.6, **slow_import)
+
+
+def test_an_import_that_never_ends_is_left_to_the_trials(play, slow_import, monkeypatch):
+    monkeypatch.setattr(processes_module, "IMPORT_S", 0.5)
+
+    async def scene(driver):
+        driver.start(returns)
+        end = await driver.first("ended")
+        assert end["status"] == "node_lost"
+        assert "importing slow_import took longer than 0.5 s" in end["reason"]
+        driver.start(returns, attempt=2)
+        assert (await driver.until(lambda: driver.of("ended")[1:]))[0]["status"] == "finished"
+
+    play(scene, **slow_import)
+
+
+def test_a_node_that_imports_for_ever_is_closed_at_once(play, slow_import):
+    async def scene(driver):
+        driver.start(returns)
+        begun = time.monotonic()
+        await driver.agent.close()
+        assert time.monotonic() - begun < 1
+
+    play(scene, **slow_import)
+
+
 # The lease
 
 
@@ -454,7 +545,7 @@ def test_a_trial_far_ahead_of_its_acknowledgements_is_held_back_and_then_goes_on
     async def scene(driver):
         driver.acknowledges = False
         driver.start(reports_endlessly)
-        await driver.until(lambda: driver.agent._held_back)
+        await driver.until(lambda: driver.agent._held_back and not driver.agent._outbox)
         count = len(driver.of("report"))
         size = sum(len(message["body"]) for message in driver.of("report"))
         assert window <= size < window + (1 << 19)

@@ -80,7 +80,7 @@ class Parent:
         """The reply of this kind about this process."""
         while True:
             for reply in self.heard:
-                if (reply["op"], reply["key"]) == (op, key):
+                if (reply["op"], reply.get("key")) == (op, key):
                     return reply
             line = self.replies.readline()
             assert line, f"the launcher died: {(self.folder / 'launcher.log').read_text()}"

@@ -798,8 +798,14 @@ def shows_its_gpus(args, reporter):
     )
 
 
-def gpu_reports(search, **options):
-    node = Node("localhost", num_cpus=8, num_gpus=2)
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A node of two GPUs that are declared, whatever this machine has; nothing touches them."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return Node("localhost", num_cpus=8, num_gpus=2)
+
+
+def gpu_reports(search, node, **options):
     scheduler = search(shows_its_gpus, local=node, **options)
     scheduler.run(num_trials=8)
     assert scheduler.join_jobs(timeout=30) is True
@@ -812,26 +818,26 @@ def most_at_once(reports):
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_4_each_trial_sees_just_its_own_gpu(search, start_method):
-    reports = gpu_reports(search, resource={"num_gpus": 1}, start_method=start_method)
+def test_4_each_trial_sees_just_its_own_gpu(search, two_gpus, start_method):
+    reports = gpu_reports(search, two_gpus, resource={"num_gpus": 1}, start_method=start_method)
     assert {report["visible"] for report in reports} == {"0", "1"}
     assert all(report["ids"] == [report["visible"]] for report in reports)
     for gpu in ("0", "1"):
         assert most_at_once([r for r in reports if r["visible"] == gpu]) == 1
 
 
-def test_4_a_trial_without_gpus_sees_none(search):
-    assert {report["visible"] for report in gpu_reports(search)} == {""}
+def test_4_a_trial_without_gpus_sees_none(search, two_gpus):
+    assert {report["visible"] for report in gpu_reports(search, two_gpus)} == {""}
 
 
-def test_4_two_gpus_are_seen_together(search):
-    reports = gpu_reports(search, resource={"num_gpus": 2})
+def test_4_two_gpus_are_seen_together(search, two_gpus):
+    reports = gpu_reports(search, two_gpus, resource={"num_gpus": 2})
     assert {report["visible"] for report in reports} == {"0,1"}
     assert most_at_once(reports) == 1
 
 
-def test_4_a_gpu_is_shared_by_as_many_trials_as_its_shares_allow(search):
-    reports = gpu_reports(search, resource={"num_gpus": 0.5})
+def test_4_a_gpu_is_shared_by_as_many_trials_as_its_shares_allow(search, two_gpus):
+    reports = gpu_reports(search, two_gpus, resource={"num_gpus": 0.5})
     assert {report["visible"] for report in reports} == {"0", "1"}
     assert {report["num_gpus"] for report in reports} == {0.5}
     for gpu in ("0", "1"):
@@ -839,7 +845,7 @@ def test_4_a_gpu_is_shared_by_as_many_trials_as_its_shares_allow(search):
     assert most_at_once(reports) >= 3, "both GPUs are shared at the same time"
 
 
-def test_4_gpus_are_pinned_before_a_framework_is_loaded(search, tmp_path, monkeypatch):
+def test_4_gpus_are_pinned_before_a_framework_is_loaded(search, two_gpus, tmp_path):
     """A module that looks at its environment once, when it is imported, as CUDA does."""
     (tmp_path / "framework.py").write_text("import os\nSEEN = os.environ['CUDA_VISIBLE_DEVICES']")
 
@@ -850,9 +856,7 @@ def test_4_gpus_are_pinned_before_a_framework_is_loaded(search, tmp_path, monkey
         time.sleep(0.05)
         reporter(accuracy=1, seen=framework.SEEN, given=args.gpu_ids)
 
-    scheduler = search(
-        train_fn, resource={"num_gpus": 1}, local=Node("localhost", num_cpus=4, num_gpus=2)
-    )
+    scheduler = search(train_fn, resource={"num_gpus": 1}, local=two_gpus)
     scheduler.upload_files("framework.py")
     scheduler.run()
     assert scheduler.join_jobs(timeout=20) is True
