@@ -196,6 +196,10 @@ class OptunaSearcher(Searcher):
             self._study.sampler = sampler
             trial = self._study.ask()
             config = self.space.walk(lambda path, domain: _suggested(trial, path, domain))
+        if self.stateless:
+            # There it keeps for other processes what it suggests, also for parameters which the
+            # trial turned out not to have: a replay knows nothing of those.
+            self._study.get_trials(deepcopy=False)[trial.number].system_attrs = {}
         return trial.number, config
 
     def _distribution(self, domain: Domain) -> Any:
