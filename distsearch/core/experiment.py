@@ -9,6 +9,7 @@ leaves the driver.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import time
@@ -33,7 +34,7 @@ from .store import Event, Store
 from .travel import Packed
 from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
 
-ALIKE = 5  # so many first trials that fail alike end the search
+ALIKE = 5  # so many first trials that fail alike end the search (more where more run at a time)
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
 MOST_CHILDREN = 256  # that wait for their parents, before the rule is asked for no more trials
@@ -140,6 +141,7 @@ class Failures:
     trials: int = 0
     first: Trial | None = None
     said: int = 1
+    furthest: float = -math.inf  # the latest report of any of them
 
 
 class Experiment:
@@ -199,6 +201,7 @@ class Experiment:
         self._unacknowledged: dict[int, int] = {}
         self._failures: dict[tuple[str, ...], Failures] = {}
         self._ended_alike: tuple[str, ...] | None = None
+        self._furthest = -math.inf  # the latest report of any trial, as its `time`
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -354,6 +357,7 @@ class Experiment:
         succeeded = any(t.has_result and not t.status.is_failure for t in self.trials.values())
         self._ended_alike = () if succeeded else None
         self._failures.clear()
+        self._furthest = -math.inf
         self.counts.launched = len(self.trials)
         self._elsewhere_until = time.monotonic() + NODE_LEASE_S + LEASE_GRACE_S
         for trial in self.trials.values():
@@ -1074,6 +1078,7 @@ class Experiment:
 
     def _count(self, trial: Trial, report: Report) -> None:
         """Take note of a report, and of what is best now."""
+        self._furthest = max(self._furthest, report.time)
         if self.settings.objectives is None:
             trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
             self._note_best(trial)
@@ -1292,7 +1297,9 @@ class Experiment:
     def _note_failure(self, trial: Trial) -> None:
         """Show the first failure of each kind whole and count the others; give up when all are one.
 
-        Failures are of one kind when their status, error type and last line of code agree.
+        Failures are of one kind when their status, error type and last line of code agree. Those
+        that fail are the first to end, so others that run on may yet do well: that all fail is
+        sure when none has come further than these, and no more run than have failed.
         """
         lines = [line.strip() for line in trial.error.strip().splitlines()]
         places = [line for line in lines if line.startswith("File ")]
@@ -1302,6 +1309,7 @@ class Experiment:
         if trial is group.first:
             return  # it has run again, for its children
         group.trials += 1
+        group.furthest = max(group.furthest, trial.last_time)
         if group.first is None:
             group.first = trial
             detail = f"\n{trial.error.rstrip()}" if trial.error else ""
@@ -1313,7 +1321,7 @@ class Experiment:
             self._ended_alike = signature
         if self._ended_alike != signature:
             self._ended_alike = ()
-        elif group.trials >= ALIKE:
+        elif group.trials >= max(ALIKE, len(self._live)) and group.furthest >= self._furthest:
             text = (
                 f"the first {group.trials} trials all failed alike ({trial.status.value}: "
                 f"{group.first.reason}), so the search was ended"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -150,6 +151,7 @@ class Trial:
     best_time: float | None = None
     point: Point | None = None  # of the report that counts; None for one reward without limits
     last_metrics: Mapping[str, Any] = field(default_factory=dict)
+    last_time: float = -math.inf  # of its last report
     reason: str = ""
     error: str = ""
     seconds: float = 0.0
@@ -172,7 +174,7 @@ class Trial:
         if self._unreported is not None:
             (self.saved_step, self.saved_name), self._unreported = self._unreported, None
         self.reports = report.sequence
-        self.last_metrics = report.metrics
+        self.last_metrics, self.last_time = report.metrics, report.time
         if is_better:
             self.best_reward = number(report.metrics.get(reward_attr))
             self.best_time = report.time

@@ -743,6 +743,60 @@ def test_when_the_first_trials_all_fail_alike_the_search_ends_and_shows_why(play
     play(scene)
 
 
+def fails(trial):
+    return ended(trial, status="failed", reason="E: x", traceback="E")
+
+
+def test_a_few_that_fail_first_do_not_end_a_search_in_which_more_still_run(play):
+    async def scene(world):
+        node = world.node(cpus=16)
+        world.experiment.run(40, None)
+        await world.until(lambda: len(node.told("start")) == 16)
+        for trial in range(10):  # others are started in their place
+            node.says(fails(trial))
+            await world.until(lambda n=trial: len(node.told("start")) == 17 + n)
+        for trial in range(10, 26):
+            node.says(report(trial, 1, accuracy=1, epoch=1), ended(trial))
+        await world.until(lambda: len(node.told("start")) == 40)
+        for trial in range(26, 40):
+            node.says(ended(trial))
+        await world.end()
+        assert world.experiment.error is None and len(world.experiment.trials) == 40
+
+    play(scene)
+
+
+def test_failures_do_not_end_a_search_of_which_a_trial_has_come_further_than_they(play):
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.experiment.run(20, None)
+        await world.until(lambda: len(node.told("start")) == 2)
+        node.says(report(0, 1, accuracy=1, epoch=1), report(0, 2, accuracy=1, epoch=2))
+        for trial in range(1, 20):
+            await node.hears("start", trial)
+            node.says(report(trial, 1, accuracy=1, epoch=1), fails(trial))
+        node.says(ended(0))
+        await world.end()
+        assert world.experiment.error is None and len(world.experiment.trials) == 20
+
+    play(scene)
+
+
+def test_failures_at_the_same_epoch_end_the_search_though_all_have_reported(play):
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.experiment.run(100, None)
+        for trial in range(ALIKE):
+            await node.hears("start", trial)
+            node.says(report(trial, 1, accuracy=1, epoch=1), fails(trial))
+        await world.until(lambda: world.experiment.error)
+        assert isinstance(world.experiment.error, SearchFailed)
+        node.says(*(fails(trial) for trial in range(ALIKE, len(node.told("start")))))
+        await world.end()
+
+    play(scene)
+
+
 def test_a_search_of_which_one_trial_succeeded_goes_on_with_failures(play):
     async def scene(world):
         node = world.node()

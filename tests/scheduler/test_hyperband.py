@@ -52,8 +52,9 @@ def troubled(args, reporter):
             return
 
 
-def searched(tmp_path, function, count=18, **options):
-    options = {"max_t": 9, "seed": 3, "verbose": 0, **options}
+def searched(tmp_path, function, count=18, slots=2, **options):
+    local = ag.Node("localhost", num_cpus=slots)
+    options = {"max_t": 9, "seed": 3, "verbose": 0, "local": local, **options}
     with ag.scheduler.HyperbandScheduler(
         function, checkpoint=tmp_path / "search", **options
     ) as scheduler:
@@ -102,9 +103,10 @@ def test_a_trial_that_would_go_on_beyond_max_t_is_stopped(tmp_path, kind):
     assert max(len(e) for e in epochs_of(scheduler).values()) == 10  # max_t and the one too many
 
 
+@pytest.mark.parametrize("slots", [2, 16])
 @pytest.mark.parametrize("kind", TYPES)
-def test_trials_that_fail_report_nan_or_end_early_hold_nobody_up(tmp_path, kind):
-    scheduler = searched(tmp_path, troubled, count=24, type=kind)
+def test_trials_that_fail_report_nan_or_end_early_hold_nobody_up(tmp_path, kind, slots):
+    scheduler = searched(tmp_path, troubled, count=24, slots=slots, type=kind)
     failed = [trial for trial in scheduler.trials if trial.status.value == "failed"]
     assert all("diverged" in trial.error for trial in failed)
     longest = max(epochs_of(scheduler).items(), key=lambda item: len(item[1]))[0]
