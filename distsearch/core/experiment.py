@@ -9,32 +9,32 @@ leaves the driver.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from ..errors import DistsearchError, LineageError, NodeError, SearchFailed
+from ..errors import DistsearchError, LineageError, NodeError
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from ..resource.resource import Resource
 from .budget import Checkpoint
 from .checkpoint import KEPT
+from .failures import Failures
 from .keeper import Keeper
 from .lineage import is_committed, nearest_ancestor
-from .metrics import encode, from_json, number
-from .objectives import Objectives, front
+from .metrics import encode, from_json
+from .objectives import Objectives
+from .standings import Standings
 from .storage import Storage
 from .store import Event, Store
 from .travel import Packed
 from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
 
-ALIKE = 5  # so many first trials that fail alike end the search (more where more run at a time)
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
 MOST_CHILDREN = 256  # that wait for their parents, before the rule is asked for no more trials
@@ -134,16 +134,6 @@ class Counts:
     failed: int = 0
 
 
-@dataclass(eq=False)
-class Failures:
-    """Trials that failed in the same way."""
-
-    trials: int = 0
-    first: Trial | None = None
-    said: int = 1
-    furthest: float = -math.inf  # the latest report of any of them
-
-
 class Experiment:
     """Runs the trials of one search until there is nothing left to launch or to wait for."""
 
@@ -162,10 +152,11 @@ class Experiment:
         self.say = say
         self.trials: dict[int, Trial] = {}
         self.counts = Counts()
-        self.best: Trial | None = None
-        self._open: dict[int, Trial] = {}  # the trials that have not ended,
-        self._ended: list[Trial] = []  # and where there may be a front, those that have
-        self._front_of_ended: tuple[int, list[Trial]] = 0, []  # of how many of them, and who
+        self.standings = Standings(
+            settings.reward_attr, settings.mode, settings.time_attr, settings.objectives
+        )
+        self.failures = Failures()
+        self._open: dict[int, Trial] = {}  # the trials that have not ended
         self.num_trials: int | None = None
         self.deadline: float | None = None
         self.started_at: float | None = None
@@ -199,9 +190,6 @@ class Experiment:
         self._request: LeaseRequest | None = None
         self._granting = False
         self._unacknowledged: dict[int, int] = {}
-        self._failures: dict[tuple[str, ...], Failures] = {}
-        self._ended_alike: tuple[str, ...] | None = None
-        self._furthest = -math.inf  # the latest report of any trial, as its `time`
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -355,9 +343,7 @@ class Experiment:
                 getattr(self, "_replay_" + event.kind)(event)
         self.keeper.replay_ends(self.trials.values())
         succeeded = any(t.has_result and not t.status.is_failure for t in self.trials.values())
-        self._ended_alike = () if succeeded else None
-        self._failures.clear()
-        self._furthest = -math.inf
+        self.failures = Failures(succeeded)  # the causes of others may have been mended since
         self.counts.launched = len(self.trials)
         self._elsewhere_until = time.monotonic() + NODE_LEASE_S + LEASE_GRACE_S
         for trial in self.trials.values():
@@ -402,7 +388,7 @@ class Experiment:
 
     def _replay_report(self, event: Event) -> None:
         trial = self._replayed(event)
-        report = self._report(trial, event.seq or 0, event.body)
+        report = self.standings.report(trial, event.seq or 0, event.body)
         self._count(trial, report)
         self._decided[trial.id] = self.rule.on_report(trial, report)
 
@@ -1052,7 +1038,7 @@ class Experiment:
         attempt.sequence = message["seq"]
         trial = attempt.trial
         self.store.append("report", trial.id, attempt.number, attempt.sequence, body)
-        report = self._report(trial, attempt.sequence, from_json(body))
+        report = self.standings.report(trial, attempt.sequence, from_json(body))
         saved_step = trial.saved_step
         self._count(trial, report)
         self._end_if_good_enough()
@@ -1066,87 +1052,25 @@ class Experiment:
         elif isinstance(decision, Stop):
             self.stop(attempt, "stopped", "by the rule")
 
-    def _report(self, trial: Trial, sequence: int, metrics: Mapping[str, Any]) -> Report:
-        reward = number(metrics.get(self.settings.reward_attr))
-        if reward is not None and self.settings.mode == "min":
-            reward = -reward
-        objectives = self.settings.objectives
-        if objectives is not None and not objectives.can_rank(metrics):
-            reward = None
-        at = number(metrics.get(self.settings.time_attr))
-        return Report(trial.id, sequence, metrics, reward, float(sequence) if at is None else at)
-
     def _count(self, trial: Trial, report: Report) -> None:
-        """Take note of a report, and of what is best now."""
-        self._furthest = max(self._furthest, report.time)
-        if self.settings.objectives is None:
-            trial.count(report, self.settings.reward_attr, self._is_better(report, trial))
-            self._note_best(trial)
-        else:
-            trial.count(report, self.settings.reward_attr, is_better=False)
-            self._count_point(trial, report, self.settings.objectives)
-
-    def _count_point(self, trial: Trial, report: Report, objectives: Objectives) -> None:
-        point = objectives.point(report.metrics)
-        if point is None or not objectives.counts_instead(point, trial.point):
-            return
-        trial.point, trial.best_time = point, report.time
-        if not objectives.several:
-            trial.best_reward = point.values[0]
-            if point.is_feasible:
-                self._note_best(trial)
-
-    def _is_better(self, report: Report, trial: Trial) -> bool:
-        if report.reward is None:
-            return False
-        return trial.best_reward is None or report.reward > self.sign * trial.best_reward
+        self.failures.reported(report.time)
+        self.standings.count(trial, report)
 
     @property
-    def sign(self) -> float:
-        """1 where larger rewards are better, else -1."""
-        return -1.0 if self.settings.mode == "min" else 1.0
-
-    def _note_best(self, trial: Trial) -> None:
-        """Keep the best trial so far; of equals the one with the lowest id."""
-        if trial.best_reward is None or trial.is_final:
-            return
-        best = self.best
-        if best is not None and best.best_reward is not None:
-            rank = (self.sign * trial.best_reward, -trial.id)
-            if rank <= (self.sign * best.best_reward, -best.id):
-                return
-        self.best = trial
+    def best(self) -> Trial | None:
+        """The best trial so far, where one reward is all that counts in the end."""
+        return self.standings.best
 
     @property
     def front(self) -> list[Trial]:
-        """The trials that no other dominates so far, where there are several objectives.
-
-        Feasible ones, by the first objective, the best first. Failed trials are not among them.
-        """
-        # Several threads may ask: what they replace is one whole tuple.
-        seen, members = self._front_of_ended
-        if new := self._ended[seen:]:
-            members = self._front_among([*members, *new])
-            self._front_of_ended = seen + len(new), members
-        return self._front_among([*members, *list(self._open.values())])
-
-    def _front_among(self, trials: list[Trial]) -> list[Trial]:
-        candidates = {
-            trial.id: trial.point.rewards
-            for trial in trials
-            if trial.point is not None
-            and trial.point.is_feasible
-            and not (trial.is_final or trial.status.is_failure)
-        }
-        return [self.trials[trial_id] for trial_id in front(candidates)]
+        """The trials that no other dominates so far, where there are several objectives."""
+        return self.standings.front(list(self._open.values()))
 
     def _end_if_good_enough(self) -> None:
         goal, best = self.settings.max_reward, self.best
-        if goal is None or best is None or best.best_reward is None:
+        if goal is None or best is None or self.ending or not self._searching:
             return
-        if self.ending or not self._searching:
-            return
-        if self.sign * best.best_reward >= self.sign * goal:
+        if self.standings.has_reached(goal):
             name = self.settings.reward_attr
             self.end(f"trial {best.id} reached {name}={best.best_reward:g} (max_reward={goal:g})")
 
@@ -1269,7 +1193,7 @@ class Experiment:
         if status.is_failure:
             self._note_failure(trial)
         elif not lost:
-            self._ended_alike = ()
+            self.failures.one_did_well()
         for future in self._trial_ended.pop(trial.id, ()):
             if not future.done():
                 future.set_result(None if attempt is None else attempt.returned)
@@ -1287,52 +1211,17 @@ class Experiment:
             self.counts.stopped += 1
         else:
             self.counts.done += 1
-        if self.settings.objectives is not None and self.settings.objectives.several:
-            self._ended.append(trial)
+        self.standings.ended(trial)
         try:
             self.rule.on_end(trial)
         except BaseException as error:
             self.end(f"{type(self.rule).__name__}.on_end failed: {error!r}", error)
 
     def _note_failure(self, trial: Trial) -> None:
-        """Show the first failure of each kind whole and count the others; give up when all are one.
-
-        Failures are of one kind when their status, error type and last line of code agree. Those
-        that fail are the first to end, so others that run on may yet do well: that all fail is
-        sure when none has come further than these, and no more run than have failed.
-        """
-        lines = [line.strip() for line in trial.error.strip().splitlines()]
-        places = [line for line in lines if line.startswith("File ")]
-        kind = trial.reason.partition(":")[0] if trial.error else trial.reason
-        signature = (trial.status.value, kind, places[-1] if places else "")
-        group = self._failures.setdefault(signature, Failures())
-        if trial is group.first:
-            return  # it has run again, for its children
-        group.trials += 1
-        group.furthest = max(group.furthest, trial.last_time)
-        if group.first is None:
-            group.first = trial
-            detail = f"\n{trial.error.rstrip()}" if trial.error else ""
-            self.say(f"trial {trial.id} {trial.status.value}: {trial.reason}{detail}")
-        elif group.trials >= 2 * group.said:
-            group.said = group.trials
-            self.say(f"{group.trials} trials failed as trial {group.first.id} did: {kind}")
-        if self._ended_alike is None:
-            self._ended_alike = signature
-        if self._ended_alike != signature:
-            self._ended_alike = ()
-        elif group.trials >= max(ALIKE, len(self._live)) and group.furthest >= self._furthest:
-            text = (
-                f"the first {group.trials} trials all failed alike ({trial.status.value}: "
-                f"{group.first.reason}), so the search was ended"
-            )
-            where = f"\n\nTrial {group.first.id}:\n{group.first.error}" if trial.error else ""
-            self.end(text, SearchFailed(text + where))
-
-    @property
-    def failures(self) -> Iterator[tuple[int, Trial]]:
-        """Each kind of failure: how many trials, and the first of them."""
-        return ((g.trials, g.first) for g in self._failures.values() if g.first is not None)
+        if news := self.failures.note(trial):
+            self.say(news)
+        if found := self.failures.all_alike(running=len(self._live)):
+            self.end(*found)
 
     def check_idle(self) -> None:
         """Come to rest when nothing runs and nothing is to be launched."""

@@ -396,7 +396,9 @@ class Scheduler(Results):
     def _tell(self, trial_id: int, config: Mapping[str, Any], reward: float | None) -> None:
         """Tell the searcher of a reward in the user's sign."""
         teller = self.searcher if self._ahead is None else self._ahead
-        teller.tell(trial_id, config, None if reward is None else self.experiment.sign * reward)
+        teller.tell(
+            trial_id, config, None if reward is None else self.experiment.standings.sign * reward
+        )
 
     def _tell_point(self, trial_id: int, config: Mapping[str, Any], point: Point | None) -> None:
         """Tell the searcher of several rewards, of violated constraints, or of both."""

@@ -20,7 +20,8 @@ import pytest
 
 from distsearch.core import experiment as experiment_module
 from distsearch.core import store as store_module
-from distsearch.core.experiment import ALIKE, Experiment, Settings
+from distsearch.core.experiment import Experiment, Settings
+from distsearch.core.failures import ALIKE
 from distsearch.core.storage import Storage
 from distsearch.core.store import FILE, Store, read
 from distsearch.core.travel import Packed

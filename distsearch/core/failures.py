@@ -1,0 +1,98 @@
+"""How trials fail: in which kinds, and when it is sure that all of them would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import SearchFailed
+from .words import Trial
+
+ALIKE = 5  # so many first trials that fail alike end the search (more where more run at a time)
+
+
+@dataclass(eq=False)
+class Kind:
+    """Trials that failed in the same way."""
+
+    first: Trial
+    trials: int = 1
+    said: int = 1
+    furthest: float = -math.inf  # the latest report of any of them
+
+
+class Failures:
+    """The failures of a search: what to say of each, and whether to give up.
+
+        failures = Failures()
+        failures.reported(report.time)                # of every report of every trial
+        failures.one_did_well()                       # of every trial that ended otherwise
+        say(failures.note(trial))                     # of every trial that failed,
+        reason, error = failures.all_alike(running=3)   # which may be enough: else None
+
+    Failures are of one kind when their status, error type and last line of code agree. `one_did`:
+    whether a trial is known to have done well before these.
+    """
+
+    def __init__(self, one_did: bool = False) -> None:
+        self._kinds: dict[tuple[str, ...], Kind] = {}
+        self._differ = one_did  # trials have ended in several ways
+        self._furthest = -math.inf  # the latest report of any trial, as its `time`
+
+    def __iter__(self) -> Iterator[tuple[int, Trial]]:
+        """Each kind of failure: how many trials, and the first of them."""
+        return ((kind.trials, kind.first) for kind in list(self._kinds.values()))
+
+    def reported(self, time: float) -> None:
+        """Take note of how far a trial has come."""
+        self._furthest = max(self._furthest, time)
+
+    def one_did_well(self) -> None:
+        """Take note of a trial that ended, but did not fail."""
+        self._differ = True
+
+    def note(self, trial: Trial) -> str:
+        """Take note of a failure; what to say: the first of a kind whole, else how many, or ''."""
+        signature, name = _kind_of(trial)
+        kind = self._kinds.get(signature)
+        if kind is None:
+            self._kinds[signature] = Kind(trial, furthest=trial.last_time)
+            self._differ = self._differ or len(self._kinds) > 1
+            detail = f"\n{trial.error.rstrip()}" if trial.error else ""
+            return f"trial {trial.id} {trial.status.value}: {trial.reason}{detail}"
+        if trial is kind.first:
+            return ""  # it has run again, for its children
+        kind.trials += 1
+        kind.furthest = max(kind.furthest, trial.last_time)
+        if kind.trials < 2 * kind.said:
+            return ""
+        kind.said = kind.trials
+        return f"{kind.trials} trials failed as trial {kind.first.id} did: {name}"
+
+    def all_alike(self, running: int) -> tuple[str, SearchFailed] | None:
+        """Why to give up, in words and as an error, if all fail; `running`: how many still run.
+
+        Those that fail are the first to end, so others may yet do well: that all of them fail is
+        sure when none has come further than these, and no more run than have failed.
+        """
+        if self._differ or not self._kinds:
+            return None
+        (kind,) = self._kinds.values()
+        if kind.trials < max(ALIKE, running) or kind.furthest < self._furthest:
+            return None
+        first = kind.first
+        reason = (
+            f"the first {kind.trials} trials all failed alike ({first.status.value}: "
+            f"{first.reason}), so the search was ended"
+        )
+        detail = f"\n\nTrial {first.id}:\n{first.error}" if first.error else ""
+        return reason, SearchFailed(reason + detail)
+
+
+def _kind_of(trial: Trial) -> tuple[tuple[str, ...], str]:
+    """What failures of one kind have in common, and its name."""
+    lines = [line.strip() for line in trial.error.strip().splitlines()]
+    places = [line for line in lines if line.startswith("File ")]
+    name = trial.reason.partition(":")[0] if trial.error else trial.reason
+    return (trial.status.value, name, places[-1] if places else ""), name
