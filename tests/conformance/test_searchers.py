@@ -34,23 +34,23 @@ class TestGrid(SearcherKit):
 
 
 class TestEvolution(SearcherKit):
-    make = partial(EvolutionSearcher, population=4, sample=2)
+    make = staticmethod(partial(EvolutionSearcher, population=4, sample=2))
     learns = True
 
 
 class TestBOHB(SearcherKit):
-    make = partial(BOHBSearcher, random_share=0.2)
+    make = staticmethod(partial(BOHBSearcher, random_share=0.2))
     learns = True
 
 
 class TestTPE(SearcherKit):
-    make = partial(TPESearcher, n_startup_trials=4)
+    make = staticmethod(partial(TPESearcher, n_startup_trials=4))
     learns = True
 
 
 class TestGP(SearcherKit):
     # Suggestions of the model take too long for so many: the tests of Optuna's searchers have them.
-    make = partial(GPSearcher, n_startup_trials=1000)
+    make = staticmethod(partial(GPSearcher, n_startup_trials=1000))
     learns = True
 
 
@@ -64,7 +64,7 @@ class TestQMC(SearcherKit):
 
 
 class TestNSGA2(SearcherKit):
-    make = partial(NSGA2Searcher, population_size=4)
+    make = staticmethod(partial(NSGA2Searcher, population_size=4))
     learns = True
 
 
@@ -77,15 +77,15 @@ class TestGridOfSeveral(SeveralKit):
 
 
 class TestEvolutionOfSeveral(SeveralKit):
-    make = partial(EvolutionSearcher, population=4, sample=3)
+    make = staticmethod(partial(EvolutionSearcher, population=4, sample=3))
 
 
 class TestTPEOfSeveral(SeveralKit):
-    make = partial(TPESearcher, n_startup_trials=4)
+    make = staticmethod(partial(TPESearcher, n_startup_trials=4))
 
 
 class TestGPOfSeveral(SeveralKit):
-    make = partial(GPSearcher, n_startup_trials=4)
+    make = staticmethod(partial(GPSearcher, n_startup_trials=4))
     suggestions = 6
 
 
@@ -94,7 +94,7 @@ class TestQMCOfSeveral(SeveralKit):
 
 
 class TestNSGA2OfSeveral(SeveralKit):
-    make = partial(NSGA2Searcher, population_size=4)
+    make = staticmethod(partial(NSGA2Searcher, population_size=4))
 
 
 def test_a_searcher_takes_several_objectives_and_is_tested_or_refuses_them():
