@@ -88,7 +88,8 @@ class Processes:
         self._launcher: subprocess.Popen[bytes] | None = None
         self._control: socket.socket
         self._configuration: dict[str, Any] = {}
-        self._importing: asyncio.TimerHandle | None = None  # runs until the launcher is configured
+        self._importing: asyncio.TimerHandle | None = None  # runs until the launcher is configured;
+        self._postponed: list[tuple[socket.socket, dict[str, Any]]] = []  # its requests until then
         self._mark = os.urandom(8).hex()
         self._deaths = 0
 
@@ -132,10 +133,19 @@ class Processes:
         self._stop_waiting_for_imports()
         self._importing = self._loop.call_later(IMPORT_S, self._imports_too_long)
 
+    def _configured(self) -> None:
+        postponed, self._postponed = self._postponed, []
+        self._stop_waiting_for_imports()
+        for theirs, request in postponed:
+            self._request(theirs, request)
+
     def _stop_waiting_for_imports(self) -> None:
         if self._importing is not None:
             self._importing.cancel()
             self._importing = None
+        for theirs, _ in self._postponed:
+            theirs.close()
+        self._postponed.clear()
 
     def _imports_too_long(self) -> None:
         modules: list[str] = self._configuration["preload"]
@@ -185,17 +195,23 @@ class Processes:
         ours.setblocking(False)
         self._count += 1
         process = self._all[str(self._count)] = Process(str(self._count), ours, setting, reuse)
-        with theirs:
-            self._tell_launcher(
-                descriptor=theirs.fileno(),
-                op="fork",
-                key=process.key,
-                env={**dict.fromkeys(THREAD_VARIABLES, str(threads)), **env},
-                folder=folder,
-                threads=threads,
-            )
+        request = {
+            "op": "fork",
+            "key": process.key,
+            "env": {**dict.fromkeys(THREAD_VARIABLES, str(threads)), **env},
+            "folder": folder,
+            "threads": threads,
+        }
+        if self._importing is None:
+            self._request(theirs, request)
+        else:  # the socket to the launcher would be full after some 150
+            self._postponed.append((theirs, request))
         self.listen(process)
         return process
+
+    def _request(self, theirs: socket.socket, request: dict[str, Any]) -> None:
+        with theirs:
+            self._tell_launcher(descriptor=theirs.fileno(), **request)
 
     def signal(self, process: Process, number: int) -> None:
         """Send a signal to the group of a process that has started and not ended."""
@@ -256,7 +272,7 @@ class Processes:
         if self._control.fileno() < 0:
             return  # the node was given up
         try:
-            # Blocking, but bounded: the launcher reads whenever it is not importing.
+            # Blocking, but bounded: the launcher reads at once, as it is not importing.
             self._control.setblocking(True)
             if descriptor is None:
                 self._control.sendall(data)
@@ -284,7 +300,7 @@ class Processes:
         for line in lines:
             message = json.loads(line)
             if message["op"] == "configured":
-                self._stop_waiting_for_imports()
+                self._configured()
                 continue
             process = self._all.get(message["key"])
             if process is None:

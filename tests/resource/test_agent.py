@@ -118,6 +118,9 @@ class Driver:
     def of(self, op, trial=0):
         return [m for m in self.heard if m["op"] == op and m.get("trial", trial) == trial]
 
+    def of_all(self, op):
+        return [message for message in self.heard if message["op"] == op]
+
     async def until(self, condition, timeout_s=WAIT_S):
         async def wait():
             while not (found := condition()):
@@ -356,6 +359,21 @@ def test_a_trial_whose_lease_ends_while_the_launcher_imports_never_begins(
         assert not driver.of("running", 0) and not driver.of("report", 0)
 
     play(scene, lease_s=0.6, **slow_import)
+
+
+def test_a_node_of_many_slots_can_start_them_all_while_the_launcher_imports(
+    play, slow_import, tmp_path
+):
+    """More requests than fit into the socket to the launcher, which nobody reads meanwhile."""
+
+    async def scene(driver):
+        for trial in range(200):
+            driver.start(returns, trial=trial)
+        let_it_import(tmp_path)
+        await driver.until(lambda: len(driver.of_all("ended")) == 200)
+        assert {message["status"] for message in driver.of_all("ended")} == {"finished"}
+
+    play(scene, **slow_import)
 
 
 def test_an_import_that_never_ends_is_left_to_the_trials(play, slow_import, monkeypatch):
