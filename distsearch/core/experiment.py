@@ -1002,6 +1002,9 @@ class Experiment:
         if remote.is_local and not self.manager.remotes:  # nothing would ever come back
             self.end(reason, NodeError(f"no node is left: {reason}"))
 
+    def _on_notice(self, remote: Remote, message: Message) -> None:
+        self.say(f"{remote.host}: {message['text']}")
+
     def _on_output(self, remote: Remote, message: Message) -> None:
         prefix = "" if remote.is_local else f"[ worker {remote.host} ] :"
         if not remote.is_local:  # the node's own copy goes with the node
@@ -1053,8 +1056,8 @@ class Experiment:
             self.stop(attempt, "stopped", "by the rule")
 
     def _count(self, trial: Trial, report: Report) -> None:
-        self.failures.reported(report.time)
         self.standings.count(trial, report)
+        self.failures.reported(trial)
 
     @property
     def best(self) -> Trial | None:
@@ -1204,6 +1207,7 @@ class Experiment:
         trial.status, trial.reason = status, reason
         if status is Status.FINISHED:
             trial.keep_last_save()
+        self.standings.ended(trial)
         self._open.pop(trial.id, None)
         if status.is_failure:
             self.counts.failed += 1
@@ -1211,7 +1215,6 @@ class Experiment:
             self.counts.stopped += 1
         else:
             self.counts.done += 1
-        self.standings.ended(trial)
         try:
             self.rule.on_end(trial)
         except BaseException as error:
@@ -1220,7 +1223,7 @@ class Experiment:
     def _note_failure(self, trial: Trial) -> None:
         if news := self.failures.note(trial):
             self.say(news)
-        if found := self.failures.all_alike(running=len(self._live)):
+        if found := self.failures.all_alike(unended=len(self._live) + self.counts.paused):
             self.end(*found)
 
     def check_idle(self) -> None:

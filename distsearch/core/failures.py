@@ -17,19 +17,21 @@ class Kind:
     """Trials that failed in the same way."""
 
     first: Trial
+    reason: str  # its status and what happened,
+    error: str  # and its traceback: it may run again, for its children
     trials: int = 1
     said: int = 1
-    furthest: float = -math.inf  # the latest report of any of them
+    furthest: float = -math.inf  # how far any of them came
 
 
 class Failures:
     """The failures of a search: what to say of each, and whether to give up.
 
         failures = Failures()
-        failures.reported(report.time)                # of every report of every trial
-        failures.one_did_well()                       # of every trial that ended otherwise
-        say(failures.note(trial))                     # of every trial that failed,
-        reason, error = failures.all_alike(running=3)   # which may be enough: else None
+        failures.reported(trial)                # whenever a trial has reported
+        failures.one_did_well()                 # of every trial that ended otherwise
+        say(failures.note(trial))               # of every trial that failed,
+        failures.all_alike(unended=3)           # (reason, error) where that is enough, or None
 
     Failures are of one kind when their status, error type and last line of code agree. `one_did`:
     whether a trial is known to have done well before these.
@@ -38,15 +40,15 @@ class Failures:
     def __init__(self, one_did: bool = False) -> None:
         self._kinds: dict[tuple[str, ...], Kind] = {}
         self._differ = one_did  # trials have ended in several ways
-        self._furthest = -math.inf  # the latest report of any trial, as its `time`
+        self._furthest = -math.inf  # how far any trial came
 
-    def __iter__(self) -> Iterator[tuple[int, Trial]]:
-        """Each kind of failure: how many trials, and the first of them."""
-        return ((kind.trials, kind.first) for kind in list(self._kinds.values()))
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """Each kind of failure: of how many trials, and how the first of them ended."""
+        return ((kind.trials, kind.reason) for kind in list(self._kinds.values()))
 
-    def reported(self, time: float) -> None:
+    def reported(self, trial: Trial) -> None:
         """Take note of how far a trial has come."""
-        self._furthest = max(self._furthest, time)
+        self._furthest = max(self._furthest, trial.furthest)
 
     def one_did_well(self) -> None:
         """Take note of a trial that ended, but did not fail."""
@@ -57,36 +59,37 @@ class Failures:
         signature, name = _kind_of(trial)
         kind = self._kinds.get(signature)
         if kind is None:
-            self._kinds[signature] = Kind(trial, furthest=trial.last_time)
+            reason = f"{trial.status.value}: {trial.reason}"
+            self._kinds[signature] = Kind(trial, reason, trial.error, furthest=trial.furthest)
             self._differ = self._differ or len(self._kinds) > 1
             detail = f"\n{trial.error.rstrip()}" if trial.error else ""
-            return f"trial {trial.id} {trial.status.value}: {trial.reason}{detail}"
+            return f"trial {trial.id} {reason}{detail}"
+        kind.furthest = max(kind.furthest, trial.furthest)
         if trial is kind.first:
             return ""  # it has run again, for its children
         kind.trials += 1
-        kind.furthest = max(kind.furthest, trial.last_time)
         if kind.trials < 2 * kind.said:
             return ""
         kind.said = kind.trials
         return f"{kind.trials} trials failed as trial {kind.first.id} did: {name}"
 
-    def all_alike(self, running: int) -> tuple[str, SearchFailed] | None:
-        """Why to give up, in words and as an error, if all fail; `running`: how many still run.
+    def all_alike(self, unended: int) -> tuple[str, SearchFailed] | None:
+        """Why to give up, in words and as an error, if all trials fail.
 
         Those that fail are the first to end, so others may yet do well: that all of them fail is
-        sure when none has come further than these, and no more run than have failed.
+        sure when none has come further than these, and no more run or pause (`unended`) than have
+        failed.
         """
         if self._differ or not self._kinds:
             return None
         (kind,) = self._kinds.values()
-        if kind.trials < max(ALIKE, running) or kind.furthest < self._furthest:
+        if kind.trials < max(ALIKE, unended) or kind.furthest < self._furthest:
             return None
-        first = kind.first
         reason = (
-            f"the first {kind.trials} trials all failed alike ({first.status.value}: "
-            f"{first.reason}), so the search was ended"
+            f"the first {kind.trials} trials all failed alike ({kind.reason}), so the search was "
+            "ended"
         )
-        detail = f"\n\nTrial {first.id}:\n{first.error}" if first.error else ""
+        detail = f"\n\nTrial {kind.first.id}:\n{kind.error}" if kind.error else ""
         return reason, SearchFailed(reason + detail)
 
 

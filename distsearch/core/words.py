@@ -151,7 +151,7 @@ class Trial:
     best_time: float | None = None
     point: Point | None = None  # of the report that counts; None for one reward without limits
     last_metrics: Mapping[str, Any] = field(default_factory=dict)
-    last_time: float = -math.inf  # of its last report
+    furthest: float = -math.inf  # the latest `time` that it has reported, in whichever attempt
     reason: str = ""
     error: str = ""
     seconds: float = 0.0
@@ -174,7 +174,9 @@ class Trial:
         if self._unreported is not None:
             (self.saved_step, self.saved_name), self._unreported = self._unreported, None
         self.reports = report.sequence
-        self.last_metrics, self.last_time = report.metrics, report.time
+        self.last_metrics = report.metrics
+        if math.isfinite(report.time):
+            self.furthest = max(self.furthest, report.time)
         if is_better:
             self.best_reward = number(report.metrics.get(reward_attr))
             self.best_time = report.time

@@ -22,6 +22,7 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         output     trial, attempt, text                  whole lines
         ended      trial, attempt, status, reason, ...   the process is reaped: its slot is free
         problem    reason                                the node cannot go on
+        notice     text                                  what the user should know of the node
         uploaded   path, error
         beat       number
 
@@ -419,6 +420,10 @@ class Agent:
         for trial in self._trials.values():
             if not trial.status:
                 trial.status, trial.reason = "node_lost", reason
+
+    def on_imports_given_up(self, reason: str) -> None:
+        """Trials start all the same, only later."""
+        self._tell(op="notice", text=reason)
 
     def on_given_up(self, reason: str) -> None:
         """Nothing can run here any more."""

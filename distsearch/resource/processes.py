@@ -23,6 +23,7 @@ from .launcher import THREAD_VARIABLES, signal_group
 
 LAUNCHERS = 5  # so many may die before the node is given up
 IMPORT_S = 300.0  # so long a launcher may import what trials need; longer is taken for hanging
+REAP_S = 5.0  # so long a killed launcher may take to end; longer means that a disk holds it
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MARK = "DISTSEARCH_AGENT"
 
@@ -58,6 +59,9 @@ class ProcessListener(Protocol):
     def on_launcher_died(self, reason: str) -> None:
         """Hear that all processes are about to go, as the launcher has."""
 
+    def on_imports_given_up(self, reason: str) -> None:
+        """Hear that processes import all that they need themselves from now on."""
+
     def on_given_up(self, reason: str) -> None:
         """Hear that launchers die again and again: there is none any more."""
 
@@ -88,8 +92,8 @@ class Processes:
         self._launcher: subprocess.Popen[bytes] | None = None
         self._control: socket.socket
         self._configuration: dict[str, Any] = {}
-        self._importing: asyncio.TimerHandle | None = None  # runs until the launcher is configured;
-        self._postponed: list[tuple[socket.socket, dict[str, Any]]] = []  # its requests until then
+        self._importing: asyncio.TimerHandle | None = None  # runs until the launcher is configured
+        self._postponed: list[tuple[socket.socket, dict[str, Any]]] = []  # requests until then
         self._mark = os.urandom(8).hex()
         self._deaths = 0
 
@@ -130,31 +134,38 @@ class Processes:
         """Tell the launcher, and each that follows it, what to import and how to fork."""
         self._configuration = configuration
         self._tell_launcher(op="configure", **configuration)
-        self._stop_waiting_for_imports()
-        self._importing = self._loop.call_later(IMPORT_S, self._imports_too_long)
+        if self._control.fileno() >= 0:
+            self._stop_timer()
+            self._importing = self._loop.call_later(IMPORT_S, self._imports_too_long)
 
-    def _configured(self) -> None:
-        postponed, self._postponed = self._postponed, []
-        self._stop_waiting_for_imports()
-        for theirs, request in postponed:
-            self._request(theirs, request)
-
-    def _stop_waiting_for_imports(self) -> None:
+    def _stop_timer(self) -> None:
         if self._importing is not None:
             self._importing.cancel()
             self._importing = None
-        for theirs, _ in self._postponed:
-            theirs.close()
-        self._postponed.clear()
+
+    def _configured(self) -> None:
+        self._stop_timer()
+        postponed, self._postponed = self._postponed, []
+        for theirs, request in postponed:
+            self._request(theirs, request)
 
     def _imports_too_long(self) -> None:
+        """Have another launcher that imports nothing; what waits for processes does not notice."""
         modules: list[str] = self._configuration["preload"]
+        if not modules or self._configuration["spawn"]:
+            self._deaths = LAUNCHERS  # another one would be no better
+            self._launcher_died(f"the node's launcher did not start within {IMPORT_S:g} s")
+            return
         names = ", ".join(sorted({name.partition(".")[0] for name in modules}))
-        self._configuration["preload"] = []
-        self._launcher_died(
+        self._listener.on_imports_given_up(
             f"importing {names} took longer than {IMPORT_S:g} s: is the disk that it is on slow or "
             "gone? From now on each trial imports for itself"
         )
+        self._configuration["preload"] = []
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        self._kill_launcher()
+        self.start()
 
     async def close(self) -> None:
         """Kill all processes and the launcher, and wait until they are gone (4 s at most).
@@ -167,8 +178,9 @@ class Processes:
             self._loop.remove_reader(self._control)
         self._control.close()  # at which the launcher kills all it has, and ends
         if self._importing is not None:  # it has no process yet, and does not look
-            self._stop_waiting_for_imports()
+            self._stop_timer()
             self._launcher.kill()
+        self._forget_postponed()
         for process in list(self._all.values()):
             self._close_channel(process)
         for _ in range(400):
@@ -176,8 +188,7 @@ class Processes:
                 break
             await asyncio.sleep(0.01)
         else:
-            self._launcher.kill()
-            self._launcher.wait()
+            self._kill_launcher()
         self._all.clear()
         kill_marked(self._mark)
 
@@ -204,7 +215,7 @@ class Processes:
         }
         if self._importing is None:
             self._request(theirs, request)
-        else:  # the socket to the launcher would be full after some 150
+        else:  # nobody reads what is sent to the launcher: after some 150 it would be full
             self._postponed.append((theirs, request))
         self.listen(process)
         return process
@@ -331,21 +342,31 @@ class Processes:
         """Give up all processes, which died with the launcher, and start another."""
         self._loop.remove_reader(self._control)
         self._control.close()
-        self._stop_waiting_for_imports()
+        self._stop_timer()
+        self._forget_postponed()
         kill_marked(self._mark)
         self._listener.on_launcher_died(reason)
         for process in list(self._all.values()):
             if process.pid is not None:
                 signal_group(process.pid, signal.SIGKILL)
             self._exited(process, {"code": None, "signal": signal.SIGKILL})
-        assert self._launcher is not None
-        self._launcher.kill()
-        self._launcher.wait()
+        self._kill_launcher()
         self._deaths += 1
         if self._deaths > LAUNCHERS:
             self._listener.on_given_up(reason)
             return
         self.start()
+
+    def _kill_launcher(self) -> None:
+        assert self._launcher is not None
+        self._launcher.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._launcher.wait(REAP_S)
+
+    def _forget_postponed(self) -> None:
+        for theirs, _ in self._postponed:
+            theirs.close()
+        self._postponed.clear()
 
 
 def sessions_above(limits: dict[int, int]) -> Iterator[tuple[int, int]]:

@@ -175,10 +175,7 @@ class Results:
                 f"{self.objectives.limits}; the closest, trial {least.id}, by "
                 f"{least.point.violation:.4g}"
             )
-        failed = "".join(
-            f"; {count} trials {first.status.value}: {first.reason}"
-            for count, first in self.experiment.failures
-        )
+        failed = "".join(f"; {count} trials {reason}" for count, reason in self.experiment.failures)
         return NothingReported(f"no trial has reported {attr} yet{failed}")
 
     @property

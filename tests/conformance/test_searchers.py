@@ -27,7 +27,7 @@ class TestRandom(SearcherKit):
 
 
 class TestGrid(SearcherKit):
-    make = GridSearcher
+    make = staticmethod(partial(GridSearcher, points=40))
 
     def is_exhaustive(self):
         return True

@@ -25,7 +25,7 @@ from distsearch.core.failures import ALIKE
 from distsearch.core.storage import Storage
 from distsearch.core.store import FILE, Store, read
 from distsearch.core.travel import Packed
-from distsearch.core.words import Continue, Launch, Status, Stop, Wait
+from distsearch.core.words import Continue, Launch, Pause, Status, Stop, Wait
 from distsearch.errors import SearchFailed
 from distsearch.resource.manager import DistributedResourceManager, LeaseQueue
 from distsearch.resource.node import NodeFacts
@@ -781,6 +781,41 @@ def test_failures_do_not_end_a_search_of_which_a_trial_has_come_further_than_the
         assert world.experiment.error is None and len(world.experiment.trials) == 20
 
     play(scene)
+
+
+def test_failures_do_not_end_a_search_in_which_as_many_trials_are_paused(play):
+    """Under promotion those that are best at the first rung may all diverge after it."""
+    rule = Script(30)
+    rule.decide = lambda trial, report: Pause() if trial.id < 20 else Continue()
+
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.experiment.run(30, None)
+        for trial in range(30):
+            await node.hears("start", trial)
+            node.says(report(trial, 1, due=True, accuracy=1, epoch=1))
+            node.says(ended(trial, status="paused") if trial < 20 else fails(trial))
+        await world.end()
+        assert world.experiment.error is None and world.experiment.counts.failed == 10
+
+    play(scene, rule)
+
+
+def test_how_far_a_trial_came_counts_in_whichever_attempt(play):
+    async def scene(world):
+        node = world.node(cpus=1)
+        world.experiment.run(100, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, accuracy=1, epoch=9), ended(0, status="killed"))
+        await node.hears("start", 0, attempt=2)
+        node.says(fails(0) | {"attempt": 2})
+        for trial in range(1, ALIKE):
+            await node.hears("start", trial)
+            node.says(fails(trial))
+        await world.end()
+        assert isinstance(world.experiment.error, SearchFailed)
+
+    play(scene, retries={Status.KILLED: 1})
 
 
 def test_failures_at_the_same_epoch_end_the_search_though_all_have_reported(play):

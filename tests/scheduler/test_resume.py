@@ -224,8 +224,10 @@ def test_failures_before_the_driver_died_still_count(driver, tmp_path):
 def test_an_interrupted_trial_ends_at_its_next_checkpoint_and_goes_on_from_it(
     driver, tmp_path, left_after, number, code
 ):
-    # Once epoch 5 is reported the search is interrupted; epoch 6 is saved a second later.
-    script = SEARCH.format(epoch="time.sleep(1.0 if epoch == 6 else 0)")
+    # Once epoch 5 is reported the search is interrupted; epoch 6 is saved a second later, and no
+    # other one for long.
+    wait = "time.sleep(0 if os.path.exists('again') else {6: 1, 7: 30}.get(epoch, 0))"
+    script = SEARCH.format(epoch=wait)
     one = driver(script)
     reach(one, 5)
     one.process.send_signal(number)
@@ -238,6 +240,7 @@ def test_an_interrupted_trial_ends_at_its_next_checkpoint_and_goes_on_from_it(
     assert "the same command goes on with this search: " in said and "driver.py" in said
     saved = [event.body["step"] for event in store.read(tmp_path / "named", "saved")]
     assert sorted(saved)[-2:] == [6, 6], "each was let finish the epoch that it was in"
+    (tmp_path / "again").touch()
     said = driver(script).end()
     assert f"SHOWN {[list(range(1, 11))] * 4}" in said
     trained = (tmp_path / "epochs.txt").read_text().splitlines()
