@@ -53,7 +53,8 @@ class HyperbandScheduler(Scheduler):
         type: 'stopping': decided on arrival, against those that came before; a trial that is not
             among the best ends. 'promotion': every trial pauses at its rung and goes on when it is
             among the best; on any node, from what it kept with `reporter.save` before it reported
-            (or from the start, if it kept nothing). 'synchronous': as in the first paper: a rung
+            (or from the start, if it kept nothing). In both one that fails leaves its place among
+            the best to the next. 'synchronous': as in the first paper: a rung
             is decided once all its trials are there.
 
     Raises SpaceError for settings that make no sense, and when no max_t can be found.
@@ -186,11 +187,15 @@ class HyperbandScheduler(Scheduler):
         return Continue() if goes_on else Pause()
 
     def on_end(self, trial: Trial) -> None:
-        """A trial that ends before its rung must not be waited for."""
+        """A trial that ends before its rung must not be waited for, one that failed is no rival."""
         super().on_end(trial)
         bracket = self._synchronous_of.get(trial.id)
         if bracket is not None:
             bracket.leave(trial.id)
+        elif trial.status.is_failure:
+            self._rungs_of(trial.id).fail(trial.id)
+            if self.type == "promotion":
+                self._promoted.extend(self._promotable())
 
     def _promotable(self) -> list[int]:
         """The trials that have earned the next rung by the last report: hardly ever several."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
 from ..errors import SpaceError
@@ -48,6 +48,7 @@ class Rung:
     def __init__(self, level: float) -> None:
         self.level = level
         self.rewards: dict[int, float] = {}  # of each trial, in the order of arrival
+        self._numbers: dict[int, int] = {}  # of arrival
         self._ascending: list[tuple[float, int]] = []  # (reward, -number of arrival)
         self._waiting: list[tuple[float, int, int]] = []  # heap of (-reward, number, trial)
 
@@ -58,13 +59,15 @@ class Rung:
         """Record a trial; return its rank, 1 for the best so far."""
         number = len(self._ascending)
         key = (WORST if reward is None else reward, -number)
-        self.rewards[trial] = key[0]
+        self.rewards[trial], self._numbers[trial] = key[0], number
         insort(self._ascending, key)
         heapq.heappush(self._waiting, (-key[0], number, trial))
         return self._rank(key)
 
     def take_best(self, places: int) -> int | None:
         """Take the best trial not yet taken, if it is among the first `places`."""
+        while self._waiting and -self._waiting[0][0] != self.rewards[self._waiting[0][2]]:
+            heapq.heappop(self._waiting)  # it has failed since
         if not self._waiting:
             return None
         negative, number, trial = self._waiting[0]
@@ -72,6 +75,13 @@ class Rung:
             return None
         heapq.heappop(self._waiting)
         return trial
+
+    def put_last(self, trial: int) -> None:
+        """Rank a trial below all others, as one that reported nothing."""
+        number = -self._numbers[trial]
+        del self._ascending[bisect_left(self._ascending, (self.rewards[trial], number))]
+        insort(self._ascending, (WORST, number))
+        self.rewards[trial] = WORST
 
     def _rank(self, key: tuple[float, int]) -> int:
         return 1 + len(self._ascending) - bisect_right(self._ascending, key)
@@ -117,6 +127,12 @@ class Rungs:
         rung = self.rungs[index]
         rank = rung.add(trial, reward)
         return reward is not None and rank <= max(1, self._places(rung))
+
+    def fail(self, trial: int) -> None:
+        """Rank a trial that has failed last wherever it was: its place goes to the next best."""
+        for rung in self.rungs[: self._reached.get(trial, -1) + 1]:
+            if trial in rung.rewards:
+                rung.put_last(trial)
 
     def is_due(self, trial: int, time: float) -> bool:
         """Whether a report at this time reaches a rung at which the trial was not recorded."""

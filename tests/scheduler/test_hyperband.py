@@ -114,6 +114,22 @@ def test_trials_that_fail_report_nan_or_end_early_hold_nobody_up(tmp_path, kind,
 
 
 @ag.args(x=ag.Real(0, 1))
+def best_diverge(args, reporter):
+    for epoch in range(1, 10):
+        if args.x > 0.6 and epoch == 2:
+            raise ValueError("diverged")
+        reporter.save({"epoch": epoch})
+        reporter(epoch=epoch, accuracy=args.x)
+
+
+@pytest.mark.parametrize("kind", ["stopping", "promotion"])
+def test_where_the_best_fail_the_next_best_train_to_the_end(tmp_path, kind):
+    scheduler = searched(tmp_path, best_diverge, count=30, type=kind, grace_period=1)
+    statuses = collections.Counter(trial.status.value for trial in scheduler.trials)
+    assert statuses["failed"] >= 5 and statuses["finished"] >= 1, statuses
+
+
+@ag.args(x=ag.Real(0, 1))
 def first_and_last(args, reporter):
     for epoch in (1, 9):
         reporter(epoch=epoch, accuracy=args.x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import os
 import signal
 import sys
@@ -94,12 +95,13 @@ def assert_no_epoch_is_missing_or_twice(scheduler):
 
 
 def assert_rungs_agree_with_the_log(scheduler):
-    """Each trial is in each rung that it has reported at, once, with the reward that it had."""
+    """Each trial is in each rung that it has reported at, once, with its reward; last if failed."""
     reports = events_by_trial(scheduler.folder, "report")
+    failed = {trial.id for trial in scheduler.trials if trial.status.is_failure}
     for rungs in scheduler.brackets:
         for rung in rungs.rungs:
             expected = {
-                trial: report.body["accuracy"]
+                trial: -math.inf if trial in failed else report.body["accuracy"]
                 for trial, all_ in reports.items()
                 for report in all_
                 if report.body["epoch"] == rung.level and scheduler._rungs_of(trial) is rungs

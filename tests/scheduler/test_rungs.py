@@ -105,6 +105,28 @@ def test_promotion_takes_the_best_third_from_the_highest_rung_first():
     assert table.promotable() == (6, 9)  # rung 3 comes before rung 1
 
 
+def test_a_failed_trial_leaves_its_place_to_the_next_best():
+    table = rungs()
+    for trial in range(9):
+        table.reach(trial, 1, trial / 10)
+    assert [table.promotable() for _ in range(4)] == [(8, 3), (7, 3), (6, 3), None]
+    table.fail(8)
+    assert [table.promotable(), table.promotable()] == [(5, 3), None]
+    table.reach(7, 3, 0.7)
+    table.fail(7)
+    assert [table.promotable(), table.promotable()] == [(4, 3), None]
+    # Three places are for the six that have not failed and the three that have.
+    assert table.reach(9, 1, 0.55) and not table.reach(10, 1, 0.35)
+
+
+def test_a_trial_that_fails_while_it_waits_for_its_promotion_is_not_promoted():
+    table = rungs()
+    for trial in range(3):
+        table.reach(trial, 1, trial / 10)
+    table.fail(2)
+    assert [table.promotable(), table.promotable()] == [(1, 3), None]
+
+
 def test_the_top_rung_promotes_to_max_t():
     table = rungs(levels=(1,), factor=2, max_t=4)
     table.reach(0, 1, 0.1)
