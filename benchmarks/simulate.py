@@ -63,6 +63,8 @@ class Rule:
     def next_resume(self):
         return None
 
+    paused_may_go_on = True
+
     def due_at(self, trial):
         return None
 

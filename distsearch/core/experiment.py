@@ -69,6 +69,10 @@ class Rule(Protocol):
     def on_pause(self, trial: Trial) -> None:
         """Hear that a trial has paused."""
 
+    @property
+    def paused_may_go_on(self) -> bool:
+        """Whether each paused trial may still be resumed, according to how others fare."""
+
     def may_need(self, trial: Trial) -> bool:
         """Whether a trial that has ended may become a parent: its checkpoint is then kept."""
 
@@ -440,6 +444,7 @@ class Experiment:
 
     def _set_aside(self, trial: Trial, reason: str) -> None:
         """A trial is interrupted: it has not ended, so the rule hears nothing, as in a replay."""
+        self._is_paused_no_more(trial)
         trial.status, trial.reason = Status.STOPPED, reason
         self.counts.stopped += 1
         self._interrupted.append(trial)
@@ -809,9 +814,12 @@ class Experiment:
         self.store.when_durable(partial(self._send_start, attempt))
 
     def _set_running(self, trial: Trial) -> None:
+        self._is_paused_no_more(trial)
+        trial.status = Status.RUNNING
+
+    def _is_paused_no_more(self, trial: Trial) -> None:
         if trial.status is Status.PAUSED:
             self.counts.paused -= 1
-        trial.status = Status.RUNNING
 
     def _send_start(self, attempt: Attempt) -> None:
         if self._live.get(attempt.trial.id) is not attempt:
@@ -1204,6 +1212,7 @@ class Experiment:
         self._look_after_children(of=trial)
 
     def _count_end(self, trial: Trial, status: Status, reason: str) -> None:
+        self._is_paused_no_more(trial)
         trial.status, trial.reason = status, reason
         if status is Status.FINISHED:
             trial.keep_last_save()
@@ -1223,7 +1232,10 @@ class Experiment:
     def _note_failure(self, trial: Trial) -> None:
         if news := self.failures.note(trial):
             self.say(news)
-        if found := self.failures.all_alike(unended=len(self._live) + self.counts.paused):
+        unended = len(self._live) + len(self._delayed) + len(self._added)
+        if self.rule.paused_may_go_on:
+            unended += self.counts.paused
+        if found := self.failures.all_alike(unended):
             self.end(*found)
 
     def check_idle(self) -> None:

@@ -19,7 +19,7 @@ class Kind:
     first: Trial
     reason: str  # its status and what happened,
     error: str  # and its traceback: it may run again, for its children
-    trials: int = 1
+    trials: set[int]  # some run again, for their children, and fail again
     said: int = 1
     furthest: float = -math.inf  # how far any of them came
 
@@ -44,7 +44,7 @@ class Failures:
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         """Each kind of failure: of how many trials, and how the first of them ended."""
-        return ((kind.trials, kind.reason) for kind in list(self._kinds.values()))
+        return ((len(kind.trials), kind.reason) for kind in list(self._kinds.values()))
 
     def reported(self, trial: Trial) -> None:
         """Take note of how far a trial has come."""
@@ -60,34 +60,35 @@ class Failures:
         kind = self._kinds.get(signature)
         if kind is None:
             reason = f"{trial.status.value}: {trial.reason}"
-            self._kinds[signature] = Kind(trial, reason, trial.error, furthest=trial.furthest)
+            self._kinds[signature] = Kind(
+                trial, reason, trial.error, {trial.id}, furthest=trial.furthest
+            )
             self._differ = self._differ or len(self._kinds) > 1
             detail = f"\n{trial.error.rstrip()}" if trial.error else ""
             return f"trial {trial.id} {reason}{detail}"
         kind.furthest = max(kind.furthest, trial.furthest)
-        if trial is kind.first:
-            return ""  # it has run again, for its children
-        kind.trials += 1
-        if kind.trials < 2 * kind.said:
+        kind.trials.add(trial.id)
+        count = len(kind.trials)
+        if count < 2 * kind.said:
             return ""
-        kind.said = kind.trials
-        return f"{kind.trials} trials failed as trial {kind.first.id} did: {name}"
+        kind.said = count
+        return f"{count} trials failed as trial {kind.first.id} did: {name}"
 
     def all_alike(self, unended: int) -> tuple[str, SearchFailed] | None:
         """Why to give up, in words and as an error, if all trials fail.
 
         Those that fail are the first to end, so others may yet do well: that all of them fail is
-        sure when none has come further than these, and no more run or pause (`unended`) than have
-        failed.
+        sure when none has come further than these, and no more may still do well (`unended`: they
+        run, wait, or are paused and may go on) than have failed.
         """
         if self._differ or not self._kinds:
             return None
         (kind,) = self._kinds.values()
-        if kind.trials < max(ALIKE, unended) or kind.furthest < self._furthest:
+        count = len(kind.trials)
+        if count < max(ALIKE, unended) or kind.furthest < self._furthest:
             return None
         reason = (
-            f"the first {kind.trials} trials all failed alike ({kind.reason}), so the search was "
-            "ended"
+            f"the first {count} trials all failed alike ({kind.reason}), so the search was ended"
         )
         detail = f"\n\nTrial {kind.first.id}:\n{kind.error}" if kind.error else ""
         return reason, SearchFailed(reason + detail)

@@ -141,7 +141,7 @@ class Agent:
             self._tasks.append(self._loop.create_task(self._keep_lease(self.lease_s)))
 
     async def close(self) -> None:
-        """Kill every trial and the launcher, and wait until they are gone (about 4 s at most)."""
+        """Kill every trial and the launcher, and wait until they are gone (about 9 s at most)."""
         if self._closing:
             return
         self._closing = True

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from .launcher import THREAD_VARIABLES, signal_group
 LAUNCHERS = 5  # so many may die before the node is given up
 IMPORT_S = 300.0  # so long a launcher may import what trials need; longer is taken for hanging
 REAP_S = 5.0  # so long a killed launcher may take to end; longer means that a disk holds it
+SOON_S = 0.05
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MARK = "DISTSEARCH_AGENT"
 
@@ -81,7 +83,8 @@ class Processes:
         await processes.close()
 
     `folder`: where the launcher's log is. The launcher is replaced when it dies, `LAUNCHERS` times,
-    and when it imports for longer than `IMPORT_S`: by one that leaves imports to the trials.
+    and when it imports for longer than `IMPORT_S`: by one that leaves imports to the trials. After
+    one that does not even start in that time there is no other.
     """
 
     def __init__(self, folder: Path, listener: ProcessListener) -> None:
@@ -93,7 +96,9 @@ class Processes:
         self._control: socket.socket
         self._configuration: dict[str, Any] = {}
         self._importing: asyncio.TimerHandle | None = None  # runs until the launcher is configured
-        self._postponed: list[tuple[socket.socket, dict[str, Any]]] = []  # requests until then
+        # What the launcher is still to be told, with the socket that it gets, if any.
+        self._outbox: deque[tuple[bytes, socket.socket | None]] = deque()
+        self._is_full = False  # the socket to the launcher
         self._mark = os.urandom(8).hex()
         self._deaths = 0
 
@@ -133,21 +138,17 @@ class Processes:
     def configure(self, **configuration: Any) -> None:
         """Tell the launcher, and each that follows it, what to import and how to fork."""
         self._configuration = configuration
-        self._tell_launcher(op="configure", **configuration)
-        if self._control.fileno() >= 0:
-            self._stop_timer()
-            self._importing = self._loop.call_later(IMPORT_S, self._imports_too_long)
+        if self._control.fileno() < 0:
+            return  # it is told when there is one
+        with contextlib.suppress(OSError):  # its death is noticed by reading
+            self._control.sendall(_as_line(op="configure", **configuration))  # the first it hears
+        self._stop_timer()
+        self._importing = self._loop.call_later(IMPORT_S, self._imports_too_long)
 
     def _stop_timer(self) -> None:
         if self._importing is not None:
             self._importing.cancel()
             self._importing = None
-
-    def _configured(self) -> None:
-        self._stop_timer()
-        postponed, self._postponed = self._postponed, []
-        for theirs, request in postponed:
-            self._request(theirs, request)
 
     def _imports_too_long(self) -> None:
         """Have another launcher that imports nothing; what waits for processes does not notice."""
@@ -162,25 +163,21 @@ class Processes:
             "gone? From now on each trial imports for itself"
         )
         self._configuration["preload"] = []
-        self._loop.remove_reader(self._control)
-        self._control.close()
-        self._kill_launcher()
-        self.start()
+        self._end_launcher()
+        self._start_again()
 
     async def close(self) -> None:
-        """Kill all processes and the launcher, and wait until they are gone (4 s at most).
+        """Kill all processes and the launcher, and wait until they are gone (9 s at most).
 
         Silently: the listener hears nothing of it. `start()` makes another launcher.
         """
         if self._launcher is None:
             return
-        if self._control.fileno() >= 0:
-            self._loop.remove_reader(self._control)
-        self._control.close()  # at which the launcher kills all it has, and ends
+        self._close_control()  # at which the launcher kills all it has, and ends
         if self._importing is not None:  # it has no process yet, and does not look
             self._stop_timer()
             self._launcher.kill()
-        self._forget_postponed()
+        self._forget_outbox()
         for process in list(self._all.values()):
             self._close_channel(process)
         for _ in range(400):
@@ -206,28 +203,21 @@ class Processes:
         ours.setblocking(False)
         self._count += 1
         process = self._all[str(self._count)] = Process(str(self._count), ours, setting, reuse)
-        request = {
-            "op": "fork",
-            "key": process.key,
-            "env": {**dict.fromkeys(THREAD_VARIABLES, str(threads)), **env},
-            "folder": folder,
-            "threads": threads,
-        }
-        if self._importing is None:
-            self._request(theirs, request)
-        else:  # nobody reads what is sent to the launcher: after some 150 it would be full
-            self._postponed.append((theirs, request))
+        request = _as_line(
+            op="fork",
+            key=process.key,
+            env={**dict.fromkeys(THREAD_VARIABLES, str(threads)), **env},
+            folder=folder,
+            threads=threads,
+        )
+        self._tell_launcher(request, theirs)
         self.listen(process)
         return process
-
-    def _request(self, theirs: socket.socket, request: dict[str, Any]) -> None:
-        with theirs:
-            self._tell_launcher(descriptor=theirs.fileno(), **request)
 
     def signal(self, process: Process, number: int) -> None:
         """Send a signal to the group of a process that has started and not ended."""
         if process.pid is not None and not process.exited:
-            self._tell_launcher(op="kill", key=process.key, signal=int(number))
+            self._tell_launcher(_as_line(op="kill", key=process.key, signal=int(number)))
 
     def write(self, process: Process, data: bytes) -> None:
         """Send to a process without ever waiting for it."""
@@ -278,22 +268,45 @@ class Processes:
         if lines:
             self._listener.on_lines(process, lines)
 
-    def _tell_launcher(self, descriptor: int | None = None, **request: Any) -> None:
-        data = json.dumps(request).encode() + b"\n"
+    def _tell_launcher(self, line: bytes, theirs: socket.socket | None = None) -> None:
+        self._outbox.append((line, theirs))
+        self._send_on()
+
+    def _send_on(self) -> None:
+        """Send what there is, but never wait: not while the launcher imports, nor for its room."""
         if self._control.fileno() < 0:
-            return  # the node was given up
-        try:
-            # Blocking, but bounded: the launcher reads at once, as it is not importing.
-            self._control.setblocking(True)
-            if descriptor is None:
-                self._control.sendall(data)
-            else:
-                sent = socket.send_fds(self._control, [data], [descriptor])
-                self._control.sendall(data[sent:])
-        except OSError:
-            pass  # its death is noticed by reading
-        finally:
-            self._control.setblocking(False)
+            self._forget_outbox()  # the node was given up
+            return
+        while self._outbox and self._importing is None:
+            line, theirs = self._outbox[0]
+            try:
+                if theirs is None:
+                    sent = self._control.send(line)
+                else:
+                    sent = socket.send_fds(self._control, [line], [theirs.fileno()])
+            except (BrokenPipeError, ConnectionResetError):
+                return  # its death is noticed by reading
+            except BlockingIOError:
+                self._loop.add_writer(self._control, self._send_on)
+                self._is_full = True
+                return
+            except OSError:  # too many descriptors are on their way
+                self._loop.call_later(SOON_S, self._send_on)
+                return
+            if theirs is not None:
+                theirs.close()
+            self._outbox.popleft()
+            if sent < len(line):
+                self._outbox.appendleft((line[sent:], None))
+        if self._is_full:
+            self._loop.remove_writer(self._control)
+            self._is_full = False
+
+    def _forget_outbox(self) -> None:
+        for _, theirs in self._outbox:
+            if theirs is not None:
+                theirs.close()
+        self._outbox.clear()
 
     def _read_launcher(self) -> None:
         try:
@@ -311,7 +324,8 @@ class Processes:
         for line in lines:
             message = json.loads(line)
             if message["op"] == "configured":
-                self._configured()
+                self._stop_timer()
+                self._send_on()
                 continue
             process = self._all.get(message["key"])
             if process is None:
@@ -340,22 +354,46 @@ class Processes:
 
     def _launcher_died(self, reason: str) -> None:
         """Give up all processes, which died with the launcher, and start another."""
-        self._loop.remove_reader(self._control)
-        self._control.close()
-        self._stop_timer()
-        self._forget_postponed()
-        kill_marked(self._mark)
-        self._listener.on_launcher_died(reason)
-        for process in list(self._all.values()):
-            if process.pid is not None:
-                signal_group(process.pid, signal.SIGKILL)
-            self._exited(process, {"code": None, "signal": signal.SIGKILL})
-        self._kill_launcher()
+        self._end_launcher()
+        self._lose_all(reason)
         self._deaths += 1
         if self._deaths > LAUNCHERS:
             self._listener.on_given_up(reason)
-            return
-        self.start()
+        else:
+            self._start_again()
+
+    def _start_again(self) -> None:
+        try:
+            self.start()
+        except OSError as error:
+            reason = f"the node's launcher could not be started again: {error}"
+            self._close_control()
+            self._lose_all(reason)
+            self._listener.on_given_up(reason)
+
+    def _end_launcher(self) -> None:
+        """Leave nothing of the launcher, nor of what its processes or imports have started."""
+        assert self._launcher is not None
+        self._close_control()
+        self._stop_timer()
+        kill_marked(self._mark)
+        for process in self._all.values():
+            if process.pid is not None:
+                signal_group(process.pid, signal.SIGKILL)
+        self._kill_launcher()
+
+    def _lose_all(self, reason: str) -> None:
+        self._forget_outbox()
+        self._listener.on_launcher_died(reason)
+        for process in list(self._all.values()):
+            self._exited(process, {"code": None, "signal": signal.SIGKILL})
+
+    def _close_control(self) -> None:
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control)
+            self._loop.remove_writer(self._control)
+        self._is_full = False
+        self._control.close()
 
     def _kill_launcher(self) -> None:
         assert self._launcher is not None
@@ -363,10 +401,9 @@ class Processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._launcher.wait(REAP_S)
 
-    def _forget_postponed(self) -> None:
-        for theirs, _ in self._postponed:
-            theirs.close()
-        self._postponed.clear()
+
+def _as_line(**message: Any) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def sessions_above(limits: dict[int, int]) -> Iterator[tuple[int, int]]:

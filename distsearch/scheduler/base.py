@@ -372,6 +372,11 @@ class Scheduler(Results):
             # In a thread of its own: what the user does there must not hold up the search.
             asyncio.get_running_loop().run_in_executor(None, self._call_back)
 
+    @property
+    def paused_may_go_on(self) -> bool:
+        """Whether each paused trial may still be resumed, according to how others fare."""
+        return True
+
     def may_need(self, trial: Trial) -> bool:
         """Whether a trial that has ended may become a parent: its checkpoint is then kept.
 

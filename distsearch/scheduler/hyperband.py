@@ -197,6 +197,11 @@ class HyperbandScheduler(Scheduler):
             if self.type == "promotion":
                 self._promoted.extend(self._promotable())
 
+    @property
+    def paused_may_go_on(self) -> bool:
+        """Not when synchronous: there a rung is decided once and for all."""
+        return self.type != "synchronous"
+
     def _promotable(self) -> list[int]:
         """The trials that have earned the next rung by the last report: hardly ever several."""
         return [found[0] for rungs in self.brackets for found in iter(rungs.promotable, None)]

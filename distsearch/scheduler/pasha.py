@@ -15,7 +15,7 @@ from typing import Any
 from ..core.words import Decision, Report, Trial
 from ..errors import SpaceError
 from .hyperband import HyperbandScheduler
-from .rungs import Rungs
+from .rungs import WORST, Rungs
 
 
 def same_ranking(upper: Mapping[int, float], lower: Mapping[int, float], epsilon: float) -> bool:
@@ -121,7 +121,8 @@ class PASHAScheduler(HyperbandScheduler):
         for trial in list(upper)[len(self._compared) :]:
             self._compare(trial)
         # One that jumped over the rung below has no place there.
-        both = {trial: reward for trial, reward in upper.items() if trial in lower}
+        # One that failed, and ran again for its children, has none any more.
+        both = {t: reward for t, reward in upper.items() if lower.get(t, WORST) > WORST}
         return not same_ranking(both, lower, self.epsilon)
 
     def _compare(self, trial: int) -> None:

@@ -129,6 +129,8 @@ class Script:
     def next_resume(self):
         return None
 
+    paused_may_go_on = True
+
     def due_at(self, trial):
         return "every"
 
@@ -801,21 +803,14 @@ def test_failures_do_not_end_a_search_in_which_as_many_trials_are_paused(play):
     play(scene, rule)
 
 
-def test_how_far_a_trial_came_counts_in_whichever_attempt(play):
+def test_what_the_user_should_know_of_a_node_is_said(play):
     async def scene(world):
-        node = world.node(cpus=1)
-        world.experiment.run(100, None)
-        await node.hears("start", 0)
-        node.says(report(0, 1, accuracy=1, epoch=9), ended(0, status="killed"))
-        await node.hears("start", 0, attempt=2)
-        node.says(fails(0) | {"attempt": 2})
-        for trial in range(1, ALIKE):
-            await node.hears("start", trial)
-            node.says(fails(trial))
-        await world.end()
-        assert isinstance(world.experiment.error, SearchFailed)
+        node = world.node()
+        node.says({"op": "notice", "text": "the disk is slow"})
+        assert f"{node.host}: the disk is slow" in world.said
+        assert world.experiment.error is None
 
-    play(scene, retries={Status.KILLED: 1})
+    play(scene)
 
 
 def test_failures_at_the_same_epoch_end_the_search_though_all_have_reported(play):

@@ -119,10 +119,10 @@ class Driver:
     def of(self, op, trial=0):
         return [m for m in self.heard if m["op"] == op and m.get("trial", trial) == trial]
 
-    async def begins_no_more_than_it_needs(self):
+    async def begins_no_more_than_it_needs(self, trial=1):
         """Start a trial; afterwards there is no process but those that are kept for others."""
-        self.start(returns, trial=1)
-        assert (await self.first("ended", 1))["status"] == "finished"
+        self.start(returns, trial=trial)
+        assert (await self.first("ended", trial))["status"] == "finished"
         assert len(self.agent.processes) == len(self.agent._idle)
 
     def of_all(self, op):
@@ -423,6 +423,38 @@ def test_a_launcher_that_has_imported_all_may_live_long(play, monkeypatch):
         assert not driver.of("ended") and not driver.of_all("notice")
 
     play(scene)
+
+
+def test_a_launcher_that_dies_amid_imports_leaves_no_descriptor_open(play, slow_import, tmp_path):
+    async def scene(driver):
+        before = len(os.listdir("/proc/self/fd"))
+        for trial in range(20):
+            driver.start(returns, trial=trial)
+        os.kill(driver.agent.processes.launcher_pid, signal.SIGKILL)
+        await driver.until(lambda: len(driver.of_all("ended")) == 20)
+        assert {message["status"] for message in driver.of_all("ended")} == {"node_lost"}
+        assert len(os.listdir("/proc/self/fd")) <= before
+        let_it_import(tmp_path)
+        await driver.begins_no_more_than_it_needs(trial=99)
+
+    play(scene, **slow_import)
+
+
+def test_a_node_without_descriptors_for_another_launcher_is_given_up(
+    play, slow_import, monkeypatch
+):
+    monkeypatch.setattr(processes_module, "IMPORT_S", 0.5)
+
+    def fails(*arguments, **options):
+        raise OSError("too many open files")
+
+    async def scene(driver):
+        driver.start(returns)
+        monkeypatch.setattr(processes_module.subprocess, "Popen", fails)
+        assert "too many open files" in (await driver.first("problem"))["reason"]
+        assert (await driver.first("ended"))["status"] == "node_lost"
+
+    play(scene, **slow_import)
 
 
 def test_a_node_that_imports_for_ever_is_closed_at_once(play, slow_import):
