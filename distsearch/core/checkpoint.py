@@ -142,10 +142,19 @@ def roll_back(folder: Path, step: int | None) -> None:
     hold epochs whose reports were lost with the driver or the node.
     """
     found = checkpoints(folder)
-    known = [place for place, path in enumerate(found) if path.name.endswith(f"-step-{step}")]
-    keep = 0 if step is None else max(known, default=0) + 1
-    for path in found[keep:]:
+    known = [] if step is None else up_to(found, step) or found[:1]
+    for path in found[len(known) :]:
         delete(path)
+
+
+def up_to(found: Sequence[Path], step: int) -> Sequence[Path]:
+    """Of a trial's checkpoints, the oldest first, those that are not newer than that of a step."""
+    steps = [int(path.name.rpartition("-")[2]) for path in found]
+    # It may be missing itself; those of parents, the oldest, have steps of their own.
+    places = [n for n, one in enumerate(steps) if one == step] or [
+        n for n, one in enumerate(steps) if one < step
+    ]
+    return found[: max(places, default=-1) + 1]
 
 
 def inherit(folder: Path, sources: Sequence[Path]) -> None:

@@ -18,7 +18,7 @@ from ..errors import DistsearchError, NodeError
 from ..resource.cache import MANIFEST, delete
 from ..resource.remote import Message, Remote
 from .budget import Budget, Checkpoint, in_words
-from .checkpoint import OF_AN_ATTEMPT, checkpoints, number_of, trim
+from .checkpoint import OF_AN_ATTEMPT, checkpoints, number_of, trim, up_to
 from .storage import without_secrets
 from .words import Trial
 
@@ -184,9 +184,10 @@ class Keeper:
         await self._fetch(source)
         if remote.is_local or self.is_on(remote, source):
             return  # what is fetched is in the folder that the local node uses
-        found = checkpoints(self.folder_of(source))
-        known = [path for path in found if path.name.endswith(f"-step-{source.saved_step}")]
-        for newest in (known or found)[-1:]:
+        # What is newer than the log knows holds epochs whose reports were lost, with their node:
+        # that is all the same to a child, but the trial itself would leave them out.
+        found, known = checkpoints(self.folder_of(source)), self._known_here(source)
+        for newest in (known or (found if source is not attempt.trial else []))[-1:]:
             self._hold(attempt, [Checkpoint(source.id, newest.name)])
             async with self._moves:
                 await remote.put_checkpoint(source.id, newest)
@@ -205,6 +206,7 @@ class Keeper:
             await self._fetch(trial)
         if self._copying.pop(trial.id):
             self._copy(trial)
+        self.tidy(trial)
         self.collect()
         self.experiment.check_idle()
 
@@ -217,10 +219,36 @@ class Keeper:
         folder = self.folder_of(trial)
         async with self._moves:
             await home.fetch_checkpoint(trial.id, folder)
-        for old in checkpoints(folder)[: -self.keep]:  # another may be on its way
-            is_read = Checkpoint(trial.id, old.name) in self._read_by
-            if not is_read and old.name != trial.saved_name:
-                await asyncio.to_thread(delete, old)
+        known = self._known_here(trial)[-1:]
+        old = [
+            path
+            for path in checkpoints(folder)[: -self.keep]  # another may be on its way
+            if path not in known and not self._read_by[Checkpoint(trial.id, path.name)]
+        ]
+        if old:  # once the log on the disk, too, knows of the one that stays
+            self._deleting += 1
+            self.experiment.store.when_durable(lambda: self.experiment.do(self._delete_copies(old)))
+
+    async def _delete_copies(self, old: Sequence[Path]) -> None:
+        try:
+            for path in old:
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(delete, path)
+        finally:
+            self._deleting -= 1
+            self.experiment.check_idle()
+
+    def _known_here(self, trial: Trial) -> Sequence[Path]:
+        """The driver's copies of a trial's checkpoints that are not newer than the log knows."""
+        if trial.saved_step is None:
+            return []
+        return up_to(checkpoints(self.folder_of(trial)), trial.saved_step)
+
+    def _is_last_copy(self, trial: Trial, name: str) -> bool:
+        """Whether the driver would have nothing to go on from if a node were lost now."""
+        if trial.checkpoint_on is None:
+            return False
+        return [path.name for path in self._known_here(trial)[-1:]] == [name]
 
     # Deletion
 
@@ -232,7 +260,7 @@ class Keeper:
     def tidy(self, trial: Trial) -> None:
         """Delete what is beyond `keep`; without a storage a trial also does so itself."""
         for old in self._too_old(trial):
-            if not self._read_by[old]:
+            if not self._read_by[old] and not self._is_last_copy(trial, old.name):
                 if self.storage is None:
                     self._copies[old].discard(trial.checkpoint_on or 0)
                 self._delete(old)

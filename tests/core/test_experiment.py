@@ -18,6 +18,7 @@ from functools import partial
 
 import pytest
 
+from distsearch.core import checkpoint
 from distsearch.core import experiment as experiment_module
 from distsearch.core import store as store_module
 from distsearch.core.experiment import Experiment, Settings
@@ -27,6 +28,7 @@ from distsearch.core.store import FILE, Store, read
 from distsearch.core.travel import Packed
 from distsearch.core.words import Continue, Launch, Pause, Status, Stop, Wait
 from distsearch.errors import SearchFailed
+from distsearch.resource.cache import CheckpointCache
 from distsearch.resource.manager import DistributedResourceManager, LeaseQueue
 from distsearch.resource.node import NodeFacts
 from distsearch.resource.remote import Remote
@@ -75,6 +77,26 @@ class FakeRemote(Remote):
             return None
 
         return await self.world.until(found)
+
+
+class DiskRemote(FakeRemote):
+    """One that has real checkpoints on a real disk."""
+
+    def __init__(self, world, number, cpus):
+        super().__init__(world, number, cpus)
+        self.cache = CheckpointCache(world.folder / f"node{number}")
+
+    async def use_cache(self, verb, *arguments):
+        self.asked.append((verb, *arguments))
+        answer = getattr(self.cache, verb)(*arguments)
+        self.world.news.set()
+        return answer
+
+    def save(self, trial, step):
+        checkpoint.save({"step": step}, self.cache.folder(trial), step, attempt=1, keep=2)
+
+    def names(self, trial):
+        return [path.name for path in checkpoint.checkpoints(self.cache.folder(trial))]
 
 
 def report(trial, seq, attempt=1, due=False, **metrics):
@@ -167,9 +189,9 @@ class World:
         self.said.append(line)
         self.news.set()
 
-    def node(self, cpus=1, number=None):
+    def node(self, cpus=1, number=None, kind=FakeRemote):
         """A new fake node, in use."""
-        remote = FakeRemote(self, len(self.manager.remotes) if number is None else number, cpus)
+        remote = kind(self, len(self.manager.remotes) if number is None else number, cpus)
         self.experiment.add_remote(remote)
         return remote
 
@@ -298,6 +320,38 @@ def test_after_a_resume_no_deleted_checkpoint_is_given_to_a_trial(play, tmp_path
 
     play(first, rule(), max_bytes=150)
     play(second, rule(), max_bytes=150)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_copy_that_is_ahead_of_the_log_is_not_gone_on_from(play, keep):
+    """The report of its epoch died with the node, and would be missing for ever."""
+
+    async def scene(world):
+        node = world.node(kind=DiskRemote)
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        here = world.experiment.keeper.folder_of(world.experiment.trials[0])
+
+        def copied(step):
+            return lambda: any(path.name.endswith(f"-step-{step}") for path in here.glob("*-step*"))
+
+        node.save(0, 1)
+        node.says(saved(0, 1), report(0, 1, epoch=1))
+        await world.until(copied(1))
+        await world.until(lambda: not world.experiment.keeper.is_busy)
+        for step in (2, 3, 4, 5):
+            node.save(0, step)
+        for step in (2, 3, 4):
+            node.says(saved(0, step), report(0, step, epoch=step))
+        await world.until(copied(5))
+        await world.until(lambda: not world.experiment.keeper.is_busy)
+        world.experiment.on_lost(node, "power cut", confirmed_dead=True)
+        other = world.node(number=1, kind=DiskRemote)
+        await other.hears("start", 0, attempt=2)
+        (name,) = other.names(0)
+        assert name.endswith("-step-1")
+
+    play(scene, keep=keep)
 
 
 def test_a_parent_whose_checkpoint_was_deleted_is_a_lost_one_and_one_that_is_waited_for_stays(play):
