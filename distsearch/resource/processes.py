@@ -152,10 +152,10 @@ class Processes:
 
     def _imports_too_long(self) -> None:
         """Have another launcher that imports nothing; what waits for processes does not notice."""
+        self._end_launcher()
         modules: list[str] = self._configuration["preload"]
-        if not modules or self._configuration["spawn"]:
-            self._deaths = LAUNCHERS  # another one would be no better
-            self._launcher_died(f"the node's launcher did not start within {IMPORT_S:g} s")
+        if not modules or self._configuration["spawn"]:  # another one would be no better
+            self._give_up(f"the node's launcher did not start within {IMPORT_S:g} s")
             return
         names = ", ".join(sorted({name.partition(".")[0] for name in modules}))
         self._listener.on_imports_given_up(
@@ -163,7 +163,6 @@ class Processes:
             "gone? From now on each trial imports for itself"
         )
         self._configuration["preload"] = []
-        self._end_launcher()
         self._start_again()
 
     async def close(self) -> None:
@@ -355,21 +354,23 @@ class Processes:
     def _launcher_died(self, reason: str) -> None:
         """Give up all processes, which died with the launcher, and start another."""
         self._end_launcher()
-        self._lose_all(reason)
         self._deaths += 1
         if self._deaths > LAUNCHERS:
-            self._listener.on_given_up(reason)
+            self._give_up(reason)
         else:
+            self._lose_all(reason)
             self._start_again()
 
     def _start_again(self) -> None:
         try:
             self.start()
         except OSError as error:
-            reason = f"the node's launcher could not be started again: {error}"
             self._close_control()
-            self._lose_all(reason)
-            self._listener.on_given_up(reason)
+            self._give_up(f"the node's launcher could not be started again: {error}")
+
+    def _give_up(self, reason: str) -> None:
+        self._lose_all(reason)
+        self._listener.on_given_up(reason)
 
     def _end_launcher(self) -> None:
         """Leave nothing of the launcher, nor of what its processes or imports have started."""

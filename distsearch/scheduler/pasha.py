@@ -120,8 +120,8 @@ class PASHAScheduler(HyperbandScheduler):
             return False  # as before
         for trial in list(upper)[len(self._compared) :]:
             self._compare(trial)
-        # One that jumped over the rung below has no place there.
-        # One that failed, and ran again for its children, has none any more.
+        # One that jumped over the rung below has no place there, and one that failed, and then ran
+        # again for its children, none any more.
         both = {t: reward for t, reward in upper.items() if lower.get(t, WORST) > WORST}
         return not same_ranking(both, lower, self.epsilon)
 
