@@ -9,7 +9,9 @@ DistsearchError
 │   └── HostKeyError                the SSH host key is unknown, or has changed
 ├── UploadError (ValueError)        a file that cannot be uploaded
 ├── StoreError (RuntimeError)       the experiment's log cannot be opened
-│   └── StoreLocked                 another driver writes to it
+│   ├── StoreLocked                 another driver writes to it
+│   └── StoreVersion                another version of distsearch wrote it
+├── InvalidMove (RuntimeError)      an event that cannot happen to a trial as it stands
 ├── LineageError (ValueError)       parents that cannot be: unknown ones, a circle
 ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
 ├── CheckpointError (RuntimeError)  a checkpoint that cannot be written, a storage not reached
@@ -59,6 +61,14 @@ class StoreError(DistsearchError, RuntimeError):
 
 class StoreLocked(StoreError):
     """Another driver writes to this experiment."""
+
+
+class StoreVersion(StoreError):
+    """The log was written by a version of distsearch whose logs this one does not read."""
+
+
+class InvalidMove(DistsearchError, RuntimeError):
+    """An event that cannot happen to a trial as it stands; the text tells the trial's story."""
 
 
 class LineageError(DistsearchError, ValueError):

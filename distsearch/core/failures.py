@@ -17,11 +17,11 @@ class Kind:
     """Trials that failed in the same way."""
 
     first: Trial
-    reason: str  # its status and what happened,
+    name: str
+    reason: str  # the status of the first, and what happened,
     error: str  # and its traceback: it may run again, for its children
-    trials: set[int]  # some run again, for their children, and fail again
-    said: int = 1
-    furthest: float = -math.inf  # how far any of them came
+    trials: set[int]
+    furthest: float  # how far any of them came
 
 
 class Failures:
@@ -30,14 +30,18 @@ class Failures:
         failures = Failures()
         failures.reported(trial)                # whenever a trial has reported
         failures.one_did_well()                 # of every trial that ended otherwise
-        say(failures.note(trial))               # of every trial that failed,
+        failures.note(trial)                    # of every trial that failed; then
+        say(failures.news)
         failures.all_alike(unended=3)           # (reason, error) where that is enough, or None
 
     Failures are of one kind when their status, error type and last line of code agree. `one_did`:
-    whether a trial is known to have done well before these.
+    whether a trial is known to have done well before these. `news`: what to say of the failure
+    that was noted last: the first of a kind whole, of others how many there are by now, whenever
+    that is a power of two, else ''.
     """
 
     def __init__(self, one_did: bool = False) -> None:
+        self.news = ""
         self._kinds: dict[tuple[str, ...], Kind] = {}
         self._differ = one_did  # trials have ended in several ways
         self._furthest = -math.inf  # how far any trial came
@@ -54,25 +58,28 @@ class Failures:
         """Take note of a trial that ended, but did not fail."""
         self._differ = True
 
-    def note(self, trial: Trial) -> str:
-        """Take note of a failure; what to say: the first of a kind whole, else how many, or ''."""
+    def note(self, trial: Trial) -> None:
+        """Take note of a failure."""
         signature, name = _kind_of(trial)
         kind = self._kinds.get(signature)
         if kind is None:
             reason = f"{trial.status.value}: {trial.reason}"
-            self._kinds[signature] = Kind(
-                trial, reason, trial.error, {trial.id}, furthest=trial.furthest
-            )
+            kind = Kind(trial, name, reason, trial.error, {trial.id}, trial.furthest)
+            self._kinds[signature] = kind
             self._differ = self._differ or len(self._kinds) > 1
             detail = f"\n{trial.error.rstrip()}" if trial.error else ""
-            return f"trial {trial.id} {reason}{detail}"
+            self.news = f"trial {trial.id} {reason}{detail}"
+            return
+        before = len(kind.trials)  # a trial that ran again for its children is in it already
         kind.furthest = max(kind.furthest, trial.furthest)
         kind.trials.add(trial.id)
         count = len(kind.trials)
-        if count < 2 * kind.said:
-            return ""
-        kind.said = count
-        return f"{count} trials failed as trial {kind.first.id} did: {name}"
+        is_power_of_two = count & (count - 1) == 0
+        self.news = (
+            f"{count} trials failed as trial {kind.first.id} did: {kind.name}"
+            if count > before and is_power_of_two
+            else ""
+        )
 
     def all_alike(self, unended: int) -> tuple[str, SearchFailed] | None:
         """Why to give up, in words and as an error, if all trials fail.
@@ -95,7 +102,7 @@ class Failures:
 
 
 def _kind_of(trial: Trial) -> tuple[tuple[str, ...], str]:
-    """What failures of one kind have in common, and its name."""
+    """What failures of one kind have in common, and the name of the kind."""
     lines = [line.strip() for line in trial.error.strip().splitlines()]
     places = [line for line in lines if line.startswith("File ")]
     name = trial.reason.partition(":")[0] if trial.error else trial.reason

@@ -9,40 +9,70 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import DistsearchError, NodeError
 from ..resource.cache import MANIFEST, delete
 from ..resource.remote import Message, Remote
+from .attempt import Attempt
 from .budget import Budget, Checkpoint, in_words
 from .checkpoint import OF_AN_ATTEMPT, checkpoints, number_of, trim, up_to
-from .storage import without_secrets
+from .ledger import Ledger
+from .storage import Storage, without_secrets
+from .store import Event, Store
 from .words import Trial
-
-if TYPE_CHECKING:
-    from .experiment import Attempt, Experiment
 
 MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 16 MB of memory
 
 
 class Keeper:
-    """The checkpoints of one experiment; used, as the experiment is, in the loop's thread."""
+    """The checkpoints of one search; used in the loop's thread.
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self.storage = experiment.settings.storage
-        self.keep = experiment.settings.keep
-        self.budget = Budget(experiment.settings.max_bytes)
-        self._copying: dict[int, bool] = {}  # of which trials; True: once more afterwards
+    `storage`: where trials save, None for their nodes' disks. `keep`: how many checkpoints are kept
+    of a trial, `max_bytes`: how much all may take. `log(kind, trial, body)` makes an event.
+    `parents()`: the trials from whose weights a child is still to start; `may_need(trial)`: whether
+    the rule may still name a trial as a parent. `on_rest()` is called when a copy or a deletion is
+    done.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: Store,
+        remotes: Mapping[int, Remote],
+        *,
+        storage: Storage | None,
+        keep: int,
+        max_bytes: int | None,
+        log: Callable[[str, Trial, dict[str, Any]], object],
+        say: Callable[[str], None],
+        parents: Callable[[], set[int]],
+        may_need: Callable[[Trial], bool],
+        on_rest: Callable[[], None],
+    ) -> None:
+        self.storage = storage
+        self.budget = Budget(max_bytes)
+        self._ledger = ledger
+        self._store = store
+        self._remotes = remotes
+        self._keep = keep
+        self._log, self._say = log, say
+        self._parents, self._may_need = parents, may_need
+        self._on_rest = on_rest
+        # The node that has a trial's newest checkpoint; of trials that are missing, the driver has.
+        self._home: dict[int, int] = {}
+        self._copying: dict[int, bool] = {}  # trials; True: there is a newer checkpoint to copy
         self._moves = asyncio.Semaphore(MOVES_AT_ONCE)
+        self._reads: dict[Attempt, list[Checkpoint]] = {}  # what each may still read on its node
         self._read_by: Counter[Checkpoint] = Counter()  # by how many attempts
         self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # on which nodes
         self._gone: list[Checkpoint] = []  # deleted by an earlier run, or nearly so
         self._deleting = 0
         self._said_too_much = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def is_busy(self) -> bool:
@@ -51,51 +81,54 @@ class Keeper:
 
     def folder_of(self, trial: Trial) -> Path:
         """Where the driver has a trial's checkpoints."""
-        return self.experiment.store.folder / "trials" / str(trial.id) / "checkpoints"
+        return self._store.folder / "trials" / str(trial.id) / "checkpoints"
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # From the log of an earlier run
 
-    def replay_saved(self, trial: Trial, about: Mapping[str, Any]) -> None:
-        """Take note of a checkpoint: its step and, of newer logs, its name and bytes."""
-        trial.save(about["step"], about.get("name"))
-        if "name" in about:
-            self.budget.add(trial.id, about["name"], about["bytes"])
+    def hears(self, event: Event) -> None:
+        """Take in an event of an earlier run."""
+        if event.trial is None or event.kind not in ("saved", "deleted"):
+            return
+        checkpoint = Checkpoint(event.trial, event.body["name"])
+        if event.kind == "saved":
+            self.budget.add(*checkpoint, event.body["bytes"])
+        else:  # the earlier run may not have come to the end of it
+            self.budget.remove(checkpoint)
+            self._gone.append(checkpoint)
 
-    def replay_deleted(self, trial: Trial, name: str) -> None:
-        """Take note of a deletion, which the earlier run may not have brought to its end."""
-        self._forget(Checkpoint(trial.id, name))
-        self._gone.append(Checkpoint(trial.id, name))
-
-    def replay_ends(self, trials: Iterable[Trial]) -> None:
-        """Take what is beyond `keep` as gone, as it was not logged."""
-        for trial in trials:
+    def heard_all(self) -> None:
+        """Take what is beyond `keep` as gone, as that was not logged."""
+        for trial in self._ledger.trials.values():
             for old in self._too_old(trial):
                 self.budget.remove(old)
 
-    def sweep(self) -> None:
+    def delete_leftovers(self) -> None:
         """Delete what an earlier run, killed, has left of checkpoints.
 
         In the storage all that the log does not know. In the folder only halves: a trial may save
-        there, and drop the one before, a moment before the log hears of it. New attempts give
+        there, and delete the one before, a moment before the log hears of it. New attempts give
         their checkpoints higher numbers, and are not touched.
         """
-        trials = self.experiment.trials.values()
-        self.experiment.do(self._sweep({trial.id: trial.attempt for trial in trials}))
+        trials = self._ledger.trials.values()
+        self._do(self._delete_leftovers({trial.id: trial.attempt for trial in trials}))
 
-    async def _sweep(self, attempts: Mapping[int, int]) -> None:
+    async def _delete_leftovers(self, attempts: Mapping[int, int]) -> None:
         known = {trial: self.budget.names(trial) for trial in self.budget.trials}
         try:
             if self.storage is not None:
                 await asyncio.to_thread(self.storage.sweep, attempts, known)
-            await asyncio.to_thread(self._sweep_folder, attempts)
+            await asyncio.to_thread(self._delete_halves, attempts)
         except Exception as error:
             why = without_secrets(str(error) or repr(error))
-            self.experiment.say(
-                f"what an earlier run has left of checkpoints was not deleted: {why}"
-            )
+            self._say(f"what an earlier run has left of checkpoints was not deleted: {why}")
 
-    def _sweep_folder(self, attempts: Mapping[int, int]) -> None:
-        trials = self.experiment.trials
+    def _delete_halves(self, attempts: Mapping[int, int]) -> None:
+        trials = self._ledger.trials
         for gone in self._gone:
             delete(self.folder_of(trials[gone.trial]) / gone.name)
         for trial_id, attempt in attempts.items():
@@ -108,23 +141,26 @@ class Keeper:
 
     def saved(self, attempt: Attempt, about: Mapping[str, Any]) -> None:
         """A trial has saved: it reads nothing else any more, and the driver wants a copy."""
-        trial, remote = attempt.trial, attempt.lease.remote
-        self.replay_saved(trial, about)
-        if not remote.is_local:
+        trial, remote = attempt.trial, attempt.places[0].remote
+        checkpoint = Checkpoint(trial.id, about["name"])
+        self.budget.add(*checkpoint, about["bytes"])
+        if self.storage is None and remote.is_local:
+            self._home.pop(trial.id, None)
+        elif not remote.is_local:
+            self._copies[checkpoint].add(remote.remote_id)
             if self.storage is None:
-                trial.checkpoint_on = remote.remote_id
+                self._home[trial.id] = remote.remote_id
                 self._copy(trial)
-            if "name" in about:
-                self._copies[Checkpoint(trial.id, about["name"])].add(remote.remote_id)
-        self.let_go(attempt)
-        self.tidy(trial)
-        self.collect()
+        self.release(attempt)
+        self.delete_old(trial)
+        self.delete_unneeded()
 
-    def ended(self, trial: Trial, is_local: bool) -> None:
+    def ended(self, attempt: Attempt) -> None:
         """An attempt is over: of what it has saved in the driver's folder only `keep` stay."""
-        if is_local and trial.saves_first is not None and self.storage is None:
+        trial, is_here = attempt.trial, attempt.places[0].remote.is_local
+        if is_here and trial.saves_first is not None and self.storage is None:
             folder = self.folder_of(trial)
-            self.experiment.store.when_durable(partial(trim, folder, self.keep, is_over=True))
+            self._store.when_durable(partial(trim, folder, self._keep, is_over=True))
 
     def names_in_storage(self, attempt: Attempt) -> Message | None:
         """Where in the storage a trial finds what it goes on from: names, the newest first."""
@@ -139,50 +175,84 @@ class Keeper:
             self._hold(attempt, [Checkpoint(source, name) for name in names])
         return {
             "url": self.storage.url,
-            "node": attempt.lease.remote.host,
+            "node": attempt.places[0].remote.host,
             "own": known[::-1],
             "sources": sources,
         }
 
     def _hold(self, attempt: Attempt, wanted: Sequence[Checkpoint]) -> None:
-        """Delete nothing of this as long as an attempt may read it on its node."""
-        attempt.reads += tuple(wanted)
+        """Delete nothing of this as long as an attempt may read it on its nodes."""
+        self._reads.setdefault(attempt, []).extend(wanted)
         self._read_by.update(wanted)
         for checkpoint in wanted:
-            if not attempt.lease.remote.is_local:
-                self._copies[checkpoint].add(attempt.lease.remote.remote_id)
+            self._copies[checkpoint].update(
+                remote.remote_id for remote in attempt.remotes if not remote.is_local
+            )
 
-    def let_go(self, attempt: Attempt) -> None:
+    def release(self, attempt: Attempt) -> None:
         """An attempt has read what it goes on from, or is over."""
-        if not attempt.reads:
-            return
-        reads, attempt.reads = attempt.reads, ()
+        reads = self._reads.pop(attempt, ())
         self._read_by -= Counter(reads)
         for trial_id in {checkpoint.trial for checkpoint in reads}:
-            self.tidy(self.experiment.trials[trial_id])
+            self.delete_old(self._ledger.trials[trial_id])
 
-    # Copies
+    # What an attempt goes on from, which may be needed on another node
 
-    def is_on(self, remote: Remote, source: Trial) -> bool:
+    def sources(self, trial: Trial) -> list[Trial]:
+        """The trials whose checkpoints one may load: itself, and whom it inherits from."""
+        inherits = dict.fromkeys(one for one in trial.inherits or () if one is not None)
+        own = [trial] if trial.saved_step is not None else []
+        return [*own, *(self._ledger.trials[source] for source in inherits)]
+
+    def is_ready(self, attempt: Attempt) -> bool:
+        """Whether all that an attempt goes on from is where it finds it."""
+        return self.storage is not None or not any(
+            source.saved_step is not None and not self._is_on(remote, source)
+            for source in self.sources(attempt.trial)
+            for remote in attempt.remotes
+        )
+
+    async def prepare(self, attempt: Attempt) -> list[Trial]:
+        """Bring to its nodes what an attempt goes on from; the trials whose weights are lost.
+
+        What cannot be brought is said: the trial then goes on from what is there.
+        """
+        lost = []
+        for source in self.sources(attempt.trial):
+            for remote in attempt.remotes:
+                try:
+                    await self._bring(attempt, source, remote)
+                    is_lost = self._is_gone(remote, source)
+                except (DistsearchError, OSError) as error:
+                    is_lost = True
+                    self._say(
+                        f"the checkpoint of trial {source.id} could not be brought to "
+                        f"{remote.host}: {error}; trial {attempt.trial.id} goes on from what is "
+                        "there"
+                    )
+                if is_lost and source not in lost:
+                    lost.append(source)
+        return lost
+
+    def _is_on(self, remote: Remote, source: Trial) -> bool:
         """Whether a node has the newest checkpoint of a trial as its own."""
-        if source.checkpoint_on is None:
+        home = self._home.get(source.id)
+        if home is None:
             return remote.is_local and bool(checkpoints(self.folder_of(source)))
-        return source.checkpoint_on == remote.remote_id
+        return home == remote.remote_id
 
-    def is_gone(self, remote: Remote, source: Trial) -> bool:
+    def _is_gone(self, remote: Remote, source: Trial) -> bool:
         """Whether nobody has the weights of a trial: its node was lost before they were copied."""
-        remotes = self.experiment.manager.remotes
-        there = source.checkpoint_on in (remote.remote_id, *remotes)
-        return not there and not checkpoints(self.folder_of(source))
+        is_there = self._home.get(source.id) in (remote.remote_id, *self._remotes)
+        return not is_there and not checkpoints(self.folder_of(source))
 
-    async def bring(self, attempt: Attempt, source: Trial) -> None:
-        """Copy the newest checkpoint of a trial to an attempt's node, unless it is there.
+    async def _bring(self, attempt: Attempt, source: Trial, remote: Remote) -> None:
+        """Copy the newest checkpoint of a trial to a node, unless it is there.
 
         Raises NodeError or OSError when that fails.
         """
-        remote = attempt.lease.remote
         await self._fetch(source)
-        if remote.is_local or self.is_on(remote, source):
+        if remote.is_local or self._is_on(remote, source) or attempt.is_over:
             return  # what is fetched is in the folder that the local node uses
         # What is newer than the log knows holds epochs whose reports were lost, with their node:
         # that is all the same to a child, but the trial itself would leave them out.
@@ -192,13 +262,15 @@ class Keeper:
             async with self._moves:
                 await remote.put_checkpoint(source.id, newest)
 
+    # Copies
+
     def _copy(self, trial: Trial) -> None:
         """Copy a new checkpoint to the driver, so that it outlives the node; one at a time."""
         if trial.id in self._copying:
             self._copying[trial.id] = True
             return
         self._copying[trial.id] = False
-        self.experiment.do(self._copy_newest(trial))
+        self._do(self._copy_newest(trial))
 
     async def _copy_newest(self, trial: Trial) -> None:
         # It may have been replaced by a newer one, or its node may be gone.
@@ -206,14 +278,13 @@ class Keeper:
             await self._fetch(trial)
         if self._copying.pop(trial.id):
             self._copy(trial)
-        self.tidy(trial)
-        self.collect()
-        self.experiment.check_idle()
+        self.delete_old(trial)
+        self.delete_unneeded()
+        self._on_rest()
 
     async def _fetch(self, trial: Trial) -> None:
         """Copy the newest checkpoint of a trial to the driver, unless it is there."""
-        remotes = self.experiment.manager.remotes
-        home = remotes.get(-1 if trial.checkpoint_on is None else trial.checkpoint_on)
+        home = self._remotes.get(self._home.get(trial.id, -1))
         if trial.saves_first is None or home is None:
             return
         folder = self.folder_of(trial)
@@ -222,12 +293,12 @@ class Keeper:
         known = self._known_here(trial)[-1:]
         old = [
             path
-            for path in checkpoints(folder)[: -self.keep]  # another may be on its way
+            for path in checkpoints(folder)[: -self._keep]  # another may be on its way
             if path not in known and not self._read_by[Checkpoint(trial.id, path.name)]
         ]
         if old:  # once the log on the disk, too, knows of the one that stays
             self._deleting += 1
-            self.experiment.store.when_durable(lambda: self.experiment.do(self._delete_copies(old)))
+            self._store.when_durable(lambda: self._do(self._delete_copies(old)))
 
     async def _delete_copies(self, old: Sequence[Path]) -> None:
         try:
@@ -236,7 +307,7 @@ class Keeper:
                     await asyncio.to_thread(delete, path)
         finally:
             self._deleting -= 1
-            self.experiment.check_idle()
+            self._on_rest()
 
     def _known_here(self, trial: Trial) -> Sequence[Path]:
         """The driver's copies of a trial's checkpoints that are not newer than the log knows."""
@@ -246,7 +317,7 @@ class Keeper:
 
     def _is_last_copy(self, trial: Trial, name: str) -> bool:
         """Whether the driver would have nothing to go on from if a node were lost now."""
-        if trial.checkpoint_on is None:
+        if trial.id not in self._home:
             return False
         return [path.name for path in self._known_here(trial)[-1:]] == [name]
 
@@ -254,63 +325,66 @@ class Keeper:
 
     def _too_old(self, trial: Trial) -> list[Checkpoint]:
         """Those of a trial beyond the `keep` newest, except what a new attempt would go on from."""
-        old = self.budget.names(trial.id)[: -self.keep]
+        old = self.budget.names(trial.id)[: -self._keep]
         return [Checkpoint(trial.id, name) for name in old if name != trial.saved_name]
 
-    def tidy(self, trial: Trial) -> None:
-        """Delete what is beyond `keep`; without a storage a trial also does so itself."""
+    def delete_old(self, trial: Trial) -> None:
+        """Delete what is beyond `keep`; without a storage a trial also does so on its own node."""
         for old in self._too_old(trial):
             if not self._read_by[old] and not self._is_last_copy(trial, old.name):
-                if self.storage is None:
-                    self._copies[old].discard(trial.checkpoint_on or 0)
+                if self.storage is None and trial.id in self._home:
+                    self._copies[old].discard(self._home[trial.id])
                 self._delete(old)
 
-    def collect(self) -> None:
+    def delete_unneeded(self) -> None:
         """Delete checkpoints that nobody will need, the oldest first, until the rest fits."""
         if not self.budget.is_exceeded:
             return
-        is_needed = self.experiment.which_are_needed()
+        is_needed = self._which_are_needed()
 
         def is_kept(checkpoint: Checkpoint) -> bool:
-            trial = self.experiment.trials[checkpoint.trial]
+            trial = self._ledger.trials[checkpoint.trial]
             if self._read_by[checkpoint] or trial.id in self._copying:
                 return True
             return checkpoint.name == trial.saved_name and is_needed(trial.id)
 
         for checkpoint in list(self.budget.victims(is_needed, is_kept)):
-            self.experiment.store.append(
-                "deleted", checkpoint.trial, body={"name": checkpoint.name}
-            )
-            self._forget(checkpoint)
+            trial = self._ledger.trials[checkpoint.trial]
+            self._log("deleted", trial, {"name": checkpoint.name})
             self._delete(checkpoint)
         if self.budget.is_exceeded and not self._said_too_much:
             self._said_too_much = True
-            self.experiment.say(
+            self._say(
                 f"the checkpoints take {in_words(self.budget.total)}, more than max_bytes="
                 f"{in_words(self.budget.max_bytes or 0)}, and all are needed: by trials that run, "
                 "wait or are paused, as parents, or as the best; the search goes on, but give it a "
                 "larger max_bytes="
             )
 
-    def _forget(self, checkpoint: Checkpoint) -> None:
-        """Take note of a deletion: without its checkpoint a trial is a lost parent."""
-        self.budget.remove(checkpoint)
-        trial = self.experiment.trials[checkpoint.trial]
-        if trial.saved_name == checkpoint.name:
-            trial.forget_weights()
+    def _which_are_needed(self) -> Callable[[int], bool]:
+        """Whether the newest checkpoint of a trial may be read again, as things are now."""
+        ledger, parents = self._ledger, self._parents()
+        best = {trial.id for trial in [*ledger.front, ledger.best] if trial is not None}
+
+        def is_needed(trial_id: int) -> bool:
+            trial = ledger.trials[trial_id]
+            stays = not trial.status.is_end or trial.is_final or trial_id in parents | best
+            return stays or self._may_need(trial)
+
+        return is_needed
 
     def _delete(self, checkpoint: Checkpoint) -> None:
         self.budget.remove(checkpoint)
         self._deleting += 1
-        self.experiment.store.when_durable(partial(self._delete_now, checkpoint))
+        self._store.when_durable(partial(self._delete_now, checkpoint))
 
     def _delete_now(self, checkpoint: Checkpoint) -> None:
         on_nodes = self._copies.pop(checkpoint, set())
-        self.experiment.do(self._delete_everywhere(checkpoint, on_nodes))
+        self._do(self._delete_everywhere(checkpoint, on_nodes))
 
     async def _delete_everywhere(self, gone: Checkpoint, remote_ids: Iterable[int]) -> None:
-        here = self.folder_of(self.experiment.trials[gone.trial]) / gone.name
-        remotes = [self.experiment.manager.remotes.get(remote_id) for remote_id in remote_ids]
+        here = self.folder_of(self._ledger.trials[gone.trial]) / gone.name
+        remotes = [self._remotes.get(remote_id) for remote_id in remote_ids]
         try:
             if self.storage is not None:
                 await asyncio.to_thread(self.storage.delete, *gone)
@@ -322,9 +396,7 @@ class Keeper:
                         await remote.drop_checkpoint(*gone)
         except Exception as error:
             why = without_secrets(str(error) or repr(error))
-            self.experiment.say(
-                f"checkpoint {gone.name} of trial {gone.trial} could not be deleted: {why}"
-            )
+            self._say(f"checkpoint {gone.name} of trial {gone.trial} could not be deleted: {why}")
         finally:
             self._deleting -= 1
-            self.experiment.check_idle()
+            self._on_rest()

@@ -174,6 +174,19 @@ class Objectives:
                 return False
         return True
 
+    def missing_in(self, reports: int, last: Mapping[str, Any]) -> str:
+        """Why none of a trial's reports counts, in words; `last`: the metrics of the last one."""
+        wanted = self.names[0]
+        if not reports:
+            return f"the train function returned without calling reporter(..., {wanted}=...)"
+        if not self.is_plain:
+            had = ", ".join(f"{name}={last.get(name)!r}" for name in self.metrics)
+            return f"no report had finite numbers for all that is wanted; the last one had {had}"
+        if wanted in last:
+            return f"{wanted} was never a number (the last report had {last[wanted]!r})"
+        names = sorted(set(last) - {"time_this_iter", "time_since_start"})
+        return f"no report had reward_attr={wanted!r}; the last one had {', '.join(names)}"
+
 
 def _listed(given: Any) -> tuple[Any, ...]:
     if given is None or isinstance(given, str) or not isinstance(given, Iterable):

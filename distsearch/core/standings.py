@@ -13,49 +13,52 @@ from .words import Report, Trial
 class Standings:
     """Keeps the best trial, and of several objectives the front.
 
-        standings = Standings("accuracy", "max", "epoch")
-        report = standings.report(trial, 1, {"epoch": 1, "accuracy": 0.9})
-        standings.count(trial, report)
-        standings.best, standings.front(open_trials)
-
-    `objectives`: where there are several, or constraints; None where one reward is all, and else
-    the first of them is `reward_attr`.
+    standings = Standings(Objectives.parse("accuracy", "max"), "epoch")
+    report = standings.report(trial, 1, {"epoch": 1, "accuracy": 0.9})
+    standings.count(trial, report)
+    standings.best, standings.front(open_trials)
     """
 
-    def __init__(
-        self, reward_attr: str, mode: str, time_attr: str, objectives: Objectives | None = None
-    ) -> None:
+    def __init__(self, objectives: Objectives, time_attr: str) -> None:
         self.best: Trial | None = None  # so far; of equals the one with the lowest id
-        self.sign = -1.0 if mode == "min" else 1.0  # 1 where larger rewards are better
-        self._reward_attr = reward_attr
+        # 1 where larger rewards are better
+        self.sign = -1.0 if objectives.modes[0] == "min" else 1.0
+        self.objectives = objectives
+        self._reward_attr = objectives.names[0]
         self._time_attr = time_attr
-        self._objectives = objectives
+        self._is_plain = objectives.is_plain
         self._ended: list[Trial] = []  # where there may be a front, the trials that have ended
-        self._front_of_ended: tuple[int, list[Trial]] = 0, []  # of how many of them, and who
+        # The front of the first so many trials of a list of ended ones.
+        self._front_of_ended: tuple[list[Trial], int, list[Trial]] = self._ended, 0, []
 
     def report(self, trial: Trial, sequence: int, metrics: Mapping[str, Any]) -> Report:
         """What a trial has said, as searchers and rules hear it."""
         reward = number(metrics.get(self._reward_attr))
         if reward is not None:
             reward *= self.sign
-        if self._objectives is not None and not self._objectives.can_rank(metrics):
+        if not (self._is_plain or self.objectives.can_rank(metrics)):
             reward = None
         at = number(metrics.get(self._time_attr))
         return Report(trial.id, sequence, metrics, reward, float(sequence) if at is None else at)
 
     def count(self, trial: Trial, report: Report) -> None:
         """Take note of a report, and of what is best now."""
-        if self._objectives is None:
-            trial.count(report, self._reward_attr, self._is_better(report, trial))
+        if self._is_plain:
+            trial.count(report, self._reward_attr, self._improves(report, trial))
             self._note_best(trial)
         else:
             trial.count(report, self._reward_attr, is_better=False)
-            self._count_point(trial, report, self._objectives)
+            self._count_point(trial, report)
 
     def ended(self, trial: Trial) -> None:
         """Take note that a trial will report no more."""
-        if self._objectives is not None and self._objectives.several:
+        if self.objectives.several:
             self._ended.append(trial)
+
+    def reopened(self, trial: Trial) -> None:
+        """Take note that a trial that had ended may report again."""
+        if self.objectives.several:  # whom it dominated may come forward again
+            self._ended = [one for one in self._ended if one is not trial]
 
     def front(self, unended: Iterable[Trial]) -> list[Trial]:
         """The trials that no other dominates so far; `unended`: those that may still report.
@@ -63,10 +66,12 @@ class Standings:
         Feasible ones, by the first objective, the best first. Failed trials are not among them.
         """
         # Several threads may ask: what they replace is one whole tuple.
-        seen, members = self._front_of_ended
-        if new := self._ended[seen:]:
+        ended, (of, seen, members) = self._ended, self._front_of_ended
+        if of is not ended:
+            seen, members = 0, []
+        if new := ended[seen:]:
             members = _front_among([*members, *new])
-            self._front_of_ended = seen + len(new), members
+            self._front_of_ended = ended, seen + len(new), members
         return _front_among([*members, *unended])
 
     def has_reached(self, goal: float) -> bool:
@@ -76,17 +81,17 @@ class Standings:
             return False
         return self.sign * best.best_reward >= self.sign * goal
 
-    def _count_point(self, trial: Trial, report: Report, objectives: Objectives) -> None:
-        point = objectives.point(report.metrics)
-        if point is None or not objectives.counts_instead(point, trial.point):
+    def _count_point(self, trial: Trial, report: Report) -> None:
+        point = self.objectives.point(report.metrics)
+        if point is None or not self.objectives.counts_instead(point, trial.point):
             return
         trial.point, trial.best_time = point, report.time
-        if not objectives.several:
+        if not self.objectives.several:
             trial.best_reward = point.values[0]
             if point.is_feasible:
                 self._note_best(trial)
 
-    def _is_better(self, report: Report, trial: Trial) -> bool:
+    def _improves(self, report: Report, trial: Trial) -> bool:
         if report.reward is None:
             return False
         return trial.best_reward is None or report.reward > self.sign * trial.best_reward
@@ -94,12 +99,17 @@ class Standings:
     def _note_best(self, trial: Trial) -> None:
         if trial.best_reward is None or trial.is_final:
             return
-        best = self.best
-        if best is not None and best.best_reward is not None:
-            rank = (self.sign * trial.best_reward, -trial.id)
-            if rank <= (self.sign * best.best_reward, -best.id):
-                return
-        self.best = trial
+        if self.best is None or self.is_better(trial, self.best):
+            self.best = trial
+
+    def is_better(self, trial: Trial, best: Trial) -> bool:
+        """Whether a trial would be the best in place of another: of equals the earlier one is."""
+        if trial.best_reward is None or best.best_reward is None or trial.is_final:
+            return False
+        if trial.point is not None and not trial.point.is_feasible:
+            return False
+        mine, its = self.sign * trial.best_reward, self.sign * best.best_reward
+        return (mine, -trial.id) > (its, -best.id)
 
 
 def _front_among(trials: Iterable[Trial]) -> list[Trial]:

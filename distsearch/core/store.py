@@ -1,17 +1,30 @@
 """The log of an experiment: one SQLite file to which events are only ever added.
 
-    events   id, time (Unix seconds), kind, trial, attempt, seq, body (JSON)
+    events   id (1, 2, ...), time (Unix seconds), kind, trial, attempt, seq, body (JSON)
     trials   a view: one row a trial, with its configuration, status and end
     reports  a view: one row a report
     lineage  a view: one row for each trial and parent of it; `inherited` is whose weights it has
              in place of that parent's, `policy` and `reason` say why if it is another
 
-Kinds: `experiment` (what is searched, once per run of the driver), `launched` (a configuration),
-`inherits` (from whose weights a child goes on), `started`, `report`, `saved` (a checkpoint),
-`deleted` (one, to keep within `max_bytes`), `ended`, `again` (a failed trial runs once more, for
-its children), `lost` (an attempt is over but its trial is not: the node was lost, or the search
-interrupted), `node` (one came or went). Anyone may read the file with SQL or pandas while the
-search runs:
+Kinds of events:
+
+    experiment  what is searched, once per run of the driver
+    warm        what was known before the search
+    node        a node came or went
+    launched    a trial has a configuration
+    inherits    from whose weights a child goes on
+    started     an attempt of a trial begins, on these places
+    report      a trial has reported
+    decided     what the rule made of a report, and why, when the trial is not to go on
+    saved       a trial has saved a checkpoint
+    deleted     a checkpoint is deleted, to keep within `max_bytes`
+    paused      an attempt is over; its trial may be resumed by the rule
+    lost        an attempt is over, and its trial is to run again
+    ended       a trial has ended
+    again       a trial that had ended runs once more, for its children
+
+What each of them does to a trial is the business of `ledger.py`. Anyone may read the file with SQL
+or pandas while the search runs:
 
     sqlite3 distsearch_results/NAME/events.db 'select * from trials order by best desc limit 3'
 
@@ -35,10 +48,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import StoreError, StoreLocked
+from ..errors import StoreError, StoreLocked, StoreVersion
 from .metrics import from_json, strict_json
 
 FILE = "events.db"
+VERSION = 2  # of the log; what each kind of event says
+READ_BY = {1: "0.1"}  # which distsearch reads a log of another version
 SCHEMA = """
 create table if not exists events (
     id integer primary key, time real not null, kind text not null,
@@ -52,7 +67,7 @@ create view if not exists trials as
             coalesce((select case kind when 'paused' then 'paused' else 'waiting' end from events
                 where trial = l.trial and kind in ('lost', 'again', 'paused') and id > s.id
                 order by id desc limit 1), 'running') end) as status,
-        s.attempt as attempt, json_extract(s.body, '$.host') as host, s.time as started,
+        s.attempt as attempt, json_extract(s.body, '$.places[0].node') as host, s.time as started,
         e.time as ended, json_extract(e.body, '$.best') as best,
         json_extract(e.body, '$.reason') as reason,
         json_extract(e.body, '$.traceback') as traceback,
@@ -74,8 +89,8 @@ create view if not exists lineage as
         select max(id) from events where trial = l.trial and kind = 'inherits')
     where l.kind = 'launched';
 """
-INSERT = "insert into events (time, kind, trial, attempt, seq, body) values "
-ROW = "(?, ?, ?, ?, ?, ?)"
+INSERT = "insert into events (id, time, kind, trial, attempt, seq, body) values "
+ROW = "(?, ?, ?, ?, ?, ?, ?)"
 FEW = 40
 RETRY_S = 1.0
 
@@ -95,8 +110,11 @@ class Event(NamedTuple):
 class Store:
     """The one writer of an experiment's log; used in the loop's thread.
 
+        event = store.append("started", trial=3, attempt=1, body={"places": []})
+        store.when_durable(lambda: tell_the_node(event))
+
     Raises StoreLocked when another driver writes to this folder (its process and host are named),
-    StoreError when the file is damaged.
+    StoreVersion when another version of distsearch wrote it, StoreError when the file is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -110,6 +128,8 @@ class Store:
         except BaseException:
             self._lock.close()
             raise
+        (last,) = self._connection.execute("select max(id) from events").fetchone()
+        self._next_id = 1 + (last or 0)
         self._pending: list[tuple[Any, ...]] = []
         self._callbacks: list[Callable[[], None]] = []
         self._writing = False
@@ -122,9 +142,14 @@ class Store:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             quick_check(self.path)
+            check_version(connection, self.path)
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=full")
             connection.executescript(SCHEMA)
+            connection.execute(f"pragma user_version={VERSION}")
+        except StoreVersion:
+            connection.close()
+            raise
         except sqlite3.DatabaseError as error:
             connection.close()
             raise StoreError(
@@ -140,11 +165,18 @@ class Store:
         attempt: int | None = None,
         seq: int | None = None,
         body: Any = None,
-    ) -> None:
-        """Add an event; `body` is JSON text, or a value to be written as JSON."""
+    ) -> Event:
+        """Add an event, and return it as whoever reads the log will find it.
+
+        `body` is JSON text, or a value to be written as JSON. Raises ValueError, and adds nothing,
+        for text that is no JSON.
+        """
         text = body if isinstance(body, str) else strict_json(body)
-        self._pending.append((time.time(), kind, trial, attempt, seq, text))
+        event = Event(self._next_id, time.time(), kind, trial, attempt, seq, _decode(kind, text))
+        self._next_id += 1
+        self._pending.append((*event[:-1], text))
         self._write_soon()
+        return event
 
     def when_durable(self, callback: Callable[[], None]) -> None:
         """Call back in the loop once everything that has been appended so far is on the disk."""
@@ -249,18 +281,38 @@ def quick_check(path: Path) -> None:
         connection.close()
 
 
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreVersion for a log of another version, and say which distsearch reads it."""
+    (version,) = connection.execute("pragma user_version").fetchone()
+    if not version and connection.execute("select 1 from sqlite_master limit 1").fetchone():
+        version = 1  # which did not say so
+    if version in (0, VERSION):
+        return
+    reads = f"distsearch {READ_BY[version]}" if version in READ_BY else "a newer distsearch"
+    raise StoreVersion(
+        f"the log {path} is of version {version}, which {reads} reads; this one reads version "
+        f"{VERSION}. Use {reads} for it, or start anew in another folder (checkpoint=)"
+    )
+
+
 def check(folder: Path) -> None:
     """Raise StoreLocked or StoreError if the folder's log cannot be taken over."""
     Store(folder).close()
 
 
-def read(folder: Path, *kinds: str, trial: int | None = None) -> Iterator[Event]:
+def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) -> Iterator[Event]:
     """The events of an experiment's log, oldest first; from any thread or process.
 
     >>> for event in read(Path("distsearch_results/toy"), "report", trial=3): ...
+
+    `after`: only those with a larger id, to follow a search that runs:
+
+    >>> for event in read(Path("distsearch_results/toy"), after=last.id): ...
+
+    Raises StoreVersion.
     """
-    where: list[str] = []
-    values: list[Any] = []
+    where = ["id > ?"]
+    values: list[Any] = [after]
     if kinds:
         where.append(f"kind in ({', '.join('?' * len(kinds))})")
         values.extend(kinds)
@@ -268,15 +320,19 @@ def read(folder: Path, *kinds: str, trial: int | None = None) -> Iterator[Event]
         where.append("trial = ?")
         values.append(trial)
     query = "select id, time, kind, trial, attempt, seq, body from events"
-    query += (" where " + " and ".join(where) if where else "") + " order by id"
+    query += " where " + " and ".join(where) + " order by id"
     connection = sqlite3.connect(folder / FILE)
     try:
+        check_version(connection, folder / FILE)
         for row in connection.execute(query, values):
-            decode = from_json if row[2] == "report" else json.loads
             number, at, kind, of, attempt, seq, body = row
-            yield Event(number, at, kind, of, attempt, seq, decode(body))
+            yield Event(number, at, kind, of, attempt, seq, _decode(kind, body))
     finally:
         connection.close()
+
+
+def _decode(kind: str, text: str) -> Any:
+    return from_json(text) if kind == "report" else json.loads(text)
 
 
 def _make_private(path: Path) -> None:

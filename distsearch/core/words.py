@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any, ClassVar, Union
 
 from ..errors import LineageError
 from .metrics import number
@@ -96,21 +96,31 @@ class Report:
 class Continue:
     """The trial goes on."""
 
-    word = "continue"
+    word: ClassVar[str] = "continue"
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The trial ends here, with status STOPPED and the rewards it has."""
+    """The trial ends here, with status STOPPED and the rewards it has.
 
-    word = "stop"
+        return Stop("rank 7 of 9 at epoch 4, and the best 3 go on")
+
+    `reason`: why, for the user; it is kept in the log.
+    """
+
+    reason: str = field(default="", compare=False)
+    word: ClassVar[str] = "stop"
 
 
 @dataclass(frozen=True)
 class Pause:
-    """The trial gives its slots back and may be resumed later, from its last checkpoint."""
+    """The trial gives its slots back and may be resumed later, from its last checkpoint.
 
-    word = "pause"
+    `reason`: why, for the user; it is kept in the log.
+    """
+
+    reason: str = field(default="", compare=False)
+    word: ClassVar[str] = "pause"
 
 
 Decision = Union[Continue, Stop, Pause]
@@ -129,12 +139,12 @@ class Wait:
 
 @dataclass(eq=False)
 class Trial:
-    """One configuration and what became of it.
+    """One configuration and what became of it; only the ledger changes it.
 
     `best_reward` is the best value of `reward_attr` so far, in the user's own sign, None where
     there are several objectives: `point` says where the trial then lies, and whether it meets the
     constraints. `error` is the traceback of a train function that raised, `reason` the end in
-    words.
+    words. `seconds` is how long its last attempt took, once that is over.
     """
 
     id: int
@@ -143,45 +153,55 @@ class Trial:
     wait_for: str = "end"  # once they are committed: see Launch
     # Whose weights it has in place of each parent's, None: nobody's; None: that is not decided yet.
     inherits: tuple[int | None, ...] | None = None
+    bracket: int | None = None  # that of its Launch
+    is_given: bool = False  # by the user, not suggested by the searcher
+    is_final: bool = False  # of run_with_config: it is not a candidate for the best
     status: Status = Status.WAITING
     attempt: int = 0
-    host: str = ""
-    reports: int = 0
+    hosts: tuple[str, ...] = ()  # of the places on which its newest attempt runs, or ran
+    reports: int = 0  # the running number of the newest report of its newest attempt
+    last_report: Report | None = None  # None once the trial has ended
+    furthest: float = -math.inf  # the latest `time` that it has reported, in whichever attempt
     best_reward: float | None = None
     best_time: float | None = None
     point: Point | None = None  # of the report that counts; None for one reward without limits
-    last_metrics: Mapping[str, Any] = field(default_factory=dict)
-    furthest: float = -math.inf  # the latest `time` that it has reported, in whichever attempt
     reason: str = ""
     error: str = ""
     seconds: float = 0.0
-    checkpoint_on: int | None = None  # the remote id of the node that has it; None: the driver
+    started_at: float = 0.0  # when its newest attempt began, in Unix seconds
     failures: Counter[Status] = field(default_factory=Counter)  # attempts that ended so
-    is_final: bool = False  # of run_with_config: it is not a candidate for the best
-    saved_step: int | None = None  # of the newest checkpoint that the log knows
+    saved_step: int | None = None  # of the newest checkpoint that counts: see `save`
     saved_name: str | None = None  # that checkpoint's name
-    bracket: int | None = None  # that of its Launch
     saves_first: bool | None = None  # whether it saves before it reports; None: nothing saved yet
-    _unreported: tuple[int, str | None] | None = None
+    story: tuple[str, ...] = ()  # the kinds of events that have moved it so far
+    _unreported: tuple[int, str] | None = None
 
     @property
     def has_result(self) -> bool:
         """Whether a report has counted."""
         return self.best_reward is not None or self.point is not None
 
+    @property
+    def host(self) -> str:
+        """Where its newest attempt runs, or ran; of several places the first."""
+        return self.hosts[0] if self.hosts else ""
+
+    @property
+    def last_metrics(self) -> Mapping[str, Any]:
+        """What its newest report said, while it has not ended."""
+        return {} if self.last_report is None else self.last_report.metrics
+
     def count(self, report: Report, reward_attr: str, is_better: bool) -> None:
         """Take note of a report."""
-        if self._unreported is not None:
-            (self.saved_step, self.saved_name), self._unreported = self._unreported, None
-        self.reports = report.sequence
-        self.last_metrics = report.metrics
+        self._commit_save()
+        self.reports, self.last_report = report.sequence, report
         if math.isfinite(report.time):
             self.furthest = max(self.furthest, report.time)
         if is_better:
             self.best_reward = number(report.metrics.get(reward_attr))
             self.best_time = report.time
 
-    def save(self, step: int, name: str | None = None) -> None:
+    def save(self, step: int, name: str) -> None:
         """Take note of a checkpoint.
 
         Where a trial saves before it reports, the checkpoint counts once that report (or another
@@ -189,23 +209,31 @@ class Trial:
         """
         if self.saves_first is None:
             self.saves_first = self.reports == 0
-        if not self.saves_first:
-            self.saved_step, self.saved_name = step, name
-            return
-        if self._unreported is not None:
-            self.saved_step, self.saved_name = self._unreported
+        self._commit_save()
         self._unreported = step, name
+        if not self.saves_first:
+            self._commit_save()
 
-    def keep_last_save(self) -> None:
-        """Take note that the trial has finished: a checkpoint needs no report to follow it."""
-        if self._unreported is not None:
-            (self.saved_step, self.saved_name), self._unreported = self._unreported, None
+    def start(self, attempt: int, hosts: tuple[str, ...], at: float) -> None:
+        """Take note of an attempt, which goes on from the checkpoint of `saved_step`."""
+        self.attempt, self.hosts, self.started_at = attempt, hosts, at
+        self._unreported = None
 
-    def forget_weights(self) -> None:
+    def end(self, reason: str, error: str) -> None:
+        """Take note that the trial has ended, as its status says."""
+        self.reason, self.error = reason, error
+        self.last_report = None
+        if self.status is Status.FINISHED:  # no report has to follow its last checkpoint
+            self._commit_save()
+
+    def reopen(self) -> None:
+        """Take note that the trial runs again, though it had ended."""
+        self.reason = self.error = ""
+
+    def lose_weights(self) -> None:
         """Take note that its checkpoints are gone."""
         self.saved_step = self.saved_name = None
 
-    def start(self, attempt: int, host: str) -> None:
-        """Take note of an attempt, which goes on from the checkpoint of `saved_step`."""
-        self.attempt, self.host = attempt, host
-        self._unreported = None
+    def _commit_save(self) -> None:
+        if self._unreported is not None:
+            (self.saved_step, self.saved_name), self._unreported = self._unreported, None

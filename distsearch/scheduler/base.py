@@ -24,11 +24,12 @@ from ..core import store
 from ..core.budget import parse_bytes
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
-from ..core.experiment import CLOSED, INTERRUPTED, UNFINISHED, Experiment, Settings, retries_of
+from ..core.experiment import CLOSED, INTERRUPTED, Experiment
 from ..core.lineage import POLICIES
 from ..core.loop import loop
 from ..core.objectives import Objectives, Point
 from ..core.progress import NodeUse, Progress, Snapshot
+from ..core.settings import Settings, retries_of
 from ..core.storage import Storage, checked_url
 from ..core.travel import pack
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
@@ -172,11 +173,9 @@ class Scheduler(Results):
             packed=pack(self.train_fn),
             packed_here=pack(self.train_fn, stays_here=True),
             resource=Resource.parse(resource),
-            reward_attr=self.objectives.names[0],
+            objectives=self.objectives,
             time_attr=time_attr,
-            mode=self.objectives.modes[0],
             max_reward=max_reward,
-            objectives=None if self.objectives.is_plain else self.objectives,
             reuse=isolation == "reuse",
             spawn=start_method == "spawn",
             trial_timeout_s=trial_timeout,
@@ -192,6 +191,7 @@ class Scheduler(Results):
         self.progress = Progress(verbose, self._snapshot)
         self.manager = DistributedResourceManager()
         self.experiment = Experiment(self, settings, self.manager, self._store, self.progress.say)
+        self.ledger = self.experiment.ledger
         self.fleet = Fleet(
             self.folder,
             self.experiment,
@@ -253,8 +253,8 @@ class Scheduler(Results):
             raise SpaceError(f"search_options={given!r} of {searcher!r}: {error}") from error
 
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
-        self._store.append("experiment", body=self._what_is_searched)
-        self.experiment.keeper.sweep()
+        self.experiment.log("experiment", body=self._what_is_searched)
+        self.experiment.keeper.delete_leftovers()
         await self.fleet.start(local=local, addresses=_addresses(addresses), client=client)
         self.manager.check(self.experiment.settings.resource)
 
@@ -302,15 +302,11 @@ class Scheduler(Results):
                 + "\n  ".join(changes)
                 + "\nUndo these changes, or choose another checkpoint="
             )
-        events = list(events)
-        for event in events:
-            if event.kind == "warm":
-                self._tell_known(event.body["points"])
         self.experiment.restore(events)
 
     def _what_was_there(self) -> str:
-        counts = self.experiment.counts
-        ended, total = self.num_finished_tasks, len(self.experiment.trials)
+        counts = self.ledger.counts
+        ended, total = self.num_finished_tasks, len(self.ledger.trials)
         paused = f", {counts.paused} are paused" if counts.paused else ""
         return (
             f"going on with {self.folder}: of {total} trials {ended} have ended{paused}, "
@@ -322,10 +318,10 @@ class Scheduler(Results):
         for line in known.left_out:
             self.progress.say(line)
         if known.points:
-            loop().run(lambda: self._store.append("warm", body={"points": known.points}))
-            self._tell_known(known.points)
+            loop().run(lambda: self.experiment.log("warm", body={"points": known.points}))
+            self.replay_known(known.points)
 
-    def _tell_known(self, points: Iterable[Sequence[Any]]) -> None:
+    def replay_known(self, points: Iterable[Sequence[Any]]) -> None:
         for number, (config, known) in enumerate(points):
             if self.objectives.is_plain:
                 self._tell(-1 - number, config, known)
@@ -337,7 +333,7 @@ class Scheduler(Results):
 
     def next_launch(self) -> Launch | Wait | None:
         """The next new trial; Wait() for none now, None for none any more."""
-        trial_id = len(self.experiment.trials)
+        trial_id = len(self.ledger.trials)
         if self._ahead is not None:
             return self._ahead.next(trial_id)
         suggested = self.searcher.ask(trial_id)
@@ -363,9 +359,7 @@ class Scheduler(Results):
 
     def on_end(self, trial: Trial) -> None:
         """Hear that a trial has ended; call this one too when you override it."""
-        # One that the search's own end interrupted goes on when the search is resumed.
-        if trial.status is not Status.STOPPED or self.experiment.ending not in UNFINISHED:
-            self._tell_result(trial)
+        self._tell_result(trial)
         due = time.monotonic() - self._history_called >= self._history_period_s
         if self._history_callback is not None and due:
             self._history_called = time.monotonic()
@@ -402,7 +396,7 @@ class Scheduler(Results):
         """Tell the searcher of a reward in the user's sign."""
         teller = self.searcher if self._ahead is None else self._ahead
         teller.tell(
-            trial_id, config, None if reward is None else self.experiment.standings.sign * reward
+            trial_id, config, None if reward is None else self.ledger.standings.sign * reward
         )
 
     def _tell_point(self, trial_id: int, config: Mapping[str, Any], point: Point | None) -> None:
@@ -423,7 +417,7 @@ class Scheduler(Results):
     def _needed_soon(self) -> int:
         """How many trials may be launched at once: as many as there are slots, or less."""
         slots, total = self._slots(), self.experiment.total
-        return slots if total is None else min(slots, total - self.experiment.counts.launched - 1)
+        return slots if total is None else min(slots, total - self.ledger.counts.launched - 1)
 
     def _slots(self) -> int:
         """How many trials fit on all nodes at once."""
@@ -640,7 +634,7 @@ class Scheduler(Results):
         Raises StoreError when it searched for something else, showing the difference.
         """
         self._check_open()
-        if self.experiment.trials:
+        if self.ledger.trials:
             raise StoreError("load_state_dict comes before run(): this search has trials already")
         try:
             searched = dict(state["searched"])
@@ -658,7 +652,7 @@ class Scheduler(Results):
         def load() -> None:
             self.seed = self.searcher.seed = searched["seed"]
             self._restore(searched, events)
-            self._store.append("experiment", body=self._what_is_searched)
+            self.experiment.log("experiment", body=self._what_is_searched)
             for event in events:
                 if event.trial is not None or event.kind == "warm":
                     self._store.append(*event[2:])
@@ -703,6 +697,7 @@ class Scheduler(Results):
             experiment.end(CLOSED)
             experiment.abandon(CLOSED)
         await self.fleet.close()
+        experiment.close()
         await self._store.flush()
 
     def _check_open(self) -> None:
@@ -726,7 +721,7 @@ class Scheduler(Results):
     def _snapshot(self) -> Snapshot:
         """How the search stands, for the progress display."""
         experiment = self.experiment
-        counts, best = experiment.counts, experiment.best
+        counts, best = experiment.ledger.counts, experiment.ledger.best
         running = len(experiment.running)
         ended = self.num_finished_tasks + counts.paused
         total = experiment.total
@@ -753,7 +748,7 @@ class Scheduler(Results):
             best_task_id=None if best is None else best.id,
             best_config={} if best is None else best.config,
             reward_attr=" and ".join(self.objectives.names),
-            front_size=len(experiment.front) if self.objectives.several else None,
+            front_size=len(experiment.ledger.front) if self.objectives.several else None,
             limits=self.objectives.limits if best is None else "",
             nodes=[_node_use(remote) for remote in list(self.manager.remotes.values())],
             elapsed_s=elapsed,

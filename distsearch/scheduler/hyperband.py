@@ -121,7 +121,7 @@ class HyperbandScheduler(Scheduler):
         if self.type != "synchronous" or not isinstance(launch, Launch):
             return launch
         bracket = next((b for b in self._open if b.has_room), None) or self._open_bracket()
-        self._join(len(self.experiment.trials), bracket)
+        self._join(len(self.ledger.trials), bracket)
         return replace(launch, bracket=self._opened.index(bracket))
 
     def replay_launch(
@@ -131,7 +131,7 @@ class HyperbandScheduler(Scheduler):
         super().replay_launch(trial_id, config, given, told)
         if self.type != "synchronous" or given:
             return
-        number = self.experiment.trials[trial_id].bracket
+        number = self.ledger.trials[trial_id].bracket
         if number is None:
             raise StoreError("this search was begun by a version that did not log its brackets")
         if number == len(self._opened):  # those before were full then, or closed

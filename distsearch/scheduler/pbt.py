@@ -148,7 +148,7 @@ class PBTScheduler(Scheduler):
             self._all_founded = True
             launch = self._next_child() or (Wait() if self._living else None)
         if isinstance(launch, Launch):
-            self._join(len(self.experiment.trials), is_child=bool(launch.parents))
+            self._join(len(self.ledger.trials), is_child=bool(launch.parents))
         return launch
 
     def next_resume(self) -> int | None:
@@ -208,7 +208,7 @@ class PBTScheduler(Scheduler):
         """When a search is resumed: the same first generation, and the same children."""
         if given:
             return
-        is_child = bool(self.experiment.trials[trial_id].parents)
+        is_child = bool(self.ledger.trials[trial_id].parents)
         if not is_child:
             super().replay_launch(trial_id, config, given, told)
         elif (child := self._next_child()) is None or dict(child.config) != dict(config):
@@ -245,7 +245,7 @@ class PBTScheduler(Scheduler):
         """Let a child of another member take the place of one."""
         config = explore(
             self.train_fn.space,
-            self.experiment.trials[parent].config,
+            self.ledger.trials[parent].config,
             self._rng(trial_id, 1),
             resample_probability=self.resample_probability,
             factors=self.perturbation_factors,
@@ -261,7 +261,7 @@ class PBTScheduler(Scheduler):
         places = min(math.ceil(len(ranked) * self.quantile_fraction - 1e-9), len(ranked) // 2)
         if ranked.index(trial_id) < len(ranked) - places:
             return None
-        own, trials = self._scores[trial_id], self.experiment.trials
+        own, trials = self._scores[trial_id], self.ledger.trials
         better = [
             member
             for member in ranked[:places]
@@ -291,4 +291,4 @@ class PBTScheduler(Scheduler):
         return math.inf if child is None else self._interval[child.parents[0]]
 
     def _is_paused(self, trial_id: int) -> bool:
-        return self.experiment.trials[trial_id].status is Status.PAUSED
+        return self.ledger.trials[trial_id].status is Status.PAUSED

@@ -9,6 +9,7 @@ from typing import Any
 from ..core import checkpoint, curves, lineage, pareto, pedigree, store
 from ..core.decorators import TrainFunction
 from ..core.experiment import Experiment
+from ..core.ledger import Ledger
 from ..core.lineage import Descent
 from ..core.loop import loop
 from ..core.objectives import Objectives
@@ -26,6 +27,7 @@ class Results:
     searcher: Searcher
     objectives: Objectives
     experiment: Experiment
+    ledger: Ledger
     folder: Path
     seed: int
     _store: store.Store
@@ -83,7 +85,7 @@ class Results:
         if not self.objectives.several:
             best = self._best
             return [FrontPoint(best.id, dict(best.config), {names[0]: self.get_best_reward()})]
-        front = self.experiment.front
+        front = self.ledger.front
         if not front:
             raise self._nothing_found()
         return [
@@ -112,7 +114,7 @@ class Results:
         points = {trial.id: trial.point for trial in trials if trial.point is not None}
         pareto.draw(
             points,
-            front=[trial.id for trial in self.experiment.front],
+            front=[trial.id for trial in self.ledger.front],
             failed={trial.id for trial in trials if trial.status.is_failure},
             objectives=self.objectives,
             title=f"{self.train_fn.__name__}: {len(points)} trials",
@@ -128,7 +130,7 @@ class Results:
         Trials without parents are in it too, as generation 0. `inherited` says whose weights stood
         in for a parent that was lost. The same is in the log: the view `lineage`.
         """
-        return lineage.descents(dict(self.experiment.trials))
+        return lineage.descents(dict(self.ledger.trials))
 
     def draw_lineage(
         self, filename: str | os.PathLike[str] | None = None, plot: bool = False
@@ -138,7 +140,7 @@ class Results:
         The line that leads to the best trial stands out. `filename` saves a picture (its ending
         says which kind), `plot` shows one.
         """
-        best = None if self.objectives.several else self.experiment.best
+        best = None if self.objectives.several else self.ledger.best
         pedigree.draw(
             self.lineage(),
             best=None if best is None else best.id,
@@ -157,7 +159,7 @@ class Results:
                 f"with several objectives ({names}) no trial is the best: choose one of "
                 "get_pareto_front()"
             )
-        best = self.experiment.best
+        best = self.ledger.best
         if best is None:
             raise self._nothing_found()
         return best
@@ -175,7 +177,7 @@ class Results:
                 f"{self.objectives.limits}; the closest, trial {least.id}, by "
                 f"{least.point.violation:.4g}"
             )
-        failed = "".join(f"; {count} trials {reason}" for count, reason in self.experiment.failures)
+        failed = "".join(f"; {count} trials {reason}" for count, reason in self.ledger.failures)
         return NothingReported(f"no trial has reported {attr} yet{failed}")
 
     @property
@@ -190,25 +192,25 @@ class Results:
     @property
     def config_history(self) -> dict[int, dict[str, Any]]:
         """{task id: its configuration}."""
-        trials = list(self.experiment.trials.values())
+        trials = list(self.ledger.trials.values())
         return {trial.id: dict(trial.config) for trial in trials}
 
     @property
     def trials(self) -> list[Trial]:
         """Every trial with its status, reason, traceback and reward."""
-        return list(self.experiment.trials.values())
+        return list(self.ledger.trials.values())
 
     @property
     def num_finished_tasks(self) -> int:
         """How many trials have ended, in whatever way."""
-        counts = self.experiment.counts
+        counts = self.ledger.counts
         return counts.done + counts.stopped + counts.failed
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What was searched, and how it stands."""
         settings = self.experiment.settings
-        best = self.experiment.best
+        best = self.ledger.best
         return {
             "train_fn": self.train_fn.__name__,
             "search_space": self.train_fn.space.describe(),
@@ -221,12 +223,12 @@ class Results:
             "num_gpus": settings.resource.num_gpus,
             "folder": str(self.folder),
             "start_time": self._start_time,
-            "num_trials": len(self.experiment.trials),
+            "num_trials": len(self.ledger.trials),
             "num_finished_tasks": self.num_finished_tasks,
             "best_reward": None if best is None else best.best_reward,
             "best_config": None if best is None else dict(best.config),
             "best_task_id": None if best is None else best.id,
-            "pareto_front": [trial.id for trial in self.experiment.front],
+            "pareto_front": [trial.id for trial in self.ledger.front],
         }
 
     def get_training_curves(
@@ -252,7 +254,7 @@ class Results:
         )
         if filename is not None or plot:
             trials = self.trials
-            best = self.experiment.best
+            best = self.ledger.best
             curves.draw(
                 data,
                 best=None if best is None else best.id,

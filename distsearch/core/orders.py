@@ -1,0 +1,82 @@
+"""What the driver tells the agent of a node: what to import, the train function, and each job."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..resource.remote import Message, Remote
+from .attempt import Attempt
+from .settings import Settings
+from .travel import Packed
+
+
+def preload_of(settings: Settings, remote: Remote) -> Message:
+    """What a node's launcher imports before the first trial, and how it makes processes."""
+    return {
+        "op": "preload",
+        "modules": [
+            *_packed_for(settings, remote).modules,
+            *(["fsspec"] if settings.storage else []),
+        ],
+        "sys_path": [path or os.getcwd() for path in sys.path] if remote.is_local else [],
+        "entry": "distsearch.core.trial_process",
+        "spawn": settings.spawn,
+    }
+
+
+def function_of(settings: Settings, remote: Remote) -> Message:
+    """The train function, pickled."""
+    packed = _packed_for(settings, remote)
+    return {"op": "function", "name": packed.name, "data": packed.data}
+
+
+def start_of(
+    settings: Settings,
+    attempt: Attempt,
+    due: str | Sequence[float] | None,
+    storage: Message | None,
+) -> Message:
+    """What an attempt needs to start: its slots, its limits, its job.
+
+    `due`: at which reports it waits for a decision. `storage`: where it finds what it goes on from,
+    None without a storage.
+    """
+    trial, place, resource = attempt.trial, attempt.places[0], settings.resource
+    job: dict[str, Any] = {
+        "function": _packed_for(settings, place.remote).name,
+        "config": trial.config,
+        "time_attr": settings.time_attr,
+        "due": due,
+        "resume": attempt.number > 1,
+        "attempt": attempt.number,
+        "keep": settings.keep,
+        "storage": storage,
+        "saved_step": trial.saved_step,
+        "parents": list(zip(trial.parents, trial.inherits or (), strict=False)),
+        "cwd": place.remote.trial_cwd,
+        "args": {
+            "task_id": trial.id,
+            "num_cpus": resource.num_cpus,
+            "num_gpus": resource.num_gpus,
+            "gpu_ids": list(place.allocation.gpus),
+        },
+    }
+    return {
+        "op": "start",
+        "env": {"CUDA_VISIBLE_DEVICES": ",".join(place.allocation.gpus)},
+        "threads": max(1, resource.num_cpus),
+        "reuse": settings.reuse,
+        "limits": {
+            "memory_bytes": place.allocation.memory_bytes,
+            "trial_timeout_s": settings.trial_timeout_s,
+            "report_timeout_s": settings.report_timeout_s,
+        },
+        "job": job,
+    }
+
+
+def _packed_for(settings: Settings, remote: Remote) -> Packed:
+    return settings.packed_here if remote.is_local else settings.packed
