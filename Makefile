@@ -28,7 +28,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 simulate: $(VENV)/.installed-test
-	$(BIN)/python -m tests.simulation $(or $(SEEDS),3000) $(ARGS)
+	$(BIN)/python -m distsearch.testing.world $(or $(SEEDS),3000) $(ARGS)
 
 test-netns: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/netns -m netns $(ARGS)

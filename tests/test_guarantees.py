@@ -384,7 +384,7 @@ THREATS = ROOT / "docs" / "threat-model.md"
 
 @pytest.mark.parametrize("page", [TABLE, THREATS], ids=lambda page: page.name)
 def test_every_test_that_the_page_names_exists(page):
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text())
+    named = re.findall(r"`((?:tests|distsearch/testing)/[\w/]+\.py)(?:::(\w+))?`", page.read_text())
     assert len(named) > 10
     missing = [
         f"{file}::{test}"

@@ -17,7 +17,7 @@ import distsearch
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train")
+ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train", "testing")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -26,6 +26,7 @@ SEES = {
     "searcher": {"errors", "space", "resource", "core"},
     "scheduler": {"errors", "space", "resource", "core", "searcher"},
     "train": {"errors", "core"},
+    "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
 }
 
 

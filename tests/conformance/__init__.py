@@ -1,7 +1,1 @@
-"""Kits of properties that every searcher, scheduler or store has to pass.
-
-Derive a test class from a kit and say how one is made:
-
-    class TestMySearcher(SearcherKit):
-        make = MySearcher
-"""
+"""Every searcher, scheduler and store passes its kit of `distsearch.testing`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from tests.conformance.schedulers import SchedulerKit
-from tests.conformance.searchers import SearcherKit
+from distsearch.testing.schedulers import SchedulerKit
+from distsearch.testing.searchers import SearcherKit
 
 TUTORIALS = Path(__file__).resolve().parents[2] / "tutorials"
 

@@ -10,7 +10,7 @@ from distsearch.scheduler import (
     PASHAScheduler,
     PBTScheduler,
 )
-from tests.conformance.schedulers import POINTS, SchedulerKit
+from distsearch.testing.schedulers import POINTS, SchedulerKit
 
 
 class StopsLate(FIFOScheduler):

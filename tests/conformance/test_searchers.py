@@ -19,7 +19,7 @@ from distsearch.searcher import (
     RandomSearcher,
     TPESearcher,
 )
-from tests.conformance.searchers import MIXED, SearcherKit, SeveralKit
+from distsearch.testing.searchers import MIXED, SearcherKit, SeveralKit
 
 
 class TestRandom(SearcherKit):

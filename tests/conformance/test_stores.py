@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distsearch.core import store
-from tests.conformance.stores import SQLStoreKit
+from distsearch.testing.stores import SQLStoreKit
 
 
 class TestStore(SQLStoreKit):

@@ -19,7 +19,7 @@ from distsearch.core.words import Report, Status, Trial
 from distsearch.errors import SpaceError
 from distsearch.scheduler import PBTScheduler
 from distsearch.scheduler.pbt import explore
-from tests.space.spaces import spaces
+from distsearch.testing.spaces import spaces
 
 NET = Choice("small", Dict(width=Int(1, 64)), Dict(depth=Int(2, 9)))
 MIXED = Dict(lr=Real(1e-4, 1e-1, log=True), layers=Int(1, 8), net=NET, fixed=3)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pytest
 
+from distsearch.testing.world.story import SeedFailed, play
+
 from .faults import FAULTS, WEATHER, planted
-from .story import SeedFailed, play
 
 SEEDS = 500
 CHUNK = 20

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spaces import spaces
 
 from distsearch.errors import SpaceError
 from distsearch.space import Choice, Dict, List, differences
+from distsearch.testing.spaces import spaces
 
 seeds = st.integers(0, 2**32 - 1)
 

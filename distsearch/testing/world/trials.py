@@ -14,9 +14,9 @@ import signal
 from collections import deque
 from pathlib import Path
 
-from distsearch.core import checkpoint
-from distsearch.core.reporter import Reporter
-from distsearch.resource.processes import Process
+from ...core import checkpoint
+from ...core.reporter import Reporter
+from ...resource.processes import Process
 
 pids = itertools.count(1000)
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from distsearch.errors import SpaceError
-from distsearch.searcher import Searcher
-from distsearch.space import Bool, Choice, Dict, Int, Real
-from tests.space.spaces import spaces
+from ..errors import SpaceError
+from ..searcher import Searcher
+from ..space import Bool, Choice, Dict, Int, Real
+from .spaces import spaces
 
 seeds = st.integers(0, 2**32 - 1)
 steady = settings(

@@ -11,16 +11,15 @@ from collections import deque
 from pathlib import Path
 from unittest import mock
 
-from distsearch.core import experiment as experiment_module
-from distsearch.core import store as store_module
-from distsearch.core.decorators import args
-from distsearch.errors import NodeError, ResourceError, SearchFailed
-from distsearch.resource import agent as agent_module
-from distsearch.resource import dask_link, detect, fleet
-from distsearch.resource.node import NodeFacts
-from distsearch.scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, base
-from distsearch.space import Real
-
+from ...core import experiment as experiment_module
+from ...core import store as store_module
+from ...core.decorators import args
+from ...errors import NodeError, ResourceError, SearchFailed
+from ...resource import agent as agent_module
+from ...resource import dask_link, detect, fleet
+from ...resource.node import NodeFacts
+from ...scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, base
+from ...space import Real
 from .dask import DaskCluster, FakeClient, FakeWorker
 from .judge import Judge
 from .machines import DriverDied, Machine, UserThread, Violation, World
@@ -503,5 +502,5 @@ class SeedFailed(AssertionError):
         super().__init__(
             f"seed {story.seed}: {type(error).__name__}: {error}\n{story}\n"
             + "\n".join(told)
-            + f"\nreplay it: python -m tests.simulation --seed {story.seed}"
+            + f"\nreplay it: python -m distsearch.testing.world --seed {story.seed}"
         )

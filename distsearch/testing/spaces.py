@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from distsearch.space import Bool, Choice, Dict, Int, List, Real, Space, func, obj
+from ..space import Bool, Choice, Dict, Int, List, Real, Space, func, obj
 
 NAMES = ["lr", "lr_decay", "l", "items", "keys", "self", "path", "two words", "0", "größe"]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from distsearch import Choice, Int, Node, Real, args
-from distsearch.core import store
-from distsearch.core.store import FILE
-from distsearch.core.words import Status
-from distsearch.scheduler import Scheduler
+from .. import Choice, Int, Node, Real, args
+from ..core import store
+from ..core.store import FILE
+from ..core.words import Status
+from ..scheduler import Scheduler
 
 ENDS = {status.value for status in Status if status.is_end}
 

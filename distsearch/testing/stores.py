@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from distsearch.errors import StoreError, StoreLocked
+from ..errors import StoreError, StoreLocked
 
 WAIT_S = 30.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict, deque
 
-from distsearch.core import store
-from distsearch.core.words import Status
+from ...core import store
+from ...core.words import Status
 
 ORPHANS_S = 60.0
 WAKING_S = 0.5  # what a suspended node may go on with when it wakes up
