@@ -90,9 +90,9 @@ def test_12_with_the_drivers_disk_full_no_report_is_answered_until_there_is_spac
                 file.write(bytes(4096))
         scheduler.run(num_trials=1)
         deadline = time.monotonic() + 20
-        while "disk" not in scheduler._snapshot().note and time.monotonic() < deadline:
+        while "disk" not in scheduler.progress.snapshot().note and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert "trying again until there is space" in scheduler._snapshot().note
+        assert "trying again until there is space" in scheduler.progress.snapshot().note
         stuck_at = answered()
         assert scheduler.join_jobs(timeout=2) is False
         logged = [event.body["epoch"] for event in store.read(folder / "search", "report")]

@@ -142,7 +142,7 @@ class Store:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             quick_check(self.path)
-            check_version(connection, self.path)
+            _check_version(connection, self.path)
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=full")
             connection.executescript(SCHEMA)
@@ -281,18 +281,23 @@ def quick_check(path: Path) -> None:
         connection.close()
 
 
-def check_version(connection: sqlite3.Connection, path: Path) -> None:
+def check_version(version: int, what: str) -> None:
     """Raise StoreVersion for a log of another version, and say which distsearch reads it."""
-    (version,) = connection.execute("pragma user_version").fetchone()
-    if not version and connection.execute("select 1 from sqlite_master limit 1").fetchone():
-        version = 1  # which did not say so
-    if version in (0, VERSION):
+    if version == VERSION:
         return
     reads = f"distsearch {READ_BY[version]}" if version in READ_BY else "a newer distsearch"
     raise StoreVersion(
-        f"the log {path} is of version {version}, which {reads} reads; this one reads version "
-        f"{VERSION}. Use {reads} for it, or start anew in another folder (checkpoint=)"
+        f"{what} is of version {version}, which {reads} reads; this one reads version {VERSION}. "
+        f"Use {reads} for it, or start anew in another folder (checkpoint=)"
     )
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("pragma user_version").fetchone()
+    if not version:  # an empty file, or of the first version, which did not say so
+        is_empty = not connection.execute("select 1 from sqlite_master limit 1").fetchone()
+        version = VERSION if is_empty else 1
+    check_version(version, f"the log {path}")
 
 
 def check(folder: Path) -> None:
@@ -323,7 +328,7 @@ def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) ->
     query += " where " + " and ".join(where) + " order by id"
     connection = sqlite3.connect(folder / FILE)
     try:
-        check_version(connection, folder / FILE)
+        _check_version(connection, folder / FILE)
         for row in connection.execute(query, values):
             number, at, kind, of, attempt, seq, body = row
             yield Event(number, at, kind, of, attempt, seq, _decode(kind, body))

@@ -7,6 +7,7 @@ requests keep off that node, so it drains until the request fits, and use all ot
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -234,6 +235,18 @@ class DistributedResourceManager:
         raise ResourceError(
             f"{resource} fits on no node: {'; '.join(has)}{more}. Ask for less, or add a node"
         )
+
+    def room_for(self, resource: Resource) -> int:
+        """How many requests like this one all nodes can meet at once, when nothing else runs."""
+        total = 0
+        for remote in list(self.remotes.values()):  # other threads ask, too
+            fits = [math.inf]
+            if resource.num_cpus:
+                fits.append(remote.facts.num_cpus // resource.num_cpus)
+            if resource.num_gpus:
+                fits.append(math.floor(len(remote.facts.gpus) / resource.num_gpus))
+            total += int(min(fits))
+        return total
 
     def request(self, resource: Resource, granted: Callable[[Lease], None]) -> LeaseRequest:
         """Ask for slots; `granted(lease)` is called when they are leased, at once or later.

@@ -6,73 +6,45 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
-import json
 import math
 import os
-import re
-import shlex
-import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from numbers import Integral, Real
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import store
-from ..core.budget import parse_bytes
+from ..core import folder, store
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
 from ..core.experiment import CLOSED, INTERRUPTED, Experiment
-from ..core.lineage import POLICIES
 from ..core.loop import loop
-from ..core.objectives import Objectives, Point
-from ..core.progress import NodeUse, Progress, Snapshot
-from ..core.settings import Settings, retries_of
-from ..core.storage import Storage, checked_url
-from ..core.travel import pack
+from ..core.objectives import Objectives
+from ..core.progress import Progress
+from ..core.snapshot import take_snapshot
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
-from ..errors import (
-    DistsearchError,
-    ResourceError,
-    SpaceError,
-    StoreError,
-    TrialFailed,
-)
+from ..errors import DistsearchError, ResourceError, StoreError, TrialFailed
 from ..resource.fleet import Fleet
 from ..resource.manager import DistributedResourceManager
 from ..resource.node import Node
 from ..resource.resource import Resource
 from ..resource.uploads import Source, collect
-from ..searcher import SEARCHERS, Searcher, warm
-from ..searcher.ahead import Ahead
-from ..space import differences
+from ..searcher import Searcher, warm
+from ..searcher.desk import Desk
 from . import interrupts
-from .results import Results
+from .options import Addresses, Options, check_bounds, check_objectives, nodes_of, with_args
+from .state import Resumable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Addresses = Union[str, Node, Iterable["str | Node"]]
 CLOSE_BOUND_S = 30.0
-HURRY_S = 0.5  # the same after a second Ctrl-C
+HURRY_S = 0.5  # what close() waits for at most after a second Ctrl-C
 CHECKPOINT_S = 30.0  # what Ctrl-C leaves a trial for its next checkpoint
 INTERRUPT_BOUND_S = CHECKPOINT_S + 15.0
-NoneType = type(None)
-_KINDS: dict[Any, str] = {
-    Integral: "an integer",
-    Real: "a number",
-    str: "a name",
-    bool: "True or False",
-    Callable: "a function",
-    Mapping: "a dict",
-    NoneType: "None",
-}
 _open_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 
-class Scheduler(Results):
+class Scheduler(Resumable):
     """What all schedulers have in common; see FIFOScheduler for the arguments and an example.
 
     A rule of your own overrides `on_report`, `on_end` or `next_launch`. One that compares trials by
@@ -124,223 +96,93 @@ class Scheduler(Results):
         verbose: int = 1,
     ) -> None:
         self.objectives = Objectives.parse(reward_attr, mode, constraints)
-        _choose("isolation", isolation, ("fresh", "reuse"))
-        _choose("start_method", start_method, (None, "fork", "spawn"))
-        _choose("visualizer", visualizer, ("none",))
-        _choose("on_parent_failure", on_parent_failure, POLICIES)
-        _check_bound("num_trials", num_trials, Integral)
-        _check_bound("time_out", time_out)
-        _check_bound("trial_timeout", trial_timeout)
-        _check_bound("report_timeout", report_timeout)
-        _check_kind("max_reward", max_reward, Real, NoneType)
-        _check_kind("time_attr", time_attr, str)
-        _check_kind("max_failures", max_failures, Integral)
-        _check_bound("keep", keep, Integral)
-        _check_kind("retries", retries, Mapping, NoneType)
-        _check_kind("seed", seed, Integral, NoneType)
-        _check_kind("verbose", verbose, Integral)
-        _check_kind("training_history_callback", training_history_callback, Callable, NoneType)
-        self._check_objectives(max_reward)
-        self._pid = os.getpid()
-        self.train_fn = _with_args(train_fn, args)
+        options = Options(
+            resource=resource,
+            num_trials=num_trials,
+            time_out=time_out,
+            max_reward=max_reward,
+            time_attr=time_attr,
+            resume=resume,
+            visualizer=visualizer,
+            training_history_callback=training_history_callback,
+            isolation=isolation,
+            start_method=start_method,
+            trial_timeout=trial_timeout,
+            report_timeout=report_timeout,
+            max_failures=max_failures,
+            retries=retries,
+            on_parent_failure=on_parent_failure,
+            storage=storage,
+            keep=keep,
+            max_bytes=max_bytes,
+            seed=seed,
+            verbose=verbose,
+        )
+        check_objectives(self.objectives, type(self).__name__, self.ranks_by_reward, max_reward)
+        self.train_fn = with_args(train_fn, args)
         known = warm.collect(self.train_fn.space, evaluated_points, warm_start, self.objectives)
-        self.folder = _experiment_folder(checkpoint, self.train_fn.__name__)
+
         self._is_named = checkpoint is not None
-        _check_kind("resume", resume, bool, NoneType)
-        earlier = None if resume is False else _earlier_run(self.folder)
-        if resume is False:
-            _archive(self.folder)
+        self.folder = folder.find(checkpoint, self.train_fn.__name__)
+        earlier = folder.earlier_run(self.folder, resume)
+
         if earlier is not None:
             seed = earlier["seed"]
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
-        self._search_options = json.loads(
-            json.dumps(dict(search_options or {}), default=lambda one: type(one).__name__)
+        self.desk = Desk(
+            searcher,
+            self.train_fn.space,
+            self.objectives,
+            seed=self.seed,
+            options=search_options,
+            points_to_evaluate=points_to_evaluate,
+            needed_soon=self._needed_soon,
+            wake=self._wake,
         )
-        self.searcher = self._make_searcher(searcher, search_options or {}, points_to_evaluate)
-        if not self.objectives.is_plain:
-            self.searcher.aim(len(self.objectives.names), len(self.objectives.constraints))
-        self._ahead: Ahead | None = None
-        if self.searcher.slow:
-            self._ahead = Ahead(self.searcher, soon=self._needed_soon, ready=self._wake)
+        self.searcher = self.desk.searcher
+
         self.num_trials, self.time_out = num_trials, time_out
         self._history_callback = training_history_callback
         self._history_period_s = training_history_callback_delta_secs
         self._history_called = 0.0
         self._start_time = time.time()
+        self._pid = os.getpid()
         self._closed = False
         self._hurries = False
-        settings = Settings(
-            packed=pack(self.train_fn),
-            packed_here=pack(self.train_fn, stays_here=True),
-            resource=Resource.parse(resource),
-            objectives=self.objectives,
-            time_attr=time_attr,
-            max_reward=max_reward,
-            reuse=isolation == "reuse",
-            spawn=start_method == "spawn",
-            trial_timeout_s=trial_timeout,
-            report_timeout_s=report_timeout,
-            retries=_retries(max_failures, retries),
-            on_parent_failure=on_parent_failure,
-            parent_retries=int(max_failures),
-            storage=_storage(storage, self.folder, earlier),
-            keep=int(keep),
-            max_bytes=parse_bytes(max_bytes),
-        )
+
+        settings = options.settings(self.train_fn, self.objectives, self.folder, earlier)
         self._store = store.Store(self.folder)
-        self.progress = Progress(verbose, self._snapshot)
+        self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
+        say = self.progress.say
         self.manager = DistributedResourceManager()
-        self.experiment = Experiment(self, settings, self.manager, self._store, self.progress.say)
+        self.experiment = Experiment(self, settings, self.manager, self._store, say)
         self.ledger = self.experiment.ledger
         self.fleet = Fleet(
-            self.folder,
-            self.experiment,
-            tunnel=tunnel,
-            ssh_config=ssh_config,
-            say=self.progress.say,
+            self.folder, self.experiment, tunnel=tunnel, ssh_config=ssh_config, say=say
         )
         _open_schedulers.add(self)
         try:
-            if earlier is not None:
-                self._restore(earlier, store.read(self.folder))
-                self.progress.say(self._what_was_there())
-            else:
+            if earlier is None:
                 self._warm_start(known)
-            if local is None:
-                local = client is None
+            else:
+                self._take_up(earlier)
+            local = client is None if local is None else local
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
             self.close()
             raise
 
-    def _check_objectives(self, max_reward: float | None) -> None:
-        names = self.objectives.names
-        if not self.objectives.several:
-            return
-        if self.ranks_by_reward:
-            raise SpaceError(
-                f"{type(self).__name__} ranks trials by one reward, but reward_attr="
-                f"{list(names)!r}; give it one of these, perhaps with constraints= on the others, "
-                "or use FIFOScheduler"
-            )
-        if max_reward is not None:
-            raise SpaceError(
-                f"max_reward={max_reward!r} is for one reward_attr, not for {len(names)}; end the "
-                "search with num_trials= or time_out="
-            )
-
-    def _make_searcher(
-        self,
-        searcher: str | Searcher,
-        options: Mapping[str, Any],
-        points: Iterable[Mapping[str, Any]] | None,
-    ) -> Searcher:
-        if isinstance(searcher, Searcher):
-            if options or points is not None:
-                raise SpaceError(
-                    "search_options and points_to_evaluate go to the searcher that you made "
-                    f"yourself, {type(searcher).__name__}(...), not to the scheduler"
-                )
-            return searcher
-        if not isinstance(searcher, str) or searcher not in SEARCHERS:
-            names = ", ".join(map(repr, SEARCHERS))
-            raise SpaceError(f"searcher={searcher!r}; give one of {names}, or a Searcher you made")
-        make = SEARCHERS[searcher]
-        try:
-            return make(self.train_fn.space, seed=self.seed, points_to_evaluate=points, **options)
-        except TypeError as error:
-            given = dict(options)
-            raise SpaceError(f"search_options={given!r} of {searcher!r}: {error}") from error
-
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
         self.experiment.log("experiment", body=self._what_is_searched)
         self.experiment.keeper.delete_leftovers()
-        await self.fleet.start(local=local, addresses=_addresses(addresses), client=client)
+        await self.fleet.start(local=local, addresses=nodes_of(addresses), client=client)
         self.manager.check(self.experiment.settings.resource)
-
-    @property
-    def _what_is_searched(self) -> dict[str, Any]:
-        settings = self.experiment.settings
-        return {
-            "function": self.train_fn.__name__,
-            "space": self.train_fn.space.describe(),
-            "searcher": type(self.searcher).__name__,
-            "search_options": self._search_options,
-            "scheduler": type(self).__name__,
-            "seed": self.seed,
-            **self.objectives.described,
-            "time_attr": settings.time_attr,
-            "rule": json.loads(json.dumps(self.rule_settings)),
-            "storage": None if settings.storage is None else settings.storage.url,
-        }
-
-    @property
-    def rule_settings(self) -> dict[str, Any]:
-        """What the decisions depend on, as JSON holds it: with other values no search goes on."""
-        return {}
-
-    def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
-        """Go on with an earlier run, if it searched for the same."""
-        now = self._what_is_searched
-        earlier = {"constraints": [], **earlier}
-        changes = [
-            f"{name}: {earlier[name]!r} -> {now[name]!r}"
-            for name in ("searcher", "scheduler", "reward_attr", "mode", "constraints", "time_attr")
-            if earlier[name] != now[name]
-        ]
-        for part in ("search_options", "rule"):
-            then, today = earlier.get(part, now[part]), now[part]
-            changes += [
-                f"{name}: {then.get(name)!r} -> {today.get(name)!r}"
-                for name in sorted(then.keys() | today.keys())
-                if then.get(name) != today.get(name)
-            ]
-        changes += differences(earlier["space"], now["space"])
-        if changes:
-            raise StoreError(
-                f"{self.folder} holds a different search, which this one cannot go on with:\n  "
-                + "\n  ".join(changes)
-                + "\nUndo these changes, or choose another checkpoint="
-            )
-        self.experiment.restore(events)
-
-    def _what_was_there(self) -> str:
-        counts = self.ledger.counts
-        ended, total = self.num_finished_tasks, len(self.ledger.trials)
-        paused = f", {counts.paused} are paused" if counts.paused else ""
-        return (
-            f"going on with {self.folder}: of {total} trials {ended} have ended{paused}, "
-            f"{total - ended - counts.paused} run again; resume=False would start anew"
-        )
-
-    def _warm_start(self, known: warm.Known) -> None:
-        """Tell the searcher what is known before the search, and keep it in the log."""
-        for line in known.left_out:
-            self.progress.say(line)
-        if known.points:
-            loop().run(lambda: self.experiment.log("warm", body={"points": known.points}))
-            self.replay_known(known.points)
-
-    def replay_known(self, points: Iterable[Sequence[Any]]) -> None:
-        for number, (config, known) in enumerate(points):
-            if self.objectives.is_plain:
-                self._tell(-1 - number, config, known)
-            else:
-                point = None if known is None else self.objectives.point(known)
-                self._tell_point(-1 - number, config, point)
 
     # The rule: what a scheduler of your own overrides
 
     def next_launch(self) -> Launch | Wait | None:
         """The next new trial; Wait() for none now, None for none any more."""
-        trial_id = len(self.ledger.trials)
-        if self._ahead is not None:
-            return self._ahead.next(trial_id)
-        suggested = self.searcher.ask(trial_id)
-        if suggested is None:
-            return None
-        launch = suggested if isinstance(suggested, Launch) else Launch(suggested)
-        return replace(launch, config=self.train_fn.space.validate(launch.config))
+        return self.desk.next(len(self.ledger.trials))
 
     def next_resume(self) -> int | None:
         """The id of a paused trial that is to go on now; asked before `next_launch`."""
@@ -359,7 +201,7 @@ class Scheduler(Results):
 
     def on_end(self, trial: Trial) -> None:
         """Hear that a trial has ended; call this one too when you override it."""
-        self._tell_result(trial)
+        self.desk.tell(trial)
         due = time.monotonic() - self._history_called >= self._history_period_s
         if self._history_callback is not None and due:
             self._history_called = time.monotonic()
@@ -377,64 +219,26 @@ class Scheduler(Results):
         Asked when checkpoints take more than `max_bytes`; those of trials that have not ended, of
         parents whose children have not saved yet, and of the best are kept anyway.
         """
-        return self.searcher.may_need(trial.id)
+        return self.desk.may_need(trial.id)
 
     def on_pause(self, trial: Trial) -> None:
         """Hear that a trial has paused; call this one too when you override it."""
         if trial.has_result:
-            self._tell_result(trial)
-
-    def _tell_result(self, trial: Trial) -> None:
-        if self.objectives.is_plain:
-            reward = None if trial.status.is_failure else trial.best_reward
-            self._tell(trial.id, trial.config, reward)
-        else:
-            point = None if trial.status.is_failure else trial.point
-            self._tell_point(trial.id, trial.config, point)
-
-    def _tell(self, trial_id: int, config: Mapping[str, Any], reward: float | None) -> None:
-        """Tell the searcher of a reward in the user's sign."""
-        teller = self.searcher if self._ahead is None else self._ahead
-        teller.tell(
-            trial_id, config, None if reward is None else self.ledger.standings.sign * reward
-        )
-
-    def _tell_point(self, trial_id: int, config: Mapping[str, Any], point: Point | None) -> None:
-        """Tell the searcher of several rewards, of violated constraints, or of both."""
-        teller = self.searcher if self._ahead is None else self._ahead
-        if point is None or not (point.is_feasible or self.searcher.constrained):
-            teller.tell(trial_id, config, None)
-            return
-        reward = point.rewards if self.objectives.several else point.rewards[0]
-        more = (point.violations,) if self.searcher.constrained and point.violations else ()
-        teller.tell(trial_id, config, reward, *more)
-
-    def _observe(self, trial: Trial, reward: float | None, time: float) -> None:
-        """Tell the searcher of a reward, as a report has it, at a rung."""
-        observer = self.searcher if self._ahead is None else self._ahead
-        observer.observe(trial.id, trial.config, reward, time)
+            self.desk.tell(trial)
 
     def _needed_soon(self) -> int:
         """How many trials may be launched at once: as many as there are slots, or less."""
-        slots, total = self._slots(), self.experiment.total
+        slots = self.manager.room_for(self.experiment.settings.resource)
+        total = self.experiment.total
         return slots if total is None else min(slots, total - self.ledger.counts.launched - 1)
-
-    def _slots(self) -> int:
-        """How many trials fit on all nodes at once."""
-        resource = self.experiment.settings.resource
-        total = 0
-        for remote in list(self.manager.remotes.values()):
-            fits = [math.inf]
-            if resource.num_cpus:
-                fits.append(remote.facts.num_cpus // resource.num_cpus)
-            if resource.num_gpus:
-                fits.append(math.floor(len(remote.facts.gpus) / resource.num_gpus))
-            total += int(min(fits))
-        return total
 
     def _wake(self) -> None:
         """The searcher, in its thread, has a suggestion for which a slot waits."""
         loop().loop.call_soon_threadsafe(self.experiment.wake)
+
+    def replay_known(self, points: Iterable[Sequence[Any]]) -> None:
+        """When a search is resumed: let the searcher hear what was known before the search."""
+        self.desk.tell_known(points)
 
     def replay_launch(
         self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
@@ -443,13 +247,7 @@ class Scheduler(Results):
 
         `told` is that of the Launch.
         """
-        if given:
-            return
-        if self._ahead is not None:
-            is_same = self._ahead.replay(trial_id, config, told)
-        else:
-            is_same = self.searcher.replay(trial_id, config)
-        if not is_same:
+        if not given and not self.desk.replay(trial_id, config, told):
             raise StoreError(
                 f"{self.folder} cannot be resumed: the searcher no longer suggests what it did for "
                 f"trial {trial_id}; were its options or points_to_evaluate changed?"
@@ -471,8 +269,7 @@ class Scheduler(Results):
         self._check_open()
         num_trials = self.num_trials if num_trials is None else num_trials
         time_out = self.time_out if time_out is None else time_out
-        _check_bound("num_trials", num_trials, Integral)
-        _check_bound("time_out", time_out)
+        check_bounds(num_trials, time_out)
         if num_trials is None and time_out is None and self._could_go_on_forever:
             raise ResourceError(
                 "this search would never end: give num_trials=, time_out= or max_reward="
@@ -484,9 +281,7 @@ class Scheduler(Results):
 
     @property
     def _could_go_on_forever(self) -> bool:
-        return self.experiment.settings.max_reward is None and self.train_fn.space.size == float(
-            "inf"
-        )
+        return self.experiment.settings.max_reward is None and self.train_fn.space.size == math.inf
 
     def join_jobs(self, timeout: float | None = None) -> bool:
         """Wait until all trials have ended, for `timeout` seconds in total; True if they have.
@@ -533,17 +328,11 @@ class Scheduler(Results):
         self.progress.stop()
         self.progress.say(self._how_to_go_on())
 
-    def _how_to_go_on(self) -> str:
-        command = shlex.join(sys.orig_argv)
-        if self._is_named:
-            return f"the same command goes on with this search: {command}"
-        return f"to go on with this search, give it checkpoint={str(self.folder)!r} in: {command}"
-
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
         text = f"{len(running)} trials are running ({', '.join(map(str, running[:10]))})"
-        snapshot = self._snapshot()
-        return f"{text}, {snapshot.waiting} not started" if snapshot.waiting else text
+        waiting = self.progress.snapshot().waiting
+        return f"{text}, {waiting} not started" if waiting else text
 
     def add_job(self, config: Mapping[str, Any]) -> int:
         """Run one more trial with this configuration, before the searcher's next; its task id."""
@@ -596,7 +385,7 @@ class Scheduler(Results):
         Raises NodeError if one cannot be brought up (the others are then up).
         """
         self._check_open()
-        loop().call(self.fleet.add(_addresses(ip_addrs)))
+        loop().call(self.fleet.add(nodes_of(ip_addrs)))
 
     def remove_remote(self, ip_addrs: Addresses) -> None:
         """Take nodes away; what runs on them is ended and runs again elsewhere.
@@ -604,7 +393,7 @@ class Scheduler(Results):
         Raises ResourceError for a node that is not there.
         """
         self._check_open()
-        loop().call(self.fleet.remove(_addresses(ip_addrs)))
+        loop().call(self.fleet.remove(nodes_of(ip_addrs)))
 
     def upload_files(self, files: Source | Iterable[Source]) -> None:
         """Put files, folders and modules where every trial finds them, on every node.
@@ -617,57 +406,6 @@ class Scheduler(Results):
         """
         self._check_open()
         loop().call(self.fleet.upload(collect(files)))
-
-    # State
-
-    def state_dict(self) -> dict[str, Any]:
-        """The search so far as plain data: its settings, configurations, reports and ends."""
-        self._flush()
-        return {
-            "searched": self._what_is_searched,
-            "events": [list(event) for event in store.read(self.folder)],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with a search of which `state_dict()` was kept; before the first `run()`.
-
-        Raises StoreError when it searched for something else, showing the difference.
-        """
-        self._check_open()
-        if self.ledger.trials:
-            raise StoreError("load_state_dict comes before run(): this search has trials already")
-        try:
-            searched = dict(state["searched"])
-            missing = (
-                self._what_is_searched.keys()
-                - searched.keys()
-                - {"rule", "constraints", "storage", "search_options"}
-            )
-            if missing:
-                raise KeyError(*missing)
-            events = [store.Event(*event) for event in state["events"]]
-        except (KeyError, TypeError) as error:
-            raise StoreError(f"this is not what state_dict() gave: {error!r}") from error
-
-        def load() -> None:
-            self.seed = self.searcher.seed = searched["seed"]
-            self._restore(searched, events)
-            self.experiment.log("experiment", body=self._what_is_searched)
-            for event in events:
-                if event.trial is not None or event.kind == "warm":
-                    self._store.append(*event[2:])
-
-        loop().run(load)
-
-    def save(self, checkpoint: str | os.PathLike[str] | None = None) -> Path:
-        """Write `state_dict()` as JSON; by default into the experiment's folder. Returns the path.
-
-        The log itself is always up to date: this is for taking a copy elsewhere.
-        """
-        path = self.folder / "state.json" if checkpoint is None else Path(checkpoint)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.state_dict()))
-        return path
 
     # The end
 
@@ -685,8 +423,7 @@ class Scheduler(Results):
                 loop().call(self._close(), CLOSE_BOUND_S)
         finally:
             self.progress.stop()
-            if self._ahead is not None:
-                self._ahead.close()
+            self.desk.close()
             loop().run(self._store.close)
 
     async def _close(self) -> None:
@@ -700,15 +437,6 @@ class Scheduler(Results):
         experiment.close()
         await self._store.flush()
 
-    def _check_open(self) -> None:
-        if self._pid != os.getpid():
-            raise DistsearchError(
-                f"this scheduler belongs to process {self._pid}, from which this one was forked; "
-                "use it there, or make another one here"
-            )
-        if self._closed:
-            raise DistsearchError("this scheduler is closed; its results can still be read")
-
     def __enter__(self) -> Self:
         return self
 
@@ -717,157 +445,6 @@ class Scheduler(Results):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(\n{self.manager!r})"
-
-    def _snapshot(self) -> Snapshot:
-        """How the search stands, for the progress display."""
-        experiment = self.experiment
-        counts, best = experiment.ledger.counts, experiment.ledger.best
-        running = len(experiment.running)
-        ended = self.num_finished_tasks + counts.paused
-        total = experiment.total
-        started = experiment.started_at or time.monotonic()
-        elapsed = (experiment.ended_at or time.monotonic()) - started
-        waiting = max(
-            0, counts.launched - ended - running if total is None else total - ended - running
-        )
-        left = None
-        ended_here = max(0, ended - experiment.ended_earlier)
-        if total is not None and ended_here and not experiment.ending:
-            left = (total - ended) * elapsed / ended_here
-        if experiment.deadline is not None:
-            until = max(0.0, experiment.deadline - time.monotonic())
-            left = until if left is None else min(left, until)
-        return Snapshot(
-            total=total,
-            running=running,
-            done=counts.done,
-            stopped=counts.stopped + counts.paused,
-            failed=counts.failed,
-            waiting=0 if experiment.ending else waiting,
-            best_reward=None if best is None else best.best_reward,
-            best_task_id=None if best is None else best.id,
-            best_config={} if best is None else best.config,
-            reward_attr=" and ".join(self.objectives.names),
-            front_size=len(experiment.ledger.front) if self.objectives.several else None,
-            limits=self.objectives.limits if best is None else "",
-            nodes=[_node_use(remote) for remote in list(self.manager.remotes.values())],
-            elapsed_s=elapsed,
-            time_left_s=left,
-            trials_per_minute=60 * ended_here / elapsed if elapsed > 0 else 0.0,
-            note=self._store.trouble or experiment.ending,
-        )
-
-
-def _node_use(remote: Any) -> NodeUse:
-    cpus, gpus = remote.slots.used
-    facts = remote.facts
-    return NodeUse(remote.host, cpus, facts.num_cpus, float(gpus), len(facts.gpus))
-
-
-def _choose(name: str, got: Any, valid: Sequence[Any]) -> None:
-    if got not in valid:
-        raise SpaceError(f"{name}={got!r}, but it is one of {', '.join(map(repr, valid))}")
-
-
-def _check_bound(name: str, value: Any, kind: Any = Real) -> None:
-    if value is None:
-        return
-    if not isinstance(value, kind) or isinstance(value, bool) or not value > 0:
-        wanted = "an integer" if kind is Integral else "a number"
-        raise ResourceError(f"{name}={value!r}; give {wanted} above 0, or None")
-
-
-def _check_kind(name: str, value: Any, *kinds: Any) -> None:
-    if not isinstance(value, kinds):
-        wanted = " or ".join(_KINDS[kind] for kind in kinds)
-        raise SpaceError(f"{name}={value!r}; give {wanted}")
-
-
-def _with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
-    if not isinstance(train_fn, TrainFunction):
-        raise SpaceError(
-            f"{train_fn!r} is not decorated; write @args(lr=Real(...), ...) above its definition"
-        )
-    if args is None:
-        return train_fn
-    if not isinstance(args, Mapping) and not hasattr(args, "__dict__"):
-        raise SpaceError(f"args={args!r}; give a mapping or a namespace of arguments")
-    values = args if isinstance(args, Mapping) else vars(args)
-    return TrainFunction(train_fn.__wrapped__, {**train_fn.space, **values})
-
-
-def _addresses(addresses: Addresses | None) -> list[Node]:
-    if addresses is None:
-        return []
-    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
-        return [Node.parse(addresses)]
-    return [Node.parse(address) for address in addresses]
-
-
-def _experiment_folder(checkpoint: Any, name: str) -> Path:
-    if checkpoint is None:
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))
-        return (root / f"{name}-{stamp}-{os.urandom(2).hex()}").absolute()
-    folder = Path(checkpoint).absolute()
-    if folder.is_file():
-        raise StoreError(f"checkpoint={str(checkpoint)!r} is a file; name a folder, or a new one")
-    return folder
-
-
-def _earlier_run(folder: Path) -> dict[str, Any] | None:
-    """What the folder's experiment searched for, if there is one: it is to be resumed."""
-    if not (folder / store.FILE).exists():
-        return None
-    store.check(folder)
-    earlier = None
-    for event in store.read(folder, "experiment"):  # the last, which may have been loaded
-        earlier = dict(event.body)
-    return earlier
-
-
-def _archive(folder: Path) -> None:
-    """Put the folder's experiment aside, if there is one: a fresh start deletes nothing."""
-    if not (folder / store.FILE).exists():
-        return
-    store.check(folder)
-    number = 1
-    while (archive := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(archive)
-
-
-def _storage(
-    storage: str | os.PathLike[str] | None, folder: Path, earlier: Mapping[str, Any] | None
-) -> Storage | None:
-    """Where checkpoints go: a folder of this experiment's own, the same when it is resumed."""
-    root = None if storage is None else checked_url(storage)
-    before = None if earlier is None else earlier.get("storage")
-    if earlier is not None and root != (before and before.rpartition("/")[0]):
-        raise StoreError(
-            f"the checkpoints of {folder} are in storage={before and before.rpartition('/')[0]!r}, "
-            f"not in {root!r}; give the same one, or resume=False to start anew"
-        )
-    if root is None:
-        return None
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", folder.name)
-    found = Storage(before or f"{root}/{name}-{os.urandom(4).hex()}", "of the driver")
-    found.begin()
-    return found
-
-
-def _retries(max_failures: int, retries: Mapping[str, int] | None) -> dict[Status, int]:
-    """How often a trial runs again after each kind of failure."""
-    kinds = [status.value for status in Status if status.is_failure]
-    for name, number in (retries or {}).items():
-        if name not in kinds:
-            raise SpaceError(f"retries={retries!r}, but {name!r} is none of {', '.join(kinds)}")
-        _check_kind(f"retries[{name!r}]", number, Integral)
-    if min([max_failures, *(retries or {}).values()]) < 0:
-        raise SpaceError(f"max_failures={max_failures}, retries={retries}; give 0 and more")
-    given = {Status(name): int(number) for name, number in (retries or {}).items()}
-    return retries_of(given, max_failures)
 
 
 @atexit.register

@@ -165,12 +165,12 @@ class HyperbandScheduler(Scheduler):
     def on_report(self, trial: Trial, report: Report) -> Decision:
         """At a rung: is it among the best? Beyond max_t: enough."""
         if report.time >= self.max_t:  # at max_t it may still finish what follows its last epoch
-            self._observe(trial, report.reward, math.inf)
+            self.desk.observe(trial, report.reward, math.inf)
             return Continue() if report.time == self.max_t else Stop()
         rungs = self._rungs_of(trial.id)
         if trial.is_final or not rungs.is_due(trial.id, report.time):
             return Continue()
-        self._observe(trial, report.reward, rungs.level_at(report.time))
+        self.desk.observe(trial, report.reward, rungs.level_at(report.time))
         among_best = rungs.reach(trial.id, report.time, report.reward)
         if self.type == "stopping":
             return Continue() if among_best else Stop()
@@ -253,7 +253,7 @@ class HyperbandScheduler(Scheduler):
         """
         count = self.num_trials if num_trials is None else num_trials
         count = sum(self.sizes) if count is None else count
-        slots = max(1, self._slots())
+        slots = max(1, self.manager.room_for(self.experiment.settings.resource))
         rungs = ", ".join(f"{level:g}" for level in self.brackets[0].levels) or "none"
         lines = [
             f"{type(self).__name__} type={self.type!r}, max_t={self.max_t:g}, rungs at {rungs}, "

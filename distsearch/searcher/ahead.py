@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.words import Launch, Wait
 from ..errors import LineageError
-from .base import Config, Reward, Searcher, Suggested
+from .base import Config, Reward, Searcher, Suggested, launch_of
 
 CHEAP = 0.01  # of the time between launches: a suggestion that takes less is not made ahead of time
 RECENT = 64  # so many launches tell how fast they follow one another
@@ -98,7 +98,7 @@ class Ahead:
         if suggested is None:
             return None
         self._note_launch(trial_id)
-        launch = suggested if isinstance(suggested, Launch) else Launch(suggested)
+        launch = launch_of(suggested)
         return replace(launch, parents=self._trials_of(launch), told=suggestion.told)
 
     def _trials_of(self, launch: Launch) -> tuple[int, ...]:

@@ -26,6 +26,9 @@ class Searcher:
                 vector = self.space.encode(self.best) + rng.normal(0, 0.1, self.space.dimension)
                 return self.space.decode(vector.clip(0, 1))
 
+    What a configuration leaves out has its default. One that is outside the space ends the search
+    with SpaceError.
+
     State is what was asked and told, in that order, and nothing else: the randomness of trial 7
     comes from (seed, 7), so that a search does not depend on timing and can be replayed.
 
@@ -121,7 +124,13 @@ class Searcher:
         suggested = self.ask(trial_id)
         if suggested is None:
             return False
-        return self.space.validate(config_of(suggested)) == dict(config)
+        # Of a search with more parameters than this space has, the others were left to it.
+        return self.space.validate(config_of(suggested)).items() <= config.items()
+
+
+def launch_of(suggested: Suggested) -> Launch:
+    """A suggestion as a launch, with or without parents."""
+    return suggested if isinstance(suggested, Launch) else Launch(suggested)
 
 
 def config_of(suggested: Suggested) -> Config:

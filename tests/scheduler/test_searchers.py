@@ -12,16 +12,22 @@ import pytest
 
 import distsearch as ag
 from distsearch.core import store
-from distsearch.core.words import Continue, Pause, Status
+from distsearch.core.words import Continue, Launch, Pause, Status
 from distsearch.errors import SpaceError
 from distsearch.scheduler import FIFOScheduler, HyperbandScheduler
-from distsearch.searcher import SEARCHERS, RandomSearcher, ahead
+from distsearch.searcher import SEARCHERS, RandomSearcher, Searcher, ahead
 
 
 @ag.args(x=ag.Real(0.0, 1.0), net=ag.Choice("small", ag.Dict(width=ag.Int(1, 9))))
 def train_fn(args, reporter):
     for epoch in range(1, 4):
         reporter(epoch=epoch, accuracy=args.x * epoch)
+
+
+@ag.args(x=ag.Real(0.0, 1.0), net=ag.Choice("small", ag.Dict(width=ag.Int(1, 9))))
+def saves(args, reporter):
+    reporter.save({"x": args.x})
+    reporter(epoch=1, accuracy=args.x)
 
 
 class Heard(RandomSearcher):
@@ -56,6 +62,89 @@ class Slow(Heard):
     def suggest(self, trial_id, rng):
         assert threading.current_thread().name == "distsearch-searcher"
         return super().suggest(trial_id, rng)
+
+
+class InPart(Searcher):
+    """Suggests some parameters only."""
+
+    def suggest(self, trial_id, rng):
+        return {"x": (trial_id + 1) / 16}
+
+
+class InPartSlowly(InPart):
+    """The same, in a thread of its own."""
+
+    slow = True
+
+
+class ChildrenInPart(InPart):
+    """The same, with a parent."""
+
+    def suggest(self, trial_id, rng):
+        config = super().suggest(trial_id, rng)
+        return Launch(config, parents=(trial_id - 1,)) if trial_id else config
+
+
+class ChildrenInPartSlowly(ChildrenInPart):
+    """The same, in a thread of its own."""
+
+    slow = True
+
+
+@pytest.mark.parametrize("make", [InPart, InPartSlowly, ChildrenInPart, ChildrenInPartSlowly])
+def test_what_is_suggested_in_part_gets_its_defaults_and_the_search_is_resumed(search, make):
+    for number in (3, 5):
+        searcher = make(saves.space, points_to_evaluate=[])
+        scheduler = search(saves, searcher=searcher, checkpoint="run", resume=True)
+        scheduler.run(num_trials=number)
+        assert scheduler.join_jobs(timeout=60)
+        scheduler.close()
+    expected = [{"x": (n + 1) / 16, "net": "small"} for n in range(5)]
+    assert [trial.config for trial in scheduler.trials] == expected
+    launched = store.read(scheduler.folder, "launched")
+    assert [event.body["config"] for event in launched] == expected
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize(
+    ("suggested", "named"),
+    [
+        ({"x": 7.0}, "x must be"),
+        ({"xx": 0.5}, "no parameter 'xx'"),
+        ({"x": 0.5, "net.dict.width": 3}, "'net.dict.width' is not active"),
+        (Launch({"x": "much"}), "x must be"),
+        (0.5, "must be a mapping"),
+    ],
+)
+def test_a_suggestion_outside_the_space_ends_the_search_and_names_searcher_and_parameter(
+    search, suggested, named, slow
+):
+    class Wild(Searcher):
+        def suggest(self, trial_id, rng):
+            return suggested
+
+    Wild.slow = slow
+    scheduler = search(train_fn, searcher=Wild(train_fn.space, points_to_evaluate=[]))
+    scheduler.run(num_trials=4)
+    with pytest.raises(SpaceError, match=f"Wild suggested .*{named}"):
+        scheduler.join_jobs(timeout=60)
+    assert scheduler.trials == []
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_searcher_over_some_of_the_parameters_leaves_the_others_at_their_defaults(search, slow):
+    class OfX(RandomSearcher):
+        pass
+
+    OfX.slow = slow
+    for number in (3, 5):
+        searcher = OfX(ag.Dict(x=ag.Real(0.0, 1.0)), seed=1)
+        scheduler = search(train_fn, searcher=searcher, checkpoint="run", resume=True)
+        scheduler.run(num_trials=number)
+        assert scheduler.join_jobs(timeout=60)
+        scheduler.close()
+    assert {trial.config["net"] for trial in scheduler.trials} == {"small"}
+    assert len({trial.config["x"] for trial in scheduler.trials}) == 5
 
 
 @pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"gp"}))

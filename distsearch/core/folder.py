@@ -1,0 +1,81 @@
+"""Where an experiment lives: its folder is found, taken up or put aside, and so is its storage."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import StoreError
+from . import store
+from .storage import Storage, checked_url
+
+
+def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
+    """The folder that a user has named, or a new one for an experiment of this name.
+
+    New ones are in ./distsearch_results, or in what DISTSEARCH_RESULTS says. Raises StoreError for
+    a file.
+    """
+    if checkpoint is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))
+        return (root / f"{_for_a_path(name)}-{stamp}-{os.urandom(2).hex()}").absolute()
+    folder = Path(checkpoint).absolute()
+    if folder.is_file():
+        raise StoreError(f"checkpoint={str(checkpoint)!r} is a file; name a folder, or a new one")
+    return folder
+
+
+def earlier_run(folder: Path, resume: bool | None) -> dict[str, Any] | None:
+    """What the folder's experiment searched for, if there is one: it is to be resumed.
+
+    With resume=False it is put aside, under a name with a number: a fresh start deletes nothing.
+    """
+    if not (folder / store.FILE).exists():
+        return None
+    store.check(folder)
+    if resume is False:
+        _archive(folder)
+        return None
+    earlier = None
+    for event in store.read(folder, "experiment"):  # the last, which may have been loaded
+        earlier = dict(event.body)
+    return earlier
+
+
+def _archive(folder: Path) -> None:
+    number = 1
+    while (archive := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(archive)
+
+
+def storage_of(
+    folder: Path, storage: str | os.PathLike[str] | None, earlier: Mapping[str, Any] | None
+) -> Storage | None:
+    """Where checkpoints go: a folder of this experiment's own, the same when it is resumed.
+
+    None where no storage is given: then they go into the experiment's folder. Raises StoreError
+    when the earlier run had another one, CheckpointError when this process cannot write to it.
+    """
+    root = None if storage is None else checked_url(storage)
+    before = None if earlier is None else earlier.get("storage")
+    if earlier is not None and root != (before and before.rpartition("/")[0]):
+        raise StoreError(
+            f"the checkpoints of {folder} are in storage={before and before.rpartition('/')[0]!r}, "
+            f"not in {root!r}; give the same one, or resume=False to start anew"
+        )
+    if root is None:
+        return None
+    own = before or f"{root}/{_for_a_path(folder.name)}-{os.urandom(4).hex()}"
+    found = Storage(own, "of the driver")
+    found.begin()
+    return found
+
+
+def _for_a_path(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)

@@ -1,0 +1,195 @@
+"""The arguments of a scheduler: what they may be, and the settings that they amount to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Union
+
+from ..core.budget import parse_bytes
+from ..core.decorators import TrainFunction
+from ..core.folder import storage_of
+from ..core.lineage import POLICIES
+from ..core.objectives import Objectives
+from ..core.settings import Settings, retries_of
+from ..core.travel import pack
+from ..core.words import Status
+from ..errors import ResourceError, SpaceError
+from ..resource.node import Node
+from ..resource.resource import Resource
+
+Addresses = Union[str, Node, Iterable["str | Node"]]
+NoneType = type(None)
+_KINDS: dict[Any, str] = {
+    Integral: "an integer",
+    Real: "a number",
+    str: "a name",
+    bool: "True or False",
+    Callable: "a function",
+    Mapping: "a dict",
+    NoneType: "None",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of a scheduler that can be checked one by one; see FIFOScheduler.
+
+    Making one raises SpaceError or ResourceError for the first that cannot be.
+    """
+
+    resource: Mapping[str, Any] | Resource | None
+    num_trials: int | None
+    time_out: float | None
+    max_reward: float | None
+    time_attr: str
+    resume: bool | None
+    visualizer: str
+    training_history_callback: Any
+    isolation: str
+    start_method: str | None
+    trial_timeout: float | None
+    report_timeout: float | None
+    max_failures: int
+    retries: Mapping[str, int] | None
+    on_parent_failure: str
+    storage: str | os.PathLike[str] | None
+    keep: int
+    max_bytes: str | float | None
+    seed: int | None
+    verbose: int
+
+    def __post_init__(self) -> None:
+        _choose("isolation", self.isolation, ("fresh", "reuse"))
+        _choose("start_method", self.start_method, (None, "fork", "spawn"))
+        _choose("visualizer", self.visualizer, ("none",))
+        _choose("on_parent_failure", self.on_parent_failure, POLICIES)
+        check_bounds(self.num_trials, self.time_out)
+        _check_bound("trial_timeout", self.trial_timeout)
+        _check_bound("report_timeout", self.report_timeout)
+        _check_kind("max_reward", self.max_reward, Real, NoneType)
+        _check_kind("time_attr", self.time_attr, str)
+        _check_kind("max_failures", self.max_failures, Integral)
+        _check_bound("keep", self.keep, Integral)
+        _check_kind("retries", self.retries, Mapping, NoneType)
+        _check_kind("resume", self.resume, bool, NoneType)
+        _check_kind("seed", self.seed, Integral, NoneType)
+        _check_kind("verbose", self.verbose, Integral)
+        callback = self.training_history_callback
+        _check_kind("training_history_callback", callback, Callable, NoneType)
+
+    def settings(
+        self,
+        train_fn: TrainFunction,
+        objectives: Objectives,
+        folder: Path,
+        earlier: Mapping[str, Any] | None,
+    ) -> Settings:
+        """What the experiment in this folder needs to know; `earlier`: what it searched for before.
+
+        Begins the storage of its checkpoints. Raises PicklingError, ResourceError, SpaceError for
+        retries that cannot be, and what `storage_of` raises.
+        """
+        return Settings(
+            packed=pack(train_fn),
+            packed_here=pack(train_fn, stays_here=True),
+            resource=Resource.parse(self.resource),
+            objectives=objectives,
+            time_attr=self.time_attr,
+            max_reward=self.max_reward,
+            reuse=self.isolation == "reuse",
+            spawn=self.start_method == "spawn",
+            trial_timeout_s=self.trial_timeout,
+            report_timeout_s=self.report_timeout,
+            retries=_retries(self.max_failures, self.retries),
+            on_parent_failure=self.on_parent_failure,
+            parent_retries=int(self.max_failures),
+            storage=storage_of(folder, self.storage, earlier),
+            keep=int(self.keep),
+            max_bytes=parse_bytes(self.max_bytes),
+        )
+
+
+def check_bounds(num_trials: int | None, time_out: float | None) -> None:
+    """Raise ResourceError unless both are None, or above 0."""
+    _check_bound("num_trials", num_trials, Integral)
+    _check_bound("time_out", time_out)
+
+
+def check_objectives(
+    objectives: Objectives, rule: str, ranks_by_reward: bool, max_reward: float | None
+) -> None:
+    """Raise SpaceError where several objectives meet a rule, or a goal, that is for one reward."""
+    if not objectives.several:
+        return
+    if ranks_by_reward:
+        raise SpaceError(
+            f"{rule} ranks trials by one reward, but reward_attr={list(objectives.names)!r}; give "
+            "it one of these, perhaps with constraints= on the others, or use FIFOScheduler"
+        )
+    if max_reward is not None:
+        raise SpaceError(
+            f"max_reward={max_reward!r} is for one reward_attr, not for {len(objectives.names)}; "
+            "end the search with num_trials= or time_out="
+        )
+
+
+def with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
+    """The train function with other arguments in the place of its own.
+
+    `args`: a mapping, a namespace or None. Raises SpaceError for what is not decorated by `@args`.
+    """
+    if not isinstance(train_fn, TrainFunction):
+        raise SpaceError(
+            f"{train_fn!r} is not decorated; write @args(lr=Real(...), ...) above its definition"
+        )
+    if args is None:
+        return train_fn
+    if not isinstance(args, Mapping) and not hasattr(args, "__dict__"):
+        raise SpaceError(f"args={args!r}; give a mapping or a namespace of arguments")
+    values = args if isinstance(args, Mapping) else vars(args)
+    return TrainFunction(train_fn.__wrapped__, {**train_fn.space, **values})
+
+
+def nodes_of(addresses: Addresses | None) -> list[Node]:
+    """The nodes that a user has named: one address, several, or none."""
+    if addresses is None:
+        return []
+    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
+        return [Node.parse(addresses)]
+    return [Node.parse(address) for address in addresses]
+
+
+def _choose(name: str, got: Any, valid: Sequence[Any]) -> None:
+    if got not in valid:
+        raise SpaceError(f"{name}={got!r}, but it is one of {', '.join(map(repr, valid))}")
+
+
+def _check_bound(name: str, value: Any, kind: Any = Real) -> None:
+    if value is None:
+        return
+    if not isinstance(value, kind) or isinstance(value, bool) or not value > 0:
+        wanted = "an integer" if kind is Integral else "a number"
+        raise ResourceError(f"{name}={value!r}; give {wanted} above 0, or None")
+
+
+def _check_kind(name: str, value: Any, *kinds: Any) -> None:
+    if not isinstance(value, kinds):
+        wanted = " or ".join(_KINDS[kind] for kind in kinds)
+        raise SpaceError(f"{name}={value!r}; give {wanted}")
+
+
+def _retries(max_failures: int, retries: Mapping[str, int] | None) -> dict[Status, int]:
+    """How often a trial runs again after each kind of failure."""
+    kinds = [status.value for status in Status if status.is_failure]
+    for name, number in (retries or {}).items():
+        if name not in kinds:
+            raise SpaceError(f"retries={retries!r}, but {name!r} is none of {', '.join(kinds)}")
+        _check_kind(f"retries[{name!r}]", number, Integral)
+    if min([max_failures, *(retries or {}).values()]) < 0:
+        raise SpaceError(f"max_failures={max_failures}, retries={retries}; give 0 and more")
+    given = {Status(name): int(number) for name, number in (retries or {}).items()}
+    return retries_of(given, max_failures)

@@ -1,0 +1,139 @@
+"""What a search keeps of itself, and how it goes on from that: with its log, or with a copy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core import description, store
+from ..core.loop import loop
+from ..core.progress import Progress
+from ..errors import DistsearchError, StoreError
+from ..searcher import warm
+from ..searcher.desk import Desk
+from .results import Results
+
+
+class Resumable(Results):
+    """The part of every scheduler that says what it searches for, and takes up an earlier run."""
+
+    desk: Desk
+    progress: Progress
+    _is_named: bool  # the folder, by the user
+
+    def state_dict(self) -> dict[str, Any]:
+        """The search so far as plain data: its settings, configurations, reports and ends."""
+        self._flush()
+        return {
+            "version": store.VERSION,
+            "searched": self._what_is_searched,
+            "events": [list(event) for event in store.read(self.folder)],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with a search of which `state_dict()` was kept; before the first `run()`.
+
+        Raises StoreError when it searched for something else, showing the difference.
+        """
+        self._check_open()
+        if self.trials:
+            raise StoreError("load_state_dict comes before run(): this search has trials already")
+        try:
+            store.check_version(state.get("version", 1), "this state")
+            searched = dict(state["searched"])
+            missing = self._what_is_searched.keys() - searched.keys() - description.LATER
+            if missing:
+                raise KeyError(*missing)
+            events = [store.Event(*event) for event in state["events"]]
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"this is not what state_dict() gave: {error!r}") from error
+
+        def load() -> None:
+            self.seed = self.searcher.seed = searched["seed"]
+            self._restore(searched, events)
+            self.experiment.log("experiment", body=self._what_is_searched)
+            for event in events:
+                if event.trial is not None or event.kind == "warm":
+                    self._store.append(*event[2:])
+
+        loop().run(load)
+
+    def save(self, checkpoint: str | os.PathLike[str] | None = None) -> Path:
+        """Write `state_dict()` as JSON; by default into the experiment's folder. Returns the path.
+
+        The log itself is always up to date: this is for taking a copy elsewhere.
+        """
+        path = self.folder / "state.json" if checkpoint is None else Path(checkpoint)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.state_dict()))
+        return path
+
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        """What the decisions depend on, as JSON holds it: with other values no search goes on."""
+        return {}
+
+    @property
+    def _what_is_searched(self) -> dict[str, Any]:
+        settings = self.experiment.settings
+        return description.describe(
+            function=self.train_fn.__name__,
+            space=self.train_fn.space,
+            searcher=self.desk.described,
+            scheduler=type(self).__name__,
+            seed=self.seed,
+            objectives=self.objectives,
+            time_attr=settings.time_attr,
+            rule=self.rule_settings,
+            storage=None if settings.storage is None else settings.storage.url,
+        )
+
+    def _warm_start(self, known: warm.Known) -> None:
+        """Tell the searcher what is known before the search, and keep it in the log."""
+        for line in known.left_out:
+            self.progress.say(line)
+        if known.points:
+            loop().run(lambda: self.experiment.log("warm", body={"points": known.points}))
+            self.desk.tell_known(known.points)
+
+    def _take_up(self, earlier: Mapping[str, Any]) -> None:
+        """Go on with the earlier run that the folder's log holds, and say so."""
+        self._restore(earlier, store.read(self.folder))
+        paused = self.ledger.counts.paused
+        ended, total = self.num_finished_tasks, len(self.trials)
+        also = f", {paused} are paused" if paused else ""
+        self.progress.say(
+            f"going on with {self.folder}: of {total} trials {ended} have ended{also}, "
+            f"{total - ended - paused} run again; resume=False would start anew"
+        )
+
+    def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
+        """Go on with an earlier run, if it searched for the same."""
+        changes = description.changes(earlier, self._what_is_searched)
+        if changes:
+            raise StoreError(
+                f"{self.folder} holds a different search, which this one cannot go on with:\n  "
+                + "\n  ".join(changes)
+                + "\nUndo these changes, or choose another checkpoint="
+            )
+        self.experiment.restore(events)
+
+    def _how_to_go_on(self) -> str:
+        command = shlex.join(sys.orig_argv)
+        if self._is_named:
+            return f"the same command goes on with this search: {command}"
+        return f"to go on with this search, give it checkpoint={str(self.folder)!r} in: {command}"
+
+    def _check_open(self) -> None:
+        if self._pid != os.getpid():
+            raise DistsearchError(
+                f"this scheduler belongs to process {self._pid}, from which this one was forked; "
+                "use it there, or make another one here"
+            )
+        if self._closed:
+            raise DistsearchError("this scheduler is closed; its results can still be read")

@@ -1,0 +1,176 @@
+"""Between a scheduler and its searcher: all asking, telling and replaying passes over this desk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..core.objectives import Objectives, Point
+from ..core.words import Launch, Trial, Wait
+from ..errors import SpaceError
+from ..space import Space
+from . import SEARCHERS
+from .ahead import Ahead
+from .base import Config, Searcher, launch_of
+
+
+class Desk:
+    """Makes a searcher, or takes the one that is given, and speaks with it for a scheduler.
+
+        desk = Desk("tpe", space, objectives, seed=1, needed_soon=lambda: 4, wake=wake)
+        launch = desk.next(0)   # Wait() while it thinks: wake() is called when it has thought
+        desk.tell(trial)        # once the trial has ended, or pauses
+        desk.close()
+
+    The searcher hears rewards of which larger ones are better; a slow one works ahead in a thread
+    of its own (see `Ahead`). Whatever it suggests is completed and checked by `space`.
+
+    `options`, `points_to_evaluate`: of a searcher that is named. `needed_soon()`: how many
+    suggestions may be needed at once. `wake()` is called in the searcher's thread.
+
+    Raises SpaceError for an unknown name, for options that the searcher does not have, for given
+    points outside the space, and when the searcher cannot learn from so many objectives.
+    """
+
+    def __init__(
+        self,
+        searcher: str | Searcher,
+        space: Space,
+        objectives: Objectives,
+        *,
+        seed: int,
+        options: Mapping[str, Any] | None = None,
+        points_to_evaluate: Iterable[Config] | None = None,
+        needed_soon: Callable[[], int],
+        wake: Callable[[], None],
+    ) -> None:
+        options = options or {}
+        self._space, self._objectives = space, objectives
+        self._options = json.loads(
+            json.dumps(dict(options), default=lambda one: type(one).__name__)
+        )
+        if isinstance(searcher, Searcher):
+            _refuse_options(searcher, options, points_to_evaluate)
+            self.searcher = searcher
+        else:
+            self.searcher = _make(searcher, space, seed, options, points_to_evaluate)
+        if not objectives.is_plain:
+            self.searcher.aim(len(objectives.names), len(objectives.constraints))
+        self._ahead: Ahead | None = None
+        if self.searcher.slow:
+            self._ahead = Ahead(self.searcher, soon=needed_soon, ready=wake)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The searcher's name and options as plain data, as a search is described."""
+        return {"searcher": type(self.searcher).__name__, "search_options": self._options}
+
+    def next(self, trial_id: int) -> Launch | Wait | None:
+        """What the searcher suggests for a new trial; Wait() while it thinks, None: no more.
+
+        Raises SpaceError, which names the searcher and the parameter, for a suggestion outside the
+        space; and what the searcher raises.
+        """
+        if self._ahead is not None:
+            found = self._ahead.next(trial_id)
+        else:
+            suggested = self.searcher.ask(trial_id)
+            found = None if suggested is None else launch_of(suggested)
+        if not isinstance(found, Launch):
+            return found
+        return replace(found, config=self._complete(found.config))
+
+    def tell(self, trial: Trial) -> None:
+        """Let the searcher hear what became of a trial that has ended, or pauses."""
+        failed = trial.status.is_failure
+        if self._objectives.is_plain:
+            self._tell(trial.id, trial.config, None if failed else trial.best_reward)
+        else:
+            self._tell_point(trial.id, trial.config, None if failed else trial.point)
+
+    def tell_known(self, points: Iterable[Sequence[Any]]) -> None:
+        """Let the searcher hear, before it is asked, what is known already: see `warm.Known`."""
+        for number, (config, known) in enumerate(points):
+            if self._objectives.is_plain:
+                self._tell(-1 - number, config, known)
+            else:
+                point = None if known is None else self._objectives.point(known)
+                self._tell_point(-1 - number, config, point)
+
+    def observe(self, trial: Trial, reward: float | None, time: float) -> None:
+        """Let the searcher hear the reward of a report (larger is better) at a rung."""
+        self._listener.observe(trial.id, trial.config, reward, time)
+
+    def replay(self, trial_id: int, config: Config, told: int | None = None) -> bool:
+        """When a search is resumed: let the searcher suggest again what it had suggested.
+
+        False if it suggests something else. `told` is that of the Launch.
+        """
+        config = self._complete(config)
+        if self._ahead is not None:
+            return self._ahead.replay(trial_id, config, told)
+        return self.searcher.replay(trial_id, config)
+
+    def may_need(self, trial_id: int) -> bool:
+        """Whether the searcher may name a trial that has ended as a parent."""
+        return self.searcher.may_need(trial_id)
+
+    def close(self) -> None:
+        """End the thread of a slow searcher, after the suggestion that it is making."""
+        if self._ahead is not None:
+            self._ahead.close()
+
+    @property
+    def _listener(self) -> Searcher | Ahead:
+        return self.searcher if self._ahead is None else self._ahead
+
+    def _complete(self, config: Config) -> Config:
+        try:
+            return self._space.validate(config)
+        except SpaceError as error:
+            raise SpaceError(
+                f"{type(self.searcher).__name__} suggested what is not in the search space: {error}"
+            ) from error
+
+    def _tell(self, trial_id: int, config: Config, reward: float | None) -> None:
+        """Tell of a reward in the user's sign."""
+        sign = -1.0 if self._objectives.modes[0] == "min" else 1.0
+        self._listener.tell(trial_id, config, None if reward is None else sign * reward)
+
+    def _tell_point(self, trial_id: int, config: Config, point: Point | None) -> None:
+        """Tell of several rewards, of violated constraints, or of both."""
+        if point is None or not (point.is_feasible or self.searcher.constrained):
+            self._listener.tell(trial_id, config, None)
+            return
+        reward = point.rewards if self._objectives.several else point.rewards[0]
+        more = (point.violations,) if self.searcher.constrained and point.violations else ()
+        self._listener.tell(trial_id, config, reward, *more)
+
+
+def _refuse_options(
+    searcher: Searcher, options: Mapping[str, Any], points: Iterable[Config] | None
+) -> None:
+    if options or points is not None:
+        raise SpaceError(
+            "search_options and points_to_evaluate go to the searcher that you made "
+            f"yourself, {type(searcher).__name__}(...), not to the scheduler"
+        )
+
+
+def _make(
+    name: Any,
+    space: Space,
+    seed: int,
+    options: Mapping[str, Any],
+    points: Iterable[Config] | None,
+) -> Searcher:
+    if not isinstance(name, str) or name not in SEARCHERS:
+        names = ", ".join(map(repr, SEARCHERS))
+        raise SpaceError(f"searcher={name!r}; give one of {names}, or a Searcher you made")
+    try:
+        return SEARCHERS[name](space, seed=seed, points_to_evaluate=points, **options)
+    except TypeError as error:
+        given = dict(options)
+        raise SpaceError(f"search_options={given!r} of {name!r}: {error}") from error
