@@ -523,7 +523,7 @@ def play(
     if experiment.error is not None:
         raise experiment.error
     rows = np.array(history)
-    assert experiment.best.best_reward == rows[:, 3].max(), "the history is not the search's"
+    assert experiment.ledger.best.best_reward == rows[:, 3].max(), "the history is not the search's"
     return rows
 
 

@@ -46,8 +46,11 @@ class Children:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __contains__(self, trial: Trial) -> bool:
-        return trial.id in self._waiting
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(list(self._waiting.values()))
+
+    def __contains__(self, trial: object) -> bool:
+        return isinstance(trial, Trial) and trial.id in self._waiting
 
     def add(self, child: Trial) -> None:
         """Let a trial wait for its parents."""
@@ -55,7 +58,7 @@ class Children:
 
     def clear(self) -> list[Trial]:
         """Let nobody wait any more; who did."""
-        left = list(self._waiting.values())
+        left = list(self)
         self._waiting.clear()
         return left
 
@@ -64,7 +67,7 @@ class Children:
 
         `stuck`: nothing else is left to run, so that a paused parent will not go on.
         """
-        for child in list(self._waiting.values()):
+        for child in self:
             if child.id not in self._waiting or (of is not None and of.id not in child.parents):
                 continue  # it was ended for want of another that was looked at before
             if self.can_start(child, stuck):
@@ -136,7 +139,7 @@ class Children:
         needed = {one for trial in new for one in (*trial.parents, *(trial.inherits or ()))}
         if self._policy == "nearest_ancestor":
             trials = self._ledger.trials
-            parents = {one for child in self._waiting.values() for one in child.parents}
+            parents = {one for child in self for one in child.parents}
             needed |= {nearest_ancestor(trials, trials[parent]) for parent in parents}
         return {one for one in needed if one is not None}
 

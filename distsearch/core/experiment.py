@@ -763,6 +763,24 @@ class Experiment:
         if found := failures.all_alike(unended):
             self.end(*found)
 
+    def check(self) -> None:
+        """Raise AssertionError for whatever does not hold, though it always must; for tests."""
+        self.ledger.check()
+        interrupted = self.ending in UNFINISHED or self._earlier_lease_until is not None
+        for trial in self.ledger.open.values():
+            is_live, waits = trial.id in self._live, (trial in self.queue) + (trial in self.children)
+            where = f"trial {trial.id} is {trial.status.value}, live: {is_live}, waits: {waits}"
+            if trial.status is Status.RUNNING:
+                assert is_live or interrupted, where
+            elif trial.status is Status.WAITING:
+                assert not is_live and (waits == 1 or interrupted or trial.is_final), where
+            else:
+                assert not is_live and trial not in self.children, where
+        assert all(not trial.status.is_end for trial in [*self.queue, *self.children]), "it ended"
+        held = {number for leases in self.manager.leases.values() for number in leases}
+        known = {attempt.lease.number for attempt in self._live.values()}
+        assert held <= known, f"leases {held - known} belong to no attempt"
+
     # Rest
 
     def check_idle(self) -> None:

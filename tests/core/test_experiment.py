@@ -21,8 +21,10 @@ import pytest
 from distsearch.core import checkpoint
 from distsearch.core import experiment as experiment_module
 from distsearch.core import store as store_module
-from distsearch.core.experiment import Experiment, Settings
+from distsearch.core.experiment import Experiment
 from distsearch.core.failures import ALIKE
+from distsearch.core.objectives import Objectives
+from distsearch.core.settings import Settings
 from distsearch.core.storage import Storage
 from distsearch.core.store import FILE, Store, read
 from distsearch.core.travel import Packed
@@ -156,6 +158,9 @@ class Script:
     def due_at(self, trial):
         return "every"
 
+    def replay_known(self, points):
+        pass
+
     def replay_resume(self, trial_id):
         pass
 
@@ -212,7 +217,7 @@ class World:
 
     @property
     def statuses(self):
-        return [trial.status.value for trial in self.experiment.trials.values()]
+        return [trial.status.value for trial in self.experiment.ledger.trials.values()]
 
     def events(self, *kinds):
         return list(read(self.folder, *kinds))
@@ -309,7 +314,7 @@ def test_after_a_resume_no_deleted_checkpoint_is_given_to_a_trial(play, tmp_path
     async def second(world):
         world.experiment.restore(world.events())
         assert world.experiment.keeper.budget.names(0) == []
-        assert world.experiment.trials[0].saved_step is None
+        assert world.experiment.ledger.trials[0].saved_step is None
         assert world.experiment.keeper.budget.names(1) == ["1000001-step-1"]
         assert world.experiment.keeper.budget.total == 100
 
@@ -330,7 +335,7 @@ def test_a_copy_that_is_ahead_of_the_log_is_not_gone_on_from(play, keep):
         node = world.node(kind=DiskRemote)
         world.experiment.run(1, None)
         await node.hears("start", 0)
-        here = world.experiment.keeper.folder_of(world.experiment.trials[0])
+        here = world.experiment.keeper.folder_of(world.experiment.ledger.trials[0])
 
         def copied(step):
             return lambda: any(path.name.endswith(f"-step-{step}") for path in here.glob("*-step*"))
@@ -470,7 +475,7 @@ def test_a_report_that_arrives_twice_counts_once(play):
         await world.end()
         assert world.rule.reports == [(0, 1, 1), (0, 1, 2), (0, 1, 3)]
         assert [event.seq for event in world.events("report")] == [1, 2, 3]
-        assert world.experiment.best.best_reward == 0.3
+        assert world.experiment.ledger.best.best_reward == 0.3
         assert world.rule.ends == [(0, "finished")]
 
     play(scene)
@@ -492,7 +497,7 @@ def test_what_an_attempt_that_is_over_says_is_ignored_but_acknowledged(play):
         second.says(ended(0, attempt=2))
         await world.end()
         assert world.rule.reports == [(0, 2, 1)]
-        assert world.experiment.best.best_reward == 0.5
+        assert world.experiment.ledger.best.best_reward == 0.5
         assert not first.told("decide")
         assert sum(m["bytes"] for m in first.told("ack")) == len(stale["body"])
 
@@ -540,14 +545,15 @@ def test_a_restored_trial_of_another_node_waits_for_that_nodes_lease(play, short
             for n in range(4)
         ]
         rows = [(kind, n, attempt, body) for n, (kind, attempt, body) in enumerate(rows)]
-        rows.insert(0, ("node", None, None, {"came": "gpu1", "address": "tls://10.0.0.7:8702"}))
+        far = {"places": [{"rank": 0, "node": "gpu1", "gpus": [], "outlives_driver": True}]}
+        here = {"places": [{"rank": 0, "node": "localhost", "gpus": [], "outlives_driver": False}]}
         rows += [
-            ("started", 0, 1, {"host": "gpu1"}),
-            ("started", 1, 1, {"host": "localhost"}),
-            ("started", 2, 1, {"host": "gpu1"}),
+            ("started", 0, 1, far),
+            ("started", 1, 1, here),
+            ("started", 2, 1, far),
             ("lost", 2, 1, {"status": "killed", "reason": "its process had ended"}),
-            ("started", 3, 1, {"host": "gpu1"}),
-            ("lost", 3, 1, {"status": "node_lost", "reason": "no answer"}),
+            ("started", 3, 1, far),
+            ("lost", 3, 1, {"status": "node_lost", "reason": "no answer", "is_over": False}),
         ]
         loop = asyncio.get_running_loop()
         restored_at = loop.time()
@@ -600,7 +606,7 @@ def test_a_trial_that_its_agent_ended_when_the_lease_ran_out_starts_again(play):
         node.says(report(0, 1, attempt=2, accuracy=0.5), ended(0, attempt=2))
         await world.end()
         assert world.statuses == ["finished"]
-        assert world.experiment.counts.failed == 0
+        assert world.experiment.ledger.counts.failed == 0
 
     play(scene)
 
@@ -613,7 +619,7 @@ def test_a_trial_that_lost_its_node_too_often_is_given_up(play):
             await node.hears("start", 0, attempt)
             world.experiment.on_lost(node, f"loss {attempt}", confirmed_dead=True)
         await world.end()
-        (trial,) = world.experiment.trials.values()
+        (trial,) = world.experiment.ledger.trials.values()
         assert trial.status is Status.NODE_LOST
         assert trial.reason == "loss 3 (the last of 3 attempts that ended so)"
         assert world.rule.ends == [(0, "node_lost")]
@@ -698,8 +704,8 @@ def test_the_best_is_the_best_value_any_trial_reported_and_the_lower_id_of_equal
             node.says(report(trial, seq, accuracy="NaN" if accuracy != accuracy else accuracy))
         node.says(ended(0), ended(1, status="failed", traceback="..."), ended(2))
         await world.end()
-        assert world.experiment.best.id == 0
-        assert [t.best_reward for t in world.experiment.trials.values()] == [0.8, 0.8, 0.7]
+        assert world.experiment.ledger.best.id == 0
+        assert [t.best_reward for t in world.experiment.ledger.trials.values()] == [0.8, 0.8, 0.7]
         assert world.statuses == ["finished", "failed", "finished"]
 
     play(scene)
@@ -711,14 +717,14 @@ def test_with_mode_min_the_smallest_is_best(play):
         world.experiment.run(2, None)
         await node.hears("start", 1)
         node.says(report(0, 1, loss=3.0), report(1, 1, loss=-2.0), report(1, 2, loss=5))
-        assert world.experiment.best.id == 1
-        assert world.experiment.best.best_reward == -2.0
+        assert world.experiment.ledger.best.id == 1
+        assert world.experiment.ledger.best.best_reward == -2.0
         node.says(report(0, 2, loss=-7.5))
         node.says(ended(1))
-        assert world.experiment.best.id == 0
+        assert world.experiment.ledger.best.id == 0
         assert world.experiment.ending.startswith("trial 0 reached loss=-7.5")
 
-    play(scene, reward_attr="loss", mode="min", max_reward=-7)
+    play(scene, objectives=Objectives.parse("loss", "min"), max_reward=-7)
 
 
 def test_a_stop_of_the_rule_reaches_the_trial_in_the_answer_that_it_waits_for(play):
@@ -771,7 +777,7 @@ def test_a_rule_that_raises_ends_the_search_with_its_error(play, when):
         await world.end()
         assert isinstance(world.experiment.error, ZeroDivisionError)
         assert "boom" in world.experiment.ending
-        assert all(trial.status.is_end for trial in world.experiment.trials.values())
+        assert all(trial.status.is_end for trial in world.experiment.ledger.trials.values())
 
     play(scene, Broken())
 
@@ -791,7 +797,7 @@ def test_when_the_first_trials_all_fail_alike_the_search_ends_and_shows_why(play
         node.answer = answer
         world.experiment.run(100, None)
         await world.end()
-        assert len(world.experiment.trials) == ALIKE
+        assert len(world.experiment.ledger.trials) == ALIKE
         assert isinstance(world.experiment.error, SearchFailed)
         assert 'File "train.py", line 3' in str(world.experiment.error)
         shown = [line for line in world.said if "Traceback" in line]
@@ -818,7 +824,7 @@ def test_a_few_that_fail_first_do_not_end_a_search_in_which_more_still_run(play)
         for trial in range(26, 40):
             node.says(ended(trial))
         await world.end()
-        assert world.experiment.error is None and len(world.experiment.trials) == 40
+        assert world.experiment.error is None and len(world.experiment.ledger.trials) == 40
 
     play(scene)
 
@@ -834,7 +840,7 @@ def test_failures_do_not_end_a_search_of_which_a_trial_has_come_further_than_the
             node.says(report(trial, 1, accuracy=1, epoch=1), fails(trial))
         node.says(ended(0))
         await world.end()
-        assert world.experiment.error is None and len(world.experiment.trials) == 20
+        assert world.experiment.error is None and len(world.experiment.ledger.trials) == 20
 
     play(scene)
 
@@ -852,7 +858,7 @@ def test_failures_do_not_end_a_search_in_which_as_many_trials_are_paused(play):
             node.says(report(trial, 1, due=True, accuracy=1, epoch=1))
             node.says(ended(trial, status="paused") if trial < 20 else fails(trial))
         await world.end()
-        assert world.experiment.error is None and world.experiment.counts.failed == 10
+        assert world.experiment.error is None and world.experiment.ledger.counts.failed == 10
 
     play(scene, rule)
 
@@ -898,7 +904,7 @@ def test_a_search_of_which_one_trial_succeeded_goes_on_with_failures(play):
         node.answer = answer
         world.experiment.run(30, None)
         await world.end()
-        assert len(world.experiment.trials) == 30
+        assert len(world.experiment.ledger.trials) == 30
         assert world.experiment.error is None
 
     play(scene)
@@ -913,7 +919,7 @@ def test_a_trial_without_the_metric_says_what_it_reported_instead(play):
         node.says(report(1, 1, accuracy="high"), ended(1))
         node.says(ended(2))
         await world.end()
-        reasons = [trial.reason for trial in world.experiment.trials.values()]
+        reasons = [trial.reason for trial in world.experiment.ledger.trials.values()]
         assert world.statuses == ["no_metric"] * 3
         assert "'accuracy'" in reasons[0] and "acc, epoch" in reasons[0]
         assert "'high'" in reasons[1]
@@ -928,7 +934,7 @@ def test_the_log_tells_the_whole_story_in_order(play):
         world.experiment.run(1, None)
         await node.hears("start", 0)
         node.says({"op": "running", "trial": 0, "attempt": 1, "pid": 7})
-        node.says(report(0, 1, accuracy=0.5), {"op": "saved", "trial": 0, "attempt": 1, "step": 1})
+        node.says(report(0, 1, accuracy=0.5), saved(0, 1))
         node.says(ended(0, returned=[1, 2]))
         await world.end()
         assert node.asked == [("newest", 0)]  # the driver keeps what the trial has saved
@@ -1018,7 +1024,7 @@ def test_neither_work_nor_memory_for_an_event_grows_with_the_number_of_trials(pl
             tracemalloc.stop()
         await run(5200)
         await run(300, counted=True)
-        assert len(world.experiment.trials) == 10_000
+        assert len(world.experiment.ledger.trials) == 10_000
         assert work[-1] < 1.2 * early
         assert per_trial < 3000
 
@@ -1049,7 +1055,7 @@ def test_memory_does_not_grow_with_the_number_of_reports(play):
             assert tracemalloc.get_traced_memory()[0] - before < 100_000
         finally:
             tracemalloc.stop()
-        assert world.experiment.trials[0].reports == 8000
+        assert world.experiment.ledger.trials[0].reports == 8000
 
     play(scene)
 
@@ -1087,18 +1093,18 @@ def test_weights_that_went_with_their_node_are_not_taken_for_those_of_a_child(pl
         world.experiment.run(1, None)
         if policy == "fail":
             await world.end()
-            child = world.experiment.trials[1]
+            child = world.experiment.ledger.trials[1]
             assert child.status is Status.FAILED
             assert child.reason == "its parent 0 is finished and has no checkpoint"
         elif policy == "retry":
             await second.hears("start", 0, attempt=2)
-            assert world.experiment.trials[1].status is Status.WAITING
+            assert world.experiment.ledger.trials[1].status is Status.WAITING
             again = {"attempt": 2}
             second.says(saved(0, 1, **again), report(0, 1, **again, accuracy=0.5))
             second.says(ended(0, **again))
             start = await second.hears("start", 1, attempt=2)
             assert start["job"]["parents"] == [(0, 0)]
-            assert world.experiment.counts.done == 1
+            assert world.experiment.ledger.counts.done == 1
         else:
             start = await second.hears("start", 1, attempt=2)
             assert start["job"]["parents"] == [(0, None)]
@@ -1118,7 +1124,7 @@ def test_the_last_checkpoint_of_a_finished_parent_counts_without_a_report_after_
         (checkpoint / "manifest.json").write_text("{}")
         node.says(saved(0, 1), report(0, 1, accuracy=0.5), saved(0, 2), ended(0))
         assert (await node.hears("start", 1))["job"]["parents"] == [(0, 0)]
-        assert world.experiment.trials[0].saved_step == 2
+        assert world.experiment.ledger.trials[0].saved_step == 2
 
     play(scene, OneFamily())
 

@@ -28,7 +28,10 @@ def noted(*trials):
 
 def test_failures_alike_are_counted_and_the_first_is_shown_whole():
     failures = Failures()
-    said = [failures.note(failed(number)) for number in range(5)]
+    said = []
+    for number in range(5):
+        failures.note(failed(number))
+        said.append(failures.news)
     assert said[0] == "trial 0 failed: ValueError: x\nTraceback"
     assert said[1:] == [
         "2 trials failed as trial 0 did: ValueError",

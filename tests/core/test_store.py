@@ -49,7 +49,7 @@ def ended(trial, attempt, status, best=None, **more):
 
 
 def started(trial, attempt, host="a"):
-    return "started", trial, attempt, None, {"host": host}
+    return "started", trial, attempt, None, {"places": [{"rank": 0, "node": host}]}
 
 
 def test_the_view_of_trials_tells_how_each_stands(tmp_path):

@@ -290,9 +290,9 @@ class Copies(FIFOScheduler):
     """One trial, and when it has ended another from its last checkpoint."""
 
     def next_launch(self):
-        if not self.experiment.trials:
+        if not self.experiment.ledger.trials:
             return super().next_launch()
-        if len(self.experiment.trials) > 1:
+        if len(self.experiment.ledger.trials) > 1:
             return None
         return Launch({"x": 0.5}, parents=(0,)) if self.num_finished_tasks else Wait()
 

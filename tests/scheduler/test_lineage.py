@@ -92,7 +92,7 @@ class FatherLast(FIFOScheduler):
 
     def next_resume(self):
         enough = self.num_finished_tasks >= 3
-        paused = self.experiment.trials[0].status is Status.PAUSED
+        paused = self.experiment.ledger.trials[0].status is Status.PAUSED
         return 0 if enough and paused else None
 
     def on_report(self, trial, report):

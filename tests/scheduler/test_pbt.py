@@ -105,7 +105,7 @@ def train_fn(args, reporter):
 def population(search):
     """A population of four that does not run, told of reports by hand."""
     scheduler = search(train_fn, PBTScheduler, population_size=4, max_t=10, seed=1)
-    trials = scheduler.experiment.trials
+    trials = scheduler.experiment.ledger.trials
 
     def begin():
         launch = scheduler.next_launch()
@@ -128,7 +128,7 @@ def test_the_worst_of_four_is_replaced_by_a_child_of_the_best(population):
         assert population.report(trial, 1, reward) == ("stop" if trial == 2 else "continue")
     child = population.next_launch()
     assert child.parents == (1,)
-    assert child.config != population.experiment.trials[1].config
+    assert child.config != population.experiment.ledger.trials[1].config
 
 
 def test_equally_good_members_are_not_replaced(population):
@@ -148,15 +148,15 @@ def test_a_member_is_compared_once_an_interval_whatever_epochs_it_reports(popula
 
 
 def test_who_has_saved_nothing_is_no_parent(population):
-    population.experiment.trials[0].saved_step = None
+    population.experiment.ledger.trials[0].saved_step = None
     population.report(0, 1, 0.9)
     assert population.report(1, 1, 0.1) == "continue"
 
 
 def test_a_member_that_has_ended_is_compared_with_no_longer(population):
     population.report(0, 1, 0.9)
-    population.experiment.trials[0].status = Status.FAILED
-    population.on_end(population.experiment.trials[0])
+    population.experiment.ledger.trials[0].status = Status.FAILED
+    population.on_end(population.experiment.ledger.trials[0])
     assert population.report(1, 1, 0.1) == "continue"
 
 
@@ -173,7 +173,7 @@ def test_a_line_is_not_replaced_without_end(population):
     worst, replaced = 1, 0
     while population.report(worst, 2, 0.1) == "stop":
         population.begin()
-        worst, replaced = len(population.experiment.trials) - 1, replaced + 1
+        worst, replaced = len(population.experiment.ledger.trials) - 1, replaced + 1
     assert replaced == 10
 
 

@@ -23,7 +23,7 @@ class Family(FIFOScheduler):
     """A father, and children that start once he has ended."""
 
     def next_launch(self):
-        trials = self.experiment.trials
+        trials = self.experiment.ledger.trials
         if not trials:
             return Launch({"x": 0.0})
         if not trials[0].status.is_end:
@@ -96,7 +96,7 @@ class TwoParents(FIFOScheduler):
     """Two trials, and then children of both."""
 
     def next_launch(self):
-        number = len(self.experiment.trials)
+        number = len(self.experiment.ledger.trials)
         return Launch({"x": float(number)}, parents=(1, 0) if number > 1 else ())
 
     def replay_launch(self, trial_id, config, given, told=None):
@@ -259,7 +259,7 @@ class WithAChild(FIFOScheduler):
     """Trial 0 is a father, trial 1 his child, and the others have nothing to do with them."""
 
     def next_launch(self):
-        trials = self.experiment.trials
+        trials = self.experiment.ledger.trials
         if trials and not trials[0].status.is_end:
             return Wait()
         return Launch({"n": len(trials)}, parents=(0,) if len(trials) == 1 else ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections import Counter, defaultdict, deque
 
@@ -88,7 +89,7 @@ class Judge:
 
     def parents(self, trial):
         """A trial's lineage, itself left out."""
-        trials = self.story.scheduler.experiment.trials
+        trials = self.story.scheduler.experiment.ledger.trials
         found, left = set(), [trial]
         while left:
             for parent in trials[left.pop()].parents:
@@ -126,7 +127,7 @@ class Judge:
                     )
 
     def committed(self, rows):
-        for _, kind, trial, attempt, seq, _ in rows:
+        for _, _, kind, trial, attempt, seq, _ in rows:
             self.durable.add((kind, trial, attempt, seq))
             if kind in ("lost", "ended", "paused"):
                 self.over[trial] = max(self.over[trial], attempt or 0)
@@ -168,15 +169,15 @@ class Judge:
         for trial, lives in self.training.items():
             for life, attempt in lives.items():
                 # (A lost node goes on until its lease ends, with what the search has given up.)
-                address, is_last = life.processes.worker.address, experiment.trials[trial].attempt
+                address, is_last = life.processes.worker.address, experiment.ledger.trials[trial].attempt
                 if attempt == is_last and address in used:
                     world.violated(f"the search is over, but trial {trial} trains on {address}")
-        if self.story.rule != "pbt" and len(experiment.trials) < self.story.num_trials:
-            world.violated(f"the search is over after {len(experiment.trials)} trials")
+        if self.story.rule != "pbt" and len(experiment.ledger.trials) < self.story.num_trials:
+            world.violated(f"the search is over after {len(experiment.ledger.trials)} trials")
         for remote in experiment.manager.remotes.values():
             if remote.slots.used != (0, 0.0) or experiment.manager.leases[remote.remote_id]:
                 world.violated(f"the search is over, but {remote.host} has slots in use")
-        for trial in experiment.trials.values():
+        for trial in experiment.ledger.trials.values():
             ended = trial.status.is_end or trial.status is Status.PAUSED
             if not ended:
                 world.violated(f"the search is over, but trial {trial.id} is {trial.status.value}")
@@ -241,7 +242,7 @@ class Judge:
         if live.experiment.ending:
             return
         while (trial := live.next_resume()) is not None:
-            if not live.experiment.trials[trial].status.is_end:
+            if not live.experiment.ledger.trials[trial].status.is_end:
                 self.world.violated(f"the search is over, but trial {trial} was to go on")
 
 
@@ -253,29 +254,20 @@ def raise_first(world):
 
 def state_of(scheduler):
     """What a driver knows that a search goes on from: trials, the next suggestion, the rule."""
-    experiment = scheduler.experiment
-    state = {
-        f"trial {trial.id}": (
-            dict(trial.config),
-            trial.status.value,
-            trial.attempt,
-            trial.best_reward,
-            trial.best_time,
-            trial.reports,
-            trial.saved_step,
-            trial.failures,
-            trial.parents,
-        )
-        for trial in experiment.trials.values()
-    }
-    state["best"] = experiment.best.id if experiment.best else None
-    state["counts"] = experiment.counts
-    state["next suggestion"] = scheduler.searcher.ask(len(experiment.trials))
+    ledger, queue = scheduler.ledger, scheduler.experiment.queue
+    state = {f"trial {trial.id}": plain(trial) for trial in ledger.trials.values()}
+    state["best"] = ledger.best.id if ledger.best else None
+    state["counts"] = ledger.counts
+    state["open"] = sorted(ledger.open)
+    state["decided"] = ledger.decided
+    state["next suggestion"] = scheduler.searcher.ask(len(ledger.trials))
     for rungs in getattr(scheduler, "brackets", ()):
         state[f"rungs from {rungs.levels}"] = plain(rungs)
-    # (One that has ended in the meantime is passed over.)
-    promoted = getattr(scheduler, "_promoted", ())
-    state["promoted"] = [one for one in promoted if not experiment.trials[one].status.is_end]
+    # (One that has ended in the meantime is passed over. Those that the rule has named, but that
+    # did not start before the end, are in the queue, and a replay lets the rule name them again.)
+    named = [trial.id for trial in queue if trial.status is Status.PAUSED]
+    promoted = [*named, *getattr(scheduler, "_promoted", ())]
+    state["promoted"] = [one for one in promoted if not ledger.trials[one].status.is_end]
     for name in ("_living", "_scores", "_turns", "_interval", "_done", "_founded"):
         state[name] = plain(getattr(scheduler, name, None))
     return state
@@ -283,6 +275,8 @@ def state_of(scheduler):
 
 def plain(value):
     """A value as one that can be compared: objects become what they hold."""
+    if isinstance(value, (str, enum.Enum)):
+        return value
     if isinstance(value, dict):
         return {key: plain(item) for key, item in sorted(value.items(), key=str)}
     if isinstance(value, (set, frozenset)):

@@ -155,6 +155,9 @@ class Story:
         # Looked at less often, for speed: fake trials print nothing and use no memory.
         yield agent_module, "OUTPUT_PERIOD_S", 1000.0
         yield agent_module, "MEMORY_PERIOD_S", 1000.0
+        for name in ("run", "wake", "on_messages", "on_lost"):
+            experiment = experiment_module.Experiment
+            yield experiment, name, checked(getattr(experiment, name))
         if self.echo:
             yield fleet.Fleet, "on_messages", self.echoing(fleet.Fleet.on_messages)
 
@@ -373,6 +376,17 @@ class Story:
         self.world.close()
         self.bury_driver()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def checked(method):
+    """A method of the experiment, after which all that must always hold is looked at."""
+
+    def call(experiment, *arguments, **options):
+        result = method(experiment, *arguments, **options)
+        experiment.check()
+        return result
+
+    return call
 
 
 RealStore, RealAgent = store_module.Store, agent_module.Agent
