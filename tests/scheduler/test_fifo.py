@@ -773,7 +773,7 @@ def test_closing_ends_running_trials_and_says_so(search, mailbox, capfd):
         started = time.monotonic()
     assert time.monotonic() - started < 5
     assert "closed while 2 trials ran" in capfd.readouterr().out
-    assert [t.status for t in scheduler.trials] == [Status.STOPPED, Status.STOPPED]
+        assert [(t.status, t.reason) for t in scheduler.trials] == [(Status.WAITING, "closed")] * 2
 
 
 def test_results_can_be_read_after_close_and_nothing_can_be_started(search, tmp_path):
