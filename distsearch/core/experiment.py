@@ -768,7 +768,10 @@ class Experiment:
         self.ledger.check()
         interrupted = self.ending in UNFINISHED or self._earlier_lease_until is not None
         for trial in self.ledger.open.values():
-            is_live, waits = trial.id in self._live, (trial in self.queue) + (trial in self.children)
+            is_live, waits = (
+                trial.id in self._live,
+                (trial in self.queue) + (trial in self.children),
+            )
             where = f"trial {trial.id} is {trial.status.value}, live: {is_live}, waits: {waits}"
             if trial.status is Status.RUNNING:
                 assert is_live or interrupted, where

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from distsearch.testing.world.story import SeedFailed, play
+from distsearch.testing.world import SeedFailed, play
 
 from .faults import FAULTS, WEATHER, planted
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from .story import SeedFailed, Story, play
 
 
-def check(seeds):
+def check(seeds: Sequence[int]) -> list[tuple[int, str]]:
     """Play some seeds; what went wrong, as text."""
     failed = []
     for seed in seeds:
@@ -21,7 +22,8 @@ def check(seeds):
     return failed
 
 
-def main():
+def main() -> None:
+    """Play what the command line says."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("seeds", nargs="?", type=int, default=3000, help="how many")
     options.add_argument("--first", type=int, default=0)
@@ -31,7 +33,8 @@ def main():
     if given.seed is not None:
         tell(given.seed)
         return
-    begun, done, failed = time.perf_counter(), 0, []
+    begun, done = time.perf_counter(), 0
+    failed: list[tuple[int, str]] = []
     seeds = range(given.first, given.first + given.seeds)
     chunks = [seeds[n : n + 20] for n in range(0, len(seeds), 20)]
     with ProcessPoolExecutor(given.processes) as pool:
@@ -49,9 +52,10 @@ def main():
         sys.exit(f"failed: {' '.join(str(seed) for seed, _ in failed)}")
 
 
-def tell(seed):
+def tell(seed: int) -> None:
+    """Play one seed, and print its whole trace."""
     story = Story(seed)
-    error = None
+    error: Exception | None = None
     try:
         story.tell()
     except Exception as caught:

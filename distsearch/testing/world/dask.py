@@ -6,27 +6,38 @@ run them, in the worker's loop, and what they are given is a copy.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
 import pickle
 import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+from .machines import Machine, World
+
+if TYPE_CHECKING:
+    from .trials import FakeProcesses
+
+Handler = Callable[[tuple[float, Any]], None]
 NOTICED_S = 0.05  # how soon the end of a process is seen where its wire is up
 
 
 class Wire:
     """One direction of a connection: in order, once, or never."""
 
-    def __init__(self, world, delay_s):
+    def __init__(self, world: World, delay_s: float) -> None:
         self.world = world
         self.delay_s = delay_s
         self.is_blocked = False
         self.is_broken = False
         self._last = 0.0
-        self._held = []
+        self._held: list[Callable[[], object]] = []
 
-    def send(self, deliver):
+    def send(self, deliver: Callable[[], object]) -> None:
+        """Let a message arrive, after those before it; `deliver` hands it over."""
         if self.is_broken:
             return
         if self.is_blocked:
@@ -37,7 +48,8 @@ class Wire:
         self._last = max(self._last, self.world.now + delay_s)
         self.world.post(self._last - self.world.now, lambda: None if self.is_broken else deliver())
 
-    def unblock(self):
+    def unblock(self) -> None:
+        """Let messages through again, those that wait first."""
         self.is_blocked = False
         held, self._held = self._held, []
         for deliver in held:
@@ -47,16 +59,17 @@ class Wire:
 class DaskCluster:
     """The user's Dask cluster: its scheduler, which never fails, and its workers."""
 
-    def __init__(self, world, folder):
+    def __init__(self, world: World, folder: Path) -> None:
         self.world = world
         self.folder = folder
-        self.workers = {}
-        self.clients = []
+        self.workers: dict[str, FakeWorker] = {}
+        self.clients: list[FakeClient] = []
         self.security = None
         self.scheduler = SimpleNamespace(address="tcp://scheduler")
         self.numbers = itertools.count(1)
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
+        """The workers, as Dask's scheduler describes them."""
         return {
             "workers": {
                 address: {"nthreads": w.cpus, "memory_limit": 10**9, "host": w.host}
@@ -64,12 +77,13 @@ class DaskCluster:
             }
         }
 
-    def join(self, worker):
+    def join(self, worker: FakeWorker) -> None:
+        """A worker has come."""
         self.workers[worker.address] = worker
         self.world.note(worker.address, "joins")
         self.tell_all({"action": "add-worker", "worker": worker.address})
 
-    def leave(self, worker):
+    def leave(self, worker: FakeWorker) -> None:
         """A worker is seen to be gone."""
         if self.workers.pop(worker.address, None) is None:
             return
@@ -77,7 +91,8 @@ class DaskCluster:
         worker.fail_calls("the connection is closed")
         self.tell_all({"action": "remove-worker", "worker": worker.address})
 
-    def tell_all(self, about):
+    def tell_all(self, about: Mapping[str, Any]) -> None:
+        """Tell all clients what Dask's own topic `all` tells."""
         for client in self.clients:
             client.machine.do(client.hear, "all", about)
 
@@ -85,40 +100,49 @@ class DaskCluster:
 class FakeClient:
     """The `distributed.Client` of one driver."""
 
-    def __init__(self, cluster, machine):
+    def __init__(self, cluster: DaskCluster, machine: Machine) -> None:
         self.cluster = cluster
         self.machine = machine
-        self.handlers = {}
+        self.handlers: dict[str, Handler] = {}
         self.scheduler = SimpleNamespace(identity=self._identity)
         cluster.clients.append(self)
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> FakeClient:
         return self
 
-    async def __aexit__(self, *error):
+    async def __aexit__(self, *error: object) -> None:
         if self in self.cluster.clients:
             self.cluster.clients.remove(self)
 
-    async def _identity(self):
+    async def _identity(self) -> dict[str, Any]:
         return self.cluster.identity()
 
-    async def run_on_scheduler(self, *arguments):
-        return None
+    # What the driver asks of it
 
-    def subscribe_topic(self, topic, handler):
+    async def run_on_scheduler(self, *arguments: Any) -> None:
+        """Nothing: what is asked of the real one is to save memory."""
+
+    def subscribe_topic(self, topic: str, handler: Handler) -> None:
+        """Hear a topic."""
         self.handlers[topic] = handler
 
-    def unsubscribe_topic(self, topic):
+    def unsubscribe_topic(self, topic: str) -> None:
+        """Hear it no more."""
         del self.handlers[topic]
 
-    async def log_event(self, topic, message):
+    async def log_event(self, topic: str, message: Any) -> None:
+        """Say something to a topic; heard by this client alone."""
         self.machine.do(self.hear, topic, message)
 
-    def hear(self, topic, message):
+    def hear(self, topic: str, message: Any) -> None:
+        """Take a message of a topic."""
         if topic in self.handlers:
             self.handlers[topic]((0.0, message))
 
-    async def run(self, function, *arguments, workers):
+    async def run(
+        self, function: Callable[..., Any], *arguments: Any, workers: list[str]
+    ) -> dict[str, Any]:
+        """Run a function in a worker; its result, by the worker's address."""
         (address,) = workers
         worker = self.cluster.workers.get(address)
         if worker is None:
@@ -131,32 +155,37 @@ class FakeClient:
 class FakeWorker:
     """A Dask worker on a node: a process that holds agents."""
 
-    def __init__(self, cluster, node, machine, delay_s):
+    def __init__(
+        self, cluster: DaskCluster, host: str, cpus: int, machine: Machine, delay_s: float
+    ) -> None:
         self.cluster = cluster
         self.world = cluster.world
-        self.node = node
-        self.host, self.cpus = node.host, node.cpus
+        self.host, self.cpus = host, cpus
         self.machine = machine
-        self.address = f"tcp://{node.host}:{next(cluster.numbers)}"
-        self.local_directory = str(cluster.folder / f"{node.host}-{machine.name}")
-        self.plugins = {}
+        self.address = f"tcp://{host}:{next(cluster.numbers)}"
+        self.local_directory = str(cluster.folder / f"{host}-{machine.name}")
+        self.plugins: dict[str, Any] = {}
         self.down, self.up = Wire(self.world, delay_s), Wire(self.world, delay_s)
-        self.processes = []  # of all its agents, so that they die with it
-        self._calls = {}
+        self.processes: list[FakeProcesses] = []  # of all its agents, so that they die with it
+        self.unused = 0  # times in a row that whoever runs the cluster has found it unused
+        self._calls: dict[asyncio.Future[Any], Machine] = {}
 
     # What the plugin asks of it
 
-    async def plugin_add(self, plugin, name, catch_errors):
+    async def plugin_add(self, plugin: Any, name: str, catch_errors: bool) -> None:
+        """Have a plugin."""
         self.plugins[name] = plugin
         await plugin.setup(self)
 
-    async def plugin_remove(self, name):
+    async def plugin_remove(self, name: str) -> None:
+        """Have it no more."""
         await self.plugins.pop(name).teardown(self)
 
-    def log_event(self, topic, message):
+    def log_event(self, topic: str, message: Any) -> None:
+        """Say something to all who hear the topic."""
         data = pickle.dumps(message)
 
-        def arrive():
+        def arrive() -> None:
             for client in self.cluster.clients:
                 client.machine.do(client.hear, topic, pickle.loads(data))
 
@@ -164,14 +193,20 @@ class FakeWorker:
 
     # The wires
 
-    def call(self, client, function, arguments, answer):
-        """Run a function in this worker for a client."""
+    def call(
+        self,
+        client: FakeClient,
+        function: Callable[..., Any],
+        arguments: bytes,
+        answer: asyncio.Future[Any],
+    ) -> None:
+        """Run a function in this worker for a client; `arguments` are pickled."""
         self._calls[answer] = client.machine
 
-        def reply(result, error=None):
+        def reply(result: Any, error: Exception | None = None) -> None:
             client.machine.do(self._answer, answer, result, error)
 
-        async def serve():
+        async def serve() -> None:
             try:
                 # Dask hands itself to those functions that ask for it.
                 wants = "dask_worker" in inspect.signature(function).parameters
@@ -185,13 +220,13 @@ class FakeWorker:
             else:
                 self.up.send(lambda: reply(result))
 
-        def arrive():
+        def arrive() -> None:
             if self.machine.alive:
                 self.machine.do(lambda: self.machine.loop.create_task(serve()))
 
         self.down.send(arrive)
 
-    def _answer(self, answer, result, error):
+    def _answer(self, answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
         self._calls.pop(answer, None)
         if answer.done():
             return
@@ -200,11 +235,12 @@ class FakeWorker:
         else:
             answer.set_exception(error)
 
-    def fail_calls(self, reason):
+    def fail_calls(self, reason: str) -> None:
+        """Let all who wait for an answer hear that there will be none."""
         for answer, machine in list(self._calls.items()):
             machine.do(self._answer, answer, None, OSError(reason))
 
-    def break_wires(self, noticed_s, closes_s):
+    def break_wires(self, noticed_s: float, closes_s: float) -> None:
         """The connection is no more; seen by the cluster and, `closes_s` later, by the worker."""
         if self.down.is_broken:
             return
@@ -213,16 +249,16 @@ class FakeWorker:
         self.world.post(noticed_s, lambda: self.cluster.leave(self))
         self.world.post(closes_s, lambda: self.machine.do(self._close_soon))
 
-    def _close_soon(self):
+    def _close_soon(self) -> None:
         self.machine.loop.create_task(self._close())
 
-    async def _close(self):
+    async def _close(self) -> None:
         """As a Dask worker does that has lost its scheduler: tear down its plugins, and end."""
         for name in list(self.plugins):
             await self.plugin_remove(name)
         self.die("closed itself")
 
-    def die(self, why):
+    def die(self, why: str) -> None:
         """The worker's process is gone, and with it its launchers and all their processes."""
         if not self.machine.alive:
             return

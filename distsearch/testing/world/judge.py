@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import enum
 import json
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...core import store
 from ...core.words import Status
+from ...scheduler import Scheduler
+from . import insides
+from .machines import Row
+
+if TYPE_CHECKING:
+    from .story import Story, WatchedAgent
+    from .trials import FakeProcesses, Life
+
+Mark = tuple[str, int, int, Any]  # of an event: kind, trial, attempt, number
 
 ORPHANS_S = 60.0
 WAKING_S = 0.5  # what a suspended node may go on with when it wakes up
@@ -16,27 +27,35 @@ WAKING_S = 0.5  # what a suspended node may go on with when it wakes up
 class Judge:
     """Knows everything, the nodes' side and the driver's disk, and says what was broken."""
 
-    def __init__(self, story):
+    def __init__(self, story: Story) -> None:
         self.story = story
         self.world = story.world
-        self.durable = set()  # (kind, trial, attempt, seq) that are on the driver's disk
-        self.over = Counter()  # trial -> the last attempt that the disk knows to be over
-        self.training = defaultdict(dict)  # trial -> {life: attempt}
-        self.agents = []
-        self.used = Counter()  # processes with a job, by agent
-        self.alive = set()
-        self.said = {}  # (trial, attempt) -> the last report that waits for a decision
-        self.checkpoints = defaultdict(set)  # trial -> epochs
-        self.replayed = 0
+        self.durable: set[Mark] = set()  # what is on the driver's disk
+        self.over: Counter[int] = Counter()  # by trial: the last attempt known there to be over
+        self.training: defaultdict[int, dict[Life, int]] = defaultdict(dict)  # attempts, by trial
+        self.agents: list[FakeProcesses] = []
+        self.used: Counter[FakeProcesses] = Counter()  # processes with a job
+        self.alive: set[Life] = set()
+        self.said: dict[tuple[int, int], int] = {}  # the last report that waits for a decision
+        self.verdicts: dict[int, str] = {}  # by trial: what the rule has decided, as the disk knows
+        self.decided: set[tuple[int, int]] = set()  # the attempts of which it has
+        # By trial and epoch: whose agent on which worker has seen it saved last.
+        self.checkpoints: defaultdict[int, dict[int, FakeProcesses]] = defaultdict(dict)
 
     # On the nodes
 
-    def training_begins(self, life, trial, attempt, job):
+    def training_begins(self, life: Life, trial: int, attempt: int) -> None:
+        """A process has its job: nobody else may train this trial now, and there is room."""
         world, processes = self.world, life.processes
         where = processes.worker.address
         world.note(where, f"trial {trial} attempt {attempt} trains")
         if ("started", trial, attempt, None) not in self.durable:
             world.violated(f"trial {trial} attempt {attempt} was started before that was durable")
+        if word := self.verdicts.get(trial):
+            world.violated(f"trial {trial} trains on, though the rule has said {word!r}")
+        config = life.job["config"] if life.job else {}
+        if self.story.space.validate(config) != config:
+            world.violated(f"trial {trial} was given {config}, which lacks something")
         for other, other_attempt in self.training[trial].items():
             self.two_attempts(
                 other,
@@ -52,45 +71,70 @@ class Judge:
                 f"{self.story.cpus}"
             )
 
-    def two_attempts(self, life, text):
+    def two_attempts(self, life: Life, text: str) -> None:
         """A violation, unless the older one stands still and ends as soon as it wakes up."""
         machine, world = life.processes.worker.machine, self.world
         if machine.paused_until <= world.now:
             world.violated(text)
             return
 
-        def look():
+        def look() -> None:
             if life.job is not None and not life.is_over and machine.alive:
                 self.two_attempts(life, text)
 
         world.post(machine.paused_until + WAKING_S - world.now, look)
 
-    def training_ends(self, life):
+    def training_ends(self, life: Life) -> None:
+        """A process has done its job, or is no more."""
         for trial, lives in self.training.items():
             if lives.pop(life, None) is not None:
                 self.world.note(life.processes.worker.address, f"trial {trial} trains no more")
                 if life.process.reuse:
                     self.process_ends(life)
 
-    def process_ends(self, life):
+    def process_ends(self, life: Life) -> None:
+        """A slot is free."""
         if life in self.alive:
             self.alive.discard(life)
             self.used[life.processes] -= 1
 
-    def saved(self, trial, attempt, epoch, path):
-        self.checkpoints[trial].add(epoch)
+    def saved(self, life: Life, trial: int, epoch: int) -> None:
+        """A trial has written a checkpoint."""
+        self.checkpoints[trial][epoch] = life.processes
 
-    def resumed(self, trial, job, state):
-        if state is None:
+    def resumed(self, life: Life, trial: int, job: Mapping[str, Any], state: Any) -> None:
+        """A trial goes on from a checkpoint: its own newest that is known, or of its lineage."""
+        from_trial, epoch = (trial, 0) if state is None else (state["trial"], state["epoch"])
+        if state is not None:
+            known = self.checkpoints[from_trial]
+            if epoch not in known or from_trial not in (trial, *self.parents(trial)):
+                self.world.violated(f"trial {trial} goes on from {state}, which it never saved")
+        newest = job["saved_step"]
+        if newest is None or (from_trial == trial and epoch >= newest):
             return
-        known = self.checkpoints[state["trial"]]
-        if state["epoch"] not in known or state["trial"] not in (trial, *self.parents(trial)):
-            self.world.violated(f"trial {trial} goes on from {state}, which it never saved")
+        saver = self.checkpoints[trial].get(newest)
+        if saver is not None and self.can_be_reached(saver):
+            self.world.violated(
+                f"trial {trial} goes on from epoch {epoch} of trial {from_trial}, though "
+                f"{saver.worker.address} has its epoch {newest}"
+            )
 
-    def parents(self, trial):
+    def can_be_reached(self, processes: FakeProcesses) -> bool:
+        """Whether an agent lives, and the driver can fetch from it."""
+        scheduler, worker = self.story.scheduler, processes.worker
+        if scheduler is None or processes.driver != self.story.drivers:
+            return False  # that of an earlier driver, whose folder is its own
+        is_up = worker.machine.alive and worker.machine.paused_until <= self.world.now
+        are_whole = not any(wire.is_broken or wire.is_blocked for wire in (worker.down, worker.up))
+        return is_up and are_whole and worker.address in insides.workers_of(scheduler)
+
+    def parents(self, trial: int) -> set[int]:
         """A trial's lineage, itself left out."""
-        trials = self.story.scheduler.experiment.ledger.trials
-        found, left = set(), [trial]
+        scheduler = self.story.scheduler
+        assert scheduler is not None, "a trial runs, so there was a driver"
+        trials = insides.trials_of(scheduler)
+        found: set[int] = set()
+        left = [trial]
         while left:
             for parent in trials[left.pop()].parents:
                 if parent not in found:
@@ -98,13 +142,14 @@ class Judge:
                     left.append(parent)
         return found
 
-    def reports(self, trial, attempt, sequence, due):
+    def reports(self, trial: int, attempt: int, sequence: int, due: bool) -> None:
+        """A trial reports, and waits for the decision if that is due."""
         if due:
             self.said[trial, attempt] = sequence
 
     # Between driver and nodes
 
-    def agent_hears(self, agent, message):
+    def agent_hears(self, agent: WatchedAgent, message: Mapping[str, Any]) -> None:
         """A message reaches an agent: what it rests on has to be on the disk."""
         if message["op"] == "start":
             key = ("started", message["trial"], message["attempt"], None)
@@ -114,6 +159,9 @@ class Judge:
             name = message["trial"], message["attempt"]
             if ("report", *name, self.said.get(name)) not in self.durable:
                 self.world.violated(f"a decision for {name} came before its report was durable")
+        elif message["op"] == "stop" and message["reason"].startswith("by the rule"):
+            if (message["trial"], message["attempt"]) not in self.decided:
+                self.world.violated(f"{message} left the driver before its report was durable")
         elif message["op"] == "ack" and not self.story.echo:
             size = message["bytes"]
             while size > 0 and agent.sent:
@@ -126,9 +174,15 @@ class Judge:
                         "before it was durable"
                     )
 
-    def committed(self, rows):
-        for _, _, kind, trial, attempt, seq, _ in rows:
+    def committed(self, rows: Sequence[Row]) -> None:
+        """Events are on the driver's disk."""
+        for _, _, kind, trial, attempt, seq, body in rows:
             self.durable.add((kind, trial, attempt, seq))
+            if kind == "decided":
+                self.verdicts[trial] = json.loads(body)["word"]
+                self.decided.add((trial, attempt))
+            elif kind in ("paused", "again"):
+                self.verdicts.pop(trial, None)
             if kind in ("lost", "ended", "paused"):
                 self.over[trial] = max(self.over[trial], attempt or 0)
             elif kind == "started":
@@ -137,10 +191,12 @@ class Judge:
 
     # When a driver vanishes, and at the end
 
-    def driver_vanished(self, number):
+    def driver_vanished(self, number: int) -> None:
+        """A driver is gone: in a minute nothing of it may be left."""
         self.world.post(ORPHANS_S, lambda: self.no_orphans(number, self.world.now))
 
-    def no_orphans(self, number, since):
+    def no_orphans(self, number: int, since: float) -> None:
+        """No node has a process of that driver any more, unless it stood still meanwhile."""
         for processes in self.agents:
             machine = processes.worker.machine
             if processes.driver != number or not machine.alive:
@@ -162,37 +218,43 @@ class Judge:
                     + (" and its launcher" if processes.is_up else "")
                 )
 
-    def at_the_end(self, experiment):
+    def at_the_end(self, scheduler: Scheduler) -> None:
         """The search says that it is over."""
-        world = self.world
-        used = {remote.worker for remote in experiment.manager.remotes.values()}
-        for trial, lives in self.training.items():
+        world, trials = self.world, insides.trials_of(scheduler)
+        used = insides.workers_of(scheduler)
+        for number, lives in self.training.items():
             for life, attempt in lives.items():
                 # (A lost node goes on until its lease ends, with what the search has given up.)
-                address, is_last = life.processes.worker.address, experiment.ledger.trials[trial].attempt
+                address, is_last = life.processes.worker.address, trials[number].attempt
                 if attempt == is_last and address in used:
-                    world.violated(f"the search is over, but trial {trial} trains on {address}")
-        if self.story.rule != "pbt" and len(experiment.ledger.trials) < self.story.num_trials:
-            world.violated(f"the search is over after {len(experiment.ledger.trials)} trials")
-        for remote in experiment.manager.remotes.values():
-            if remote.slots.used != (0, 0.0) or experiment.manager.leases[remote.remote_id]:
-                world.violated(f"the search is over, but {remote.host} has slots in use")
-        for trial in experiment.ledger.trials.values():
+                    world.violated(f"the search is over, but trial {number} trains on {address}")
+        if self.story.rule != "pbt" and len(trials) < self.story.num_trials:
+            world.violated(f"the search is over after {len(trials)} trials")
+        for host in insides.hosts_with_slots_in_use(scheduler):
+            world.violated(f"the search is over, but {host} has slots in use")
+        for trial in trials.values():
             ended = trial.status.is_end or trial.status is Status.PAUSED
             if not ended:
                 world.violated(f"the search is over, but trial {trial.id} is {trial.status.value}")
 
-    def read_the_log(self, folder, max_failures):
+    def read_the_log(self, folder: Path, max_failures: int) -> None:
         """The log tells one story, in order, and nothing twice."""
         world = self.world
-        ended, launched, losses, configs = Counter(), Counter(), Counter(), Counter()
-        sequences, attempts, found = Counter(), Counter(), set()
+        ended: Counter[int] = Counter()
+        launched: Counter[int] = Counter()
+        losses: Counter[str] = Counter()
+        configs: Counter[str] = Counter()
+        sequences: Counter[tuple[int, Any]] = Counter()
+        attempts: Counter[int] = Counter()
+        found: set[Any] = set()
         for event in store.read(folder):
             found.add((event.kind, event.trial, event.attempt, event.seq))
             trial = event.trial
             if trial is None:
                 continue
-            if ended[trial]:
+            if ended[trial] and event.kind == "again":
+                ended[trial] = 0
+            elif ended[trial]:
                 world.violated(f"the log has {event.kind} of trial {trial} after its end")
             if event.kind == "ended":
                 ended[trial] += 1
@@ -202,86 +264,44 @@ class Judge:
             elif event.kind == "started":
                 if event.attempt != attempts[trial] + 1:
                     world.violated(f"trial {trial}: attempt {event.attempt} after {attempts}")
-                attempts[trial] = event.attempt
+                attempts[trial] += 1
             elif event.kind == "lost":
                 status = event.body["status"]
                 losses[f"{trial} ({status})"] += Status(status).is_failure
             elif event.kind == "report":
-                name = trial, event.attempt
-                if event.seq != sequences[name] + 1 or event.attempt != attempts[trial]:
-                    world.violated(f"report {event.seq} of {name} came after {sequences[name]}")
-                sequences[name] = event.seq
+                of = trial, event.attempt
+                if event.seq != sequences[of] + 1 or event.attempt != attempts[trial]:
+                    world.violated(f"report {event.seq} of {of} came after {sequences[of]}")
+                sequences[of] += 1
         if missing := self.durable - found:
             world.violated(f"the disk forgot {sorted(missing, key=str)[:3]}")
-        for name, counts, most in (
+        limits: list[tuple[str, Counter[Any], int]] = [
             ("launched", launched, 1),
             ("issued as a configuration", configs, 1),
             ("tried again", losses, max_failures),
-        ):
+        ]
+        for name, counts, most in limits:
             for what, count in counts.items():
                 # (A member of a population may be changed into what another one was.)
                 if count > most and not (self.story.rule == "pbt" and counts is configs):
                     world.violated(f"{what} was {name} {count} times")
-        if world.violations:
-            raise_first(world)
+        world.raise_first_violation()
 
-    def compare(self, live, restored):
+    def compare(self, live: Scheduler, restored: Scheduler) -> None:
         """A driver that reads the log knows what the live one knew."""
-        world = self.world
-        mine, theirs = state_of(live), state_of(restored)
+        mine, theirs = insides.state_of(live), insides.state_of(restored)
         if mine != theirs:
             different = [
                 f"{name}: {mine[name]!r} live, {theirs[name]!r} replayed"
                 for name in mine
                 if mine[name] != theirs[name]
             ]
-            world.violated("the replay differs: " + "; ".join(different)[:1500])
+            self.world.violated("the replay differs: " + "; ".join(different)[:1500])
 
-    def nothing_was_left(self, live):
+    def nothing_was_left(self, live: Scheduler) -> None:
         """No paused trial has earned more, when the search is over."""
-        if live.experiment.ending:
+        if insides.was_ended(live):
             return
         while (trial := live.next_resume()) is not None:
-            if not live.experiment.ledger.trials[trial].status.is_end:
+            if not insides.trials_of(live)[trial].status.is_end:
                 self.world.violated(f"the search is over, but trial {trial} was to go on")
-
-
-def raise_first(world):
-    from .machines import Violation
-
-    raise Violation(world.violations[0])
-
-
-def state_of(scheduler):
-    """What a driver knows that a search goes on from: trials, the next suggestion, the rule."""
-    ledger, queue = scheduler.ledger, scheduler.experiment.queue
-    state = {f"trial {trial.id}": plain(trial) for trial in ledger.trials.values()}
-    state["best"] = ledger.best.id if ledger.best else None
-    state["counts"] = ledger.counts
-    state["open"] = sorted(ledger.open)
-    state["decided"] = ledger.decided
-    state["next suggestion"] = scheduler.searcher.ask(len(ledger.trials))
-    for rungs in getattr(scheduler, "brackets", ()):
-        state[f"rungs from {rungs.levels}"] = plain(rungs)
-    # (One that has ended in the meantime is passed over. Those that the rule has named, but that
-    # did not start before the end, are in the queue, and a replay lets the rule name them again.)
-    named = [trial.id for trial in queue if trial.status is Status.PAUSED]
-    promoted = [*named, *getattr(scheduler, "_promoted", ())]
-    state["promoted"] = [one for one in promoted if not ledger.trials[one].status.is_end]
-    for name in ("_living", "_scores", "_turns", "_interval", "_done", "_founded"):
-        state[name] = plain(getattr(scheduler, name, None))
-    return state
-
-
-def plain(value):
-    """A value as one that can be compared: objects become what they hold."""
-    if isinstance(value, (str, enum.Enum)):
-        return value
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in sorted(value.items(), key=str)}
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(plain, value), key=str)
-    if isinstance(value, (list, tuple, deque)):
-        return [plain(item) for item in value]
-    names = [*getattr(type(value), "__slots__", ()), *getattr(value, "__dict__", ())]
-    return {name: plain(getattr(value, name)) for name in names} if names else value

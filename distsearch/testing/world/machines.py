@@ -9,7 +9,14 @@ import random
 import sqlite3
 from asyncio import events
 from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+if TYPE_CHECKING:
+    from .dask import FakeWorker
+
+T = TypeVar("T")
+Row = tuple[Any, ...]  # of the log, as it is written
 TRACED = 3000  # so many last events are kept for the reader
 
 
@@ -22,36 +29,51 @@ class DriverDied(BaseException):
 
 
 class World:
-    """Time, what happens next, and what has happened."""
+    """Time, what happens next, and what has happened.
 
-    def __init__(self, seed, limit_s):
+        world = World(seed=7, limit_s=600)
+        world.post(2.5, lambda: print("2.5 s later"))
+        world.run_until(lambda: world.now >= 3, limit_s=3)
+
+    `now` is in seconds and begins at 0; a world that is older than `limit_s` has hung, which is a
+    violation. `on_commit` hears of rows that are on the driver's disk, `before_commit` is called
+    before they get there.
+    """
+
+    def __init__(self, seed: int, limit_s: float) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
         self.limit_s = limit_s
         self.wall_s = 1.7e9  # what the wall clock shows beyond `now`; it may jump
-        self.machines = []
-        self.violations = []
-        self.trace = deque(maxlen=TRACED)
+        self.machines: list[Machine] = []
+        self.violations: list[str] = []
+        self.trace: deque[tuple[float, tuple[Any, ...]]] = deque(maxlen=TRACED)
         self.steps = 0
         self.disk_full = False
-        self.on_commit = lambda rows: None
-        self.before_commit = lambda: None
-        self._posted = []
+        self.on_commit: Callable[[list[Row]], None] = lambda rows: None
+        self.before_commit: Callable[[], None] = lambda: None
+        self._posted: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
 
-    def post(self, delay_s, action):
+    def post(self, delay_s: float, action: Callable[[], object]) -> None:
         """Let something happen after a delay."""
         heapq.heappush(self._posted, (self.now + delay_s, next(self._numbers), action))
 
-    def note(self, *words):
+    def note(self, *words: object) -> None:
         """Keep a line for the reader of a failed seed."""
         self.trace.append((self.now, words))
 
-    def violated(self, text):
+    def violated(self, text: str) -> None:
+        """Take note that a guarantee was broken; the step that is being taken raises Violation."""
         self.note("VIOLATED", text)
         self.violations.append(text)
 
-    def run_until(self, condition, limit_s=None):
+    def raise_first_violation(self) -> None:
+        """Raise Violation if a guarantee was broken."""
+        if self.violations:
+            raise Violation(self.violations[0])
+
+    def run_until(self, condition: Callable[[], bool], limit_s: float | None = None) -> bool:
         """Step until the condition holds; False when the limit (a time) has come before."""
         while not condition():
             if limit_s is not None and self.now >= limit_s:
@@ -59,7 +81,7 @@ class World:
             self.step(limit_s)
         return True
 
-    def step(self, limit_s=None):
+    def step(self, limit_s: float | None = None) -> None:
         """Do what is next: hand over a message, or let one machine's loop turn once."""
         self.steps += 1
         at, turn = float("inf"), None
@@ -79,10 +101,10 @@ class World:
             turn.run_once()
         elif self._posted:
             heapq.heappop(self._posted)[2]()
-        if self.violations:
-            raise Violation(self.violations[0])
+        self.raise_first_violation()
 
-    def close(self):
+    def close(self) -> None:
+        """End all machines."""
         for machine in list(self.machines):
             machine.die()
 
@@ -90,45 +112,81 @@ class World:
 class NoFiles:
     """A selector for loops that watch none."""
 
-    def select(self, timeout):
+    def select(self, timeout: float | None) -> list[Any]:
+        """Nothing ever happens to a file."""
         return []
 
-    def get_map(self):
+    def get_map(self) -> dict[Any, Any]:
+        """Nothing is watched."""
         return {}
 
 
 class Loop(asyncio.BaseEventLoop):
     """The loop of one machine; it turns when the world says so."""
 
-    def __init__(self, machine):
+    # What asyncio's own loop has, and keeps to itself.
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _run_once: Callable[[], None]
+
+    def __init__(self, machine: Machine) -> None:
         super().__init__()
         self.machine = machine
         self._selector = NoFiles()
 
-    def time(self):
+    def time(self) -> float:
+        """The machine's clock, in seconds."""
         return self.machine.world.now + self.machine.offset_s
 
-    def _process_events(self, event_list):
+    def next_at(self) -> float:
+        """When it has something to do, in the world's time; inf: never, as things stand."""
+        if self._ready:
+            return self.machine.world.now
+        if self._scheduled:
+            return self._scheduled[0].when() - self.machine.offset_s
+        return float("inf")
+
+    def turn(self) -> None:
+        """Do what is ready."""
+        events._set_running_loop(self)
+        try:
+            self._run_once()
+        finally:
+            events._set_running_loop(None)
+
+    def forget_all(self) -> None:
+        """Be gone, with all tasks, without a word of them."""
+        for task in asyncio.all_tasks(self):
+            bury(task)
+        self._ready.clear()
+        self._scheduled.clear()
+        self.close()
+
+    def _process_events(self, event_list: list[Any]) -> None:
         pass
 
-    def _write_to_self(self):
+    def _write_to_self(self) -> None:
         pass
 
-    def call_exception_handler(self, context):
+    def call_exception_handler(self, context: Mapping[str, Any]) -> None:
+        """An exception that nobody catches is a violation, unless the machine is dead."""
         if not self.machine.alive:
             return
         error = context.get("exception")
         self.machine.world.violated(f"{self.machine.name}: {context.get('message')}: {error!r}")
 
-    def run_in_executor(self, executor, function, *arguments):
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, function: Callable[..., Any], *arguments: Any
+    ) -> asyncio.Future[Any]:
         """What threads do, the store's writer above all: it takes a while, then it is known."""
         world, done = self.machine.world, self.create_future()
         commits = getattr(function, "__name__", "") == "_commit"
 
-        def work():
+        def work() -> None:
             if not self.machine.alive:
                 return
-            error = result = None
+            error: Exception | None = None
+            result = None
             if commits:
                 world.before_commit()
                 if not self.machine.alive:
@@ -143,7 +201,7 @@ class Loop(asyncio.BaseEventLoop):
                 world.on_commit(*arguments)
             world.post(world.random.uniform(0, 0.002), lambda: answer(result, error))
 
-        def answer(result, error):
+        def answer(result: Any, error: Exception | None) -> None:
             if not self.machine.alive or done.done():
                 return
             if error is None:
@@ -157,9 +215,14 @@ class Loop(asyncio.BaseEventLoop):
 
 
 class Machine:
-    """A process of the driver, or of a node with its trials: it lives, stands still, or is dead."""
+    """A process of the driver, or of a node with its trials: it lives, stands still, or is dead.
 
-    def __init__(self, world, name):
+    `worker`: the Dask worker that it is, on a node.
+    """
+
+    worker: FakeWorker
+
+    def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
         self.alive = True
@@ -169,59 +232,56 @@ class Machine:
         world.machines.append(self)
 
     @property
-    def next_at(self):
-        loop = self.loop
-        if loop._ready:
-            at = self.world.now
-        elif loop._scheduled:
-            at = loop._scheduled[0]._when - self.offset_s
-        else:
-            return float("inf")
-        return max(at, self.paused_until)
+    def next_at(self) -> float:
+        """When it does something next, in the world's time."""
+        return max(self.loop.next_at(), self.paused_until)
 
-    def run_once(self):
-        events._set_running_loop(self.loop)
-        try:
-            self.loop._run_once()
-        finally:
-            events._set_running_loop(None)
+    def run_once(self) -> None:
+        """Let its loop turn once."""
+        self.loop.turn()
 
-    def do(self, function, *arguments):
+    def do(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call something in this machine's loop, if it is alive."""
         if self.alive:
             self.loop.call_soon(function, *arguments)
 
-    def pause(self, seconds):
+    def pause(self, seconds: float) -> None:
         """Stand still, as SIGSTOP or a hypervisor makes it."""
         self.paused_until = max(self.paused_until, self.world.now + seconds)
 
-    def die(self):
+    def die(self) -> None:
         """Be gone, in the middle of whatever it did."""
         if not self.alive:
             return
         self.alive = False
         self.world.machines.remove(self)
         if events._get_running_loop() is self.loop:
-            self.world.post(0.0, self._bury)
+            self.world.post(0.0, self.loop.forget_all)
         else:
-            self._bury()
-
-    def _bury(self):
-        for task in asyncio.all_tasks(self.loop):
-            task._log_destroy_pending = False
-        self.loop._ready.clear()
-        self.loop._scheduled.clear()
-        self.loop.close()
+            self.loop.forget_all()
 
 
-class Waiting:
+def running_machine() -> Machine:
+    """The machine in whose loop this is called."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Loop)
+    return loop.machine
+
+
+def bury(task: asyncio.Task[Any]) -> None:
+    """Let a task be forgotten without asyncio's complaint that it was not waited for."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+class Waiting(Generic[T]):
     """What the user's thread waits for: the world goes on meanwhile."""
 
-    def __init__(self, machine, task):
+    def __init__(self, machine: Machine, task: asyncio.Task[T]) -> None:
         self._machine = machine
         self._task = task
 
-    def result(self, timeout=None):
+    def result(self, timeout: float | None = None) -> T:
+        """What it has come to. Raises TimeoutError, and DriverDied."""
         world, machine = self._machine.world, self._machine
         limit_s = None if timeout is None else world.now + timeout
         finished = world.run_until(lambda: self._task.done() or not machine.alive, limit_s)
@@ -231,28 +291,33 @@ class Waiting:
             raise TimeoutError
         return self._task.result()
 
-    def cancel(self):
+    def cancel(self) -> None:
+        """Cancel what is waited for."""
         self._machine.do(self._task.cancel)
 
 
 class UserThread:
     """Stands for `core.loop.LoopThread`: how the user's thread reaches the driver's loop."""
 
-    def __init__(self, machine):
+    def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.loop = machine.loop
 
-    def submit(self, coroutine):
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Waiting[T]:
+        """Start a coroutine in the loop. Raises DriverDied."""
         if not self.machine.alive:
             coroutine.close()
             raise DriverDied
         return Waiting(self.machine, self.loop.create_task(coroutine))
 
-    def call(self, coroutine, timeout_s=None):
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        """Run a coroutine in the loop and wait for its result."""
         return self.submit(coroutine).result(timeout_s)
 
-    def run(self, function, timeout_s=None):
-        async def call():
+    def run(self, function: Callable[[], T], timeout_s: float | None = None) -> T:
+        """Call a function in the loop and wait for its result."""
+
+        async def call() -> T:
             return function()
 
         return self.call(call(), timeout_s)

@@ -8,74 +8,147 @@ import shutil
 import tempfile
 import time as real_time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, TypedDict
 from unittest import mock
 
 from ...core import experiment as experiment_module
 from ...core import store as store_module
 from ...core.decorators import args
+from ...core.store import Store
 from ...errors import NodeError, ResourceError, SearchFailed
 from ...resource import agent as agent_module
-from ...resource import dask_link, detect, fleet
+from ...resource import dask_link, detect, fleet, versions
+from ...resource.agent import Agent
 from ...resource.node import NodeFacts
-from ...scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, base
-from ...space import Real
+from ...scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, Scheduler, base
+from ...space import Int, Real
+from . import insides
 from .dask import DaskCluster, FakeClient, FakeWorker
 from .judge import Judge
-from .machines import DriverDied, Machine, UserThread, Violation, World
+from .machines import DriverDied, Machine, UserThread, Violation, World, running_machine
+from .rules import Partial, Unasked
 from .trials import FakeProcesses
+from .troubles import TROUBLES
 
 LIMIT_S = 20_000.0
 TROUBLE_S = 150.0  # after this time nothing more goes wrong by itself
 OPERATOR_S = 15.0
-VERSIONS = dask_link.own_versions()
-RULES = ("fifo", "fifo", "evolution", "stopping", "promotion", "synchronous", "pbt")
+VERSIONS = versions.own_versions()
+RULES = (
+    *("fifo", "evolution", "stopping", "promotion", "synchronous", "pbt"),
+    *("partial", "unasked", "front"),
+)
 MEMORY = Path("/dev/shm")  # a folder in memory, where there is one
 
 
-@args(x=Real(0.0, 1.0))
-def train_fn(args, reporter):
+@args(x=Real(0.0, 1.0), y=Int(1, 3))
+def train_fn(args: Any, reporter: Any) -> None:
     """Never called: fake trials train in its place."""
 
 
-class Node:
+class Weather(TypedDict, total=False):
+    """What of a story is not drawn from its seed."""
+
+    troubles: Sequence[str]  # names of TROUBLES
+    blows: int  # how many of them come
+    delay_s: float  # of the network
+    epoch_s: float  # the longest epoch of a trial
+    rule: str  # one of RULES
+
+
+class FakeNode:
     """A machine; the worker on it may be replaced."""
 
-    def __init__(self, number, cpus):
-        self.number = number
+    def __init__(self, number: int, cpus: int) -> None:
         self.host = f"node{number}"
         self.cpus = cpus
-        self.workers = []
+        self.workers: list[FakeWorker] = []
 
     @property
-    def worker(self):
+    def worker(self) -> FakeWorker:
+        """The newest worker, dead or alive."""
         return self.workers[-1]
 
 
 class FakeTime:
     """The module `time` of those who look at a clock."""
 
-    def __init__(self, story):
+    def __init__(self, story: Story) -> None:
         self._story = story
 
-    def monotonic(self):
+    def monotonic(self) -> float:
+        """The driver's clock."""
         return self._story.driver.loop.time()
 
-    def time(self):
+    def time(self) -> float:
+        """The wall clock."""
         return self._story.world.wall_s + self._story.world.now
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(real_time, name)
+
+
+class WatchedAgent(Agent):
+    """A real agent with fake processes, of which the judge knows what it says and hears.
+
+    `sent`: its reports that are not acknowledged yet, each with its trial, attempt, number and
+    size in bytes.
+    """
+
+    def __init__(
+        self,
+        story: Story,
+        *,
+        folder: Path,
+        send: Callable[[list[dict[str, Any]]], None],
+        **options: Any,
+    ) -> None:
+        self.story = story
+        self.sent: deque[tuple[int, int, int, int]] = deque()
+
+        def send_and_note(messages: list[dict[str, Any]]) -> None:
+            for message in messages:
+                if message["op"] == "report":
+                    size = len(message["body"])
+                    self.sent.append((message["trial"], message["attempt"], message["seq"], size))
+            send(messages)
+
+        def make_processes(folder: Path, agent: Agent) -> Any:
+            return FakeProcesses(story, agent)
+
+        super().__init__(
+            folder=folder,
+            send=send_and_note,
+            clock=lambda: running_machine().loop.time(),
+            make_processes=make_processes,
+            **options,
+        )
+
+    def handle(self, messages: list[dict[str, Any]]) -> None:
+        """Take messages of the driver."""
+        for message in messages:
+            self.story.judge.agent_hears(self, message)
+        super().handle(messages)
 
 
 class Story:
     """A search in a world of its own, all of it drawn from a seed.
 
-    `weather` fixes some of what would be drawn: `troubles` (names), `blows` (how many of them
-    come), `delay_s` of the network, `epoch_s`, `rule`.
+        story = Story(17)
+        story.tell()
+        for at_s, words in story.world.trace: ...
+
+    `weather` fixes some of what would be drawn.
     """
 
-    def __init__(self, seed, weather=None):
+    space = train_fn.space
+    driver: Machine  # the newest one's process, dead or alive
+    user_thread: UserThread  # what waits for it
+
+    def __init__(self, seed: int, weather: Weather | None = None) -> None:
         weather = weather or {}
         self.seed = seed
         self.world = World(seed, LIMIT_S)
@@ -86,12 +159,13 @@ class Story:
         self.folder = Path(
             tempfile.mkdtemp(prefix="simulation-", dir=MEMORY if MEMORY.is_dir() else None)
         )
-        self.drivers = 0
-        self.driver = None
-        self.scheduler = None
-        self.stores = []
+        self.drivers = 0  # so many were started
+        self.scheduler: Scheduler | None = None
+        self.stores: list[Store] = []
         self.commits = 0
-        self.crash_at_commits = set()
+        self.crash_at_commits: set[int] = set()
+        self.troubles_are_over = False
+        self.interrupted = False
         # What is searched
         self.rule = weather.get("rule", draw.choice(RULES))
         self.num_trials = draw.randint(4, 14)
@@ -106,20 +180,20 @@ class Story:
         # Where
         self.cluster = DaskCluster(self.world, self.folder)
         count = draw.randint(1, 3)
-        self.nodes = [Node(n, draw.randint(self.cpus, 3)) for n in range(count)]
+        self.nodes = [FakeNode(n, draw.randint(self.cpus, 3)) for n in range(count)]
         self.delay_s = weather.get("delay_s", draw.choice([0.0005, 0.003, 0.1, 1.5]))
         # What befalls it
         self.echo = draw.random() < 0.25
-        self.troubles = draw.sample(list(TROUBLES), draw.randint(1, 4))
-        self.troubles = weather.get("troubles", self.troubles)
+        drawn = draw.sample(list(TROUBLES), draw.randint(1, 4))
+        self.troubles = weather.get("troubles", drawn)
         for _ in range(weather.get("blows", draw.randint(1, 7))):
             name = draw.choice(self.troubles)
             at = draw.uniform(0.5, draw.choice([10.0, 40.0, TROUBLE_S]))
-            self.world.post(at, lambda name=name: TROUBLES[name](self))
+            self.world.post(at, partial(TROUBLES[name], self))
         if "driver_crash" in self.troubles and draw.random() < 0.5:
             self.crash_at_commits = {draw.randint(2, 60) for _ in range(2)}
 
-    def __str__(self):
+    def __str__(self) -> str:
         places = ", ".join(f"{node.host} ({node.cpus} CPUs)" for node in self.nodes)
         return (
             f"{self.rule}, {self.num_trials} trials of {self.max_t} epochs and {self.cpus} CPUs, "
@@ -128,7 +202,7 @@ class Story:
 
     # Telling it
 
-    def tell(self):
+    def tell(self) -> None:
         """Run the search to its end, whatever happens; Violation if a guarantee is broken."""
         with contextlib.ExitStack() as exits:
             exits.callback(self.clean_up)
@@ -137,10 +211,9 @@ class Story:
             for node in self.nodes:
                 self.start_worker(node)
             self.world.post(OPERATOR_S, self.look_after_nodes)
-            self.search()
-            self.compare_with_replay()
+            self.compare_with_replay(live=self.search())
 
-    def seams(self):
+    def seams(self) -> Iterator[tuple[Any, str, Any]]:
         """Where the fake world touches the real code."""
         clock = FakeTime(self)
         yield from ((module, "time", clock) for module in (experiment_module, dask_link, base))
@@ -151,7 +224,7 @@ class Story:
         yield dask_link, "Authority", lambda: None
         yield dask_link, "own_versions", lambda: VERSIONS
         yield detect, "detect", lambda: NodeFacts(1, (), 10**9)
-        yield agent_module, "Agent", self.make_agent
+        yield agent_module, "Agent", partial(WatchedAgent, self)
         # Looked at less often, for speed: fake trials print nothing and use no memory.
         yield agent_module, "OUTPUT_PERIOD_S", 1000.0
         yield agent_module, "MEMORY_PERIOD_S", 1000.0
@@ -161,72 +234,39 @@ class Story:
         if self.echo:
             yield fleet.Fleet, "on_messages", self.echoing(fleet.Fleet.on_messages)
 
-    def make_store(self, folder):
-        made = RealStore(folder)
+    def make_store(self, folder: Path) -> Store:
+        """The real store; its files are closed when its driver dies."""
+        made = Store(folder)
         self.stores.append(made)
         return made
 
-    def make_agent(self, *, folder, send, **options):
-        sent = deque()
-
-        def heard(messages):
-            for message in messages:
-                if message["op"] == "report":
-                    size = len(message["body"])
-                    sent.append((message["trial"], message["attempt"], message["seq"], size))
-            send(messages)
-
-        agent = RealAgent(
-            folder=folder,
-            send=heard,
-            clock=lambda: self.running_machine().loop.time(),
-            make_processes=lambda folder, agent: FakeProcesses(self, folder, agent),
-            **options,
-        )
-        agent.sent = sent
-        handle = agent.handle
-
-        def hear(messages):
-            for message in messages:
-                self.judge.agent_hears(agent, message)
-            handle(messages)
-
-        agent.handle = hear
-        return agent
-
-    @staticmethod
-    def running_machine():
-        import asyncio
-
-        return asyncio.get_running_loop().machine
-
-    def echoing(self, on_messages):
+    def echoing(self, on_messages: Callable[..., None]) -> Callable[..., None]:
         """Repeat some of what agents say, up to a minute later."""
 
-        def repeat(of_fleet, remote, messages):
+        def repeat(of_fleet: fleet.Fleet, remote: Any, messages: list[Any]) -> None:
             on_messages(of_fleet, remote, messages)
             again = [m for m in messages if m["op"] in ("report", "ended", "saved", "running")]
             driver = self.driver
             if again and self.world.random.random() < 0.3:
                 later = self.world.random.choice([0.01, 1.0, 60.0]) * self.world.random.random()
-                act = lambda: driver.do(on_messages, of_fleet, remote, again)  # noqa: E731
-                self.world.post(later, act)
+                self.world.post(later, partial(driver.do, on_messages, of_fleet, remote, again))
 
         return repeat
 
     # The driver
 
-    def start_driver(self):
+    def start_driver(self) -> None:
+        """The user starts the program (again)."""
         self.drivers += 1
+        self.interrupted = False
         self.world.note(f"driver {self.drivers} starts")
         self.driver = Machine(self.world, f"driver{self.drivers}")
         self.user_thread = UserThread(self.driver)
 
-    def make_scheduler(self):
-        options = {
+    def make_scheduler(self) -> Scheduler:
+        """What the program makes: the same each time."""
+        options: dict[str, Any] = {
             "resource": {"num_cpus": self.cpus},
-            "searcher": "evolution" if self.rule == "evolution" else "random",
-            "search_options": {"population": 4, "sample": 2} if self.rule == "evolution" else None,
             "checkpoint": self.folder / "search",
             "resume": True,
             "client": self.cluster,
@@ -236,22 +276,40 @@ class Story:
             "seed": self.seed,
             "verbose": 0,
         }
-        if self.rule in ("fifo", "evolution"):
+        evolution = {"population": 4, "sample": 2}
+        if self.rule == "fifo":
             return FIFOScheduler(train_fn, **options)
+        if self.rule == "partial":
+            return FIFOScheduler(train_fn, searcher=Partial(self.space, seed=self.seed), **options)
+        if self.rule == "evolution":
+            options |= {"searcher": "evolution", "search_options": evolution}
+            return FIFOScheduler(train_fn, **options)
+        if self.rule == "front":
+            options |= {"reward_attr": ["accuracy", "cost"], "mode": ["max", "min"]}
+            options |= {"searcher": "evolution", "search_options": {**evolution, "inherit": True}}
+            return FIFOScheduler(train_fn, on_parent_failure="retry", **options)
+        if self.rule == "unasked":
+            return Unasked(train_fn, **options)
         if self.rule == "pbt":
             return PBTScheduler(train_fn, max_t=self.max_t, population_size=3, **options)
         return HyperbandScheduler(
             train_fn, max_t=self.max_t, reduction_factor=2, type=self.rule, **options
         )
 
-    def search(self):
+    def search(self) -> Scheduler:
         """The user's own part: run the same command until it comes to its end."""
         while True:
             self.start_driver()
             try:
-                self.scheduler = self.make_scheduler()
-                self.scheduler.run(num_trials=self.num_trials)
-                self.scheduler.join_jobs()
+                scheduler = self.scheduler = self.make_scheduler()
+                scheduler.run(num_trials=self.num_trials)
+                scheduler.join_jobs()
+                while self.interrupted:
+                    self.interrupted = False
+                    self.world.note("the user lets the search go on")
+                    left = self.num_trials - insides.counts_of(scheduler).suggested
+                    scheduler.run(num_trials=max(1, left))
+                    scheduler.join_jobs()
             except DriverDied:
                 self.bury_driver()
                 self.sleep(self.draw.choice([0.3, 5.0, 80.0]) * self.draw.random())
@@ -265,25 +323,23 @@ class Story:
             except SearchFailed:
                 self.world.note("the first trials failed alike")
             else:
-                self.judge.at_the_end(self.scheduler.experiment)
+                self.judge.at_the_end(scheduler)
             break
         self.world.note("the search is over")
         try:
             self.crash_at_commits.clear()
             self.troubles_are_over = True
-            self.scheduler.close()
+            scheduler.close()
         except DriverDied:
             self.bury_driver()
         else:
             self.kill_driver("it has ended")
         self.sleep(61.0)
         self.judge.read_the_log(self.folder / "search", self.max_failures)
+        return scheduler
 
-    troubles_are_over = False
-
-    def compare_with_replay(self):
+    def compare_with_replay(self, live: Scheduler) -> None:
         """The same command once more: it finds what the last driver knew."""
-        live = self.scheduler
         for _ in range(20):
             self.start_driver()
             try:
@@ -295,34 +351,31 @@ class Story:
                 continue
             self.judge.compare(live, restored)
             self.judge.nothing_was_left(live)
-            if self.world.violations:
-                raise Violation(self.world.violations[0])
+            self.world.raise_first_violation()
             restored.close()
             return
         raise Violation("no node could be had any more")
 
-    def sleep(self, seconds):
+    def sleep(self, seconds: float) -> None:
+        """Let the world go on for so long."""
         until = self.world.now + seconds
         self.world.run_until(lambda: self.world.now >= until, until)
 
-    def kill_driver(self, why):
+    def kill_driver(self, why: str) -> None:
+        """The driver's process is gone, at once."""
         self.world.note(f"driver {self.drivers} is gone: {why}")
         self.judge.driver_vanished(self.drivers)
         self.driver.die()
         self.cluster.clients.clear()
 
-    def bury_driver(self):
-        """What the kernel does for a dead process: its files are closed, its lock is free."""
+    def bury_driver(self) -> None:
+        """Let nothing be left of dead drivers in this process."""
         for left in self.stores:
-            left._connection.close()
-            left._lock.close()
-            left._closed = True
+            insides.kill_files(left)
         self.stores.clear()
-        for scheduler in list(base._open_schedulers):
-            scheduler._closed = True
-            base._open_schedulers.discard(scheduler)
+        insides.forget_schedulers()
 
-    def at_commit(self):
+    def at_commit(self) -> None:
         """Some drivers die at a commit: before it, or after it and before an answer."""
         self.commits += 1
         if self.commits in self.crash_at_commits:
@@ -331,21 +384,34 @@ class Story:
             else:
                 self.world.post(0.0, lambda: self.kill_driver_if_alive("killed after a commit"))
 
-    def kill_driver_if_alive(self, why):
+    def kill_driver_if_alive(self, why: str) -> None:
+        """The same while troubles last, and only once."""
         if self.driver.alive and not self.troubles_are_over:
             self.kill_driver(why)
 
+    def interrupt(self) -> None:
+        """The user presses Ctrl-C while the search runs."""
+        scheduler = self.scheduler
+        if self.troubles_are_over or not self.driver.alive or scheduler is None:
+            return
+        if insides.is_closed(scheduler) or insides.was_ended(scheduler):
+            return
+        self.world.note("the user interrupts the search")
+        self.interrupted = True
+        self.driver.do(insides.interrupt, scheduler, self.draw.choice([0.0, 30.0]))
+
     # Nodes
 
-    def start_worker(self, node):
+    def start_worker(self, node: FakeNode) -> None:
+        """Somebody starts a Dask worker on a machine."""
         machine = Machine(self.world, f"{node.host}-{len(node.workers)}")
-        worker = FakeWorker(self.cluster, node, machine, self.delay_s)
+        worker = FakeWorker(self.cluster, node.host, node.cpus, machine, self.delay_s)
         machine.worker = worker
         Path(worker.local_directory).mkdir()
         node.workers.append(worker)
         self.cluster.join(worker)
 
-    def look_after_nodes(self):
+    def look_after_nodes(self) -> None:
         """Who runs the cluster starts a new worker where the driver has none; every 15 s."""
         self.world.post(OPERATOR_S, self.look_after_nodes)
         for node in self.nodes:
@@ -355,7 +421,7 @@ class Story:
             if self.is_used(worker):
                 worker.unused = 0
                 continue
-            worker.unused = getattr(worker, "unused", 0) + 1
+            worker.unused += 1
             if worker.unused * OPERATOR_S < 45 and worker.machine.alive:
                 continue
             if self.draw.random() < 0.7:
@@ -363,138 +429,35 @@ class Story:
                     old.die("replaced")
             self.start_worker(node)
 
-    def is_used(self, worker):
+    def is_used(self, worker: FakeWorker) -> bool:
+        """Whether the driver has an agent there, as far as can be known."""
         if not worker.machine.alive or worker.down.is_broken:
             return False
-        if not self.driver.alive or self.scheduler is None or self.scheduler._closed:
+        scheduler = self.scheduler
+        if not self.driver.alive or scheduler is None or insides.is_closed(scheduler):
             return True  # nobody knows
-        cluster = self.scheduler.fleet._client_cluster
-        return cluster is None or any(r.worker == worker.address for r in cluster.remotes.values())
+        return insides.is_linked_to(scheduler, worker.address)
 
-    def clean_up(self):
+    def clean_up(self) -> None:
+        """End all machines, and remove what they wrote."""
         self.world.violations.append("the end")  # what dies now says nothing
         self.world.close()
         self.bury_driver()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def checked(method):
+def checked(method: Callable[..., None]) -> Callable[..., None]:
     """A method of the experiment, after which all that must always hold is looked at."""
 
-    def call(experiment, *arguments, **options):
-        result = method(experiment, *arguments, **options)
+    def call(experiment: experiment_module.Experiment, *arguments: Any) -> None:
+        method(experiment, *arguments)
         experiment.check()
-        return result
 
     return call
 
 
-RealStore, RealAgent = store_module.Store, agent_module.Agent
-
-
-# What can befall a search
-
-
-def driver_crash(story):
-    story.kill_driver_if_alive("SIGKILL")
-
-
-def driver_pause(story):
-    if story.troubles_are_over:
-        return
-    seconds = story.draw.uniform(1, 80)
-    story.world.note(f"the driver stands still for {seconds:.1f} s")
-    story.driver.pause(seconds)
-
-
-def node_pause(story):
-    worker = story.draw.choice(story.nodes).worker
-    seconds = story.draw.uniform(1, story.draw.choice([30, 90]))
-    story.world.note(worker.address, f"stands still for {seconds:.1f} s")
-    worker.machine.pause(seconds)
-    if story.draw.random() < 0.5:
-        at = story.draw.choice([0.0, 1.0, seconds]) * story.draw.random()
-        closes = story.draw.uniform(seconds, seconds + 60)
-        story.world.post(at, lambda: worker.break_wires(0.01, closes))
-
-
-def partition(story):
-    """No word gets through, in one direction or both; in the end the connection may break."""
-    worker = story.draw.choice(story.nodes).worker
-    seconds = story.draw.uniform(1, 60)
-    ways = story.draw.choice(["down", "up", "both"])
-    story.world.note(worker.address, f"partition ({ways}) for {seconds:.1f} s")
-    wires = [w for name, w in (("down", worker.down), ("up", worker.up)) if ways in (name, "both")]
-    for wire in wires:
-        wire.is_blocked = True
-    story.world.post(seconds, lambda: [wire.unblock() for wire in wires])
-    breaks = story.draw.uniform(10, 30)
-    if breaks < seconds:
-        closes = story.draw.uniform(0, 60)
-        story.world.post(breaks, lambda: worker.break_wires(story.draw.uniform(0, 5), closes))
-
-
-def connection_breaks(story):
-    worker = story.draw.choice(story.nodes).worker
-    worker.break_wires(0.001, story.draw.uniform(0, 80))
-
-
-def node_dies(story):
-    story.draw.choice(story.nodes).worker.die("SIGKILL")
-
-
-def power_cut(story):
-    worker = story.draw.choice(story.nodes).worker
-    worker.down.is_blocked = worker.up.is_blocked = True
-    worker.die("power cut")
-
-
-def launcher_dies(story):
-    worker = story.draw.choice(story.nodes).worker
-    for processes in worker.processes:
-        if processes.is_up and processes.lives:
-            story.world.note(worker.address, "launcher dies")
-            worker.machine.do(processes.launcher_dies)
-
-
-def trial_dies(story):
-    worker = story.draw.choice(story.nodes).worker
-    lives = [life for processes in worker.processes for life in processes.lives.values()]
-    if lives:
-        story.world.note(worker.address, "a trial is killed")
-        worker.machine.do(story.draw.choice(lives).signalled, 9)
-
-
-def disk_full(story):
-    story.world.note("the driver's disk is full")
-    story.world.disk_full = True
-    story.world.post(story.draw.uniform(1, 30), lambda: setattr(story.world, "disk_full", False))
-
-
-def clock_jumps(story):
-    story.world.wall_s += story.draw.choice([-3600, 3600])
-
-
-TROUBLES = {
-    one.__name__: one
-    for one in (
-        driver_crash,
-        driver_pause,
-        node_pause,
-        partition,
-        connection_breaks,
-        node_dies,
-        power_cut,
-        launcher_dies,
-        trial_dies,
-        disk_full,
-        clock_jumps,
-    )
-}
-
-
-def play(seed, weather=None):
-    """Play one seed. Raises AssertionError with the seed, the command and the trace."""
+def play(seed: int, weather: Weather | None = None) -> Story:
+    """Play one seed. Raises SeedFailed with the story and the command that tells it again."""
     story = Story(seed, weather)
     try:
         story.tell()
@@ -506,7 +469,7 @@ def play(seed, weather=None):
 class SeedFailed(AssertionError):
     """A seed in which something went wrong; its text tells the end of the story."""
 
-    def __init__(self, story, error, lines=60):
+    def __init__(self, story: Story, error: Exception, lines: int = 60) -> None:
         self.story = story
         self.error = error
         told = [

@@ -12,16 +12,22 @@ import json
 import random
 import signal
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...core import checkpoint
 from ...core.reporter import Reporter
-from ...resource.processes import Process
+from ...resource.processes import Process, ProcessListener
+from .machines import bury, running_machine
+
+if TYPE_CHECKING:
+    from .story import Story
 
 pids = itertools.count(1000)
 
 
-def accuracy(x, epoch):
+def accuracy(x: float, epoch: int) -> float:
     """What every trial with this configuration reports at this epoch."""
     return round(1 - (x - 0.6) ** 2 - 1 / (epoch + 2), 6)
 
@@ -29,68 +35,87 @@ def accuracy(x, epoch):
 class FakeProcesses:
     """The processes of one agent."""
 
-    def __init__(self, story, folder, listener):
+    def __init__(self, story: Story, listener: ProcessListener) -> None:
         self.story = story
         self.world = story.world
         self.listener = listener
-        self.agent = listener
-        self.lives = {}
+        self.lives: dict[str, Life] = {}
         self.is_up = False
         self.begun_at = self.world.now
-        self.driver = story.drivers
-        self.worker = asyncio.get_running_loop().machine.worker
+        self.driver = story.drivers  # whose trials they are
+        self.worker = running_machine().worker
         self.worker.processes.append(self)
         story.judge.agents.append(self)
         self._count = itertools.count(1)
 
-    def __len__(self):
+    # What the agent asks of it
+
+    def __len__(self) -> int:
         return len(self.lives)
 
-    def start(self):
+    def start(self) -> None:
+        """Start the launcher."""
         self.loop = asyncio.get_running_loop()
         self.is_up = True
 
-    def configure(self, **configuration):
-        pass
+    def configure(self, **configuration: Any) -> None:
+        """Nothing: there is nothing to import."""
 
-    async def close(self):
+    async def close(self) -> None:
+        """End all processes, and the launcher."""
         await asyncio.sleep(self.world.random.uniform(0.001, 0.05))
         self.power_off()
 
-    def power_off(self):
-        """All of it is gone at once."""
-        self.is_up = False
-        for life in list(self.lives.values()):
-            life.cut()
-        self.lives.clear()
-
-    def fork(self, setting, *, folder, threads, env, reuse):
-        process = Process(str(next(self._count)), None, setting, reuse, reading=True)
+    def fork(
+        self,
+        setting: tuple[Any, ...],
+        *,
+        folder: Path,
+        threads: int,
+        env: Mapping[str, str],
+        reuse: bool,
+    ) -> Process:
+        """A new process, which lives in a moment."""
+        no_channel: Any = None  # lines are handed over as they are
+        process = Process(str(next(self._count)), no_channel, setting, reuse, reading=True)
         self.lives[process.key] = Life(self, process)
         return process
 
-    def signal(self, process, number):
+    def signal(self, process: Process, number: int) -> None:
+        """Send a signal to a process and all that it has started."""
         life = self.lives.get(process.key)
         if process.pid is not None and not process.exited and life is not None:
             # Through the launcher, which takes a moment.
             delay_s = self.world.random.uniform(0.001, 0.02)
             self.loop.call_later(delay_s, life.signalled, number)
 
-    def write(self, process, data):
+    def write(self, process: Process, data: bytes) -> None:
+        """Hand lines to a process."""
         life = self.lives.get(process.key)
         if life is not None:
             life.hear(data)
 
-    def listen(self, process):
+    def listen(self, process: Process) -> None:
+        """Hear what a process says (again)."""
         process.reading = True
         life = self.lives.get(process.key)
         if life is not None and not process.exited:
             life.hand_over()
 
-    def hold_back(self, process):
+    def hold_back(self, process: Process) -> None:
+        """Hear nothing of it for now."""
         process.reading = False
 
-    def launcher_dies(self):
+    # What befalls it
+
+    def power_off(self) -> None:
+        """All of it is gone at once."""
+        self.is_up = False
+        for life in list(self.lives.values()):
+            life.cut()
+        self.lives.clear()
+
+    def launcher_dies(self) -> None:
         """The launcher is killed: its processes die with it; the agent starts another."""
         self.listener.on_launcher_died("the node's launcher died (killed)")
         for life in list(self.lives.values()):
@@ -100,43 +125,48 @@ class FakeProcesses:
 class Life:
     """What one process does, from its fork to its end."""
 
-    def __init__(self, processes, process):
+    def __init__(self, processes: FakeProcesses, process: Process) -> None:
         self.processes = processes
         self.process = process
         self.world = processes.world
         self.judge = processes.story.judge
-        self.inbox = deque()
-        self.unsaid = []
+        self.inbox: deque[bytes] = deque()
+        self.unsaid: list[bytes] = []
         self.news = asyncio.Event()
-        self.job = None
+        self.job: dict[str, Any] | None = None
         self.ignores_term = False
         self.is_over = False
         self.task = processes.loop.create_task(self.live())
 
     # Lines
 
-    def hear(self, data):
+    def hear(self, data: bytes) -> None:
+        """A line comes in."""
         self.inbox.append(data)
         self.news.set()
 
-    async def next_line(self):
+    async def next_line(self) -> str:
+        """The next line that has come in, or comes."""
         while not self.inbox:
             self.news.clear()
             await self.news.wait()
         return self.inbox.popleft().decode().strip()
 
-    def say(self, line):
+    def say(self, line: str) -> None:
+        """Say a line to the agent."""
         self.unsaid.append(line.encode())
         self.processes.loop.call_soon(self.hand_over)
 
-    def hand_over(self):
+    def hand_over(self) -> None:
+        """Let the agent have what was said, if it listens."""
         if self.unsaid and self.process.reading and not self.is_over:
             lines, self.unsaid = self.unsaid, []
             self.processes.listener.on_lines(self.process, lines)
 
     # Life and death
 
-    async def live(self):
+    async def live(self) -> None:
+        """All of it: jobs come in, one after another where processes are used again."""
         random_ = self.world.random
         await asyncio.sleep(random_.uniform(0.002, 0.03))
         self.process.pid = next(pids)
@@ -155,7 +185,7 @@ class Life:
             return
         self.gone({"code": int(end["code"]), "signal": None})
 
-    def signalled(self, number):
+    def signalled(self, number: int) -> None:
         """A signal arrives."""
         if self.is_over:
             return
@@ -168,17 +198,17 @@ class Life:
         elif not self.ignores_term:
             self.hear(b"terminate\n")
 
-    def cut(self):
+    def cut(self) -> None:
         """The machine is gone, or its launcher: no word is heard any more."""
         if not self.is_over:
             self.is_over = True
             self.judge.training_ends(self)
             self.judge.process_ends(self)
-            self.task._log_destroy_pending = False
+            bury(self.task)
             if self.processes.worker.machine.alive:
                 self.task.cancel()
 
-    def gone(self, exit_):
+    def gone(self, exit_: dict[str, Any]) -> None:
         """The process is reaped."""
         if self.is_over:
             return
@@ -193,17 +223,19 @@ class Life:
 
     # The training
 
-    async def train(self, job):
+    async def train(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Do a job; how it ended, as a trial's process says it."""
         trial = self.process.work
         self.job = job
-        self.judge.training_begins(self, trial.trial, trial.attempt, job)
+        self.judge.training_begins(self, trial.trial, trial.attempt)
         try:
             return await self.epochs(job, trial.trial, trial.attempt)
         finally:
             self.judge.training_ends(self)
             self.job = None
 
-    async def epochs(self, job, number, attempt):
+    async def epochs(self, job: dict[str, Any], number: int, attempt: int) -> dict[str, Any]:
+        """Go on from the checkpoint, save and report, until the last epoch or a stop."""
         story = self.processes.story
         fate = random.Random(f"{story.seed} {number} {attempt}")
         folder = Path(job["folder"]) / "checkpoints"
@@ -214,8 +246,10 @@ class Life:
         checkpoint.inherit(folder, [siblings / str(source) for source in sources])
         state = checkpoint.load(folder)
         first = 0 if state is None else state["epoch"]
-        self.judge.resumed(number, job, state)
-        reporter = Reporter(None, folder=job["folder"], due=job["due"])
+        self.judge.resumed(self, number, job, state)
+        # It says which reports are due, and sends none.
+        to_nobody: Any = None
+        reporter = Reporter(to_nobody, folder=job["folder"], due=job["due"])
         speed_s = fate.uniform(0.1, 1.0) * story.epoch_s
         ends_badly_at = fate.randint(1, 3 * story.max_t) if story.zoo and number else None
         self.ignores_term = fate.random() < 0.15
@@ -223,15 +257,16 @@ class Life:
             if await self.is_told_to_stop(speed_s):
                 return _end("stopped")
             if epoch == ends_badly_at:
-                return await self.misbehave(fate, job)
+                return await self.misbehave(fate)
             if story.saves and epoch % story.saves == 0:
                 state = {"epoch": epoch, "trial": number}
                 keep = {"attempt": attempt, "keep": job["keep"]}
                 path = checkpoint.save(state, folder, epoch, **keep)
-                self.judge.saved(number, attempt, epoch, path)
+                self.judge.saved(self, number, epoch)
                 size = checkpoint.size_of(checkpoint.manifest_of(path))
                 self.say(f"S {epoch} 0 {json.dumps({'name': path.name, 'bytes': size})}")
-            metrics = {"epoch": epoch, "accuracy": accuracy(job["config"]["x"], epoch)}
+            x = job["config"]["x"]
+            metrics = {"epoch": epoch, "accuracy": accuracy(x, epoch), "cost": round(x, 6)}
             due = reporter._is_due(metrics)
             self.judge.reports(number, attempt, sequence, due)
             self.say(f"R {sequence} {int(due)} {json.dumps(metrics)}")
@@ -239,14 +274,15 @@ class Life:
                 return _end("stopped")
         return _end("returned")
 
-    async def is_told_to_stop(self, seconds):
+    async def is_told_to_stop(self, seconds: float) -> bool:
         """Whether a word to stop arrives within the time."""
         try:
             return await asyncio.wait_for(self.next_line(), seconds) != "continue"
         except asyncio.TimeoutError:
             return False
 
-    async def misbehave(self, fate, job):
+    async def misbehave(self, fate: random.Random) -> dict[str, Any]:
+        """Come to a bad end: raise, exit, crash, or say nothing more."""
         kind = fate.choice(["raise", "exit", "segfault", "hang", "hang"])
         if kind == "raise":
             where = fate.choice("abcdef")
@@ -262,5 +298,5 @@ class Life:
         raise asyncio.CancelledError
 
 
-def _end(how, **facts):
+def _end(how: str, **facts: Any) -> dict[str, Any]:
     return {"how": how, "code": 0, "error": "", "traceback": "", "returned": None, **facts}

@@ -1,0 +1,114 @@
+"""What the world knows of a driver's insides, all of it in one place."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from ...core.experiment import INTERRUPTED
+from ...core.ledger import Counts
+from ...core.store import Store
+from ...core.words import Status, Trial
+from ...scheduler import Scheduler, base
+
+# What rules remember between reports.
+MEMORIES = ("_living", "_scores", "_turns", "_interval", "_done", "_founded")
+
+
+def trials_of(scheduler: Scheduler) -> Mapping[int, Trial]:
+    """All trials of a search, by id."""
+    return scheduler.ledger.trials
+
+
+def interrupt(scheduler: Scheduler, after_save_s: float) -> None:
+    """What Ctrl-C does, in the driver's loop."""
+    scheduler.experiment.end(INTERRUPTED, after_save_s=after_save_s)
+
+
+def counts_of(scheduler: Scheduler) -> Counts:
+    """How many trials are in which state."""
+    return scheduler.ledger.counts
+
+
+def workers_of(scheduler: Scheduler) -> set[str]:
+    """The addresses of the Dask workers on which trials may start."""
+    remotes: Any = scheduler.experiment.manager.remotes.values()
+    return {remote.worker for remote in remotes}
+
+
+def is_linked_to(scheduler: Scheduler, worker: str) -> bool:
+    """Whether the driver has an agent in a Dask worker, or does not use Dask yet."""
+    cluster = scheduler.fleet._client_cluster
+    return cluster is None or any(one.worker == worker for one in cluster.remotes.values())
+
+
+def hosts_with_slots_in_use(scheduler: Scheduler) -> list[str]:
+    """The nodes on which not all slots are free."""
+    manager = scheduler.experiment.manager
+    return [
+        remote.host
+        for remote in manager.remotes.values()
+        if remote.slots.used != (0, 0.0) or manager.leases[remote.remote_id]
+    ]
+
+
+def was_ended(scheduler: Scheduler) -> bool:
+    """Whether the search was ended before it had run out of what to do."""
+    return bool(scheduler.experiment.ending)
+
+
+def is_closed(scheduler: Scheduler) -> bool:
+    """Whether the driver has ended its search."""
+    return scheduler._closed
+
+
+def kill_files(store: Store) -> None:
+    """What the kernel does for a dead process: its files are closed, its lock is free."""
+    store._connection.close()
+    store._lock.close()
+    store._closed = True
+
+
+def forget_schedulers() -> None:
+    """Let nothing be ended at exit: the drivers are dead."""
+    for scheduler in list(base._open_schedulers):
+        scheduler._closed = True
+        base._open_schedulers.discard(scheduler)
+
+
+def state_of(scheduler: Scheduler) -> dict[str, Any]:
+    """What a driver knows that a search goes on from: trials, the next suggestion, the rule."""
+    ledger, queue = scheduler.ledger, scheduler.experiment.queue
+    state = {f"trial {trial.id}": plain(trial) for trial in ledger.trials.values()}
+    state["best"] = ledger.best.id if ledger.best else None
+    state["front"] = [trial.id for trial in ledger.front]
+    state["counts"] = ledger.counts
+    state["open"] = sorted(ledger.open)
+    state["decided"] = ledger.decided
+    state["next suggestion"] = scheduler.searcher.ask(len(ledger.trials))
+    for rungs in getattr(scheduler, "brackets", ()):
+        state[f"rungs from {rungs.levels}"] = plain(rungs)
+    # (One that has ended in the meantime is passed over. Those that the rule has named, but that
+    # did not start before the end, are in the queue, and a replay lets the rule name them again.)
+    named = [trial.id for trial in queue if trial.status is Status.PAUSED]
+    promoted = [*named, *getattr(scheduler, "_promoted", ())]
+    state["promoted"] = [one for one in promoted if not ledger.trials[one].status.is_end]
+    for name in MEMORIES:
+        state[name] = plain(getattr(scheduler, name, None))
+    return state
+
+
+def plain(value: Any) -> Any:
+    """A value as one that can be compared: objects become what they hold."""
+    if isinstance(value, (str, enum.Enum)):
+        return value
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in sorted(value.items(), key=str)}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(plain, value), key=str)
+    if isinstance(value, (list, tuple, deque)):
+        return [plain(item) for item in value]
+    names = [*getattr(type(value), "__slots__", ()), *getattr(value, "__dict__", ())]
+    return {name: plain(getattr(value, name)) for name in names} if names else value

@@ -1,0 +1,128 @@
+"""What can befall a search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .story import Story
+
+
+def driver_crash(story: Story) -> None:
+    """The driver is killed."""
+    story.kill_driver_if_alive("SIGKILL")
+
+
+def driver_pause(story: Story) -> None:
+    """The driver stands still for a while: suspended, or a laptop asleep."""
+    if story.troubles_are_over:
+        return
+    seconds = story.draw.uniform(1, 80)
+    story.world.note(f"the driver stands still for {seconds:.1f} s")
+    story.driver.pause(seconds)
+
+
+def ctrl_c(story: Story) -> None:
+    """The user interrupts the search, and then lets the same program go on with it."""
+    story.interrupt()
+
+
+def node_pause(story: Story) -> None:
+    """A node stands still, its trials too; its connection may break meanwhile."""
+    worker = story.draw.choice(story.nodes).worker
+    seconds = story.draw.uniform(1, story.draw.choice([30, 90]))
+    story.world.note(worker.address, f"stands still for {seconds:.1f} s")
+    worker.machine.pause(seconds)
+    if story.draw.random() < 0.5:
+        at = story.draw.choice([0.0, 1.0, seconds]) * story.draw.random()
+        closes = story.draw.uniform(seconds, seconds + 60)
+        story.world.post(at, lambda: worker.break_wires(0.01, closes))
+
+
+def partition(story: Story) -> None:
+    """No word gets through, in one direction or both; in the end the connection may break."""
+    worker = story.draw.choice(story.nodes).worker
+    seconds = story.draw.uniform(1, 60)
+    ways = story.draw.choice(["down", "up", "both"])
+    story.world.note(worker.address, f"partition ({ways}) for {seconds:.1f} s")
+    wires = [w for name, w in (("down", worker.down), ("up", worker.up)) if ways in (name, "both")]
+    for wire in wires:
+        wire.is_blocked = True
+
+    def unblock() -> None:
+        for wire in wires:
+            wire.unblock()
+
+    story.world.post(seconds, unblock)
+    breaks = story.draw.uniform(10, 30)
+    if breaks < seconds:
+        closes = story.draw.uniform(0, 60)
+        story.world.post(breaks, lambda: worker.break_wires(story.draw.uniform(0, 5), closes))
+
+
+def connection_breaks(story: Story) -> None:
+    """A connection breaks; the driver sees it at once, the node up to 80 s later."""
+    worker = story.draw.choice(story.nodes).worker
+    worker.break_wires(0.001, story.draw.uniform(0, 80))
+
+
+def node_dies(story: Story) -> None:
+    """A node's process is killed."""
+    story.draw.choice(story.nodes).worker.die("SIGKILL")
+
+
+def power_cut(story: Story) -> None:
+    """A node is gone without a word."""
+    worker = story.draw.choice(story.nodes).worker
+    worker.down.is_blocked = worker.up.is_blocked = True
+    worker.die("power cut")
+
+
+def launcher_dies(story: Story) -> None:
+    """A node's launcher is killed, and its trials with it."""
+    worker = story.draw.choice(story.nodes).worker
+    for processes in worker.processes:
+        if processes.is_up and processes.lives:
+            story.world.note(worker.address, "launcher dies")
+            worker.machine.do(processes.launcher_dies)
+
+
+def trial_dies(story: Story) -> None:
+    """A trial is killed."""
+    worker = story.draw.choice(story.nodes).worker
+    lives = [life for processes in worker.processes for life in processes.lives.values()]
+    if lives:
+        story.world.note(worker.address, "a trial is killed")
+        worker.machine.do(story.draw.choice(lives).signalled, 9)
+
+
+def disk_full(story: Story) -> None:
+    """The driver's disk is full for a while."""
+    story.world.note("the driver's disk is full")
+    story.world.disk_full = True
+    story.world.post(story.draw.uniform(1, 30), lambda: setattr(story.world, "disk_full", False))
+
+
+def clock_jumps(story: Story) -> None:
+    """The driver's wall clock is set an hour forward or back."""
+    story.world.wall_s += story.draw.choice([-3600, 3600])
+
+
+TROUBLES: dict[str, Callable[[Story], None]] = {
+    one.__name__: one
+    for one in (
+        driver_crash,
+        driver_pause,
+        ctrl_c,
+        node_pause,
+        partition,
+        connection_breaks,
+        node_dies,
+        power_cut,
+        launcher_dies,
+        trial_dies,
+        disk_full,
+        clock_jumps,
+    )
+}
