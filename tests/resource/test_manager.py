@@ -181,6 +181,16 @@ def test_a_refusal_of_many_nodes_stays_readable():
         manager.check(Resource(num_cpus=5))
 
 
+def test_the_room_for_a_resource_is_that_on_all_nodes_whatever_runs():
+    manager = manager_of(node(0, cpus=4), node(1, cpus=8, gpus=2))
+    ask, _ = asker(manager)
+    ask(cpus=4)
+    assert manager.room_for(Resource(2)) == 6
+    assert manager.room_for(Resource(1, 1)) == 2
+    assert manager.room_for(Resource(0, 0.5)) == 4
+    assert manager.room_for(Resource(16)) == 0
+
+
 def test_a_new_node_serves_the_request_that_waits():
     manager = manager_of(node(0, cpus=1))
     ask, leases = asker(manager)

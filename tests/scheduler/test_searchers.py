@@ -105,6 +105,31 @@ def test_what_is_suggested_in_part_gets_its_defaults_and_the_search_is_resumed(s
     assert [event.body["config"] for event in launched] == expected
 
 
+@pytest.mark.parametrize("name", ["random", "bohb"])
+def test_what_the_user_gives_in_part_gets_its_defaults_and_the_search_is_resumed(search, name):
+    for number in (2, 3):
+        scheduler = search(
+            train_fn,
+            searcher=name,
+            points_to_evaluate=[{"x": 0.25}, {"net": "dict"}],
+            checkpoint="run",
+            resume=True,
+            seed=1,
+            slots=1,
+        )
+        scheduler.run(num_trials=number)
+        assert scheduler.join_jobs(timeout=60)
+        if number == 2:
+            scheduler.add_job({"x": 0.75})
+            assert scheduler.join_jobs(timeout=60)
+        scheduler.close()
+    configs = [trial.config for trial in scheduler.trials]
+    assert configs[0] == {"x": 0.25, "net": "small"}
+    assert configs[2] == {"x": 0.75, "net": "small"}
+    assert all(train_fn.space.validate(config) == config for config in configs)
+    assert len(configs) == 4
+
+
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize(
     ("suggested", "named"),
