@@ -443,7 +443,8 @@ class Experiment:
         trials = self.ledger.trials
         check_parents(launch.parents, trials)
         parents = list(dict.fromkeys(map(int, launch.parents)))
-        body = {"config": dict(launch.config), "given": is_given, "is_final": is_final}
+        config = self.settings.complete(launch.config)
+        body = {"config": config, "given": is_given, "is_final": is_final}
         if parents:
             body.update(parents=parents, wait_for=launch.wait_for)
         if launch.told is not None:

@@ -17,14 +17,14 @@ Nothing here waits, reads a clock or touches a disk (but for `Ledger.of`, which 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Union
 
 from ..errors import InvalidMove, StoreError
 from .failures import Failures
 from .objectives import Objectives
-from .standings import Standings
+from .standings import Standings, front_among
 from .store import Event, read
 from .words import Decision, Pause, Status, Stop, Trial
 
@@ -307,6 +307,14 @@ class Ledger:
         if (best := self.best) is not None:
             better = [t.id for t in trials.values() if self.standings.is_better(t, best)]
             assert not better, f"trials {better} are better than the best, {best.id}"
+        if self.objectives.several:
+            front = self.standings.front(self.open.values())
+            afresh = front_among(trials.values())
+            assert front == afresh, f"{_ids(front)} are called the front, {_ids(afresh)} are"
+
+
+def _ids(trials: Iterable[Trial]) -> list[int]:
+    return [trial.id for trial in trials]
 
 
 def _did_well(trial: Trial) -> bool:

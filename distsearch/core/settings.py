@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..resource.resource import Resource
 from .checkpoint import KEPT
@@ -32,6 +33,7 @@ class Settings:
     packed: Packed  # the train function,
     packed_here: Packed  # and the same for trials of the driver's own machine
     resource: Resource
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict  # and check, a configuration
     objectives: Objectives = ONE_REWARD
     time_attr: str = "epoch"
     max_reward: float | None = None

@@ -70,9 +70,9 @@ class Standings:
         if of is not ended:
             seen, members = 0, []
         if new := ended[seen:]:
-            members = _front_among([*members, *new])
+            members = front_among([*members, *new])
             self._front_of_ended = ended, seen + len(new), members
-        return _front_among([*members, *unended])
+        return front_among([*members, *unended])
 
     def has_reached(self, goal: float) -> bool:
         """Whether the best reward is at least as good as this one."""
@@ -112,7 +112,8 @@ class Standings:
         return (mine, -trial.id) > (its, -best.id)
 
 
-def _front_among(trials: Iterable[Trial]) -> list[Trial]:
+def front_among(trials: Iterable[Trial]) -> list[Trial]:
+    """Those of some trials that no other of them dominates."""
     candidates = {
         trial.id: trial
         for trial in trials

@@ -97,6 +97,7 @@ class Options:
             packed=pack(train_fn),
             packed_here=pack(train_fn, stays_here=True),
             resource=Resource.parse(self.resource),
+            complete=train_fn.space.validate,
             objectives=objectives,
             time_attr=self.time_attr,
             max_reward=self.max_reward,

@@ -11,10 +11,16 @@ import inspect
 import textwrap
 from unittest import mock
 
+from distsearch.core import experiment as experiment_module
 from distsearch.core.experiment import Experiment
+from distsearch.core.keeper import Keeper
+from distsearch.core.ledger import Ledger
+from distsearch.core.queue import Queue
+from distsearch.core.standings import Standings
 from distsearch.core.store import Store
 from distsearch.resource.agent import Agent
 from distsearch.resource.slots import NodeResourceManager
+from distsearch.searcher.desk import Desk
 
 
 @contextlib.contextmanager
@@ -52,6 +58,32 @@ WEATHER = {
     "a grace shorter than the lease": CUT_OFF,
     "lost trials are tried again for ever": CUT_OFF,
     "a trial that is still ending is resumed": {**CUT_OFF, "epoch_s": 2.0, "rule": "promotion"},
+    "after Ctrl-C trials of a lost node go on at once": {
+        **LONG,
+        "troubles": ["connection_breaks", "partition", "ctrl_c"],
+    },
+    "a killed trial runs again though the rule has stopped or paused it": {
+        **LONG,
+        "epoch_s": 0.3,
+        "troubles": ["trial_dies", "node_dies"],
+        "delay_s": 1.5,
+        "blows": 30,
+        "rule": "promotion",
+    },
+    "the node that had the first checkpoint is believed to have the newest": {
+        **LONG,
+        "epoch_s": 2.0,
+        "rule": "promotion",
+        "troubles": ["launcher_dies", "trial_dies"],
+    },
+    "a suggestion is launched without its defaults": {"rule": "partial"},
+    "a stop leaves before the report that caused it is durable": {"rule": "unasked"},
+    "a trial that runs again is still in the front of those that have ended": {
+        **LONG,
+        "epoch_s": 2.0,
+        "rule": "front",
+        "troubles": ["node_dies", "power_cut", "trial_dies"],
+    },
     "the rule is not asked again when a node was lost": {
         **CUT_OFF,
         "epoch_s": 8.0,
@@ -68,7 +100,7 @@ FAULTS = {
         )
     ],
     "reports that come twice are counted twice": [
-        (Experiment, "_on_report", ' or message["seq"] <= attempt.sequence', "")
+        (Experiment, "_on_report", " or not attempt.takes(sequence)", "")
     ],
     "acknowledged before it is durable": [
         (
@@ -82,16 +114,16 @@ FAULTS = {
         (
             Experiment,
             "_on_report",
-            "self.store.when_durable(partial(remote.send, answer))",
-            "remote.send(answer)",
+            "self.store.when_durable(partial(attempt.answer, decision))",
+            "attempt.answer(decision)",
         )
     ],
     "started before that is durable": [
         (
             Experiment,
             "_start",
-            "self.store.when_durable(partial(self._send_start, attempt))",
-            "self._send_start(attempt)",
+            "self.store.when_durable(partial(self._prepare, attempt))",
+            "self._prepare(attempt)",
         )
     ],
     "the store calls back before it has written": [
@@ -116,7 +148,7 @@ FAULTS = {
         (Experiment, "on_lost", "NODE_LEASE_S + LEASE_GRACE_S", "0.5 * NODE_LEASE_S")
     ],
     "a new driver starts what the old one's agents still run": [
-        (Experiment, "_replay_started", "if trial.host in self._outliving:", "if False:")
+        (Ledger, "_started", 'if any(place["outlives_driver"] for place in places):', "if False:")
     ],
     "a slot is free before its process is reaped": [
         (
@@ -133,35 +165,65 @@ FAULTS = {
         (NodeResourceManager, "allocate", "self._change(allocation, -1)", "pass"),
         (NodeResourceManager, "release", "self._change(allocation, +1)", "pass"),
     ],
-    "a replay leaves out what the rule decided": [
+    "what the rule decides is not logged": [
         (
             Experiment,
-            "_replay_report",
-            "self._decided[trial.id] = self.rule.on_report(trial, report)",
+            "_decide",
+            'self.log("decided", trial, body, sequence=report.sequence)',
             "pass",
         )
     ],
     "a replay leaves out how trials ended": [
-        (Experiment, "_replay_ended", 'self._count_end(trial, status, body["reason"])', "pass")
+        (experiment_module, "replay", "rule.on_end(trial)", "pass")
     ],
-    "a replay forgets how often a trial was lost": [
-        (Experiment, "_replay_lost", 'Status(body.get("status", "node_lost"))', "Status.STOPPED")
+    "a replay leaves out what trials have reported": [
+        (experiment_module, "replay", "rule.on_report(trial, trial.last_report)", "pass")
     ],
     "lost trials are tried again for ever": [
-        (Experiment, "_attempt_failed", "failures > allowed", "False")
+        (Experiment, "_settle", "failures <= allowed", "True")
     ],
     "a trial that is still ending is resumed": [
         (
-            Experiment,
-            "_next_resumed",
-            "elif trial_id in self._live or trial_id in self._delayed:",
-            "elif trial_id in self._live:",
+            Queue,
+            "put",
+            "(self._later if trial.id in self._busy else self._ready)",
+            "self._ready",
+        ),
+        (Queue, "begins", "assert trial.id not in self._busy,", "assert True,"),
+    ],
+    "after Ctrl-C trials of a lost node go on at once": [
+        (Queue, "clear", "self._later.clear()", "self._later.clear(); self._busy.clear()")
+    ],
+    "a killed trial runs again though the rule has stopped or paused it": [
+        (Experiment, "_settle", "decided is not None and status is not Status.FINISHED", "False")
+    ],
+    "the node that had the first checkpoint is believed to have the newest": [
+        (
+            Keeper,
+            "saved",
+            "self._home[trial.id] = remote.remote_id",
+            "self._home.setdefault(trial.id, remote.remote_id)",
+        )
+    ],
+    "a suggestion is launched without its defaults": [
+        (Desk, "next", "replace(found, config=self._complete(found.config))", "found"),
+        (Experiment, "_new_trial", "self.settings.complete(launch.config)", "launch.config"),
+    ],
+    "a stop leaves before the report that caused it is durable": [
+        (Experiment, "_stop", "self.store.when_durable(attempt.send_stop)", "attempt.send_stop()")
+    ],
+    "a trial that runs again is still in the front of those that have ended": [
+        (
+            Standings,
+            "reopened",
+            "self._ended = [one for one in self._ended if one is not trial]",
+            "pass",
         )
     ],
     "a silent driver leaves processes on its nodes": [
         (Agent, "_keep_lease", "REST_AFTER * lease_s and", "1e9 and")
     ],
     "the rule is not asked again when a node was lost": [
-        (Experiment, "on_lost", "self._something_happened()\n", "pass\n")
+        (Experiment, "on_lost", "self.wake()\n", "self.fill()\n")
     ],
 }
