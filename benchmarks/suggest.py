@@ -96,7 +96,7 @@ class WaitClock:
         self._since = None
         self._scheduler = scheduler
         experiment = scheduler.experiment
-        next_launch, something = scheduler.next_launch, experiment._something_happened
+        next_launch, something = scheduler.next_launch, experiment.source.something_happened
 
         def launch():
             found = next_launch()
@@ -107,7 +107,7 @@ class WaitClock:
             self._note(self._since is not None)
             something()
 
-        scheduler.next_launch, experiment._something_happened = launch, happened
+        scheduler.next_launch, experiment.source.something_happened = launch, happened
 
     def _note(self, waits: bool) -> None:
         now = time.perf_counter()

@@ -19,6 +19,7 @@ from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from .attempt import Attempt, Verdict
 from .children import Children
+from .ends import CLOSED, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
 from .ledger import Ledger
 from .metrics import encode
@@ -26,17 +27,13 @@ from .orders import function_of, preload_of, start_of
 from .queue import Queue
 from .rule import Rule, replay
 from .settings import Settings
+from .source import Source
 from .store import Event, Store
-from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
+from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial
 
 T = TypeVar("T")
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
-MOST_CHILDREN = 256  # that wait for their parents, before the rule is asked for no more trials
-RESPITE_S = 0.05
-INTERRUPTED, CLOSED = "interrupted", "closed"
-UNFINISHED = (INTERRUPTED, CLOSED)  # ends after which a resumed search goes on with the trials
-BY_THE_RULE = "by the rule"
 DRIVER_GONE = "its driver was gone"
 
 
@@ -58,13 +55,14 @@ class Experiment:
         self.say = say
         self.ledger = Ledger(settings.objectives, settings.time_attr)
         self.queue = Queue(on_ready=self.wake)
+        self.ends = Ends(self, self.ledger, self.queue, retries=settings.retries, say=say)
         self.children = Children(
             self.ledger,
             settings.on_parent_failure,
             settings.parent_retries,
             log=self.log,
             say=say,
-            give_up=partial(self._end_trial, status=Status.FAILED),
+            give_up=partial(self.ends.end_trial, status=Status.FAILED),
             run_again=self.queue.put,
         )
         self.keeper = Keeper(
@@ -77,10 +75,12 @@ class Experiment:
             log=self.log,
             say=say,
             parents=self.children.needed_parents,
-            may_need=lambda trial: self._ask("may_need", trial, otherwise=True),
+            may_need=lambda trial: self.ask("may_need", trial, otherwise=True),
             on_rest=self.check_idle,
         )
-        self.num_trials: int | None = None
+        self.source = Source(
+            rule, self.ledger, self.queue, self.children, launch=self._new_trial, wake=self.wake
+        )
         self.deadline: float | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
@@ -89,15 +89,7 @@ class Experiment:
         self.ended_earlier = 0  # trials that ended in an earlier run of the driver
         self._live: dict[int, Attempt] = {}
         self._by_remote: dict[int, dict[int, Attempt]] = {}
-        # What the rule is asked for: nothing new when it is exhausted, or single trials of the user
-        # are all that run; nothing now while it waits for something to happen, or resumes nobody.
-        self._exhausted = True
-        self._rule_waits = False
-        self._rule_thinks = False  # it waits for something of its own, and will call wake()
-        self._resumes_nobody = True
-        self._searches = False
-        self._launched_in_run = 0
-        self._restored = 0  # trials that the rule launched in an earlier run of the driver
+        self._searches = False  # not while only single trials of the user run
         self._earlier_lease_until: float | None = None  # that of the last driver's agents
         self._request: LeaseRequest | None = None
         self._granting = False
@@ -107,7 +99,6 @@ class Experiment:
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._trial_ended: dict[int, list[asyncio.Future[Any]]] = {}
 
     def log(
         self,
@@ -128,7 +119,7 @@ class Experiment:
         trial_id = None if trial is None else trial.id
         self.ledger.apply(self.store.append(kind, trial_id, attempt, sequence, body))
 
-    def _ask(self, word: str, *about: Any, otherwise: T) -> T:
+    def ask(self, word: str, *about: Any, otherwise: T) -> T:
         """Call the rule; an error of its own ends the search, and `otherwise` is the answer."""
         try:
             answer: T = getattr(self.rule, word)(*about)
@@ -141,15 +132,9 @@ class Experiment:
 
     def run(self, num_trials: int | None, time_out_s: float | None) -> None:
         """Launch up to `num_trials` more trials, for `time_out_s` seconds from now at most."""
-        self.num_trials = num_trials
-        is_resumed = self._restored > 0
-        self._launched_in_run = self._restored
-        if num_trials is not None:  # what is more belongs to the next run() of the same program
-            self._launched_in_run = min(self._restored, num_trials)
-        self._restored -= self._launched_in_run
-        self._exhausted, self._searches = False, True
+        is_resumed = self.source.begin_run(num_trials)
+        self._searches = True
         self.ending, self.error, self.deadline = "", None, None
-        self._something_happened()
         if self._timer is not None:
             self._timer.cancel()
         self.started_at = self.started_at or time.monotonic()
@@ -169,7 +154,7 @@ class Experiment:
     def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
         """Queue one configuration, to be launched before the searcher's next one."""
         if self.is_idle:  # whatever ended the search holds no longer, but it does not go on
-            self.ending, self.error, self._exhausted = "", None, True
+            self.ending, self.error, self.source.is_exhausted = "", None, True
             self._close_earlier_attempts()
         trial = self._unfinished_final(config) if is_final else None
         if trial is None:
@@ -183,7 +168,7 @@ class Experiment:
 
     def wake(self) -> None:
         """Ask the rule again, which had nothing to launch."""
-        self._something_happened()
+        self.source.something_happened()
         self.fill()
 
     def end(
@@ -204,8 +189,8 @@ class Experiment:
             if trial.status is Status.PAUSED:  # the rule has said it once that it goes on
                 self.queue.put(trial)
             elif reason not in UNFINISHED:
-                self._end_trial(trial, reason, Status.STOPPED)
-            self._answer_waiters(trial, None)
+                self.ends.end_trial(trial, reason, Status.STOPPED)
+            self.ends.answer(trial)
         for attempt in list(self._live.values()):
             saves = attempt.trial.saves_first is not None
             self._stop(attempt, Status.STOPPED, reason, after_save_s if saves else 0.0)
@@ -229,11 +214,7 @@ class Experiment:
 
     async def wait_for(self, trial: Trial) -> Any:
         """Return what the train function returned, once the trial has ended."""
-        if trial.status.is_end:
-            return None
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._trial_ended.setdefault(trial.id, []).append(future)
-        return await future
+        return await self.ends.wait_for(trial)
 
     @property
     def running(self) -> list[Trial]:
@@ -243,17 +224,7 @@ class Experiment:
     @property
     def is_searching(self) -> bool:
         """Whether the rule is still asked for new trials."""
-        return not (self.ending or self._exhausted or self._enough)
-
-    @property
-    def total(self) -> int | None:
-        """How many trials there will be at most, if that is known."""
-        launched = self.ledger.counts.launched
-        if self._exhausted and launched:
-            return launched
-        return (
-            None if self.num_trials is None else launched - self._launched_in_run + self.num_trials
-        )
+        return not self.ending and self.source.is_open
 
     @property
     def is_idle(self) -> bool:
@@ -271,7 +242,7 @@ class Experiment:
             replay(event, self.ledger, self.rule)
             self.keeper.hears(event)
         self.keeper.heard_all()
-        self._restored = self.ledger.counts.suggested
+        self.source.restored()
         self.ended_earlier = self.ledger.counts.ended + self.ledger.counts.paused
         self._earlier_lease_until = time.monotonic() + NODE_LEASE_S + LEASE_GRACE_S
 
@@ -292,7 +263,10 @@ class Experiment:
                 facts: dict[str, Any] = {"seconds": 0.0}  # how long is not known
                 if trial.id in unconfirmed:
                     facts["is_over"] = False
-                self._settle(trial, Verdict(Status.STOPPED, DRIVER_GONE), facts, INTERRUPTED)
+                if trial.id in self.ledger.decided:
+                    self.ends.attempt_over(trial, Verdict(Status.STOPPED, DRIVER_GONE), facts)
+                else:
+                    self.ends.interrupted(trial, DRIVER_GONE, facts)
         waits = [n for n in unconfirmed if self.ledger.trials[n].status is Status.WAITING]
         if waits and left_s:
             self.say(
@@ -310,7 +284,7 @@ class Experiment:
                 self.children.add(trial)
             else:
                 self.queue.put(trial)
-        self._queue_children()
+        self.queue_children()
 
     def _unfinished_final(self, config: Mapping[str, Any]) -> Trial | None:
         """The trial of an interrupted `run_with_config` with this configuration."""
@@ -363,19 +337,11 @@ class Experiment:
 
     @property
     def _wants_more(self) -> bool:
-        if self.ending:
-            return False
-        if self.queue.has_ready or not self._resumes_nobody:
-            return True
-        return self.is_searching and not self._rule_waits
-
-    @property
-    def _enough(self) -> bool:
-        return self.num_trials is not None and self._launched_in_run >= self.num_trials
+        return not self.ending and self.source.has_more
 
     def _granted(self, lease: Lease) -> None:
         self._request = None
-        trial = self._next_trial()
+        trial = None if self.ending else self._next_trial()
         if trial is None:
             self.manager.release(lease)
         else:
@@ -384,60 +350,11 @@ class Experiment:
             self.fill()
 
     def _next_trial(self) -> Trial | None:
-        """What takes the free slot: who waits for it, who was paused, or somebody new."""
-        if self.ending:
-            return None
         try:
-            return self.queue.pop() or self._next_resumed() or self._next_new()
+            return self.source.next()
         except BaseException as error:  # sys.exit() too: it would end the loop's thread
             self.end(f"the searcher or the rule failed: {error!r}", error)
             return None
-
-    def _next_resumed(self) -> Trial | None:
-        while not self._resumes_nobody:
-            trial_id = self.rule.next_resume()
-            if trial_id is None:
-                self._resumes_nobody = True
-            elif not self.ledger.trials[trial_id].status.is_end:  # it ended before it could pause
-                self.queue.put(self.ledger.trials[trial_id])
-                if trial := self.queue.pop():  # else its last attempt is not over yet
-                    return trial
-        return None
-
-    def _next_new(self) -> Trial | None:
-        """The next new trial that can start; children whose parents are not ready are set aside."""
-        while not (self._rule_waits or self._exhausted or self._enough):
-            if trial := self.queue.pop():  # a parent that runs again
-                return trial
-            if len(self.children) >= MOST_CHILDREN:
-                self._rule_waits = True
-                break
-            launch = self.rule.next_launch()
-            if isinstance(launch, Launch):
-                self._launched_in_run += 1
-            elif isinstance(launch, Wait):
-                self._rule_waits, self._rule_thinks = True, launch.thinking
-            else:
-                self._exhausted = True
-            if not isinstance(launch, Launch) or self._enough:
-                # The rule may have kept paused trials back for new ones, which do not come.
-                self._resumes_nobody = self.ledger.counts.paused == 0
-            if not isinstance(launch, Launch):
-                break
-            trial = self._new_trial(launch)
-            if not trial.parents or self.children.can_start(trial):
-                return trial
-            if trial.status.is_end:  # for want of a parent; a rule may go on so for ever
-                self._rule_waits = self._rule_thinks = True
-                asyncio.get_running_loop().call_later(RESPITE_S, self.wake)
-            else:
-                self.children.add(trial)
-        return None
-
-    def _something_happened(self) -> None:
-        """The rule may know more to launch now."""
-        self._rule_waits = self._rule_thinks = False
-        self._resumes_nobody = self.ledger.counts.paused == 0
 
     def _new_trial(self, launch: Launch, is_given: bool = False, is_final: bool = False) -> Trial:
         trials = self.ledger.trials
@@ -489,7 +406,7 @@ class Experiment:
             return
         due = None
         if attempt.verdict is None:
-            due = self._ask("due_at", attempt.trial, otherwise=None)
+            due = self.ask("due_at", attempt.trial, otherwise=None)
         if attempt.verdict is not None:
             self._forget(attempt)
             self._attempt_over(attempt, *attempt.verdict)
@@ -511,13 +428,13 @@ class Experiment:
         self.queue.is_over(child)
         if not self.ending:
             self.children.add(child)
-            self._queue_children()
+            self.queue_children()
         elif self.ending not in UNFINISHED:
-            self._end_trial(child, self.ending, Status.STOPPED)
+            self.ends.end_trial(child, self.ending, Status.STOPPED)
         self.manager.release(attempt.lease)
         self.fill()
 
-    def _queue_children(self, of: Trial | None = None, stuck: bool = False) -> None:
+    def queue_children(self, of: Trial | None = None, stuck: bool = False) -> None:
         """Queue the children (of one trial, or all) that can start."""
         if not self.ending:
             for child in self.children.ready(of, stuck):
@@ -557,14 +474,11 @@ class Experiment:
         self.say(f"{remote.host}: {message['text']}")
 
     def _on_output(self, remote: Remote, message: Message) -> None:
-        prefix = "" if remote.is_local else f"[ worker {remote.host} ] :"
         if not remote.is_local:  # the node's own copy goes with the node
-            folder = self.store.folder / "trials" / str(message["trial"])
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(folder / "output.txt", "a") as file:
-                file.write(message["text"])
+            self.store.keep_output(message["trial"], message["text"])
+        prefix = "" if remote.is_local else f"[ worker {remote.host} ] : "
         for line in message["text"].splitlines():
-            self.say(f"{prefix} {line}" if prefix else line)
+            self.say(prefix + line)
 
     def _on_saved(self, remote: Remote, message: Message) -> None:
         attempt = self._attempt(message)
@@ -577,7 +491,7 @@ class Experiment:
     def _serve_children(self, trial: Trial) -> None:
         """Start the children that have waited for what a trial has just saved."""
         if self.children:
-            self._queue_children(of=trial)
+            self.queue_children(of=trial)
             if self.queue.has_ready:
                 self.fill()
 
@@ -600,20 +514,20 @@ class Experiment:
                 decision = Stop()
             self.store.when_durable(partial(attempt.answer, decision))
         elif not isinstance(decision, Continue):
-            self._stop(attempt, *_verdict_of(decision))
+            self._stop(attempt, *verdict_of(decision))
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.
 
         It is asked also while the search ends, as a replay will let it hear of the report too.
         """
-        decision: Decision = self._ask("on_report", trial, report, otherwise=Continue())
+        decision: Decision = self.ask("on_report", trial, report, otherwise=Continue())
         if not isinstance(decision, (Continue, Stop, Pause)):
             name = f"{type(self.rule).__name__}.on_report"
             error = TypeError(f"{name} returned {decision!r}; return Continue(), Stop() or Pause()")
             self.end(str(error), error)
             decision = Continue()
-        if not isinstance(decision, Continue):
+        if not isinstance(decision, Continue) and trial.id not in self.ledger.decided:
             body = {"word": decision.word, "reason": decision.reason, "report": report.sequence}
             self.log("decided", trial, body, sequence=report.sequence)
         return decision
@@ -645,7 +559,7 @@ class Experiment:
         self._attempt_over(attempt, status, reason, facts)
         self.keeper.delete_old(trial)
         self.keeper.delete_unneeded()
-        self._something_happened()
+        self.source.something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)
         self.fill()
@@ -687,111 +601,21 @@ class Experiment:
         if attempt.verdict is not None and status is Status.NODE_LOST:
             verdict = attempt.verdict
         self.queue.is_over(attempt.trial, delay_s)
-        self._settle(attempt.trial, verdict, facts, self.ending, attempt.returned)
+        self.ends.attempt_over(attempt.trial, verdict, facts, attempt.returned)
 
-    def _settle(
-        self,
-        trial: Trial,
-        verdict: Verdict,
-        facts: Mapping[str, Any],
-        ending: str,
-        returned: Any = None,
-    ) -> None:
-        """Log the end of an attempt: its trial has ended, is paused, or runs again.
-
-        What the rule has decided holds, whatever else became of the attempt before it heard of it.
-        """
-        status, reason = verdict
-        decided = self.ledger.decided.get(trial.id)
-        if decided is not None and status is not Status.FINISHED:
-            status, reason = _verdict_of(decided)
-        if status is Status.PAUSED:
-            self.log("paused", trial, facts)
-            self._ask("on_pause", trial, otherwise=None)
-            self._queue_children(of=trial)
-            return
-        if status is Status.STOPPED and decided is None and ending in UNFINISHED:
-            self.log("lost", trial, {**facts, "status": status.value, "reason": reason})
-            self._answer_waiters(trial, returned)
-            return
-        failures, allowed = trial.failures[status] + 1, self.settings.retries.get(status, 0)
-        if status.is_failure and not ending and failures <= allowed:
-            self.log("lost", trial, {**facts, "status": status.value, "reason": reason})
-            if status is not Status.NODE_LOST:  # of a node all hear at once
-                again = f"it runs again ({failures} of {allowed})"
-                self.say(f"trial {trial.id} {status.value}: {reason}; {again}")
-            self.queue.put(trial)
-            return
-        if status.is_failure and failures > 1:
-            reason = f"{reason} (the last of {failures} attempts that ended so)"
-        self._end_trial(trial, reason, status, facts, returned)
-
-    def _end_trial(
-        self,
-        trial: Trial,
-        reason: str,
-        status: Status,
-        facts: Mapping[str, Any] | None = None,
-        returned: Any = None,
-    ) -> None:
-        """Log that a trial has ended, and tell those who want to know."""
-        body = {**(facts or {}), "status": status.value, "reason": reason}
-        body["best"] = trial.best_reward
-        if trial.point is not None:
-            values = list(trial.point.values)
-            body["best"] = values if len(values) > 1 else values[0]
-            body["violations"] = trial.point.violations
-        self.queue.remove(trial)
-        self.log("ended", trial, body)
-        self._ask("on_end", trial, otherwise=None)
-        if status.is_failure:
-            self._tell_of_failure()
-        self._answer_waiters(trial, returned)
-        self._queue_children(of=trial)
-
-    def _answer_waiters(self, trial: Trial, returned: Any) -> None:
-        for future in self._trial_ended.pop(trial.id, ()):
-            if not future.done():
-                future.set_result(returned)
-
-    def _tell_of_failure(self) -> None:
-        failures = self.ledger.failures
-        if failures.news:
-            self.say(failures.news)
-        unended = len(self._live) + len(self.queue)
-        if self.rule.paused_may_go_on:
-            unended += self.ledger.counts.paused
-        if found := failures.all_alike(unended):
-            self.end(*found)
-
-    def check(self) -> None:
-        """Raise AssertionError for whatever does not hold, though it always must; for tests."""
-        self.ledger.check()
-        interrupted = self.ending in UNFINISHED or self._earlier_lease_until is not None
-        for trial in self.ledger.open.values():
-            is_live, waits = (
-                trial.id in self._live,
-                (trial in self.queue) + (trial in self.children),
-            )
-            where = f"trial {trial.id} is {trial.status.value}, live: {is_live}, waits: {waits}"
-            if trial.status is Status.RUNNING:
-                assert is_live or interrupted, where
-            elif trial.status is Status.WAITING:
-                assert not is_live and (waits == 1 or interrupted or trial.is_final), where
-            else:
-                assert not is_live and trial not in self.children, where
-        assert all(not trial.status.is_end for trial in [*self.queue, *self.children]), "it ended"
-        held = {number for leases in self.manager.leases.values() for number in leases}
-        known = {attempt.lease.number for attempt in self._live.values()}
-        assert held <= known, f"leases {held - known} belong to no attempt"
+    @property
+    def unended(self) -> int:
+        """How many trials may still do well: they run, wait, or are paused and may go on."""
+        paused = self.ledger.counts.paused if self.rule.paused_may_go_on else 0
+        return len(self._live) + len(self.queue) + paused
 
     # Rest
 
     def check_idle(self) -> None:
         """Come to rest when nothing runs and nothing is to be launched."""
         if self.children and not self._is_busy:  # what they wait for will not come
-            self._queue_children(stuck=True)
-            self._something_happened()
+            self.queue_children(stuck=True)
+            self.source.something_happened()
             if self._wants_more:
                 self.fill()
                 return
@@ -803,7 +627,7 @@ class Experiment:
                 timer.cancel()
         self._timer = self._notice = None
         if self.ending != CLOSED and self._came_after_the_end:
-            self.ending, self._exhausted, self._searches = "", True, False
+            self.ending, self.source.is_exhausted, self._searches = "", True, False
             self.fill()
         elif not self.is_idle:
             self.ended_at = time.monotonic()
@@ -811,9 +635,9 @@ class Experiment:
 
     @property
     def _is_busy(self) -> bool:
-        thinks = self._rule_thinks and self.is_searching
-        waits = bool(len(self.queue)) and not self.ending
-        return bool(self._live or self._wants_more or waits or self.keeper.is_busy or thinks)
+        source = self.source
+        comes = source.has_more or source.is_thinking or len(self.queue) > 0
+        return bool(self._live) or (comes and not self.ending) or self.keeper.is_busy
 
     @property
     def _came_after_the_end(self) -> bool:
@@ -848,10 +672,3 @@ def check_parents(parents: Sequence[int], trials: Mapping[int, Trial]) -> None:
             f"trial {child} cannot have the parent {unknown[0]!r}: parents are ids of trials that "
             f"were launched before it ({known}), so that there is no circle"
         )
-
-
-def _verdict_of(decision: Decision) -> Verdict:
-    """How a trial of which the rule has so decided ends."""
-    status = Status.PAUSED if isinstance(decision, Pause) else Status.STOPPED
-    reason = getattr(decision, "reason", "")
-    return Verdict(status, f"{BY_THE_RULE}: {reason}" if reason else BY_THE_RULE)

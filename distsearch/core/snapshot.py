@@ -15,7 +15,7 @@ def take_snapshot(experiment: Experiment, objectives: Objectives) -> Snapshot:
     counts, best = experiment.ledger.counts, experiment.ledger.best
     running = len(experiment.running)
     ended = counts.done + counts.stopped + counts.failed + counts.paused
-    total = experiment.total
+    total = experiment.source.total
     started = experiment.started_at or time.monotonic()
     elapsed = (experiment.ended_at or time.monotonic()) - started
     waiting = max(

@@ -183,6 +183,13 @@ class Store:
         self._callbacks.append(callback)
         self._write_soon()
 
+    def keep_output(self, trial: int, text: str) -> None:
+        """Add to what a trial of another node has printed, in `trials/N/output.txt`."""
+        folder = self.folder / "trials" / str(int(trial))
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(folder / "output.txt", "a", encoding="utf-8") as file:
+            file.write(text)
+
     async def flush(self) -> None:
         """Return once everything that has been appended so far is on the disk."""
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()

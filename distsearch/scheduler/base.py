@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import folder, store
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
-from ..core.experiment import CLOSED, INTERRUPTED, Experiment
+from ..core.ends import CLOSED, INTERRUPTED
+from ..core.experiment import Experiment
 from ..core.loop import loop
 from ..core.objectives import Objectives
 from ..core.progress import Progress
@@ -229,7 +230,7 @@ class Scheduler(Resumable):
     def _needed_soon(self) -> int:
         """How many trials may be launched at once: as many as there are slots, or less."""
         slots = self.manager.room_for(self.experiment.settings.resource)
-        total = self.experiment.total
+        total = self.experiment.source.total
         return slots if total is None else min(slots, total - self.ledger.counts.launched - 1)
 
     def _wake(self) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 
 import pytest
 
-from distsearch.core import checkpoint
+from distsearch.core import checkpoint, source
 from distsearch.core import experiment as experiment_module
 from distsearch.core import store as store_module
 from distsearch.core.experiment import Experiment
@@ -1132,7 +1132,7 @@ def test_the_last_checkpoint_of_a_finished_parent_counts_without_a_report_after_
 def test_a_rule_that_wants_children_without_end_is_asked_for_no_more_than_may_wait(
     play, monkeypatch
 ):
-    monkeypatch.setattr(experiment_module, "MOST_CHILDREN", 5)
+    monkeypatch.setattr(source, "MOST_CHILDREN", 5)
 
     async def scene(world):
         node = world.node(cpus=2)

@@ -12,6 +12,7 @@ import textwrap
 from unittest import mock
 
 from distsearch.core import experiment as experiment_module
+from distsearch.core.ends import Ends
 from distsearch.core.experiment import Experiment
 from distsearch.core.keeper import Keeper
 from distsearch.core.ledger import Ledger
@@ -180,7 +181,7 @@ FAULTS = {
         (experiment_module, "replay", "rule.on_report(trial, trial.last_report)", "pass")
     ],
     "lost trials are tried again for ever": [
-        (Experiment, "_settle", "failures <= allowed", "True")
+        (Ends, "_may_run_again", "trial.failures[status] < self._retries.get(status, 0)", "True")
     ],
     "a trial that is still ending is resumed": [
         (
@@ -195,7 +196,7 @@ FAULTS = {
         (Queue, "clear", "self._later.clear()", "self._later.clear(); self._busy.clear()")
     ],
     "a killed trial runs again though the rule has stopped or paused it": [
-        (Experiment, "_settle", "decided is not None and status is not Status.FINISHED", "False")
+        (Ends, "attempt_over", "decided is not None and status is not Status.FINISHED", "False")
     ],
     "the node that had the first checkpoint is believed to have the newest": [
         (

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from ...core.experiment import INTERRUPTED
+from ...core.ends import INTERRUPTED
 from ...core.ledger import Counts
 from ...core.store import Store
 from ...core.words import Status, Trial

@@ -1,0 +1,162 @@
+"""What becomes of a trial whose attempt is over: it has ended, is paused, or runs again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from .attempt import Verdict
+from .ledger import Ledger
+from .queue import Queue
+from .words import Decision, Pause, Status, Trial
+
+INTERRUPTED, CLOSED = "interrupted", "closed"
+UNFINISHED = (INTERRUPTED, CLOSED)  # ends of a search after which it may go on with its trials
+BY_THE_RULE = "by the rule"
+
+
+class Owner(Protocol):
+    """The experiment, as its ends see it."""
+
+    ending: str
+
+    def log(self, kind: str, trial: Trial, body: Mapping[str, Any]) -> None:
+        """Make an event of a trial."""
+
+    def ask(self, word: str, *about: Any, otherwise: Any) -> Any:
+        """Call the rule; its own errors end the search."""
+
+    def end(self, reason: str, error: BaseException | None = None) -> None:
+        """End the search."""
+
+    def queue_children(self, of: Trial | None = None) -> None:
+        """Queue the children of a trial that can start now."""
+
+    @property
+    def unended(self) -> int:
+        """How many trials may still do well."""
+
+
+class Ends:
+    """Logs how attempts and trials end, and tells all who want to know.
+
+        ends.attempt_over(trial, Verdict(Status.FAILED, "ValueError: x"), facts)
+        ends.end_trial(trial, "time_out=60 s is over", Status.STOPPED)
+        returned = await ends.wait_for(trial)
+
+    `retries`: how many attempts more there are after which ends.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        ledger: Ledger,
+        queue: Queue,
+        *,
+        retries: Mapping[Status, int],
+        say: Callable[[str], None],
+    ) -> None:
+        self._owner = owner
+        self._ledger = ledger
+        self._queue = queue
+        self._retries = retries
+        self._say = say
+        self._waiting: dict[int, list[asyncio.Future[Any]]] = {}  # for the ends of trials
+
+    def attempt_over(
+        self, trial: Trial, verdict: Verdict, facts: Mapping[str, Any], returned: Any = None
+    ) -> None:
+        """Log what becomes of a trial whose attempt has ended so.
+
+        What the rule has decided holds, whatever else became of the attempt before it heard of it.
+        """
+        status, reason = verdict
+        decided = self._ledger.decided.get(trial.id)
+        if decided is not None and status is not Status.FINISHED:
+            status, reason = verdict_of(decided)
+        if status is Status.PAUSED:
+            self._owner.log("paused", trial, facts)
+            self._owner.ask("on_pause", trial, otherwise=None)
+            self._owner.queue_children(of=trial)
+        elif status is Status.STOPPED and decided is None and self._owner.ending in UNFINISHED:
+            self.interrupted(trial, reason, facts)
+        elif self._may_run_again(trial, status):
+            self._run_again(trial, status, reason, facts)
+        else:
+            if status.is_failure and trial.failures[status]:
+                count = trial.failures[status] + 1
+                reason = f"{reason} (the last of {count} attempts that ended so)"
+            self.end_trial(trial, reason, status, facts, returned)
+
+    def interrupted(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
+        """Log that an attempt was ended with its search, which may go on with the trial."""
+        body = {**facts, "status": Status.STOPPED.value, "reason": reason}
+        self._owner.log("lost", trial, body)
+        self.answer(trial)
+
+    def _may_run_again(self, trial: Trial, status: Status) -> bool:
+        is_over = bool(self._owner.ending) or not status.is_failure
+        return not is_over and trial.failures[status] < self._retries.get(status, 0)
+
+    def _run_again(
+        self, trial: Trial, status: Status, reason: str, facts: Mapping[str, Any]
+    ) -> None:
+        self._owner.log("lost", trial, {**facts, "status": status.value, "reason": reason})
+        if status is not Status.NODE_LOST:  # of a node all hear at once
+            again = f"{trial.failures[status]} of {self._retries[status]}"
+            self._say(f"trial {trial.id} {status.value}: {reason}; it runs again ({again})")
+        self._queue.put(trial)
+
+    def end_trial(
+        self,
+        trial: Trial,
+        reason: str,
+        status: Status,
+        facts: Mapping[str, Any] | None = None,
+        returned: Any = None,
+    ) -> None:
+        """Log that a trial has ended."""
+        body = {**(facts or {}), "status": status.value, "reason": reason}
+        body["best"] = trial.best_reward
+        if trial.point is not None:
+            values = list(trial.point.values)
+            body["best"] = values if len(values) > 1 else values[0]
+            body["violations"] = trial.point.violations
+        self._queue.remove(trial)
+        self._owner.log("ended", trial, body)
+        self._owner.ask("on_end", trial, otherwise=None)
+        if status.is_failure:
+            self._tell_of_failure()
+        self.answer(trial, returned)
+        self._owner.queue_children(of=trial)
+
+    def _tell_of_failure(self) -> None:
+        failures = self._ledger.failures
+        if failures.news:
+            self._say(failures.news)
+        if found := failures.all_alike(self._owner.unended):
+            self._owner.end(*found)
+
+    # Those who wait for the end of a trial
+
+    async def wait_for(self, trial: Trial) -> Any:
+        """Return what the train function returned, once the trial has ended."""
+        if trial.status.is_end:
+            return None
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(trial.id, []).append(future)
+        return await future
+
+    def answer(self, trial: Trial, returned: Any = None) -> None:
+        """Let nobody wait for a trial any more."""
+        for future in self._waiting.pop(trial.id, ()):
+            if not future.done():
+                future.set_result(returned)
+
+
+def verdict_of(decision: Decision) -> Verdict:
+    """How a trial of which the rule has so decided ends."""
+    status = Status.PAUSED if isinstance(decision, Pause) else Status.STOPPED
+    reason = getattr(decision, "reason", "")
+    return Verdict(status, f"{BY_THE_RULE}: {reason}" if reason else BY_THE_RULE)

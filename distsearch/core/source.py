@@ -1,0 +1,155 @@
+"""Where the trial for a free slot comes from: those that wait, the rule's paused ones, new ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from .children import Children
+from .ledger import Ledger
+from .queue import Queue
+from .rule import Rule
+from .words import Launch, Trial, Wait
+
+MOST_CHILDREN = 256  # that wait for their parents, before the rule is asked for no more trials
+RESPITE_S = 0.05
+
+
+class Source:
+    """Asks the rule, as long as that makes sense.
+
+        source.begin_run(num_trials=20)
+        trial = source.next()             # None: nothing now
+        source.something_happened()       # the rule may know more by now
+
+    `launch(launch)` makes a trial, `wake()` has slots filled. The rule is not asked for new trials
+    when it is exhausted, when there are enough, and while it waits for something to happen; nor for
+    paused ones once it has said that none is to go on now.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        ledger: Ledger,
+        queue: Queue,
+        children: Children,
+        *,
+        launch: Callable[[Launch], Trial],
+        wake: Callable[[], None],
+    ) -> None:
+        self._rule = rule
+        self._ledger = ledger
+        self._queue = queue
+        self._children = children
+        self._launch = launch
+        self._wake = wake
+        self.num_trials: int | None = None  # that the present run() may launch
+        self.is_exhausted = True  # also while only single trials of the user run
+        self._waits = False  # for something to happen, before there are new trials,
+        self._thinks = False  # of its own: it will call wake()
+        self._resumes_nobody = True
+        self._launched = 0  # in the present run(), or in an earlier run of the driver
+        self._restored = 0  # by an earlier run of the driver, and not counted by a run() yet
+
+    def restored(self) -> None:
+        """Take note that the ledger has come from an earlier run of the driver."""
+        self._restored = self._ledger.counts.suggested
+
+    def begin_run(self, num_trials: int | None) -> bool:
+        """Launch up to so many more trials; whether some of an earlier driver are among them."""
+        is_resumed = self._restored > 0
+        self.num_trials = num_trials
+        self._launched = self._restored
+        if num_trials is not None:  # what is more belongs to the next run() of the same program
+            self._launched = min(self._restored, num_trials)
+        self._restored -= self._launched
+        self.is_exhausted = False
+        self.something_happened()
+        return is_resumed
+
+    def something_happened(self) -> None:
+        """The rule may know more to launch now."""
+        self._waits = self._thinks = False
+        self._resumes_nobody = self._ledger.counts.paused == 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the rule may still launch new trials."""
+        return not (self.is_exhausted or self._has_enough)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a free slot may be of use now."""
+        is_asked = self.is_open and not self._waits
+        return self._queue.has_ready or not self._resumes_nobody or is_asked
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether new trials will come, though nothing may run now."""
+        return self._thinks and self.is_open
+
+    @property
+    def total(self) -> int | None:
+        """How many trials there will be at most, if that is known."""
+        launched = self._ledger.counts.launched
+        if self.is_exhausted and launched:
+            return launched
+        if self.num_trials is None:
+            return None
+        return launched - self._launched + self.num_trials
+
+    @property
+    def _has_enough(self) -> bool:
+        return self.num_trials is not None and self._launched >= self.num_trials
+
+    def next(self) -> Trial | None:
+        """What takes a free slot: who waits for it, who was paused, or somebody new.
+
+        Raises what the rule raises.
+        """
+        return self._queue.pop() or self._next_resumed() or self._next_new()
+
+    def _next_resumed(self) -> Trial | None:
+        while not self._resumes_nobody:
+            trial_id = self._rule.next_resume()
+            if trial_id is None:
+                self._resumes_nobody = True
+            elif not self._ledger.trials[trial_id].status.is_end:  # it ended before it could pause
+                self._queue.put(self._ledger.trials[trial_id])
+                if trial := self._queue.pop():  # else its last attempt is not over yet
+                    return trial
+        return None
+
+    def _next_new(self) -> Trial | None:
+        """The next new trial that can start; children whose parents are not ready are set aside."""
+        while self.is_open and not self._waits:
+            if trial := self._queue.pop():  # a parent that runs again
+                return trial
+            if len(self._children) >= MOST_CHILDREN:
+                self._waits = True
+                return None
+            launch = self._ask_rule()
+            if launch is None:
+                return None
+            trial = self._launch(launch)
+            if not trial.parents or self._children.can_start(trial):
+                return trial
+            if trial.status.is_end:  # for want of a parent; a rule may go on so for ever
+                self._waits = self._thinks = True
+                asyncio.get_running_loop().call_later(RESPITE_S, self._wake)
+            else:
+                self._children.add(trial)
+        return None
+
+    def _ask_rule(self) -> Launch | None:
+        answer = self._rule.next_launch()
+        if isinstance(answer, Launch):
+            self._launched += 1
+        elif isinstance(answer, Wait):
+            self._waits, self._thinks = True, answer.thinking
+        else:
+            self.is_exhausted = True
+        if not isinstance(answer, Launch) or self._has_enough:
+            # The rule may have kept paused trials back for new ones, which do not come.
+            self._resumes_nobody = self._ledger.counts.paused == 0
+        return answer if isinstance(answer, Launch) else None
