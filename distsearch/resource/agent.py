@@ -6,7 +6,7 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
 
     from the driver
         preload    modules, sys_path, entry, spawn       once, before the first start
-        function   name, data                            a pickled train function
+        function   name, data (offset, done)             a pickled train function (a piece of it)
         upload     path, data, done, sha256, mode        a piece of a file for the work folder
         start      trial, attempt, job, env, threads, limits, reuse
         decide     trial, attempt, decision              'continue', 'stop' or 'pause'
@@ -49,7 +49,7 @@ from pathlib import Path
 from typing import Any
 
 from .cache import CheckpointCache
-from .processes import Process, Processes, sessions_above
+from .processes import Process, Processes, private, sessions_above
 
 Message = dict[str, Any]
 
@@ -178,8 +178,11 @@ class Agent:
 
     def _on_function(self, message: Message) -> None:
         path = self.folder / "functions" / message["name"]
-        path.write_bytes(message["data"])
-        path.chmod(0o600)
+        unfinished = path.with_name(f".{path.name}.part")
+        with open(unfinished, "ab" if message.get("offset") else "wb", opener=private) as file:
+            file.write(message["data"])
+        if message.get("done", True):  # a small one is no piece
+            os.replace(unfinished, path)
 
     def _on_upload(self, message: Message) -> None:
         path = message["path"]

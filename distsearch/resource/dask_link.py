@@ -33,6 +33,7 @@ from distributed.protocol.pickle import dumps
 
 from ..errors import NodeError
 from .node import NodeFacts
+from .pace import SMALLEST_PIECE
 from .pipe import MakeConnection, PipeClient, PipeConnection, PipeServer
 from .remote import Listener, Message, Remote
 from .tls import Authority
@@ -43,10 +44,11 @@ if TYPE_CHECKING:
 
 PING_S = 5.0
 SILENT_PINGS = 3
-BATCH_BYTES = 8 << 20
-WAITING_AT_MOST = 4  # messages, before more of an upload is read
+MESSAGE_BYTES = 500
+SIGNS_OF_LIFE = ("ping", "beat")
 EVENTS_KEPT = 100
 ATTACH_S = 30
+ANSWER_S = 120
 STOP_S = 6
 
 SCHEDULER_SETTINGS: dict[str, Any] = {
@@ -194,6 +196,7 @@ class DaskRemote(Remote):
         self._cluster = cluster
         self._lifeline = lifeline
         self._outbox: deque[Message] = deque()
+        self._outbox_bytes = 0
         self._waiting = asyncio.Event()
         self._taken = asyncio.Event()
         self._next_number = 0
@@ -203,25 +206,43 @@ class DaskRemote(Remote):
         self._pump = asyncio.create_task(self._deliver_all())
 
     def send(self, message: Message) -> None:
-        """Send a message to the agent, after those before; what a lost node was sent is lost."""
-        if self._ending is None:
-            self._outbox.append(message)
-            self._waiting.set()
+        """Send a message to the agent, after those before; what a lost node was sent is lost.
+
+        Signs of life overtake the others, so that a node does not end for want of them, and a large
+        message goes in parts, after which they can.
+        """
+        if self._ending is not None:
+            return
+        if message["op"] in SIGNS_OF_LIFE:
+            self._outbox.appendleft(message)
+            self._outbox_bytes += size_of(message)
+        else:
+            for part in parts(message):
+                self._outbox.append(part)
+                self._outbox_bytes += size_of(part)
+        self._waiting.set()
 
     async def room(self) -> None:
-        """Wait until few messages are waiting to be taken to the node, or it is lost."""
-        while self._ending is None and len(self._outbox) > WAITING_AT_MOST:
+        """Wait until little is waiting to be taken to the node, or it is lost."""
+        while self._ending is None and self._outbox_bytes > self.pace.piece_bytes:
             self._taken.clear()
             await self._taken.wait()
 
     async def use_cache(self, verb: str, *arguments: Any) -> Any:
         """Call a method of the node's `CheckpointCache`: a call of its own, beside the messages.
 
-        Pieces pass Dask by where they can: it carries what cannot be carried otherwise.
+        Pieces pass Dask by where they can: it carries what cannot be carried otherwise. As nobody
+        sees how far it has come, it has `ANSWER_S` for each; the pipe sees when nothing moves.
         """
         if verb in ("read", "write") and (pipe := await self._working_pipe()):
             with contextlib.suppress(OSError):
                 return await getattr(pipe, verb)(*arguments)
+        try:
+            return await asyncio.wait_for(self._use_cache_through_dask(verb, arguments), ANSWER_S)
+        except asyncio.TimeoutError:
+            raise NodeError(f"no answer in {ANSWER_S:g} s") from None
+
+    async def _use_cache_through_dask(self, verb: str, arguments: tuple[Any, ...]) -> Any:
         about = (self.agent_id, verb, arguments)
         if self._direct is None:
             return await self._cluster.run_on(self.worker, use_cache, *about)
@@ -246,7 +267,8 @@ class DaskRemote(Remote):
         if self._lifeline is None or not self._lifeline.tunnels:
             return None
         with contextlib.suppress(Exception):  # whatever it is, Dask is another way
-            path = await self._cluster.run_on(self.worker, open_pipe, self.agent_id)
+            opening = self._cluster.run_on(self.worker, open_pipe, self.agent_id)
+            path = await asyncio.wait_for(opening, ANSWER_S)
             return PipeClient(partial(self._lifeline.connect, path))
         return None
 
@@ -313,7 +335,10 @@ class DaskRemote(Remote):
             while batch := self._next_batch():
                 self._taken.set()
                 try:
-                    there = await self._cluster.run_on(self.worker, deliver, self.agent_id, batch)
+                    with self.pace.timed(sum(map(size_of, batch))):
+                        there = await self._cluster.run_on(
+                            self.worker, deliver, self.agent_id, batch
+                        )
                 except Exception as error:
                     self.lose(f"it could not be reached: {error or type(error).__name__}")
                     return
@@ -323,10 +348,12 @@ class DaskRemote(Remote):
                 self.heard = time.monotonic()
 
     def _next_batch(self) -> list[Message]:
-        batch, size = [], 0
-        while self._outbox and size < BATCH_BYTES:
+        batch: list[Message] = []
+        size = 0
+        while self._outbox and size < self.pace.piece_bytes:
             batch.append(self._outbox.popleft())
-            size += sum(len(v) for v in batch[-1].values() if isinstance(v, (bytes, str)))
+            size += size_of(batch[-1])
+        self._outbox_bytes -= size
         return batch
 
 
@@ -600,6 +627,23 @@ class Cluster:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def size_of(message: Message) -> int:
+    """About the bytes of a message: those of its data, and some for the rest."""
+    return len(message.get("data", b"")) + MESSAGE_BYTES
+
+
+def parts(message: Message) -> Iterator[Message]:
+    """A message with much data as several: each says where its part begins, the last is `done`."""
+    data = message.get("data", b"")
+    if len(data) <= SMALLEST_PIECE or "done" in message:  # it is a part already
+        yield message
+        return
+    for offset in range(0, len(data), SMALLEST_PIECE):
+        end = offset + SMALLEST_PIECE
+        part = {"data": data[offset:end], "offset": offset, "done": end >= len(data)}
+        yield {**message, **part}
 
 
 def not_lost(results: Sequence[DaskRemote | NodeError]) -> list[DaskRemote | NodeError]:

@@ -68,7 +68,8 @@ class ProcessListener(Protocol):
         """Hear that launchers die again and again: there is none any more."""
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """Open a file for nobody else: the `opener` of `open`."""
     return os.open(path, flags, 0o600)
 
 
@@ -118,7 +119,7 @@ class Processes:
         self._control.setblocking(False)
         package = str(Path(__file__).resolve().parents[2])
         python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-        with theirs, open(self._folder / "launcher.log", "ab", opener=_private) as log:
+        with theirs, open(self._folder / "launcher.log", "ab", opener=private) as log:
             self._launcher = subprocess.Popen(
                 [sys.executable, "-m", "distsearch.resource.launcher", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

@@ -749,3 +749,29 @@ def test_folders_are_private(play):
             assert path.stat().st_mode & 0o077 == 0
 
     play(scene)
+
+
+def test_a_train_function_that_comes_in_pieces_runs_whatever_an_earlier_run_has_left(play):
+    async def scene(driver):
+        whole = driver.agent.handle
+
+        def in_pieces(messages):
+            for message in messages:
+                for part in parts(message):
+                    whole([part])
+
+        def parts(message):
+            if message["op"] != "function":
+                yield message
+                return
+            left = driver.agent.folder / "functions" / f".{message['name']}.part"
+            left.write_bytes(b"the beginning of")
+            data = message["data"]
+            yield {**message, "data": data[:100], "offset": 0, "done": False}
+            yield {**message, "data": data[100:], "offset": 100, "done": True}
+
+        driver.agent.handle = in_pieces
+        driver.start(returns)
+        assert (await driver.first("ended"))["returned"] == 7
+
+    play(scene)

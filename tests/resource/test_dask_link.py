@@ -8,6 +8,7 @@ import logging.handlers
 import math
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from distsearch.resource.dask_link import (
     stop_agent,
 )
 from distsearch.resource.node import NodeFacts
+from distsearch.resource.pace import SMALLEST_PIECE
 
 
 class Listening:
@@ -147,12 +149,12 @@ def test_any_value_of_json_survives_the_way(local, echo):
 
 
 def test_much_data_goes_in_several_calls(local, echo, monkeypatch):
-    monkeypatch.setattr(dask_link, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(dask_link, "MESSAGE_BYTES", 1000)
 
     async def test(listening, remote, cluster):
-        remote.send({"op": "wake"})
+        remote.pace.piece_bytes = 2500
         for _ in range(10):
-            remote.send({"op": "say", "text": "x" * 600})
+            remote.send({"op": "say"})
         remote.send({"op": "last"})
         assert len(remote._next_batch()) == 3
         await listening.until(lambda heard: "last" in ops(heard))
@@ -314,6 +316,7 @@ def test_a_users_scheduler_keeps_only_a_few_of_the_events(local, echo):
 def test_other_messages_overtake_a_large_upload(local, monkeypatch, tmp_path):
     """An agent whose beats are answered too late would end its trials."""
     monkeypatch.setattr("distsearch.resource.remote.PIECE_BYTES", 10)
+    monkeypatch.setattr("distsearch.resource.pace.LARGEST_PIECE", 2000)
 
     class Slow(Echo):
         def handle(self, messages):
@@ -328,6 +331,7 @@ def test_other_messages_overtake_a_large_upload(local, monkeypatch, tmp_path):
     (tmp_path / "large").write_bytes(bytes(2000))
 
     async def test(listening, remote, cluster):
+        remote.pace.piece_bytes = 2000
         uploading = asyncio.create_task(remote.upload("large", tmp_path / "large"))
         await listening.until(lambda heard: heard.messages)
         remote.send({"op": "say"})
@@ -336,6 +340,44 @@ def test_other_messages_overtake_a_large_upload(local, monkeypatch, tmp_path):
         assert ops(listening).index("say") < 100
         remote.on_uploaded("large", "")
         await uploading
+
+    search(test, local[1])
+
+
+def test_a_sign_of_life_overtakes_a_large_train_function(local, monkeypatch):
+    """On a slow link a node would end for want of it before the function is there."""
+
+    class Noting(Echo):
+        def handle(self, messages):
+            self.send([{**message, "data": ""} for message in messages])
+
+    monkeypatch.setattr(agent, "Agent", Noting)
+
+    async def test(listening, remote, cluster):
+        remote.send({"op": "function", "name": "f", "data": bytes(20 * SMALLEST_PIECE)})
+        await listening.until(lambda heard: heard.messages)
+        remote.send({"op": "beat", "number": 1})
+        await listening.until(lambda heard: heard.messages[-1].get("done"))
+        assert ops(listening).count("function") == 20
+        assert ops(listening).index("beat") < 20
+
+    search(test, local[1])
+
+
+def test_a_node_whose_disk_never_answers_is_given_up(local, echo, monkeypatch, tmp_path):
+    monkeypatch.setattr(dask_link, "ANSWER_S", 0.3)
+    may_end = threading.Event()
+
+    class Hanging:
+        def newest(self, trial):
+            may_end.wait(20)
+
+    monkeypatch.setattr(Echo, "checkpoints", Hanging(), raising=False)
+
+    async def test(listening, remote, cluster):
+        with pytest.raises(NodeError, match=r"no answer in 0.3 s"):
+            await remote.fetch_checkpoint(3, tmp_path)
+        may_end.set()
 
     search(test, local[1])
 
