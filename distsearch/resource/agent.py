@@ -10,13 +10,12 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         upload     path, data, done, sha256, mode        a piece of a file for the work folder
         start      trial, attempt, job, env, threads, limits, reuse
         decide     trial, attempt, decision              'continue', 'stop' or 'pause'
-        stop       trial, attempt, status, reason,       TERM; KILL after `kill_grace_s`
+        stop       trial, attempt, status, reason,       TERM; KILL after `KILL_GRACE_S`
                    after_save_s                          (at its next checkpoint, or so much later)
         ack        bytes                                 that much of what was sent is durable
         beat       number                                answers the agent's own beat
 
     to the driver
-        running    trial, attempt, pid
         report     trial, attempt, seq, due, body        body: JSON text
         saved      trial, attempt, step, name, bytes
         output     trial, attempt, text                  whole lines
@@ -54,6 +53,7 @@ from .processes import Process, Processes, private, sessions_above
 Message = dict[str, Any]
 
 WINDOW = 8 << 20
+KILL_GRACE_S = 10.0
 OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
@@ -97,16 +97,13 @@ class Agent:
         folder: Path,
         send: Callable[[list[Message]], None],
         lease_s: float | None = 30.0,
-        work_folder: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
-        kill_grace_s: float = 10.0,
         make_processes: Callable[[Path, Agent], Processes] = Processes,
     ) -> None:
         self.folder = folder
-        self.work_folder = work_folder or folder / "work"
+        self.work_folder = folder / "work"
         self._trials_folder = str(folder / "trials")
         self.lease_s = lease_s
-        self.kill_grace_s = kill_grace_s
         self._send = send
         self._clock = clock
         self._outbox: list[Message] = []
@@ -299,7 +296,6 @@ class Agent:
         trial.started = trial.heard = self._clock()
         self.processes.write(trial.process, trial.job)
         self._set_limits(trial)
-        self._tell(op="running", **_name(trial), pid=trial.process.pid)
 
     # What trials say
 
@@ -395,19 +391,19 @@ class Agent:
         trial.status, trial.reason = status, reason
         trial.timers.append(
             self._loop.call_later(
-                self.kill_grace_s, self.processes.signal, trial.process, signal.SIGTERM
+                KILL_GRACE_S, self.processes.signal, trial.process, signal.SIGTERM
             )
         )
         trial.timers.append(
             self._loop.call_later(
-                2 * self.kill_grace_s, self.processes.signal, trial.process, signal.SIGKILL
+                2 * KILL_GRACE_S, self.processes.signal, trial.process, signal.SIGKILL
             )
         )
 
     def _kill_later(self, trial: RunningTrial) -> None:
         trial.timers.append(
             self._loop.call_later(
-                self.kill_grace_s, self.processes.signal, trial.process, signal.SIGKILL
+                KILL_GRACE_S, self.processes.signal, trial.process, signal.SIGKILL
             )
         )
 

@@ -69,10 +69,9 @@ SCHEDULER_SETTINGS: dict[str, Any] = {
 class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
     """The agent, living in a Dask worker: it ends with it, and its folder with it."""
 
-    def __init__(self, agent_id: str, topic: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, agent_id: str, topic: str) -> None:
         self.agent_id = agent_id
         self.topic = topic
-        self.options = options
         self.agent: Agent | None = None
 
     async def setup(self, worker: Worker) -> None:
@@ -87,7 +86,7 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
 
         self.pipe: PipeServer | None = None
         self.folder = Path(tempfile.mkdtemp(prefix="distsearch-", dir=worker.local_directory))
-        self.agent = Agent(folder=self.folder, send=send, **self.options)
+        self.agent = Agent(folder=self.folder, send=send)
         await self.agent.start()
 
     async def teardown(self, worker: Worker) -> None:
@@ -98,13 +97,11 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
-async def start_agent(
-    agent_id: str, topic: str, options: Mapping[str, Any], dask_worker: Worker
-) -> dict[str, Any]:
+async def start_agent(agent_id: str, topic: str, dask_worker: Worker) -> dict[str, Any]:
     """Start an agent in the worker; tell what the node has."""
     from .detect import detect
 
-    plugin = AgentPlugin(agent_id, topic, options)
+    plugin = AgentPlugin(agent_id, topic)
     try:
         await dask_worker.plugin_add(plugin, name=agent_id, catch_errors=False)
     except Exception:
@@ -365,8 +362,8 @@ class Cluster:
         async with Cluster(listener, client=client) as cluster:       # the user's Dask cluster
             await cluster.attach_workers(on_joined)
 
-    `remote_ids` gives the nodes' running numbers, `agent_options` go to each `Agent`. A node that
-    has not been heard of for three times `ping_s` is lost.
+    `remote_ids` gives the nodes' running numbers. A node that has not been heard of for three
+    times `PING_S` is lost.
     """
 
     def __init__(
@@ -375,17 +372,13 @@ class Cluster:
         *,
         client: Client | None = None,
         remote_ids: Iterator[int] | None = None,
-        agent_options: Mapping[str, Any] | None = None,
-        ping_s: float = PING_S,
     ) -> None:
         self.listener = listener
         self.remotes: dict[str, DaskRemote] = {}
         self.remote_ids = itertools.count(1) if remote_ids is None else remote_ids
-        self.ping_s = ping_s
         self.authority = Authority()
         self.scheduler: Scheduler | None = None
         self._users_client = client
-        self._agent_options = dict(agent_options or {})
         self._topic = f"distsearch-{uuid.uuid4().hex}"
         self._client: Client
         self._exits = contextlib.AsyncExitStack()
@@ -504,7 +497,7 @@ class Cluster:
         """
         agent_id = f"distsearch-{uuid.uuid4().hex}"
         early = self._early[agent_id] = []
-        start = self.run_on(worker, start_agent, agent_id, self._topic, self._agent_options)
+        start = self.run_on(worker, start_agent, agent_id, self._topic)
         try:
             about = await asyncio.wait_for(start, ATTACH_S)
         except asyncio.TimeoutError:
@@ -612,13 +605,13 @@ class Cluster:
         """
         before = time.monotonic()
         while True:
-            await asyncio.sleep(self.ping_s)
+            await asyncio.sleep(PING_S)
             now = time.monotonic()
-            stood_still_s = now - before - self.ping_s
+            stood_still_s = now - before - PING_S
             before = now
             for remote in list(self.remotes.values()):
                 remote.heard += stood_still_s
-                if now - remote.heard > SILENT_PINGS * self.ping_s:
+                if now - remote.heard > SILENT_PINGS * PING_S:
                     remote.lose(f"nothing was heard of it for {now - remote.heard:.0f} s")
                 else:
                     remote.send({"op": "ping"})

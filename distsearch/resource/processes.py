@@ -103,14 +103,6 @@ class Processes:
         self._mark = os.urandom(8).hex()
         self._deaths = 0
 
-    def __len__(self) -> int:
-        return len(self._all)
-
-    @property
-    def launcher_pid(self) -> int | None:
-        """The process id of the launcher, once it was started."""
-        return None if self._launcher is None else self._launcher.pid
-
     def start(self) -> None:
         """Start the launcher (again); to be called in the loop."""
         self._loop = asyncio.get_running_loop()

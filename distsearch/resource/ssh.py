@@ -21,7 +21,7 @@ import socket
 import uuid
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -62,30 +62,26 @@ async def bring_up(
     *,
     ssh_config: Sequence[str] | None = None,
     tunnel: bool | None = None,
-    on_result: Callable[[DaskRemote | NodeError], None] = lambda result: None,
 ) -> list[DaskRemote | NodeError]:
     """Bring up nodes at once; for each the remote or what went wrong, in the order of `nodes`.
 
     `ssh_config`: files to read instead of ~/.ssh/config. `tunnel` is for nodes that say nothing
-    themselves. `on_result` hears of each node as soon as it is up or given up (and before its
-    loss, if it is lost). Later calls add nodes; `await remote.close()` takes one away.
+    themselves. Later calls add nodes; `await remote.close()` takes one away.
     """
     logins: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOGINS_AT_ONCE))
 
     async def one(node: Node, remote_id: int) -> DaskRemote | NodeError:
-        result: DaskRemote | NodeError
         try:
             async with logins[node.host]:
                 connections = await log_in(node, config_files(ssh_config))
             process = await NodeProcess.start(node, connections)
-            result = await _join(cluster, process, remote_id, tunnel)
+            return await _join(cluster, process, remote_id, tunnel)
         except NodeError as error:
-            result = error
+            return error
         except Exception as error:  # whatever it is, it must not fail the other nodes
-            result = NodeError(f"node {str(node)!r}: {error or repr(error)}")
-            result.__cause__ = error
-        on_result(result)
-        return result
+            failure = NodeError(f"node {str(node)!r}: {error or repr(error)}")
+            failure.__cause__ = error
+            return failure
 
     ids = [next(cluster.remote_ids) for _ in nodes]
     return not_lost(await asyncio.gather(*map(one, nodes, ids)))

@@ -88,9 +88,7 @@ def about_this_node(packages: list[str]) -> dict[str, Any]:
         "python": list(sys.version_info[:3]),
         "executable": sys.executable,
         "packages": {name: version_of(name) for name in packages},
-        "hostname": socket.gethostname(),
         "address": (os.environ.get("SSH_CONNECTION", "").split() + [""] * 4)[2],
-        "pid": os.getpid(),
     }
 
 

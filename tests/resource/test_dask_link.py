@@ -60,7 +60,7 @@ class Echo:
 
     closed: list[Path] = []
 
-    def __init__(self, *, folder, send, **options):
+    def __init__(self, *, folder, send):
         self.folder, self.send = folder, send
 
     async def start(self):
@@ -109,12 +109,12 @@ def alone():
         yield cluster, client
 
 
-def search(test, client, **options):
+def search(test, client):
     """Run `test(listening, remote, cluster)` over a cluster's first worker."""
 
     async def run():
         listening, later = Listening(), []
-        async with Cluster(listening, client=client, **options) as cluster:
+        async with Cluster(listening, client=client) as cluster:
             (remote,) = await cluster.attach_workers(later.append)
             await test(listening, remote, cluster)
 
@@ -182,16 +182,17 @@ def test_a_batch_that_never_came_loses_the_node(local, echo):
     search(test, local[1])
 
 
-def test_a_node_that_stands_still_is_lost_after_three_pings(local, echo):
+def test_a_node_that_stands_still_is_lost_after_three_pings(local, echo, monkeypatch):
     async def test(listening, remote, cluster):
         remote.send({"op": "say", "sleep_s": 1.5})
         await listening.until(lambda heard: heard.lost)
         assert "nothing was heard" in listening.lost[0][1]
 
-    search(test, local[1], ping_s=0.1)
+    monkeypatch.setattr(dask_link, "PING_S", 0.1)
+    search(test, local[1])
 
 
-def test_time_in_which_the_driver_stood_still_does_not_count(local, echo):
+def test_time_in_which_the_driver_stood_still_does_not_count(local, echo, monkeypatch):
     async def test(listening, remote, cluster):
         for _ in range(2):
             await asyncio.sleep(0.15)
@@ -200,7 +201,8 @@ def test_time_in_which_the_driver_stood_still_does_not_count(local, echo):
         await listening.until(lambda heard: "say" in ops(heard))
         assert not listening.lost
 
-    search(test, local[1], ping_s=0.1)
+    monkeypatch.setattr(dask_link, "PING_S", 0.1)
+    search(test, local[1])
 
 
 def test_closing_ends_the_agent_and_removes_its_folder_in_silence(local, echo):
