@@ -303,7 +303,7 @@ def test_worker_processes_of_a_users_cluster_run_the_real_agent():
 
 
 def test_a_users_scheduler_keeps_only_a_few_of_the_events(local, echo):
-    """`keep_few_events` is the only thing here that is private to Dask: it fails here first."""
+    """It would keep the last 100,000 for good."""
 
     async def test(listening, remote, cluster):
         for number in range(3 * EVENTS_KEPT):

@@ -503,13 +503,13 @@ class SharedCluster(RuleBasedStateMachine):
     @invariant()
     def shelves_hold_every_node_once_at_its_level(self):
         for manager in self.managers:
-            shelved = [
+            placed = [
                 (remote, level)
-                for level, shelf in manager._shelves.items()
-                for remote in shelf.values()
+                for level, nodes in manager._at_level.items()
+                for remote in nodes.values()
             ]
-            assert len(shelved) == len(manager.remotes)
-            assert all(remote.slots.level == level for remote, level in shelved)
+            assert len(placed) == len(manager.remotes)
+            assert all(remote.slots.level == level for remote, level in placed)
 
     def teardown(self):
         """Nothing waits for ever: when all that runs ends, all that fits has run."""
