@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 MANIFEST = "manifest.json"  # the commit mark of a checkpoint
 UNFINISHED_MANIFEST = f".{MANIFEST}.part"
-COPY_S = 10.0  # how long one call copies, where a disk has no links
+COPY_S = 10.0  # so long one call of `hold` copies, where a disk has no links
 BLOCK_BYTES = 1 << 20
 
 Data = bytes | bytearray
@@ -29,7 +29,7 @@ class Piece(NamedTuple):
     path: str
     offset: int
     size: int
-    is_last: bool  # of its file
+    is_last: bool  # whether the file ends with this piece
 
     @property
     def lands_as(self) -> str:
@@ -82,7 +82,7 @@ class CheckpointCache:
             return None
 
     def let_go(self, trial: int, name: str) -> None:
-        """A held checkpoint has been read."""
+        """Keep a held checkpoint no longer: it has been read."""
         shutil.rmtree(self._held(trial, name), ignore_errors=True)
 
     def has(self, trial: int, name: str, sha256: str) -> bool:
@@ -103,7 +103,7 @@ class CheckpointCache:
             return file.read(size)
 
     def write(self, trial: int, name: str, path: str, offset: int, data: Data) -> None:
-        """Write a piece of a file; the last of the manifest comes after all others."""
+        """Write a piece of a file; the last piece of the manifest comes after all others."""
         receive_piece(self._inside(trial, name), path, offset, data)
 
     def drop(self, trial: int, name: str) -> None:
@@ -151,13 +151,13 @@ def _is_held(source: Path, target: Path, deadline: float) -> bool:
 
 
 def receive_piece(checkpoint: Path, path: str, offset: int, data: Data) -> None:
-    """Take a piece of a file of a checkpoint, see `Piece.lands_as`; a manifest is there at once."""
+    """Write a piece to where it lands (`Piece.lands_as`); a manifest is there at once."""
     if path != MANIFEST:
         write_piece(inside(checkpoint, path), offset, data)
         return
     unfinished = checkpoint / UNFINISHED_MANIFEST
     write_piece(unfinished, offset, data)
-    os.truncate(unfinished, offset + len(data))  # what a broken copy has left may be longer
+    os.truncate(unfinished, offset + len(data))  # what a broken copy has left of it may be longer
     os.replace(unfinished, checkpoint / MANIFEST)
 
 
@@ -167,7 +167,7 @@ def write_piece(path: Path, offset: int, data: Data) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         rest = memoryview(data)
-        while rest:  # a disk that fills up on the way takes what it can, and says nothing
+        while rest:  # a disk that fills up meanwhile takes what it can, and raises nothing
             written = os.pwrite(file, rest, offset)
             rest, offset = rest[written:], offset + written
     finally:

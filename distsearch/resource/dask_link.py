@@ -52,14 +52,14 @@ ANSWER_S = 120
 STOP_S = 6
 
 SCHEDULER_SETTINGS: dict[str, Any] = {
-    "distributed.scheduler.worker-ttl": None,  # the link watches for itself
+    "distributed.scheduler.worker-ttl": None,  # `Cluster._ping_all` watches the nodes
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.idle-timeout": None,
     "distributed.scheduler.no-workers-timeout": None,
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.scheduler.preload": [],
     "distributed.scheduler.http.routes": [],
-    "distributed.admin.low-level-log-length": EVENTS_KEPT,  # a topic keeps its last events for good
+    "distributed.admin.low-level-log-length": EVENTS_KEPT,  # of each topic
 }
 
 
@@ -67,7 +67,7 @@ SCHEDULER_SETTINGS: dict[str, Any] = {
 
 
 class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
-    """The agent, living in a Dask worker: it ends with it, and its folder with it."""
+    """The agent of a node, which lives in its Dask worker: with the worker agent and folder end."""
 
     def __init__(self, agent_id: str, topic: str) -> None:
         self.agent_id = agent_id
@@ -128,16 +128,16 @@ def deliver(agent_id: str, messages: list[Message], dask_worker: Worker) -> bool
 async def use_cache(
     agent_id: str, verb: str, arguments: tuple[Any, ...], dask_worker: Worker
 ) -> Any:
-    """Call a method of the agent's checkpoint cache, in a thread: disks are slow."""
+    """Call a method of the agent's `checkpoints`, in a thread, as disks are slow."""
     checkpoints = _plugin(agent_id, dask_worker).agent.checkpoints
     return await asyncio.to_thread(getattr(checkpoints, verb), *arguments)
 
 
 def open_pipe(agent_id: str, dask_worker: Worker) -> str:
-    """Let pieces of checkpoints pass Dask by; the path of a Unix socket. Raises OSError."""
+    """Open a Unix socket for pieces of checkpoints, and tell its path. Raises OSError."""
     plugin = _plugin(agent_id, dask_worker)
     if plugin.pipe is None:
-        # In the folder of the node process: longer paths might be too long for a socket.
+        # It is in the folder of the node process, as paths of sockets have to be short.
         plugin.pipe = PipeServer(plugin.agent.checkpoints, os.path.abspath("pipe"))
     return str(plugin.pipe.path)
 
@@ -155,7 +155,7 @@ def _plugin(agent_id: str, dask_worker: Worker) -> Any:
 class Lifeline(Protocol):
     """What keeps a node's process up and can end it."""
 
-    tunnels: bool  # everything to and from the node goes through it
+    tunnels: bool  # whether everything to and from the node goes through it
 
     async def end(self) -> tuple[bool, str]:
         """End all that runs on the node, within a bound.
@@ -263,7 +263,7 @@ class DaskRemote(Remote):
     async def _open_pipe(self) -> PipeClient | None:
         if self._lifeline is None or not self._lifeline.tunnels:
             return None
-        with contextlib.suppress(Exception):  # whatever it is, Dask is another way
+        with contextlib.suppress(Exception):  # whatever the error is, Dask can carry the pieces
             opening = self._cluster.run_on(self.worker, open_pipe, self.agent_id)
             path = await asyncio.wait_for(opening, ANSWER_S)
             return PipeClient(partial(self._lifeline.connect, path))
@@ -278,7 +278,7 @@ class DaskRemote(Remote):
             self.lose(f"batch {self._next_number} of its messages never came")
             return
         self._next_number += 1
-        # In a turn of its own: an error there is the listener's, not Dask's.
+        # The listener is called in a turn of its own, so that its errors do not end up in Dask.
         messages = json.loads(event["batch"])
         asyncio.get_running_loop().call_soon(self._cluster.listener.on_messages, self, messages)
 
@@ -322,7 +322,7 @@ class DaskRemote(Remote):
         try:
             stop = self._cluster.run_on(self.worker, stop_agent, self.agent_id)
             return await asyncio.wait_for(stop, STOP_S), ""
-        except Exception:  # it cannot be reached: its lease ends it
+        except Exception:  # the node cannot be reached: its agent ends with its lease
             return False, ""
 
     async def _deliver_all(self) -> None:
@@ -383,7 +383,8 @@ class Cluster:
         self._client: Client
         self._exits = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._early: dict[str, list[Mapping[str, Any]]] = {}  # said before `attach` was through
+        # What agents say before `attach` is through.
+        self._early: dict[str, list[Mapping[str, Any]]] = {}
         self._joined: Callable[[str], None] = lambda address: None
 
     async def __aenter__(self) -> Cluster:
@@ -400,7 +401,7 @@ class Cluster:
                         set_as_default=False,
                     )
                 )
-                with contextlib.suppress(Exception):  # only memory of the user's scheduler
+                with contextlib.suppress(Exception):  # only the user's scheduler saves memory by it
                     await self._client.run_on_scheduler(keep_few_events, self._topic)
             await self._subscribe()
             self._start(self._ping_all())
@@ -415,10 +416,10 @@ class Cluster:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(remote.close() for remote in list(self.remotes.values())))
-        for topic in ("all", self._topic):  # else the scheduler goes on talking to a closed client
+        for topic in ("all", self._topic):  # else the scheduler would talk to a closed client
             with contextlib.suppress(Exception):
                 self._client.unsubscribe_topic(topic)
-        with contextlib.suppress(Exception):  # an answer means that it has heard of it
+        with contextlib.suppress(Exception):  # an answer means that the scheduler knows of it
             await asyncio.wait_for(self._client.scheduler.identity(), 2)
         await self._exits.aclose()
 
@@ -426,7 +427,7 @@ class Cluster:
     async def _own_scheduler(self) -> AsyncIterator[Client]:
         """A scheduler of Dask in this loop, on loopback, and a client to it."""
         tls = Security(**self.authority.issue("driver"))
-        # Dask puts it on sys.path, so it must not be below a folder that others can write to.
+        # Dask puts this folder on sys.path, so others must not be able to write there.
         folder = tempfile.mkdtemp(prefix="distsearch-")
         with dask.config.set(SCHEDULER_SETTINGS):
             self.scheduler = Scheduler(
@@ -437,7 +438,7 @@ class Cluster:
                 local_directory=folder,
                 allowed_failures=0,
                 dashboard=False,
-                dashboard_address="127.0.0.1:0",  # Dask always opens it; never off loopback
+                dashboard_address="127.0.0.1:0",  # a port that Dask always opens
             )
             await self.scheduler
         try:
@@ -568,7 +569,7 @@ class Cluster:
     # Signs of life
 
     async def _subscribe(self) -> None:
-        """Hear the agents and the scheduler; return when that is so for sure."""
+        """Subscribe to what agents and scheduler say; return when messages arrive for sure."""
         hearing = asyncio.Event()
 
         def hear(event: tuple[float, Any]) -> None:
@@ -640,7 +641,7 @@ def parts(message: Message) -> Iterator[Message]:
 
 
 def not_lost(results: Sequence[DaskRemote | NodeError]) -> list[DaskRemote | NodeError]:
-    """The same nodes; those that were lost while others came up are errors."""
+    """The results, with an error for each node that was lost while others came up."""
     return [
         NodeError(f"node {result.host!r} was lost again: {result.lost_because}")
         if isinstance(result, DaskRemote) and result.lost_because
@@ -652,7 +653,7 @@ def not_lost(results: Sequence[DaskRemote | NodeError]) -> list[DaskRemote | Nod
 def keep_few_events(topic: str, dask_scheduler: Scheduler) -> None:
     """Let a scheduler of the user keep only a few events of the topic, not the last 100,000.
 
-    Private to Dask; without it all works, at the cost of memory there.
+    Private to Dask: without this all works, at the cost of memory in that scheduler.
     """
     dask_scheduler._broker._topics[topic].events = deque(maxlen=EVENTS_KEPT)
 
@@ -681,11 +682,11 @@ def quiet() -> Iterator[None]:
 
 
 CHATTERERS = {"asyncssh", "distributed", "tornado"}
-BROKEN_SOCKET = "socket.send() raised exception."  # asyncio's, of one that has just been lost
+BROKEN_SOCKET = "socket.send() raised exception."  # asyncio logs it of a socket just lost
 
 
 def _host(worker: Mapping[str, Any]) -> str:
-    return str(worker["host"]).partition("/")[0]  # workers in one process have a path after it
+    return str(worker["host"]).partition("/")[0]  # in one process a path follows the host
 
 
 def _bracketed(address: str) -> str:

@@ -14,7 +14,7 @@ import psutil
 from ..errors import ResourceError
 from .node import Node, NodeFacts
 
-CGROUPS = Path("/sys/fs/cgroup")  # v1 or v2
+CGROUPS = Path("/sys/fs/cgroup")  # of version 1 or 2
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
@@ -56,7 +56,7 @@ def declared(node: Node, facts: NodeFacts) -> NodeFacts:
 
 
 def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -68,7 +68,7 @@ def _groups() -> Iterator[Path]:
         inside = [part for part in path.split("/") if part]
         if ".." in inside:  # the group lies outside of what this container sees
             inside = []
-        # v2 is one tree without controllers in its name, v1 has a tree for each
+        # Version 2 is one tree without controllers in its name, version 1 has a tree for each.
         for tree in {CGROUPS / name for name in ("", controllers, *controllers.split(","))}:
             for depth in range(len(inside) + 1):
                 yield tree.joinpath(*inside[:depth])
@@ -80,7 +80,7 @@ def _cpu_quotas(groups: list[Path]) -> Iterator[int]:
         if not period:
             quota = _read(group / "cpu.cfs_quota_us") or ""
             period = _read(group / "cpu.cfs_period_us") or ""
-        # "max" and -1 stand for no limit
+        # "max" and -1 say that there is no limit.
         if quota.isdigit() and period.isdigit():
             yield max(1, math.ceil(int(quota) / int(period)))
 
@@ -107,7 +107,7 @@ def _gpus() -> tuple[str, ...]:
     if visible is None:
         if not any(slices for _, slices in devices.values()):
             return tuple(str(index) for index in devices)
-        # a sliced GPU is used through its MIG slices, and those have no index
+        # A sliced GPU is used through its MIG slices, which have no index.
         return tuple(name for uuid, slices in devices.values() for name in slices or [uuid])
     gpus: dict[str, str] = {}
     for entry in (entry.strip() for entry in visible.split(",")):

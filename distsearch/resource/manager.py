@@ -55,9 +55,11 @@ class LeaseQueue:
         self._waiting: dict[int, LeaseRequest] = {}
         self._fences: dict[NodeResourceManager, LeaseRequest] = {}
         self._members: dict[NodeResourceManager, set[DistributedResourceManager]] = {}
-        self._changed: deque[NodeResourceManager] = deque()  # may have room that nobody was offered
-        self._unplaced: deque[LeaseRequest] = deque()  # have to look at the nodes
-        self._granted: dict[int, tuple[LeaseRequest, Lease]] = {}  # not handed over yet
+        # Nodes that may have room which nobody was offered, requests that have yet to look at the
+        # nodes, and leases that are not handed over yet.
+        self._changed: deque[NodeResourceManager] = deque()
+        self._unplaced: deque[LeaseRequest] = deque()
+        self._granted: dict[int, tuple[LeaseRequest, Lease]] = {}
         self._serving = False
 
     def submit(self, request: LeaseRequest) -> None:
@@ -107,7 +109,7 @@ class LeaseQueue:
 
     def serve(self) -> None:
         """Grant what can be granted."""
-        if self._serving:  # called by a callback: the loop below goes on with it
+        if self._serving:  # a callback has called this: the loop below, which called it, goes on
             return
         self._serving = True
         try:
@@ -161,7 +163,7 @@ class LeaseQueue:
     def _fence(self, request: LeaseRequest, slots: NodeResourceManager) -> None:
         self.unfence(request)
         holder = self._fences.get(slots)
-        if holder is not None:  # a later request, which has to look for another node
+        if holder is not None:  # a later request: it has to look for another node
             holder.fence = None
             self._unplaced.append(holder)
         self._fences[slots] = request
@@ -218,7 +220,7 @@ class DistributedResourceManager:
             return
         del self.remotes[remote.remote_id], self._by_slots[remote.slots]
         self._forget_level(remote)
-        # another manager may go on with this node
+        # Another search may go on with this node, so its slots have to be free.
         for lease in self.leases.pop(remote.remote_id).values():
             remote.slots.release(lease.allocation)
         self.queue.leave(remote.slots, self)

@@ -16,7 +16,7 @@ from .pace import Pace
 from .slots import NodeResourceManager
 
 Message = dict[str, Any]
-PIECE_BYTES = 1 << 20  # at most, of an upload: between two pieces other messages are sent
+PIECE_BYTES = 1 << 20  # of an upload at most, so that other messages can overtake the rest
 # Pieces of checkpoints on their way to or from a node. Half as many would let decisions wait a
 # third less behind them, but take a third longer.
 MOVED_AT_ONCE = 4
@@ -24,7 +24,7 @@ HOLD_TRIES = 10
 
 
 class Listener(Protocol):
-    """Who hears from a remote; both are called in the event loop that drives it."""
+    """Who hears from a remote; its methods are called in the event loop that drives the remote."""
 
     def on_messages(self, remote: Remote, messages: list[Message]) -> None:
         """Take messages of the node's agent, in the order in which it sent them."""
@@ -174,7 +174,7 @@ class Remote:
         Returns how many bytes were sent. Raises NodeError, or OSError when it cannot be read here.
         """
         name = checkpoint.name
-        async with self._putting:  # of two children on the node the second one finds it there
+        async with self._putting:  # so that a second child on the node finds the checkpoint there
             digest = hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
             if await self._ask("has", trial, name, digest):
                 return 0
@@ -228,7 +228,7 @@ class Remote:
             if self._gone:
                 raise NodeError(f"{self.host}: the node is gone: {self._gone}") from None
             raise
-        except Exception as error:  # of the node's disk, or of the connection
+        except Exception as error:  # the node's disk or the connection raises many kinds
             raise NodeError(f"{self.host}: {error or repr(error)}") from error
         finally:
             self._calls.discard(call)
