@@ -123,7 +123,7 @@ async def search(trials, nodes, folder):
                 for epoch in (1, 2)
             ]
             end = {"op": "ended", **name, "status": "finished", "reason": "", "traceback": ""}
-            experiment.on_messages(node, [{"op": "running", **name, "pid": 1}, *reports, end])
+            experiment.on_messages(node, [*reports, end])
             done += 1
             if done % tenth == 0:
                 times.append(time.process_time())

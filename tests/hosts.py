@@ -196,6 +196,11 @@ class Hosts:
                 file.write(host.known_hosts_line())
         return host
 
+    def trust(self, port: int, host: Host) -> None:
+        """Expect a host's key behind another port too, as when something passes it on."""
+        with open(self.known_hosts, "a") as file:
+            file.write(host.known_hosts_line().replace(str(host.port), str(port)))
+
     async def _end_running(self) -> None:
         """Give processes a moment to end, as their input has; then let go of them."""
         running = [task for host in self.hosts for task in host.running if task is not None]

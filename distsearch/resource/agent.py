@@ -6,17 +6,16 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
 
     from the driver
         preload    modules, sys_path, entry, spawn       once, before the first start
-        function   name, data                            a pickled train function
+        function   name, data (offset, done)             a pickled train function (a piece of it)
         upload     path, data, done, sha256, mode        a piece of a file for the work folder
         start      trial, attempt, job, env, threads, limits, reuse
         decide     trial, attempt, decision              'continue', 'stop' or 'pause'
-        stop       trial, attempt, status, reason,       TERM; KILL after `kill_grace_s`
+        stop       trial, attempt, status, reason,       TERM; KILL after `KILL_GRACE_S`
                    after_save_s                          (at its next checkpoint, or so much later)
         ack        bytes                                 that much of what was sent is durable
         beat       number                                answers the agent's own beat
 
     to the driver
-        running    trial, attempt, pid
         report     trial, attempt, seq, due, body        body: JSON text
         saved      trial, attempt, step, name, bytes
         output     trial, attempt, text                  whole lines
@@ -49,16 +48,17 @@ from pathlib import Path
 from typing import Any
 
 from .cache import CheckpointCache
-from .processes import Process, Processes, sessions_above
+from .processes import Process, Processes, private, sessions_above
 
 Message = dict[str, Any]
 
 WINDOW = 8 << 20
+KILL_GRACE_S = 10.0
 OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
 AFTER_SAVE_S = 1.0
-REST_AFTER = 1.5  # leases without an answer, after which no process is left on the node
+REST_AFTER = 1.5  # after so many leases without an answer the node keeps no process
 
 
 @dataclass(eq=False)
@@ -69,16 +69,16 @@ class RunningTrial:
     attempt: int
     process: Process
     output: str
-    job: bytes  # for the process, once that lives
+    job: bytes  # what the process is given to do, once it lives
     limits: Message
-    started: float  # when it got the job; until then, when it was asked for
-    heard: float = 0.0  # when it last said something
+    started: float  # when the process got the job; before that, when the driver asked for it
+    heard: float = 0.0  # when the trial last said something
     output_read: int = 0
     end: Message | None = None
-    status: str = ""  # set when the agent ends it; wins over what the process says
+    status: str = ""  # set when the agent ends the trial; wins over what the process says
     reason: str = ""
-    leaving: tuple[str, str] | None = None  # how it will be ended at its next checkpoint
-    has_saved: bool = False  # that one
+    leaving: tuple[str, str] | None = None  # status and reason, for its next checkpoint
+    has_saved: bool = False  # whether that checkpoint is there
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     memory_bytes: int | None = None
 
@@ -97,16 +97,13 @@ class Agent:
         folder: Path,
         send: Callable[[list[Message]], None],
         lease_s: float | None = 30.0,
-        work_folder: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
-        kill_grace_s: float = 10.0,
         make_processes: Callable[[Path, Agent], Processes] = Processes,
     ) -> None:
         self.folder = folder
-        self.work_folder = work_folder or folder / "work"
+        self.work_folder = folder / "work"
         self._trials_folder = str(folder / "trials")
         self.lease_s = lease_s
-        self.kill_grace_s = kill_grace_s
         self._send = send
         self._clock = clock
         self._outbox: list[Message] = []
@@ -160,7 +157,7 @@ class Agent:
                 getattr(self, "_on_" + message["op"])(message)
 
     def _on_ping(self, message: Message) -> None:
-        pass  # the link's own sign of life
+        pass  # that the link could deliver it is all that matters
 
     def _on_beat(self, message: Message) -> None:
         sent = self._beats.pop(message["number"], None)
@@ -178,8 +175,11 @@ class Agent:
 
     def _on_function(self, message: Message) -> None:
         path = self.folder / "functions" / message["name"]
-        path.write_bytes(message["data"])
-        path.chmod(0o600)
+        unfinished = path.with_name(f".{path.name}.part")
+        with open(unfinished, "ab" if message.get("offset") else "wb", opener=private) as file:
+            file.write(message["data"])
+        if message.get("done", True):  # a small one is no piece
+            os.replace(unfinished, path)
 
     def _on_upload(self, message: Message) -> None:
         path = message["path"]
@@ -195,20 +195,20 @@ class Agent:
     def _on_start(self, message: Message) -> None:
         number, attempt = message["trial"], message["attempt"]
         if self.lease_s is not None and self._silent_s > self.lease_s:
-            # It has been under way for so long that the trial may run elsewhere by now.
+            # The message was under way for so long that the trial may run elsewhere by now.
             reason = "the driver was not heard of in time"
-            name = {"trial": number, "attempt": attempt}
-            self._tell(op="ended", **name, status="node_lost", reason=reason, traceback="")
+            address = {"trial": number, "attempt": attempt}
+            self._tell(op="ended", **address, status="node_lost", reason=reason, traceback="")
             return
-        folder = f"{self._trials_folder}/{number}"  # strings, as paths would take longer
+        folder = f"{self._trials_folder}/{number}"  # text, as objects of `Path` would take longer
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
             process = self._idle_process(message) or self._new_process(message)
         except OSError as error:  # no disk or no file descriptor left: only this trial fails
             reason = f"it could not be started: {error}"
-            name = {"trial": number, "attempt": attempt}
-            self._tell(op="ended", **name, status="killed", reason=reason, traceback="")
+            address = {"trial": number, "attempt": attempt}
+            self._tell(op="ended", **address, status="killed", reason=reason, traceback="")
             return
         output = f"{folder}/output.txt"
         job = {
@@ -287,7 +287,7 @@ class Agent:
         )
 
     def on_started(self, process: Process) -> None:
-        """A process lives; perhaps a trial waits for it."""
+        """Let the trial begin that waits for this process, if one does."""
         if process.work is not None:
             self._begin(process.work)
 
@@ -296,7 +296,6 @@ class Agent:
         trial.started = trial.heard = self._clock()
         self.processes.write(trial.process, trial.job)
         self._set_limits(trial)
-        self._tell(op="running", **_name(trial), pid=trial.process.pid)
 
     # What trials say
 
@@ -369,7 +368,7 @@ class Agent:
             trial.timers.append(self._loop.call_later(left_s, self._watch_reports, trial, seconds))
 
     def _end_now(self, trial: RunningTrial, status: str, reason: str) -> None:
-        """TERM to the trial's process group now, KILL to it if it has not ended in time."""
+        """Send TERM to the trial's process group now, and KILL if it has not ended in time."""
         if trial.status or (trial.trial, trial.attempt) not in self._trials:
             return
         trial.status, trial.reason = status, reason
@@ -380,53 +379,53 @@ class Agent:
         self._kill_later(trial)
 
     def _never_begin(self, trial: RunningTrial) -> None:
-        """End a trial whose process is still to come; that one will be free for another."""
+        """End a trial whose process is still to come; that process will be free for another."""
         trial.process.work = None
         self._idle.append(trial.process)
         self._finish(trial, {})
 
     def _end_soon(self, trial: RunningTrial, status: str, reason: str) -> None:
-        """The trial is about to be told; TERM and KILL if it does not listen."""
+        """Send TERM and KILL later, if a trial does not do what it is about to be told."""
         if trial.status:
             return
         trial.status, trial.reason = status, reason
         trial.timers.append(
             self._loop.call_later(
-                self.kill_grace_s, self.processes.signal, trial.process, signal.SIGTERM
+                KILL_GRACE_S, self.processes.signal, trial.process, signal.SIGTERM
             )
         )
         trial.timers.append(
             self._loop.call_later(
-                2 * self.kill_grace_s, self.processes.signal, trial.process, signal.SIGKILL
+                2 * KILL_GRACE_S, self.processes.signal, trial.process, signal.SIGKILL
             )
         )
 
     def _kill_later(self, trial: RunningTrial) -> None:
         trial.timers.append(
             self._loop.call_later(
-                self.kill_grace_s, self.processes.signal, trial.process, signal.SIGKILL
+                KILL_GRACE_S, self.processes.signal, trial.process, signal.SIGKILL
             )
         )
 
     def on_exit(self, process: Process, exit_: Message) -> None:
-        """A process is reaped: so is the trial in it."""
+        """Finish the trial of a process that is reaped, if it had one."""
         if process in self._idle:
             self._idle.remove(process)
         if process.work is not None:
             self._finish(process.work, exit_)
 
     def on_launcher_died(self, reason: str) -> None:
-        """All trials are about to end: it is not their own doing."""
+        """Take note that all trials are about to end, which is not their own doing."""
         for trial in self._trials.values():
             if not trial.status:
                 trial.status, trial.reason = "node_lost", reason
 
     def on_imports_given_up(self, reason: str) -> None:
-        """Trials start all the same, only later."""
+        """Tell the user why trials start later from now on."""
         self._tell(op="notice", text=reason)
 
     def on_given_up(self, reason: str) -> None:
-        """Nothing can run here any more."""
+        """Tell the driver that nothing can run here any more."""
         self._tell(op="problem", reason=reason)
 
     def _finish(self, trial: RunningTrial, exit_: Message) -> None:
@@ -438,7 +437,7 @@ class Agent:
         status, reason = how_it_ended(trial, exit_)
         self._tell(
             op="ended",
-            **_name(trial),
+            **_address_of_attempt(trial),
             status=status,
             reason=reason,
             error=end.get("error", ""),
@@ -455,7 +454,7 @@ class Agent:
         for timer in trial.timers:
             timer.cancel()
 
-    # Output, memory, lease: the three things that are looked at from time to time
+    # What is looked at from time to time: output, memory, the lease
 
     async def _follow_output(self) -> None:
         while True:
@@ -485,7 +484,9 @@ class Agent:
             where = trial.output
             text += f"\n[{skipped} bytes of output left out here; all: {where}]\n".encode()
         if text:
-            self._tell(op="output", **_name(trial), text=text.decode(errors="replace"))
+            self._tell(
+                op="output", **_address_of_attempt(trial), text=text.decode(errors="replace")
+            )
 
     async def _watch_memory(self) -> None:
         while True:
@@ -525,7 +526,7 @@ class Agent:
         return self._clock() - self._lease_from
 
     def _end_all(self, reason: str) -> None:
-        """KILL at once: the driver may already start these trials elsewhere."""
+        """Send KILL to all at once: the driver may already start these trials elsewhere."""
         for trial in list(self._trials.values()):
             if not trial.status:
                 trial.status, trial.reason = "node_lost", reason
@@ -562,7 +563,7 @@ def _setting(start: Message) -> tuple[Any, ...]:
     return sorted(start["env"].items()), start["threads"], start["job"]["cwd"]
 
 
-def _name(trial: RunningTrial) -> Message:
+def _address_of_attempt(trial: RunningTrial) -> Message:
     return {"trial": trial.trial, "attempt": trial.attempt}
 
 

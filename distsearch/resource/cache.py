@@ -7,15 +7,35 @@ changes once its manifest is there, so pieces can be read and written in any ord
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 MANIFEST = "manifest.json"  # the commit mark of a checkpoint
+UNFINISHED_MANIFEST = f".{MANIFEST}.part"
+COPY_S = 10.0  # so long one call of `hold` copies, where a disk has no links
+BLOCK_BYTES = 1 << 20
 
 Data = bytes | bytearray
-Piece = tuple[str, int, int]  # a file's path, an offset and a size in bytes
+
+
+class Piece(NamedTuple):
+    """A piece of a file of a checkpoint: its path there, where it begins, its size in bytes."""
+
+    path: str
+    offset: int
+    size: int
+    is_last: bool  # whether the file ends with this piece
+
+    @property
+    def lands_as(self) -> str:
+        """The path under which it is to be written: a manifest has its name once it is whole."""
+        is_unfinished = self.path == MANIFEST and not self.is_last
+        return UNFINISHED_MANIFEST if is_unfinished else self.path
 
 
 class CheckpointCache:
@@ -37,35 +57,44 @@ class CheckpointCache:
         """Keep a checkpoint readable while its trial may delete it; None: it has done so already.
 
         Gives its files and their sizes in bytes, the manifest last. What is held is the same files
-        under other names (copies where the disk has no links), until `let_go`.
+        under other names, until `let_go`. Where the disk has no links they are copies; {} says
+        that a call has copied for `COPY_S` and is to be repeated.
         """
-        held = self._held(trial, name)
-        shutil.rmtree(held, ignore_errors=True)
+        checkpoint, held = self._inside(trial, name), self._held(trial, name)
+        deadline = time.monotonic() + COPY_S
         try:
-            shutil.copytree(self._inside(trial, name), held, copy_function=link_or_copy)
             files = {
-                path.relative_to(held).as_posix(): path.stat().st_size
-                for path in sorted(held.rglob("*"))
+                path.relative_to(checkpoint).as_posix(): path.stat().st_size
+                for path in sorted(checkpoint.rglob("*"))
                 if path.is_file()
             }
+            # Who deletes a checkpoint begins with the manifest: if it is still there when all else
+            # is held, nothing was missing.
             files[MANIFEST] = files.pop(MANIFEST)
+            for path in files:
+                if not _is_held(checkpoint / path, held / path, deadline):
+                    return {}
             return files
         except (OSError, KeyError):
             self.let_go(trial, name)
-            if self.manifest(trial, name) is not None:
+            if (checkpoint / MANIFEST).exists():
                 raise
             return None
 
     def let_go(self, trial: int, name: str) -> None:
-        """A held checkpoint has been read."""
+        """Keep a held checkpoint no longer: it has been read."""
         shutil.rmtree(self._held(trial, name), ignore_errors=True)
 
-    def manifest(self, trial: int, name: str) -> str | None:
-        """The manifest of a checkpoint, which names its files and their sha256; None: not here."""
+    def has(self, trial: int, name: str, sha256: str) -> bool:
+        """Whether a checkpoint is here that has the manifest with this sha256.
+
+        That is the very same one, as a manifest has the sha256 of every file.
+        """
         try:
-            return self._inside(trial, name, MANIFEST).read_text()
+            manifest = self._inside(trial, name, MANIFEST).read_bytes()
         except FileNotFoundError:
-            return None
+            return False
+        return hashlib.sha256(manifest).hexdigest() == sha256
 
     def read(self, trial: int, name: str, path: str, offset: int, size: int) -> bytes:
         """A piece of a file of a checkpoint that is held."""
@@ -74,7 +103,7 @@ class CheckpointCache:
             return file.read(size)
 
     def write(self, trial: int, name: str, path: str, offset: int, data: Data) -> None:
-        """Write a piece of a file; the manifest, in one piece, comes last."""
+        """Write a piece of a file; the last piece of the manifest comes after all others."""
         receive_piece(self._inside(trial, name), path, offset, data)
 
     def drop(self, trial: int, name: str) -> None:
@@ -104,13 +133,31 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def _is_held(source: Path, target: Path, deadline: float) -> bool:
+    """Link a file, or copy it, or go on copying it; whether the target is whole in time."""
+    if target.exists() and target.stat().st_size == source.stat().st_size:
+        return True
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(OSError):  # no links here, or the copy has been begun
+        os.link(source, target)
+        return True
+    with open(source, "rb") as original, open(target, "ab") as copy:
+        original.seek(copy.tell())
+        while block := original.read(BLOCK_BYTES):
+            copy.write(block)
+            if time.monotonic() > deadline:
+                return False
+    return True
+
+
 def receive_piece(checkpoint: Path, path: str, offset: int, data: Data) -> None:
-    """Take a piece of a file of a checkpoint; the manifest comes whole, and is there at once."""
+    """Write a piece to where it lands (`Piece.lands_as`); a manifest is there at once."""
     if path != MANIFEST:
         write_piece(inside(checkpoint, path), offset, data)
         return
-    unfinished = checkpoint / f".{MANIFEST}.part"
-    write_piece(unfinished, 0, data)
+    unfinished = checkpoint / UNFINISHED_MANIFEST
+    write_piece(unfinished, offset, data)
+    os.truncate(unfinished, offset + len(data))  # what a broken copy has left of it may be longer
     os.replace(unfinished, checkpoint / MANIFEST)
 
 
@@ -120,7 +167,7 @@ def write_piece(path: Path, offset: int, data: Data) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         rest = memoryview(data)
-        while rest:  # a disk that fills up on the way takes what it can, and says nothing
+        while rest:  # a disk that fills up meanwhile takes what it can, and raises nothing
             written = os.pwrite(file, rest, offset)
             rest, offset = rest[written:], offset + written
     finally:
@@ -134,8 +181,14 @@ def delete(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def pieces(sizes: dict[str, int], piece_bytes: int) -> Generator[Piece, None, None]:
-    """The pieces of some files. An empty file has one."""
+def pieces(
+    sizes: Mapping[str, int], piece_bytes: Callable[[], int]
+) -> Generator[Piece, None, None]:
+    """The pieces of some files, each as large as `piece_bytes` says then; an empty file has one."""
     for path, size in sizes.items():
-        for offset in range(0, max(size, 1), piece_bytes):
-            yield path, offset, min(piece_bytes, size - offset)
+        offset, is_last = 0, False
+        while not is_last:
+            some = min(piece_bytes(), size - offset)
+            is_last = offset + some == size
+            yield Piece(path, offset, some, is_last)
+            offset += some

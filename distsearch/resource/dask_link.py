@@ -33,6 +33,7 @@ from distributed.protocol.pickle import dumps
 
 from ..errors import NodeError
 from .node import NodeFacts
+from .pace import SMALLEST_PIECE
 from .pipe import MakeConnection, PipeClient, PipeConnection, PipeServer
 from .remote import Listener, Message, Remote
 from .tls import Authority
@@ -43,21 +44,22 @@ if TYPE_CHECKING:
 
 PING_S = 5.0
 SILENT_PINGS = 3
-BATCH_BYTES = 8 << 20
-WAITING_AT_MOST = 4  # messages, before more of an upload is read
+MESSAGE_BYTES = 500
+SIGNS_OF_LIFE = ("ping", "beat")
 EVENTS_KEPT = 100
 ATTACH_S = 30
+ANSWER_S = 120
 STOP_S = 6
 
 SCHEDULER_SETTINGS: dict[str, Any] = {
-    "distributed.scheduler.worker-ttl": None,  # the link watches for itself
+    "distributed.scheduler.worker-ttl": None,  # `Cluster._ping_all` watches the nodes
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.idle-timeout": None,
     "distributed.scheduler.no-workers-timeout": None,
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.scheduler.preload": [],
     "distributed.scheduler.http.routes": [],
-    "distributed.admin.low-level-log-length": EVENTS_KEPT,  # a topic keeps its last events for good
+    "distributed.admin.low-level-log-length": EVENTS_KEPT,  # of each topic
 }
 
 
@@ -65,12 +67,11 @@ SCHEDULER_SETTINGS: dict[str, Any] = {
 
 
 class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
-    """The agent, living in a Dask worker: it ends with it, and its folder with it."""
+    """The agent of a node, which lives in its Dask worker: with the worker agent and folder end."""
 
-    def __init__(self, agent_id: str, topic: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, agent_id: str, topic: str) -> None:
         self.agent_id = agent_id
         self.topic = topic
-        self.options = options
         self.agent: Agent | None = None
 
     async def setup(self, worker: Worker) -> None:
@@ -85,7 +86,7 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
 
         self.pipe: PipeServer | None = None
         self.folder = Path(tempfile.mkdtemp(prefix="distsearch-", dir=worker.local_directory))
-        self.agent = Agent(folder=self.folder, send=send, **self.options)
+        self.agent = Agent(folder=self.folder, send=send)
         await self.agent.start()
 
     async def teardown(self, worker: Worker) -> None:
@@ -96,13 +97,11 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
-async def start_agent(
-    agent_id: str, topic: str, options: Mapping[str, Any], dask_worker: Worker
-) -> dict[str, Any]:
+async def start_agent(agent_id: str, topic: str, dask_worker: Worker) -> dict[str, Any]:
     """Start an agent in the worker; tell what the node has."""
     from .detect import detect
 
-    plugin = AgentPlugin(agent_id, topic, options)
+    plugin = AgentPlugin(agent_id, topic)
     try:
         await dask_worker.plugin_add(plugin, name=agent_id, catch_errors=False)
     except Exception:
@@ -129,16 +128,16 @@ def deliver(agent_id: str, messages: list[Message], dask_worker: Worker) -> bool
 async def use_cache(
     agent_id: str, verb: str, arguments: tuple[Any, ...], dask_worker: Worker
 ) -> Any:
-    """Call a method of the agent's checkpoint cache, in a thread: disks are slow."""
+    """Call a method of the agent's `checkpoints`, in a thread, as disks are slow."""
     checkpoints = _plugin(agent_id, dask_worker).agent.checkpoints
     return await asyncio.to_thread(getattr(checkpoints, verb), *arguments)
 
 
 def open_pipe(agent_id: str, dask_worker: Worker) -> str:
-    """Let pieces of checkpoints pass Dask by; the path of a Unix socket. Raises OSError."""
+    """Open a Unix socket for pieces of checkpoints, and tell its path. Raises OSError."""
     plugin = _plugin(agent_id, dask_worker)
     if plugin.pipe is None:
-        # In the folder of the node process: longer paths might be too long for a socket.
+        # It is in the folder of the node process, as paths of sockets have to be short.
         plugin.pipe = PipeServer(plugin.agent.checkpoints, os.path.abspath("pipe"))
     return str(plugin.pipe.path)
 
@@ -156,7 +155,7 @@ def _plugin(agent_id: str, dask_worker: Worker) -> Any:
 class Lifeline(Protocol):
     """What keeps a node's process up and can end it."""
 
-    tunnels: bool  # everything to and from the node goes through it
+    tunnels: bool  # whether everything to and from the node goes through it
 
     async def end(self) -> tuple[bool, str]:
         """End all that runs on the node, within a bound.
@@ -194,6 +193,7 @@ class DaskRemote(Remote):
         self._cluster = cluster
         self._lifeline = lifeline
         self._outbox: deque[Message] = deque()
+        self._outbox_bytes = 0
         self._waiting = asyncio.Event()
         self._taken = asyncio.Event()
         self._next_number = 0
@@ -203,25 +203,43 @@ class DaskRemote(Remote):
         self._pump = asyncio.create_task(self._deliver_all())
 
     def send(self, message: Message) -> None:
-        """Send a message to the agent, after those before; what a lost node was sent is lost."""
-        if self._ending is None:
-            self._outbox.append(message)
-            self._waiting.set()
+        """Send a message to the agent, after those before; what a lost node was sent is lost.
+
+        Signs of life overtake the others, so that a node does not end for want of them, and a large
+        message goes in parts, after which they can.
+        """
+        if self._ending is not None:
+            return
+        if message["op"] in SIGNS_OF_LIFE:
+            self._outbox.appendleft(message)
+            self._outbox_bytes += size_of(message)
+        else:
+            for part in parts(message):
+                self._outbox.append(part)
+                self._outbox_bytes += size_of(part)
+        self._waiting.set()
 
     async def room(self) -> None:
-        """Wait until few messages are waiting to be taken to the node, or it is lost."""
-        while self._ending is None and len(self._outbox) > WAITING_AT_MOST:
+        """Wait until little is waiting to be taken to the node, or it is lost."""
+        while self._ending is None and self._outbox_bytes > self.pace.piece_bytes:
             self._taken.clear()
             await self._taken.wait()
 
     async def use_cache(self, verb: str, *arguments: Any) -> Any:
         """Call a method of the node's `CheckpointCache`: a call of its own, beside the messages.
 
-        Pieces pass Dask by where they can: it carries what cannot be carried otherwise.
+        Pieces pass Dask by where they can: it carries what cannot be carried otherwise. As nobody
+        sees how far it has come, it has `ANSWER_S` for each; the pipe sees when nothing moves.
         """
         if verb in ("read", "write") and (pipe := await self._working_pipe()):
             with contextlib.suppress(OSError):
                 return await getattr(pipe, verb)(*arguments)
+        try:
+            return await asyncio.wait_for(self._use_cache_through_dask(verb, arguments), ANSWER_S)
+        except asyncio.TimeoutError:
+            raise NodeError(f"no answer in {ANSWER_S:g} s") from None
+
+    async def _use_cache_through_dask(self, verb: str, arguments: tuple[Any, ...]) -> Any:
         about = (self.agent_id, verb, arguments)
         if self._direct is None:
             return await self._cluster.run_on(self.worker, use_cache, *about)
@@ -245,8 +263,9 @@ class DaskRemote(Remote):
     async def _open_pipe(self) -> PipeClient | None:
         if self._lifeline is None or not self._lifeline.tunnels:
             return None
-        with contextlib.suppress(Exception):  # whatever it is, Dask is another way
-            path = await self._cluster.run_on(self.worker, open_pipe, self.agent_id)
+        with contextlib.suppress(Exception):  # whatever the error is, Dask can carry the pieces
+            opening = self._cluster.run_on(self.worker, open_pipe, self.agent_id)
+            path = await asyncio.wait_for(opening, ANSWER_S)
             return PipeClient(partial(self._lifeline.connect, path))
         return None
 
@@ -259,7 +278,7 @@ class DaskRemote(Remote):
             self.lose(f"batch {self._next_number} of its messages never came")
             return
         self._next_number += 1
-        # In a turn of its own: an error there is the listener's, not Dask's.
+        # The listener is called in a turn of its own, so that its errors do not end up in Dask.
         messages = json.loads(event["batch"])
         asyncio.get_running_loop().call_soon(self._cluster.listener.on_messages, self, messages)
 
@@ -303,7 +322,7 @@ class DaskRemote(Remote):
         try:
             stop = self._cluster.run_on(self.worker, stop_agent, self.agent_id)
             return await asyncio.wait_for(stop, STOP_S), ""
-        except Exception:  # it cannot be reached: its lease ends it
+        except Exception:  # the node cannot be reached: its agent ends with its lease
             return False, ""
 
     async def _deliver_all(self) -> None:
@@ -313,7 +332,10 @@ class DaskRemote(Remote):
             while batch := self._next_batch():
                 self._taken.set()
                 try:
-                    there = await self._cluster.run_on(self.worker, deliver, self.agent_id, batch)
+                    with self.pace.timed(sum(map(size_of, batch))):
+                        there = await self._cluster.run_on(
+                            self.worker, deliver, self.agent_id, batch
+                        )
                 except Exception as error:
                     self.lose(f"it could not be reached: {error or type(error).__name__}")
                     return
@@ -323,10 +345,12 @@ class DaskRemote(Remote):
                 self.heard = time.monotonic()
 
     def _next_batch(self) -> list[Message]:
-        batch, size = [], 0
-        while self._outbox and size < BATCH_BYTES:
+        batch: list[Message] = []
+        size = 0
+        while self._outbox and size < self.pace.piece_bytes:
             batch.append(self._outbox.popleft())
-            size += sum(len(v) for v in batch[-1].values() if isinstance(v, (bytes, str)))
+            size += size_of(batch[-1])
+        self._outbox_bytes -= size
         return batch
 
 
@@ -338,8 +362,8 @@ class Cluster:
         async with Cluster(listener, client=client) as cluster:       # the user's Dask cluster
             await cluster.attach_workers(on_joined)
 
-    `remote_ids` gives the nodes' running numbers, `agent_options` go to each `Agent`. A node that
-    has not been heard of for three times `ping_s` is lost.
+    `remote_ids` gives the nodes' running numbers. A node that has not been heard of for three
+    times `PING_S` is lost.
     """
 
     def __init__(
@@ -348,22 +372,19 @@ class Cluster:
         *,
         client: Client | None = None,
         remote_ids: Iterator[int] | None = None,
-        agent_options: Mapping[str, Any] | None = None,
-        ping_s: float = PING_S,
     ) -> None:
         self.listener = listener
         self.remotes: dict[str, DaskRemote] = {}
         self.remote_ids = itertools.count(1) if remote_ids is None else remote_ids
-        self.ping_s = ping_s
         self.authority = Authority()
         self.scheduler: Scheduler | None = None
         self._users_client = client
-        self._agent_options = dict(agent_options or {})
         self._topic = f"distsearch-{uuid.uuid4().hex}"
         self._client: Client
         self._exits = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._early: dict[str, list[Mapping[str, Any]]] = {}  # said before `attach` was through
+        # What agents say before `attach` is through.
+        self._early: dict[str, list[Mapping[str, Any]]] = {}
         self._joined: Callable[[str], None] = lambda address: None
 
     async def __aenter__(self) -> Cluster:
@@ -380,7 +401,7 @@ class Cluster:
                         set_as_default=False,
                     )
                 )
-                with contextlib.suppress(Exception):  # only memory of the user's scheduler
+                with contextlib.suppress(Exception):  # only the user's scheduler saves memory by it
                     await self._client.run_on_scheduler(keep_few_events, self._topic)
             await self._subscribe()
             self._start(self._ping_all())
@@ -395,10 +416,10 @@ class Cluster:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(remote.close() for remote in list(self.remotes.values())))
-        for topic in ("all", self._topic):  # else the scheduler goes on talking to a closed client
+        for topic in ("all", self._topic):  # else the scheduler would talk to a closed client
             with contextlib.suppress(Exception):
                 self._client.unsubscribe_topic(topic)
-        with contextlib.suppress(Exception):  # an answer means that it has heard of it
+        with contextlib.suppress(Exception):  # an answer means that the scheduler knows of it
             await asyncio.wait_for(self._client.scheduler.identity(), 2)
         await self._exits.aclose()
 
@@ -406,7 +427,7 @@ class Cluster:
     async def _own_scheduler(self) -> AsyncIterator[Client]:
         """A scheduler of Dask in this loop, on loopback, and a client to it."""
         tls = Security(**self.authority.issue("driver"))
-        # Dask puts it on sys.path, so it must not be below a folder that others can write to.
+        # Dask puts this folder on sys.path, so others must not be able to write there.
         folder = tempfile.mkdtemp(prefix="distsearch-")
         with dask.config.set(SCHEDULER_SETTINGS):
             self.scheduler = Scheduler(
@@ -417,7 +438,7 @@ class Cluster:
                 local_directory=folder,
                 allowed_failures=0,
                 dashboard=False,
-                dashboard_address="127.0.0.1:0",  # Dask always opens it; never off loopback
+                dashboard_address="127.0.0.1:0",  # a port that Dask always opens
             )
             await self.scheduler
         try:
@@ -477,7 +498,7 @@ class Cluster:
         """
         agent_id = f"distsearch-{uuid.uuid4().hex}"
         early = self._early[agent_id] = []
-        start = self.run_on(worker, start_agent, agent_id, self._topic, self._agent_options)
+        start = self.run_on(worker, start_agent, agent_id, self._topic)
         try:
             about = await asyncio.wait_for(start, ATTACH_S)
         except asyncio.TimeoutError:
@@ -548,7 +569,7 @@ class Cluster:
     # Signs of life
 
     async def _subscribe(self) -> None:
-        """Hear the agents and the scheduler; return when that is so for sure."""
+        """Subscribe to what agents and scheduler say; return when messages arrive for sure."""
         hearing = asyncio.Event()
 
         def hear(event: tuple[float, Any]) -> None:
@@ -585,13 +606,13 @@ class Cluster:
         """
         before = time.monotonic()
         while True:
-            await asyncio.sleep(self.ping_s)
+            await asyncio.sleep(PING_S)
             now = time.monotonic()
-            stood_still_s = now - before - self.ping_s
+            stood_still_s = now - before - PING_S
             before = now
             for remote in list(self.remotes.values()):
                 remote.heard += stood_still_s
-                if now - remote.heard > SILENT_PINGS * self.ping_s:
+                if now - remote.heard > SILENT_PINGS * PING_S:
                     remote.lose(f"nothing was heard of it for {now - remote.heard:.0f} s")
                 else:
                     remote.send({"op": "ping"})
@@ -602,8 +623,25 @@ class Cluster:
         task.add_done_callback(self._tasks.discard)
 
 
+def size_of(message: Message) -> int:
+    """About the bytes of a message: those of its data, and some for the rest."""
+    return len(message.get("data", b"")) + MESSAGE_BYTES
+
+
+def parts(message: Message) -> Iterator[Message]:
+    """A message with much data as several: each says where its part begins, the last is `done`."""
+    data = message.get("data", b"")
+    if len(data) <= SMALLEST_PIECE or "done" in message:  # it is a part already
+        yield message
+        return
+    for offset in range(0, len(data), SMALLEST_PIECE):
+        end = offset + SMALLEST_PIECE
+        part = {"data": data[offset:end], "offset": offset, "done": end >= len(data)}
+        yield {**message, **part}
+
+
 def not_lost(results: Sequence[DaskRemote | NodeError]) -> list[DaskRemote | NodeError]:
-    """The same nodes; those that were lost while others came up are errors."""
+    """The results, with an error for each node that was lost while others came up."""
     return [
         NodeError(f"node {result.host!r} was lost again: {result.lost_because}")
         if isinstance(result, DaskRemote) and result.lost_because
@@ -615,7 +653,7 @@ def not_lost(results: Sequence[DaskRemote | NodeError]) -> list[DaskRemote | Nod
 def keep_few_events(topic: str, dask_scheduler: Scheduler) -> None:
     """Let a scheduler of the user keep only a few events of the topic, not the last 100,000.
 
-    Private to Dask; without it all works, at the cost of memory there.
+    Private to Dask: without this all works, at the cost of memory in that scheduler.
     """
     dask_scheduler._broker._topics[topic].events = deque(maxlen=EVENTS_KEPT)
 
@@ -644,11 +682,11 @@ def quiet() -> Iterator[None]:
 
 
 CHATTERERS = {"asyncssh", "distributed", "tornado"}
-BROKEN_SOCKET = "socket.send() raised exception."  # asyncio's, of one that has just been lost
+BROKEN_SOCKET = "socket.send() raised exception."  # asyncio logs it of a socket just lost
 
 
 def _host(worker: Mapping[str, Any]) -> str:
-    return str(worker["host"]).partition("/")[0]  # workers in one process have a path after it
+    return str(worker["host"]).partition("/")[0]  # in one process a path follows the host
 
 
 def _bracketed(address: str) -> str:

@@ -14,28 +14,20 @@ import psutil
 from ..errors import ResourceError
 from .node import Node, NodeFacts
 
-CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")  # of version 1 or 2
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
-def detect(
-    *,
-    cgroups: Path = CGROUPS,
-    own_cgroups: Path = OWN_CGROUPS,
-    environ: Mapping[str, str] | None = None,
-    nvml: Any = None,
-) -> NodeFacts:
+def detect() -> NodeFacts:
     """Find what this process may use of its own machine: `detect().num_cpus`.
 
     CPUs are limited by the affinity and the cgroup's quota (rounded up), memory by the cgroup, GPUs
-    by CUDA_VISIBLE_DEVICES, whose names they keep. Without NVIDIA's driver there are no GPUs. The
-    parameters stand for the machine: the two places where Linux shows cgroups (v1 or v2), the
-    environment (`os.environ`), and the module `pynvml`.
+    by CUDA_VISIBLE_DEVICES, whose names they keep. Without NVIDIA's driver there are no GPUs.
     """
-    groups = list(_groups(cgroups, own_cgroups))
+    groups = list(_groups())
     return NodeFacts(
         min([_affinity(), *_cpu_quotas(groups)]),
-        _gpus(os.environ if environ is None else environ, nvml),
+        _gpus(),
         min([psutil.virtual_memory().total, *_memory_limits(groups)]),
     )
 
@@ -64,20 +56,20 @@ def declared(node: Node, facts: NodeFacts) -> NodeFacts:
 
 
 def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _groups(cgroups: Path, own_cgroups: Path) -> Iterator[Path]:
+def _groups() -> Iterator[Path]:
     """Every folder whose limits hold for this process: its groups and those around them."""
-    for line in (_read(own_cgroups) or "0::/").splitlines():
+    for line in (_read(OWN_CGROUPS) or "0::/").splitlines():
         _, controllers, path = line.split(":", 2)
         inside = [part for part in path.split("/") if part]
         if ".." in inside:  # the group lies outside of what this container sees
             inside = []
-        # v2 is one tree without controllers in its name, v1 has a tree for each
-        for tree in {cgroups / name for name in ("", controllers, *controllers.split(","))}:
+        # Version 2 is one tree without controllers in its name, version 1 has a tree for each.
+        for tree in {CGROUPS / name for name in ("", controllers, *controllers.split(","))}:
             for depth in range(len(inside) + 1):
                 yield tree.joinpath(*inside[:depth])
 
@@ -88,7 +80,7 @@ def _cpu_quotas(groups: list[Path]) -> Iterator[int]:
         if not period:
             quota = _read(group / "cpu.cfs_quota_us") or ""
             period = _read(group / "cpu.cfs_period_us") or ""
-        # "max" and -1 stand for no limit
+        # "max" and -1 say that there is no limit.
         if quota.isdigit() and period.isdigit():
             yield max(1, math.ceil(int(quota) / int(period)))
 
@@ -108,14 +100,14 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _gpus(environ: Mapping[str, str], nvml: Any) -> tuple[str, ...]:
+def _gpus() -> tuple[str, ...]:
     """The names of the GPUs that CUDA would use, as CUDA_VISIBLE_DEVICES has them."""
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
-    devices = _nvml_devices(nvml)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = _nvml_devices()
     if visible is None:
         if not any(slices for _, slices in devices.values()):
             return tuple(str(index) for index in devices)
-        # a sliced GPU is used through its MIG slices, and those have no index
+        # A sliced GPU is used through its MIG slices, which have no index.
         return tuple(name for uuid, slices in devices.values() for name in slices or [uuid])
     gpus: dict[str, str] = {}
     for entry in (entry.strip() for entry in visible.split(",")):
@@ -138,14 +130,12 @@ def _resolve(entry: str, devices: Mapping[int, tuple[str, list[str]]]) -> str | 
     return matches[0] if len(matches) == 1 else None
 
 
-def _nvml_devices(nvml: Any) -> dict[int, tuple[str, list[str]]]:
+def _nvml_devices() -> dict[int, tuple[str, list[str]]]:
     """Index, UUID and the UUIDs of the MIG slices of every GPU that answers."""
-    if nvml is None:
-        try:
-            import pynvml
-        except ImportError:
-            return {}
-        nvml = pynvml
+    try:
+        import pynvml as nvml
+    except ImportError:
+        return {}
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:  # no driver

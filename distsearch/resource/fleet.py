@@ -24,7 +24,7 @@ class Owner(Listener, Protocol):
     """The experiment: hears from the nodes, and is told when one comes."""
 
     def add_remote(self, remote: Remote) -> None:
-        """Use a node."""
+        """Let trials run on a node from now on."""
 
 
 class Fleet:
@@ -185,7 +185,7 @@ class Fleet:
         self.owner.retire(remote)
 
     def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
-        """Do without a node."""
+        """Take a lost node out; what waits for it fails, and the owner is told."""
         if self.remotes.pop(remote.remote_id, None) is not None:
             remote.on_gone(reason)
             self.owner.on_lost(remote, reason, confirmed_dead)
@@ -202,7 +202,7 @@ class Fleet:
             *(self._upload_to(remote, files) for remote in remotes), return_exceptions=True
         )
         for remote, error in zip(remotes, ends, strict=True):
-            # A node that was lost meanwhile is told as that; the others have the files.
+            # Of a node that was lost meanwhile the owner has heard; the other nodes have the files.
             if isinstance(error, BaseException) and remote.remote_id in self.remotes:
                 raise error
 

@@ -85,7 +85,8 @@ class Launcher:
         poll.register(self.control, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
         parent = os.getppid()
-        while os.getppid() == parent:  # a child that it forked may hold its end of the socket open
+        # The end of the socket is not enough: a child of the parent may hold it open.
+        while os.getppid() == parent:
             ready = [descriptor for descriptor, _ in poll.poll(PARENT_PERIOD_MS)]
             if wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -193,7 +194,7 @@ class Launcher:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-        process.returncode = 0  # reaped below with wait4, not by subprocess
+        process.returncode = 0  # `reap` waits for it, and not subprocess
         return process.pid
 
     def do_kill(self, key: str, signal: int) -> None:
@@ -212,7 +213,7 @@ class Launcher:
             if pid == 0:
                 return
             key = self.keys.pop(pid, None)
-            if key is None:  # an orphan of a trial, which came to us: we are its subreaper
+            if key is None:  # a trial's orphan, which came to this process, its subreaper
                 self.kill_orphans()
                 continue
             del self.pids[key]
@@ -229,7 +230,7 @@ class Launcher:
             )
 
     def kill_orphans(self) -> None:
-        """Kill what trials have left: their orphans come to us when they end, not before."""
+        """Kill what trials have left: orphans, which this process gets when their trial ends."""
         for pid in children():
             if pid not in self.keys:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -273,7 +274,7 @@ def main(argv: list[str]) -> None:
     control = socket.socket(fileno=int(argv[1]))
     if len(argv) == 2:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # it ends when its parent's socket closes
+            signal.signal(number, signal.SIG_IGN)  # the end of its socket ends the launcher
         Launcher(control).run()
         return
     set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -8,6 +8,7 @@ from pathlib import Path
 from .agent import Agent, Message
 from .detect import declared, detect
 from .node import Node, NodeFacts
+from .pace import LARGEST_PIECE, Pace
 from .remote import Listener, Remote
 from .slots import NodeResourceManager
 
@@ -21,6 +22,7 @@ class LocalRemote(Remote):
 
     def __init__(self, remote_id: int, facts: NodeFacts, folder: Path, listener: Listener) -> None:
         super().__init__(remote_id, "localhost", f"local://{folder.name}", facts)
+        self.pace = Pace(LARGEST_PIECE)
         self.slots = _shared_slots.setdefault(facts, self.slots)
         self.agent = Agent(
             folder=folder,

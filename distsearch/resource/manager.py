@@ -56,9 +56,11 @@ class LeaseQueue:
         self._waiting: dict[int, LeaseRequest] = {}
         self._fences: dict[NodeResourceManager, LeaseRequest] = {}
         self._members: dict[NodeResourceManager, set[DistributedResourceManager]] = {}
-        self._changed: deque[NodeResourceManager] = deque()  # may have room that nobody was offered
-        self._unplaced: deque[LeaseRequest] = deque()  # have to look at the nodes
-        self._granted: dict[int, tuple[LeaseRequest, Lease]] = {}  # not handed over yet
+        # Nodes that may have room which nobody was offered, requests that have yet to look at the
+        # nodes, and leases that are not handed over yet.
+        self._changed: deque[NodeResourceManager] = deque()
+        self._unplaced: deque[LeaseRequest] = deque()
+        self._granted: dict[int, tuple[LeaseRequest, Lease]] = {}
         self._serving = False
 
     def submit(self, request: LeaseRequest) -> None:
@@ -108,7 +110,7 @@ class LeaseQueue:
 
     def serve(self) -> None:
         """Grant what can be granted."""
-        if self._serving:  # called by a callback: the loop below goes on with it
+        if self._serving:  # a callback has called this: the loop below, which called it, goes on
             return
         self._serving = True
         try:
@@ -162,7 +164,7 @@ class LeaseQueue:
     def _fence(self, request: LeaseRequest, slots: NodeResourceManager) -> None:
         self.unfence(request)
         holder = self._fences.get(slots)
-        if holder is not None:  # a later request, which has to look for another node
+        if holder is not None:  # a later request: it has to look for another node
             holder.fence = None
             self._unplaced.append(holder)
         self._fences[slots] = request
@@ -179,7 +181,7 @@ class LeaseQueue:
 
     def _moved(self, slots: NodeResourceManager) -> None:
         for manager in self._members.get(slots, ()):
-            manager.shelve(slots)
+            manager.note_level(slots)
 
 
 class DistributedResourceManager:
@@ -200,9 +202,9 @@ class DistributedResourceManager:
         self.remotes: dict[int, Remote] = {}
         self.leases: dict[int, dict[int, Lease]] = {}
         self._by_slots: dict[NodeResourceManager, Remote] = {}
-        # nodes that are equally full stand together: few shelves to look at, however many nodes
-        self._shelves: dict[Level, dict[int, Remote]] = {}
-        self._levels: dict[int, Level] = {}
+        # Nodes that are equally full stand together: few levels to look at, however many nodes.
+        self._at_level: dict[Level, dict[int, Remote]] = {}
+        self._level_of: dict[int, Level] = {}
 
     def add(self, remote: Remote) -> None:
         """Take a node in and serve who waits for it; ResourceError if its id is taken."""
@@ -218,8 +220,8 @@ class DistributedResourceManager:
         if self.remotes.get(remote.remote_id) is not remote:
             return
         del self.remotes[remote.remote_id], self._by_slots[remote.slots]
-        self._unshelve(remote)
-        # another manager may go on with this node
+        self._forget_level(remote)
+        # Another search may go on with this node, so its slots have to be free.
         for lease in self.leases.pop(remote.remote_id).values():
             remote.slots.release(lease.allocation)
         self.queue.leave(remote.slots, self)
@@ -274,30 +276,30 @@ class DistributedResourceManager:
 
     def choices(self, resource: Resource) -> Iterator[Remote]:
         """Nodes with free CPUs and GPUs for this, the best first."""
-        levels = [level for level in self._shelves if level.admits(resource)]
+        levels = [level for level in self._at_level if level.admits(resource)]
         levels.sort(key=lambda level: level.preference(resource))
-        return itertools.chain.from_iterable(self._shelves[level].values() for level in levels)
+        return itertools.chain.from_iterable(self._at_level[level].values() for level in levels)
 
     def prospects(self, resource: Resource) -> Iterator[Remote]:
         """All nodes, those on which the least is missing for this first."""
-        levels = sorted(self._shelves, key=lambda level: level.missing(resource))
-        return itertools.chain.from_iterable(self._shelves[level].values() for level in levels)
+        levels = sorted(self._at_level, key=lambda level: level.missing(resource))
+        return itertools.chain.from_iterable(self._at_level[level].values() for level in levels)
 
-    def shelve(self, slots: NodeResourceManager) -> None:
-        """Put a node where its level now belongs."""
+    def note_level(self, slots: NodeResourceManager) -> None:
+        """Take note of how full a node is now."""
         remote = self._by_slots[slots]
-        self._unshelve(remote)
-        self._levels[remote.remote_id] = slots.level
-        self._shelves.setdefault(slots.level, {})[remote.remote_id] = remote
+        self._forget_level(remote)
+        self._level_of[remote.remote_id] = slots.level
+        self._at_level.setdefault(slots.level, {})[remote.remote_id] = remote
 
-    def _unshelve(self, remote: Remote) -> None:
-        level = self._levels.pop(remote.remote_id, None)
+    def _forget_level(self, remote: Remote) -> None:
+        level = self._level_of.pop(remote.remote_id, None)
         if level is None:
             return
-        shelf = self._shelves[level]
-        del shelf[remote.remote_id]
-        if not shelf:
-            del self._shelves[level]
+        equally_full = self._at_level[level]
+        del equally_full[remote.remote_id]
+        if not equally_full:
+            del self._at_level[level]
 
     def __repr__(self) -> str:
         lines = "".join(f"{remote!r}\n" for remote in self.remotes.values())

@@ -15,7 +15,8 @@ _ADDRESS = re.compile(
     r"|(?P<bare6>[\da-fA-F]*:[\da-fA-F]*:[\da-fA-F:.]*(?:%\w+)?)"
     r"|(?P<host>[^@:\[\]]*)(?::(?P<port>[^@:]*))?)"
 )
-_USER = r"[^\s:/'\"`$;&<>|(){}-][^\s:/'\"`$;&<>|(){}]*"  # a backslash is for domains
+# A backslash may stand between a domain and a user.
+_USER = r"[^\s:/'\"`$;&<>|(){}-][^\s:/'\"`$;&<>|(){}]*"
 _FORMS = "give 'host', 'user@host', 'user@host:port', '[::1]:22', or Node('host', port=...)"
 
 
@@ -38,7 +39,7 @@ class Node:
     port: int | None = None
     key: str | None = None
     python: str | None = None
-    # not shown: environments hold tokens
+    # `repr` does not show it, as environments hold tokens.
     env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     num_cpus: int | None = None
     num_gpus: int | None = None
@@ -46,7 +47,7 @@ class Node:
     tunnel: bool | None = None
 
     def __post_init__(self) -> None:
-        # A leading dash would be read as an option by command line tools, other signs by a shell:
+        # Command line tools would read a leading dash as an option; a shell would read other signs:
         # that of a ProxyCommand, or the user's, who is shown commands that mend things.
         if not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
             raise ResourceError(f"{self.host!r} is no host name or address; {_FORMS}")
@@ -82,7 +83,7 @@ class Node:
             raise ResourceError(f"a node is text or a Node, got {address!r}; {_FORMS}")
         match = _ADDRESS.fullmatch(address.strip())
         if match is None:
-            # the address itself is not shown whole when it may hold a password
+            # What stands before the @ may hold a password, and is not shown.
             shown = "...@" + address.rpartition("@")[2] if "@" in address else address
             raise ResourceError(f"{shown!r} is no address of a node; {_FORMS}")
         port = match["port6"] if match["port6"] is not None else match["port"]

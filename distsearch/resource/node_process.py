@@ -40,7 +40,7 @@ def main() -> None:
     dask.config.set(SETTINGS)
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_live(spec))
-    shutil.rmtree(spec["folder"], ignore_errors=True)  # the starter does it too, if it lives
+    shutil.rmtree(spec["folder"], ignore_errors=True)  # the starter deletes it too, if it lives
 
 
 async def _live(spec: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ async def _live(spec: dict[str, Any]) -> None:
         security=Security(**spec["tls"]),
         local_directory=spec["folder"],
         dashboard=False,
-        dashboard_address="127.0.0.1:0",  # Dask always opens it; never off loopback
+        dashboard_address="127.0.0.1:0",  # Dask always opens this port; it must be on loopback
         death_timeout=spec["start_timeout_s"],
     )
     async with worker:

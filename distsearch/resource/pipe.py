@@ -28,8 +28,8 @@ from ..errors import NodeError
 from .cache import CheckpointCache, Data
 
 SILENT_S: float = 60
-# So much is written at a time, and may be on its way in front of a message when a link is slow.
-# (asyncssh copies what is left of a chunk after each packet that it makes of it.)
+# A write to a connection. On a slow link a message may have to wait for one. (With large chunks
+# asyncssh would be slow: it copies the rest of a chunk after each packet that it makes of it.)
 CHUNK_BYTES = 1 << 16
 ERROR_BYTES = 1 << 14
 LENGTH = struct.Struct("!I")
@@ -55,21 +55,21 @@ class PipeServer:
         threading.Thread(target=self._accept, name="pipe", daemon=True).start()
 
     def close(self) -> None:
-        """Take no more connections. (Those there are end with their other ends.)"""
+        """Take no more connections. (Open ones end when the driver closes them.)"""
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # which wakes the thread
+            self._listener.shutdown(socket.SHUT_RDWR)  # at which `accept` returns
         with contextlib.suppress(OSError):
             os.unlink(self.path)
 
     def _accept(self) -> None:
-        # However it ends, nobody must wait for an answer that never comes.
+        # Close it however this ends: nobody must wait for an answer that never comes.
         with self._listener, contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        # Until it has ended, or turns out to be no client, or asks for more than there is memory.
+        # It goes on until the client has ended, or is none, or asks for more than there is memory.
         with connection, contextlib.suppress(OSError, ValueError, MemoryError):
             connection.setblocking(True)  # whatever socket.setdefaulttimeout says
             while True:
@@ -78,7 +78,7 @@ class PipeServer:
                 data = _receive(connection, size) if verb == "write" else b""
                 try:
                     answer = self._do(verb, trial, name, path, offset, size, data)
-                except Exception as error:  # of the disk; the driver says it to the user
+                except Exception as error:  # mostly of the disk; the driver tells it the user
                     text = (str(error) or repr(error)).encode(errors="replace")[:ERROR_BYTES]
                     connection.sendall(ANSWER.pack(True, len(text)) + text)
                 else:
@@ -97,7 +97,7 @@ class PipeServer:
 
 
 def _receive(connection: socket.socket, size: int) -> bytearray:
-    """So many bytes, by one call of the system if it can be."""
+    """Receive so many bytes, by one call of the system if possible."""
     data = bytearray(size)
     rest = memoryview(data)
     while rest:
@@ -121,16 +121,16 @@ class PipeConnection(asyncio.Protocol):
         self._transport: Any = None
         self._may_write = asyncio.Event()
         self._may_write.set()
-        self._moved_at = 0.0  # when a byte last moved, either way; loop's time
+        self._moved_at = 0.0  # when a byte last moved in either direction, by the loop's clock
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._answer: asyncio.Future[tuple[bool, bytearray]] | None = None
-        self._most = 0  # bytes of an answer
-        self._failed: bool | None = None  # until the head of an answer has arrived
+        self._most = 0  # so many bytes an answer may have
+        self._failed: bool | None = None  # None until the head of an answer has arrived
         self._buffer = bytearray(ANSWER.size)
-        self._room = memoryview(self._buffer)  # what of it is still to come
+        self._room = memoryview(self._buffer)  # the part of the buffer that is still to be filled
 
     async def ask(self, request: list[Any], data: Data) -> tuple[bool, bytearray]:
-        """Send a request, and `data` after it; is the answer an error's text, and the answer.
+        """Send a request and `data`; return whether the answer is an error's text, and the answer.
 
         Raises OSError when the connection has ended, or nothing has moved for SILENT_S.
         """
@@ -161,13 +161,13 @@ class PipeConnection(asyncio.Protocol):
                 await self._link_is_free.wait()
             await self._may_write.wait()
             self._write(memoryview(data)[begin : begin + CHUNK_BYTES])
-            await asyncio.sleep(0)  # what else the loop has to do must not wait for all of it
+            await asyncio.sleep(0)  # other work of the loop must not wait for all chunks
         return await answer
 
     def abort(self) -> None:
-        """End it at once; who waits for an answer is told."""
+        """End the connection at once; who waits for an answer is told."""
         self._transport.abort()
-        self.connection_lost(None)  # which asyncssh says only when the other end has closed too
+        self.connection_lost(None)  # asyncssh calls it only when the other end has closed too
 
     def _write(self, data: bytes | memoryview) -> None:
         self._transport.write(data)
@@ -179,14 +179,14 @@ class PipeConnection(asyncio.Protocol):
     # Called by the transport
 
     def connection_made(self, transport: Any) -> None:
-        """Hear where to write."""
+        """Take the transport (or the channel of asyncssh) to write to."""
         self._transport = transport
 
     def session_started(self) -> None:
-        """Hear from asyncssh that it may begin; until then nobody asks."""
+        """Hear from asyncssh that the channel is open; nobody asks before that."""
 
     def data_received(self, data: bytes, _datatype: int | None = None) -> None:
-        """Put it where it belongs."""
+        """Fill the buffer of the answer that is awaited."""
         self._note_movement()
         rest = memoryview(data)
         while rest and not self._ended.done():
@@ -200,7 +200,7 @@ class PipeConnection(asyncio.Protocol):
         if self._failed is None:
             self._failed, size = ANSWER.unpack(self._buffer)
             if size > self._most:
-                self.abort()  # nobody has asked for so much
+                self.abort()  # the answer is longer than what was asked for
                 return
             self._expect(size)
             if size:
@@ -211,21 +211,21 @@ class PipeConnection(asyncio.Protocol):
         self._expect(ANSWER.size)
 
     def _expect(self, size: int) -> None:
-        """So many bytes are what comes next."""
+        """Make a buffer for the next so many bytes."""
         self._buffer = bytearray(size)
         self._room = memoryview(self._buffer)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Fail what is waiting."""
+        """Let who waits for an answer fail."""
         if not self._ended.done():
             self._ended.set_result(str(error or "the connection has ended"))
 
     def pause_writing(self) -> None:
-        """Write no more: the other end does not read as fast."""
+        """Stop writing: the other end does not read as fast."""
         self._may_write.clear()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Go on with writing."""
         self._may_write.set()
         self._note_movement()
 
@@ -274,7 +274,7 @@ class PipeClient:
         try:
             failed, answer = await connection.ask(request, data)
         except BaseException as error:
-            connection.abort()  # it is not known what of an answer is still to come
+            connection.abort()  # the rest of an answer may still be on its way through it
             self._all.discard(connection)
             if isinstance(error, OSError):
                 self.close()
@@ -294,13 +294,13 @@ class PipeClient:
             if not self.works:
                 raise ConnectionError("the pipe was closed meanwhile")
         except BaseException:
-            opening.add_done_callback(_let_go)  # it may come up yet
+            opening.add_done_callback(_abort_late)  # the connection may come up yet
             raise
         self._all.add(connection)
         return connection
 
 
-def _let_go(opening: asyncio.Future[PipeConnection]) -> None:
-    """End a connection that nobody wants any more, once it is there."""
+def _abort_late(opening: asyncio.Future[PipeConnection]) -> None:
+    """End a connection that has come up when nobody wants it any more."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().abort()

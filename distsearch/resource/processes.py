@@ -22,9 +22,9 @@ from typing import Any, Protocol
 
 from .launcher import THREAD_VARIABLES, signal_group
 
-LAUNCHERS = 5  # so many may die before the node is given up
-IMPORT_S = 300.0  # so long a launcher may import what trials need; longer is taken for hanging
-REAP_S = 5.0  # so long a killed launcher may take to end; longer means that a disk holds it
+LAUNCHERS = 5  # when more have died than that, the node is given up
+IMPORT_S = 300.0  # a launcher that imports for longer than that is taken for hanging
+REAP_S = 5.0  # a killed launcher that takes longer to end is held by a disk
 SOON_S = 0.05
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MARK = "DISTSEARCH_AGENT"
@@ -36,7 +36,7 @@ class Process:
 
     key: str
     channel: socket.socket
-    setting: tuple[Any, ...]  # what can no longer be changed: environment, threads, folder
+    setting: tuple[Any, ...]  # environment, threads and folder, which cannot be changed any more
     reuse: bool
     pid: int | None = None
     unread: bytes = b""
@@ -68,7 +68,8 @@ class ProcessListener(Protocol):
         """Hear that launchers die again and again: there is none any more."""
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """Open a file for nobody else: the `opener` of `open`."""
     return os.open(path, flags, 0o600)
 
 
@@ -98,17 +99,9 @@ class Processes:
         self._importing: asyncio.TimerHandle | None = None  # runs until the launcher is configured
         # What the launcher is still to be told, with the socket that it gets, if any.
         self._outbox: deque[tuple[bytes, socket.socket | None]] = deque()
-        self._is_full = False  # the socket to the launcher
+        self._is_full = False  # whether the socket to the launcher takes no more
         self._mark = os.urandom(8).hex()
         self._deaths = 0
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    @property
-    def launcher_pid(self) -> int | None:
-        """The process id of the launcher, once it was started."""
-        return None if self._launcher is None else self._launcher.pid
 
     def start(self) -> None:
         """Start the launcher (again); to be called in the loop."""
@@ -118,7 +111,7 @@ class Processes:
         self._control.setblocking(False)
         package = str(Path(__file__).resolve().parents[2])
         python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-        with theirs, open(self._folder / "launcher.log", "ab", opener=_private) as log:
+        with theirs, open(self._folder / "launcher.log", "ab", opener=private) as log:
             self._launcher = subprocess.Popen(
                 [sys.executable, "-m", "distsearch.resource.launcher", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
@@ -139,9 +132,10 @@ class Processes:
         """Tell the launcher, and each that follows it, what to import and how to fork."""
         self._configuration = configuration
         if self._control.fileno() < 0:
-            return  # it is told when there is one
-        with contextlib.suppress(OSError):  # its death is noticed by reading
-            self._control.sendall(_as_line(op="configure", **configuration))  # the first it hears
+            return  # the next launcher is told when it starts
+        with contextlib.suppress(OSError):  # if it has died, `_read_launcher` notices
+            # The first that it hears: there is room in the socket.
+            self._control.sendall(_as_line(op="configure", **configuration))
         self._stop_timer()
         self._importing = self._loop.call_later(IMPORT_S, self._imports_too_long)
 
@@ -154,7 +148,7 @@ class Processes:
         """Have another launcher that imports nothing; what waits for processes does not notice."""
         self._end_launcher()
         modules: list[str] = self._configuration["preload"]
-        if not modules or self._configuration["spawn"]:  # another one would be no better
+        if not modules or self._configuration["spawn"]:  # another launcher would be no better
             self._give_up(f"the node's launcher did not start within {IMPORT_S:g} s")
             return
         names = ", ".join(sorted({name.partition(".")[0] for name in modules}))
@@ -173,7 +167,7 @@ class Processes:
         if self._launcher is None:
             return
         self._close_control()  # at which the launcher kills all it has, and ends
-        if self._importing is not None:  # it has no process yet, and does not look
+        if self._importing is not None:  # while it imports it does not look, and has no process yet
             self._stop_timer()
             self._launcher.kill()
         self._forget_outbox()
@@ -228,7 +222,7 @@ class Processes:
         except BlockingIOError:
             sent = 0
         except OSError:
-            return  # it has ended; the launcher will say how
+            return  # the process has ended; the launcher will say how
         process.unsent = data[sent:]
         if process.unsent:
             self._loop.add_writer(process.channel.fileno(), self._write_on, process)
@@ -245,7 +239,7 @@ class Processes:
             self._loop.add_reader(process.channel.fileno(), self._read, process)
 
     def hold_back(self, process: Process) -> None:
-        """Hear a process no longer: it waits as soon as its channel is full."""
+        """Hear a process no longer: the process will wait when its channel is full."""
         if process.reading:
             process.reading = False
             self._loop.remove_reader(process.channel.fileno())
@@ -284,12 +278,12 @@ class Processes:
                 else:
                     sent = socket.send_fds(self._control, [line], [theirs.fileno()])
             except (BrokenPipeError, ConnectionResetError):
-                return  # its death is noticed by reading
+                return  # the launcher has died, which `_read_launcher` notices
             except BlockingIOError:
                 self._loop.add_writer(self._control, self._send_on)
                 self._is_full = True
                 return
-            except OSError:  # too many descriptors are on their way
+            except OSError:  # too many descriptors are on their way: try again soon
                 self._loop.call_later(SOON_S, self._send_on)
                 return
             if theirs is not None:
@@ -435,7 +429,7 @@ def _resident_bytes(pid: int) -> int:
 def _proportional_bytes(pid: int) -> int:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
         sizes = (int(line.split()[1]) for line in file if line.startswith("Pss:"))
-        return next(sizes, 0) << 10  # none for a process that is just ending
+        return next(sizes, 0) << 10  # a process that is just ending has none
     return 0
 
 

@@ -37,7 +37,7 @@ class Resource:
         memory = self.memory_gb
         if memory is not None and not (_is_number(memory, Real) and 0 < memory < math.inf):
             raise ResourceError(f"memory_gb={memory!r}; give a number of GB above 0, or None")
-        # plain numbers, so that numpy's can be given and JSON can be written
+        # NumPy's numbers may be given, but JSON takes only Python's.
         object.__setattr__(self, "num_cpus", int(self.num_cpus))
         object.__setattr__(self, "num_gpus", float(gpus) if 0 < gpus < 1 else int(gpus))
         object.__setattr__(self, "memory_gb", None if memory is None else float(memory))

@@ -119,11 +119,6 @@ class NodeResourceManager:
         gpus = len(self._gpus) - sum(self._gpus.values())
         return self.facts.num_cpus - self._cpus, float(gpus)
 
-    @property
-    def totals(self) -> tuple[int, int]:
-        """CPUs and GPUs of the node."""
-        return self.facts.num_cpus, len(self._gpus)
-
     def _choose_gpus(self, resource: Resource) -> tuple[str, ...]:
         if resource.num_gpus >= 1:
             whole = [gpu for gpu, free in self._gpus.items() if free == 1]

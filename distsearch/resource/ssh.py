@@ -21,7 +21,7 @@ import socket
 import uuid
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -39,7 +39,7 @@ from .versions import PACKAGES, compare, own_versions
 if TYPE_CHECKING:
     from .pipe import MakeConnection, PipeConnection
 
-LOGINS_AT_ONCE = 10  # of one host; sshd drops some of more
+LOGINS_AT_ONCE = 10  # at one host; of more at once sshd drops some
 CONNECT_S = 10
 LOGIN_AGAIN_AFTER_S = (0.5, 1.0, 2.0, 4.0)
 HELLO_S = 20
@@ -48,9 +48,9 @@ LEASE_S = 30
 GRACE_S = 5
 PING_S = 5
 
-# First choice, unless the configuration has its own: twice as fast here as asyncssh's first choice.
+# Preferred, unless the configuration names ciphers: twice as fast as asyncssh's first choice.
 FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-NOT_SENT_BYTES = 1 << 17  # of a connection that the system may hold ahead of the network
+NOT_SENT_BYTES = 1 << 17  # so much of a connection the system may hold ahead of the network
 DEFAULT_CONFIG = "~/.ssh/config"
 DEFAULT_KNOWN_HOSTS = ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"]
 GLOBAL_KNOWN_HOSTS = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]
@@ -62,30 +62,26 @@ async def bring_up(
     *,
     ssh_config: Sequence[str] | None = None,
     tunnel: bool | None = None,
-    on_result: Callable[[DaskRemote | NodeError], None] = lambda result: None,
 ) -> list[DaskRemote | NodeError]:
     """Bring up nodes at once; for each the remote or what went wrong, in the order of `nodes`.
 
     `ssh_config`: files to read instead of ~/.ssh/config. `tunnel` is for nodes that say nothing
-    themselves. `on_result` hears of each node as soon as it is up or given up (and before its
-    loss, if it is lost). Later calls add nodes; `await remote.close()` takes one away.
+    themselves. Later calls add nodes; `await remote.close()` takes one away.
     """
     logins: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOGINS_AT_ONCE))
 
     async def one(node: Node, remote_id: int) -> DaskRemote | NodeError:
-        result: DaskRemote | NodeError
         try:
             async with logins[node.host]:
                 connections = await log_in(node, config_files(ssh_config))
             process = await NodeProcess.start(node, connections)
-            result = await _join(cluster, process, remote_id, tunnel)
+            return await _join(cluster, process, remote_id, tunnel)
         except NodeError as error:
-            result = error
+            return error
         except Exception as error:  # whatever it is, it must not fail the other nodes
-            result = NodeError(f"node {str(node)!r}: {error or repr(error)}")
-            result.__cause__ = error
-        on_result(result)
-        return result
+            failure = NodeError(f"node {str(node)!r}: {error or repr(error)}")
+            failure.__cause__ = error
+            return failure
 
     ids = [next(cluster.remote_ids) for _ in nodes]
     return not_lost(await asyncio.gather(*map(one, nodes, ids)))
@@ -120,7 +116,7 @@ async def _join(
 
 
 class NodeProcess:
-    """The starter on a node and the SSH connections it hangs on; a `Lifeline`."""
+    """The starter on a node, and the SSH connections on which its life hangs; a `Lifeline`."""
 
     def __init__(
         self,
@@ -222,7 +218,7 @@ class NodeProcess:
     async def _end_node(self) -> tuple[bool, str]:
         with contextlib.suppress(OSError, asyncssh.Error):
             self._process.stdin.write_eof()  # at which the starter ends all, and says so
-        # Before its hello it had nothing to end.
+        # A starter that has not said hello has nothing to end.
         await asyncio.wait([self.over], timeout=GRACE_S + 5 if self._hello.done() else 1)
         for task in self._tasks:
             task.cancel()
@@ -251,7 +247,7 @@ class NodeProcess:
         }
 
     async def _directly(self, cluster: Cluster) -> dict[str, Any]:
-        """Both listen on the interfaces that the SSH connection uses."""
+        """No forwards: node and driver listen on the addresses that the SSH connection uses."""
         connection = self._connections[-1]
         own_address = connection.get_extra_info("sockname")[0]
         its_address = self._hello.result()["address"] or connection.get_extra_info("peername")[0]
@@ -327,7 +323,7 @@ def _message(line: str) -> dict[str, Any]:
         message = json.loads(line)
         if isinstance(message, dict) and "op" in message:
             return message
-    return {"op": "output", "line": line}  # a shell's greeting, or its complaint
+    return {"op": "output", "line": line}  # what a shell prints: a greeting, or a complaint
 
 
 def starter_command(python: str | None) -> str:
@@ -336,7 +332,7 @@ def starter_command(python: str | None) -> str:
     packed = base64.b64encode(zlib.compress(source, 9)).decode()
     code = f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
     python = python or "python3"
-    home = "~/" if python.startswith("~/") else ""  # which the shell must see unquoted
+    home = "~/" if python.startswith("~/") else ""  # a shell replaces no ~ in quotes
     return f"exec {home}{shlex.quote(python[len(home) :])} -u -c {shlex.quote(code)}"
 
 
@@ -373,11 +369,12 @@ async def log_in(
 
 
 def watch(connection: asyncssh.SSHClientConnection) -> asyncio.Event:
-    """An event that is set while a connection takes more, and clear while what it has is waiting.
+    """An event that is set while a connection takes more, and clear while data waits in it.
 
     asyncssh goes on taking what comes: 2 MB a channel. On a slow link the pings that keep a node
-    alive would wait behind that for longer than its lease. Private: the connection is the protocol
-    of its transport, which calls these two methods; asyncssh has them do nothing.
+    alive would wait behind that for longer than its lease. Private to
+    asyncssh: the connection is the protocol of its transport, which calls these two methods, and
+    asyncssh has them do nothing.
     """
     is_free = asyncio.Event()
     is_free.set()
@@ -385,7 +382,7 @@ def watch(connection: asyncssh.SSHClientConnection) -> asyncio.Event:
     connection.resume_writing = is_free.set  # type: ignore[method-assign]
     own_socket = connection.get_extra_info("socket")
     if own_socket is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        with contextlib.suppress(OSError):  # the system's buffers are as large as asyncssh's
+        with contextlib.suppress(OSError):  # the system's buffer holds up pings as asyncssh's does
             own_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
     return is_free
 
@@ -416,7 +413,7 @@ class _Login:
             "login_timeout": CONNECT_S,
             "keepalive_interval": 5,
             "keepalive_count_max": 3,
-            "ignore_encrypted": True,  # the agent may hold them
+            "ignore_encrypted": True,  # the SSH agent may hold the keys that are locked
             "agent_forwarding": False,
             "client_factory": lambda: _HostKeyWitness(self),
         }
@@ -470,11 +467,11 @@ class _Login:
         """Connect and authenticate."""
         connect = asyncssh.connect(known_hosts=self.known, tunnel=through, **self.settings)
         try:
-            # Its own timeout does not cover everything that a hung server can do.
+            # `connect_timeout` does not cover everything that a hung server can do.
             return await asyncio.wait_for(connect, CONNECT_S + 5)
         except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost):
             host, port = self._where()
-            if self._known_keys(host, port):  # perhaps none of that kind is there any more
+            if self._known_keys(host, port):  # perhaps the host has none of that kind any more
                 look = asyncssh.get_server_host_key(host, port, tunnel=through, config=None)
                 with contextlib.suppress(asyncssh.Error, OSError, asyncio.TimeoutError):
                     self.offered = await asyncio.wait_for(look, CONNECT_S)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 
-sys.path[:] = [path for path in sys.path if path]  # a json.py in the home folder is not for us
+sys.path[:] = [path for path in sys.path if path]  # import no json.py of the home folder
 
 import contextlib  # noqa: E402
 import ctypes  # noqa: E402
@@ -38,14 +38,14 @@ from typing import Any  # noqa: E402
 
 PR_SET_CHILD_SUBREAPER = 36
 LINE_LIMIT = 2000
-ORDERS_S = 45  # from its start until it has its orders
+ORDERS_S = 45  # so long the starter waits for its orders
 ASKED_TO = "the driver closed the connection"
 
 speaking = threading.Lock()
 
 
 def main() -> None:
-    signal.alarm(ORDERS_S)  # whose link is cut now waits for them in vain; it has nothing to end
+    signal.alarm(ORDERS_S)  # a link that is cut now brings no orders; there is nothing to end yet
     request = json.loads(sys.stdin.readline() or "null")
     if request is None:
         return
@@ -57,9 +57,8 @@ def main() -> None:
         return
     signal.alarm(0)
     adopt_orphans()
-    events: queue.SimpleQueue[Any] = (
-        queue.SimpleQueue()
-    )  # the one queue that a signal handler may use
+    # The one queue that a signal handler may use.
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, lambda number, frame: events.put(number))
     folder = tempfile.mkdtemp(prefix="distsearch-")
@@ -69,12 +68,12 @@ def main() -> None:
     output.start()
     reason = watch(events, node, order["lease_s"])
     ask_to_end(node, order["grace_s"])
-    if node.returncode not in (None, 0, -signal.SIGTERM):  # it had died before it was asked to
+    if node.returncode not in (None, 0, -signal.SIGTERM):  # it had died before it was asked to end
         reason = by_itself(node)
     kill_what_is_left(node)
-    output.join(1)  # its last lines tell why
+    output.join(1)  # the last lines tell why the node has ended
     shutil.rmtree(folder, ignore_errors=True)
-    # Nobody may be reading any more: do not wait for that.
+    # If nobody reads any more, this would wait for ever: hence a thread, and a bound.
     last_word = threading.Thread(target=say, kwargs={"op": "gone", "reason": reason}, daemon=True)
     last_word.start()
     last_word.join(1)
@@ -88,9 +87,7 @@ def about_this_node(packages: list[str]) -> dict[str, Any]:
         "python": list(sys.version_info[:3]),
         "executable": sys.executable,
         "packages": {name: version_of(name) for name in packages},
-        "hostname": socket.gethostname(),
         "address": (os.environ.get("SSH_CONNECTION", "").split() + [""] * 4)[2],
-        "pid": os.getpid(),
     }
 
 
@@ -125,9 +122,9 @@ def start_node(order: dict[str, Any], folder: str) -> subprocess.Popen[bytes]:
         start_new_session=True,
     )
     assert node.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it has ended already; its output tells why
+    with contextlib.suppress(BrokenPipeError):  # the node has ended already; its output tells why
         node.stdin.write(json.dumps({**order["spec"], "folder": folder}).encode() + b"\n")
-        node.stdin.flush()  # and stays open: its end tells the node that this process is gone
+        node.stdin.flush()  # it stays open: its end tells the node that the starter is gone
     return node
 
 
@@ -217,7 +214,7 @@ def kill_what_is_left(node: subprocess.Popen[bytes]) -> None:
 
 
 def kill(pid: int, number: int) -> None:
-    with contextlib.suppress(OSError):  # it was faster
+    with contextlib.suppress(OSError):  # the process has ended by itself
         os.kill(pid, number)
 
 

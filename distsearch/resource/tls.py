@@ -21,7 +21,7 @@ LIFETIME = timedelta(days=365)
 
 
 class Authority:
-    """Signs the certificates of one search; it lives as long as that, in memory.
+    """Signs the certificates of one search; its key is in memory only, as long as the search.
 
         authority = Authority()
         Scheduler(protocol="tls", security=Security(**authority.issue("driver")), ...)

@@ -116,6 +116,9 @@ class Driver:
             reuse=reuse,
         )
 
+    def pid(self, trial=0, attempt=1):
+        return self.agent._trials[trial, attempt].process.pid
+
     def of(self, op, trial=0):
         return [m for m in self.heard if m["op"] == op and m.get("trial", trial) == trial]
 
@@ -123,7 +126,7 @@ class Driver:
         """Start a trial; afterwards there is no process but those that are kept for others."""
         self.start(returns, trial=trial)
         assert (await self.first("ended", trial))["status"] == "finished"
-        assert len(self.agent.processes) == len(self.agent._idle)
+        assert len(self.agent.processes._all) == len(self.agent._idle)
 
     def of_all(self, op):
         return [message for message in self.heard if message["op"] == op]
@@ -145,10 +148,12 @@ class Driver:
 
 
 @pytest.fixture
-def play(tmp_path):
+def play(tmp_path, monkeypatch):
     """Run a scene with a driver; afterwards nothing of its node may be left."""
 
-    def run(scene, **options):
+    def run(scene, kill_grace_s=agent_module.KILL_GRACE_S, **options):
+        monkeypatch.setattr(agent_module, "KILL_GRACE_S", kill_grace_s)
+
         async def story():
             before = set(psutil.Process().children(recursive=True))
             async with Driver(tmp_path / "node", **options) as driver:
@@ -180,7 +185,6 @@ def test_a_trial_runs_reports_and_ends(play, spawn):
         end = await driver.first("ended")
         assert (end["status"], end["exit_code"], end["returned"]) == ("finished", 0, 7)
         assert [message["seq"] for message in driver.of("report")] == [1]
-        assert driver.of("running")[0]["pid"] not in (os.getpid(), None)
         assert end["max_rss_bytes"] > 1 << 20
 
     play(scene, spawn=spawn)
@@ -262,10 +266,10 @@ def test_closing_ends_trials_that_ignore_everything(play):
     async def scene(driver):
         driver.start(ignores_term)
         await driver.first("report")
-        begun = time.monotonic()
+        pid, begun = driver.pid(), time.monotonic()
         await driver.agent.close()
         assert time.monotonic() - begun < 4.5
-        assert await gone(driver.of("running")[0]["pid"])
+        assert await gone(pid)
 
     play(scene)
 
@@ -274,11 +278,12 @@ def test_a_launcher_that_died_gives_its_trials_back_and_another_one_takes_its_pl
     async def scene(driver):
         driver.start(ignores_term)
         await driver.first("report")
-        os.kill(driver.agent.processes.launcher_pid, signal.SIGKILL)
+        pid = driver.pid()
+        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
         end = await driver.first("ended")
         assert end["status"] == "node_lost"
         assert "launcher died" in end["reason"]
-        assert await gone(driver.of("running")[0]["pid"])
+        assert await gone(pid)
         driver.start(returns, trial=1)
         assert (await driver.first("ended", 1))["status"] == "finished"
         assert not driver.of("problem")
@@ -294,7 +299,7 @@ def test_a_launcher_that_dies_again_and_again_is_a_problem_of_the_node(play, mon
             driver.start(sleeps, trial=trial)
             await driver.first("report", trial)
             assert not driver.of("problem")
-            os.kill(driver.agent.processes.launcher_pid, signal.SIGKILL)
+            os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
             assert (await driver.first("ended", trial))["status"] == "node_lost"
         assert "launcher died" in (await driver.first("problem"))["reason"]
 
@@ -327,7 +332,7 @@ def test_what_the_launcher_imports_first_counts_as_no_time_of_a_trial(play, slow
         driver.start(sleeps, trial=0, trial_timeout_s=1.0)
         driver.start(returns, trial=1, report_timeout_s=1.2)
         await asyncio.sleep(1.5)  # nothing may happen in this time
-        assert not driver.of("ended") and not driver.of("running")
+        assert not driver.of("ended") and not driver.of("report")
         let_it_import(tmp_path)
         assert (await driver.first("ended", 1))["status"] == "finished"
         end = await driver.first("ended", 0)
@@ -348,7 +353,7 @@ def test_a_trial_that_is_stopped_while_the_launcher_imports_never_begins(
         assert (await driver.first("ended"))["status"] == "stopped"
         let_it_import(tmp_path)
         await driver.begins_no_more_than_it_needs()
-        assert not driver.of("running", 0) and not driver.of("report", 0)
+        assert not driver.of("report", 0)
 
     play(scene, **slow_import)
 
@@ -364,7 +369,7 @@ def test_a_trial_whose_lease_ends_while_the_launcher_imports_never_begins(
         let_it_import(tmp_path)
         await driver.until(lambda: driver.agent._silent_s < 0.6)
         await driver.begins_no_more_than_it_needs()
-        assert not driver.of("running", 0) and not driver.of("report", 0)
+        assert not driver.of("report", 0)
 
     play(scene, lease_s=0.6, **slow_import)
 
@@ -430,7 +435,7 @@ def test_a_launcher_that_dies_amid_imports_leaves_no_descriptor_open(play, slow_
         before = len(os.listdir("/proc/self/fd"))
         for trial in range(20):
             driver.start(returns, trial=trial)
-        os.kill(driver.agent.processes.launcher_pid, signal.SIGKILL)
+        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
         await driver.until(lambda: len(driver.of_all("ended")) == 20)
         assert {message["status"] for message in driver.of_all("ended")} == {"node_lost"}
         assert len(os.listdir("/proc/self/fd")) <= before
@@ -595,11 +600,12 @@ def test_a_start_that_comes_when_the_lease_is_over_is_refused(play):
     async def scene(driver):
         driver.answers = False
         driver.start(sleeps)
+        await driver.first("report")
         await driver.first("ended")  # by the lease
         driver.start(sleeps, attempt=2)
         again = await driver.until(lambda: driver.of("ended")[1:])
         assert (again[0]["status"], again[0]["attempt"]) == ("node_lost", 2)
-        assert [message["attempt"] for message in driver.of("running")] == [1]
+        assert [message["attempt"] for message in driver.of("report")] == [1]
 
     play(scene, lease_s=0.6)
 
@@ -608,12 +614,12 @@ def test_a_node_whose_driver_stays_silent_keeps_no_process_until_it_speaks_again
     async def scene(driver):
         driver.start(returns)
         await driver.first("ended")  # what is left are a spare process and the launcher
-        launcher = driver.agent.processes.launcher_pid
+        launcher = driver.agent.processes._launcher.pid
         driver.answers = False
         assert await gone(launcher)
-        assert not len(driver.agent.processes)
+        assert not driver.agent.processes._all
         driver.answers = True
-        await driver.until(lambda: driver.agent.processes.launcher_pid != launcher or None)
+        await driver.until(lambda: driver.agent.processes._launcher.pid != launcher or None)
         driver.start(returns, trial=1)
         assert (await driver.first("ended", 1))["status"] == "finished"
 
@@ -634,7 +640,7 @@ def test_a_trial_far_ahead_of_its_acknowledgements_is_held_back_and_then_goes_on
         count = len(driver.of("report"))
         size = sum(len(message["body"]) for message in driver.of("report"))
         assert window <= size < window + (1 << 19)
-        process = psutil.Process(driver.of("running")[0]["pid"])
+        process = psutil.Process(driver.pid())
         await driver.until(lambda: process.status() == psutil.STATUS_SLEEPING or None)
         assert len(driver.of("report")) == count
         driver.say(op="ack", bytes=size)
@@ -719,7 +725,7 @@ def test_reused_processes_run_one_trial_after_another(play):
         for trial in range(3):
             driver.start(returns, trial=trial, reuse=True)
             assert (await driver.first("ended", trial))["status"] == "finished"
-        assert len(driver.agent.processes) == 1
+        assert len(driver.agent.processes._all) == 1
 
     play(scene)
 
@@ -735,7 +741,7 @@ def test_a_reused_process_whose_trial_raised_runs_the_next(play):
         assert end["traceback"].splitlines()[-2].strip() == 'raise KeyError("lr")'
         driver.start(returns, trial=1, reuse=True)
         assert (await driver.first("ended", 1))["status"] == "finished"
-        assert len(driver.agent.processes) == 1
+        assert len(driver.agent.processes._all) == 1
 
     play(scene)
 
@@ -747,5 +753,31 @@ def test_folders_are_private(play):
         folder = driver.agent.folder
         for path in (folder, folder / "functions", folder / "trials", folder / "trials" / "0"):
             assert path.stat().st_mode & 0o077 == 0
+
+    play(scene)
+
+
+def test_a_train_function_that_comes_in_pieces_runs_whatever_an_earlier_run_has_left(play):
+    async def scene(driver):
+        whole = driver.agent.handle
+
+        def in_pieces(messages):
+            for message in messages:
+                for part in parts(message):
+                    whole([part])
+
+        def parts(message):
+            if message["op"] != "function":
+                yield message
+                return
+            left = driver.agent.folder / "functions" / f".{message['name']}.part"
+            left.write_bytes(b"the beginning of")
+            data = message["data"]
+            yield {**message, "data": data[:100], "offset": 0, "done": False}
+            yield {**message, "data": data[100:], "offset": 100, "done": True}
+
+        driver.agent.handle = in_pieces
+        driver.start(returns)
+        assert (await driver.first("ended"))["returned"] == 7
 
     play(scene)

@@ -12,9 +12,10 @@ import pytest
 
 from distsearch.errors import NodeError
 from distsearch.resource import cache as cache_module
-from distsearch.resource import remote as remote_module
+from distsearch.resource import pace as pace_module
 from distsearch.resource.cache import MANIFEST, CheckpointCache, delete
 from distsearch.resource.node import NodeFacts
+from distsearch.resource.pace import Pace
 from distsearch.resource.remote import Remote
 
 NAME = "1000002-step-2"
@@ -29,6 +30,7 @@ class NearNode(Remote):
         self.cache = CheckpointCache(folder)
         self.asked = []
         self.before = lambda verb: None
+        self.pace = Pace(1000)
 
     async def use_cache(self, verb, *arguments):
         self.asked.append(verb)
@@ -38,7 +40,7 @@ class NearNode(Remote):
 
 @pytest.fixture
 def node(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote_module, "MOVED_BYTES", 1000)
+    monkeypatch.setattr(pace_module, "LARGEST_PIECE", 1000)
     return NearNode(tmp_path / "node")
 
 
@@ -78,10 +80,46 @@ def test_what_a_node_has_is_not_sent_again_but_another_of_that_name_is(tmp_path,
     run(node.put_checkpoint(3, made))
     node.asked.clear()
     assert run(node.put_checkpoint(3, made)) == 0
-    assert node.asked == ["manifest"]
+    assert node.asked == ["has"]
     other = make(tmp_path / "other")
     assert run(node.put_checkpoint(3, other)) > 2500
     assert content(node.cache.folder(3) / NAME) == content(other)
+
+
+def test_a_manifest_of_many_files_goes_in_pieces_and_commits_with_the_last(tmp_path, node):
+    made = make(tmp_path / "made", size=10)
+    (made / MANIFEST).write_text("x" * 4500)
+    seen = []
+    node.before = lambda verb: seen.append(node.cache.newest(3))
+    run(node.put_checkpoint(3, made))
+    assert len(seen) > 6 and set(seen) == {None}
+    assert content(node.cache.folder(3) / NAME) == content(made)
+    run(node.fetch_checkpoint(3, tmp_path / "back"))
+    assert content(tmp_path / "back" / NAME) == content(made)
+
+
+def test_what_a_broken_copy_has_left_of_a_longer_manifest_is_not_in_the_new_one(tmp_path, node):
+    made = make(tmp_path / "made")
+    node.cache.write(3, NAME, cache_module.UNFINISHED_MANIFEST, 0, b"x" * 2000)
+    run(node.put_checkpoint(3, made))
+    assert content(node.cache.folder(3) / NAME) == content(made)
+
+
+def test_a_copy_on_a_disk_without_links_takes_as_many_calls_as_it_needs(
+    tmp_path, node, monkeypatch
+):
+    """Each of them has an answer in time, however large the checkpoint is."""
+
+    def no_links(*paths):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(cache_module.os, "link", no_links)
+    monkeypatch.setattr(cache_module, "COPY_S", 0)
+    monkeypatch.setattr(cache_module, "BLOCK_BYTES", 1000)
+    made = make(node.cache.folder(3), size=9500)
+    run(node.fetch_checkpoint(3, tmp_path / "back"))
+    assert content(tmp_path / "back" / NAME) == content(made)
+    assert node.asked.count("hold") > 10
 
 
 def test_of_two_children_at_once_only_one_has_it_sent(tmp_path, node):

@@ -8,6 +8,7 @@ import logging.handlers
 import math
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from distsearch.resource.dask_link import (
     stop_agent,
 )
 from distsearch.resource.node import NodeFacts
+from distsearch.resource.pace import SMALLEST_PIECE
 
 
 class Listening:
@@ -58,7 +60,7 @@ class Echo:
 
     closed: list[Path] = []
 
-    def __init__(self, *, folder, send, **options):
+    def __init__(self, *, folder, send):
         self.folder, self.send = folder, send
 
     async def start(self):
@@ -107,12 +109,12 @@ def alone():
         yield cluster, client
 
 
-def search(test, client, **options):
+def search(test, client):
     """Run `test(listening, remote, cluster)` over a cluster's first worker."""
 
     async def run():
         listening, later = Listening(), []
-        async with Cluster(listening, client=client, **options) as cluster:
+        async with Cluster(listening, client=client) as cluster:
             (remote,) = await cluster.attach_workers(later.append)
             await test(listening, remote, cluster)
 
@@ -147,12 +149,12 @@ def test_any_value_of_json_survives_the_way(local, echo):
 
 
 def test_much_data_goes_in_several_calls(local, echo, monkeypatch):
-    monkeypatch.setattr(dask_link, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(dask_link, "MESSAGE_BYTES", 1000)
 
     async def test(listening, remote, cluster):
-        remote.send({"op": "wake"})
+        remote.pace.piece_bytes = 2500
         for _ in range(10):
-            remote.send({"op": "say", "text": "x" * 600})
+            remote.send({"op": "say"})
         remote.send({"op": "last"})
         assert len(remote._next_batch()) == 3
         await listening.until(lambda heard: "last" in ops(heard))
@@ -180,16 +182,17 @@ def test_a_batch_that_never_came_loses_the_node(local, echo):
     search(test, local[1])
 
 
-def test_a_node_that_stands_still_is_lost_after_three_pings(local, echo):
+def test_a_node_that_stands_still_is_lost_after_three_pings(local, echo, monkeypatch):
     async def test(listening, remote, cluster):
         remote.send({"op": "say", "sleep_s": 1.5})
         await listening.until(lambda heard: heard.lost)
         assert "nothing was heard" in listening.lost[0][1]
 
-    search(test, local[1], ping_s=0.1)
+    monkeypatch.setattr(dask_link, "PING_S", 0.1)
+    search(test, local[1])
 
 
-def test_time_in_which_the_driver_stood_still_does_not_count(local, echo):
+def test_time_in_which_the_driver_stood_still_does_not_count(local, echo, monkeypatch):
     async def test(listening, remote, cluster):
         for _ in range(2):
             await asyncio.sleep(0.15)
@@ -198,7 +201,8 @@ def test_time_in_which_the_driver_stood_still_does_not_count(local, echo):
         await listening.until(lambda heard: "say" in ops(heard))
         assert not listening.lost
 
-    search(test, local[1], ping_s=0.1)
+    monkeypatch.setattr(dask_link, "PING_S", 0.1)
+    search(test, local[1])
 
 
 def test_closing_ends_the_agent_and_removes_its_folder_in_silence(local, echo):
@@ -299,7 +303,7 @@ def test_worker_processes_of_a_users_cluster_run_the_real_agent():
 
 
 def test_a_users_scheduler_keeps_only_a_few_of_the_events(local, echo):
-    """`keep_few_events` is the only thing here that is private to Dask: it fails here first."""
+    """It would keep the last 100,000 for good."""
 
     async def test(listening, remote, cluster):
         for number in range(3 * EVENTS_KEPT):
@@ -314,6 +318,7 @@ def test_a_users_scheduler_keeps_only_a_few_of_the_events(local, echo):
 def test_other_messages_overtake_a_large_upload(local, monkeypatch, tmp_path):
     """An agent whose beats are answered too late would end its trials."""
     monkeypatch.setattr("distsearch.resource.remote.PIECE_BYTES", 10)
+    monkeypatch.setattr("distsearch.resource.pace.LARGEST_PIECE", 2000)
 
     class Slow(Echo):
         def handle(self, messages):
@@ -328,6 +333,7 @@ def test_other_messages_overtake_a_large_upload(local, monkeypatch, tmp_path):
     (tmp_path / "large").write_bytes(bytes(2000))
 
     async def test(listening, remote, cluster):
+        remote.pace.piece_bytes = 2000
         uploading = asyncio.create_task(remote.upload("large", tmp_path / "large"))
         await listening.until(lambda heard: heard.messages)
         remote.send({"op": "say"})
@@ -336,6 +342,44 @@ def test_other_messages_overtake_a_large_upload(local, monkeypatch, tmp_path):
         assert ops(listening).index("say") < 100
         remote.on_uploaded("large", "")
         await uploading
+
+    search(test, local[1])
+
+
+def test_a_sign_of_life_overtakes_a_large_train_function(local, monkeypatch):
+    """On a slow link a node would end for want of it before the function is there."""
+
+    class Noting(Echo):
+        def handle(self, messages):
+            self.send([{**message, "data": ""} for message in messages])
+
+    monkeypatch.setattr(agent, "Agent", Noting)
+
+    async def test(listening, remote, cluster):
+        remote.send({"op": "function", "name": "f", "data": bytes(20 * SMALLEST_PIECE)})
+        await listening.until(lambda heard: heard.messages)
+        remote.send({"op": "beat", "number": 1})
+        await listening.until(lambda heard: heard.messages[-1].get("done"))
+        assert ops(listening).count("function") == 20
+        assert ops(listening).index("beat") < 20
+
+    search(test, local[1])
+
+
+def test_a_node_whose_disk_never_answers_is_given_up(local, echo, monkeypatch, tmp_path):
+    monkeypatch.setattr(dask_link, "ANSWER_S", 0.3)
+    may_end = threading.Event()
+
+    class Hanging:
+        def newest(self, trial):
+            may_end.wait(20)
+
+    monkeypatch.setattr(Echo, "checkpoints", Hanging(), raising=False)
+
+    async def test(listening, remote, cluster):
+        with pytest.raises(NodeError, match=r"no answer in 0.3 s"):
+            await remote.fetch_checkpoint(3, tmp_path)
+        may_end.set()
 
     search(test, local[1])
 

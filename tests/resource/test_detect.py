@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from distsearch.errors import ResourceError
+from distsearch.resource import detect as detect_module
 from distsearch.resource.detect import declared, detect
 from distsearch.resource.node import Node, NodeFacts
 
@@ -54,9 +56,21 @@ def fake_nvml(*gpus, lost=()):
     )
 
 
+def on_a_machine(nvml, visible=None, cgroups=None, own_cgroups=None):
+    """What is detected with this module pynvml, CUDA_VISIBLE_DEVICES, and cgroup files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "pynvml", nvml)
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            patch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        if cgroups is not None:
+            patch.setattr(detect_module, "CGROUPS", cgroups)
+            patch.setattr(detect_module, "OWN_CGROUPS", own_cgroups)
+        return detect()
+
+
 def gpus_of(nvml, visible=None):
-    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    return detect(environ=environ, nvml=nvml).gpus
+    return on_a_machine(nvml, visible).gpus
 
 
 @pytest.fixture
@@ -69,12 +83,7 @@ def limits(tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text + "\n")
         (tmp_path / "own").write_text(own + "\n")
-        return detect(
-            cgroups=tmp_path / "cgroup",
-            own_cgroups=tmp_path / "own",
-            environ={},
-            nvml=fake_nvml(),
-        )
+        return on_a_machine(fake_nvml(), cgroups=tmp_path / "cgroup", own_cgroups=tmp_path / "own")
 
     return found
 
@@ -84,7 +93,7 @@ TOTAL = psutil.virtual_memory().total
 
 
 def test_without_cgroups_it_is_the_affinity_and_the_physical_memory(tmp_path):
-    facts = detect(cgroups=tmp_path, own_cgroups=tmp_path / "none", nvml=fake_nvml(), environ={})
+    facts = on_a_machine(fake_nvml(), cgroups=tmp_path, own_cgroups=tmp_path / "none")
     assert facts == NodeFacts(AFFINITY, (), TOTAL)
 
 
@@ -136,7 +145,7 @@ def test_the_affinity_limits_the_cpus():
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(own)})
     try:
-        assert detect(nvml=fake_nvml()).num_cpus == 1
+        assert on_a_machine(fake_nvml()).num_cpus == 1
     finally:
         os.sched_setaffinity(0, own)
 
@@ -197,9 +206,10 @@ def test_without_a_driver_there_are_no_gpus():
     assert gpus_of(nvml) == gpus_of(nvml, "0") == ()
 
 
-def test_the_real_nvml_does_no_harm_with_or_without_a_driver():
-    assert detect(environ={"CUDA_VISIBLE_DEVICES": ""}).gpus == ()
+def test_the_real_nvml_does_no_harm_with_or_without_a_driver(monkeypatch):
     assert detect().num_cpus >= 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert detect().gpus == ()
 
 
 FOUND = NodeFacts(8, ("GPU-a", "GPU-b"), 64 * 10**9)

@@ -488,13 +488,12 @@ class SharedCluster(RuleBasedStateMachine):
     def nothing_is_oversubscribed_or_lost(self):
         for slots in self.all_slots():
             here = [(r, le) for _, r, le in self.held if le.remote.slots is slots]
-            cpus, gpus = slots.totals
-            assert sum(r.num_cpus for r, _ in here) == slots.used[0] <= cpus
+            assert sum(r.num_cpus for r, _ in here) == slots.used[0] <= slots.facts.num_cpus
             assert slots.used[1] == pytest.approx(sum(r.num_gpus for r, _ in here))
             assert sum(r.memory_bytes or 0 for r, _ in here) <= slots.facts.memory_bytes
             for gpu in slots.facts.gpus:
                 assert sum(r.gpu_share for r, le in here if gpu in le.allocation.gpus) <= 1
-            assert gpus >= slots.used[1]
+            assert len(slots.facts.gpus) >= slots.used[1]
 
     @invariant()
     def nobody_waits_for_what_is_free(self):
@@ -514,13 +513,13 @@ class SharedCluster(RuleBasedStateMachine):
     @invariant()
     def shelves_hold_every_node_once_at_its_level(self):
         for manager in self.managers:
-            shelved = [
+            placed = [
                 (remote, level)
-                for level, shelf in manager._shelves.items()
-                for remote in shelf.values()
+                for level, nodes in manager._at_level.items()
+                for remote in nodes.values()
             ]
-            assert len(shelved) == len(manager.remotes)
-            assert all(remote.slots.level == level for remote, level in shelved)
+            assert len(placed) == len(manager.remotes)
+            assert all(remote.slots.level == level for remote, level in placed)
 
     def teardown(self):
         """Nothing waits for ever: when all that runs ends, all that fits has run."""

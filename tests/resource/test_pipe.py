@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsearch.errors import NodeError
-from distsearch.resource import dask_link, pipe
+from distsearch.resource import dask_link, pace, pipe
 from distsearch.resource.cache import MANIFEST, CheckpointCache
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.node import Node
@@ -388,7 +389,7 @@ def test_a_node_that_goes_in_the_middle_of_a_copy_fails_it_with_an_error_of_its_
 
 
 class SlowLink:
-    """A way to a port of this machine that carries so many bytes a second there."""
+    """A way to a port of this machine that carries so many bytes a second each way."""
 
     def __init__(self, port, bytes_per_s):
         self.to, self.bytes_per_s = port, bytes_per_s
@@ -404,15 +405,17 @@ class SlowLink:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self.listener.accept()
-                far = socket.create_connection(("127.0.0.1", self.to))
-                for ends in ((near, far, self.is_slow), (far, near, threading.Event())):
+                far = socket.socket()
+                far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+                far.connect(("127.0.0.1", self.to))
+                for ends in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=ends, daemon=True).start()
 
-    def _carry(self, source, target, is_slow):
+    def _carry(self, source, target):
         carried = 0
         with contextlib.suppress(OSError), source, target:
             while data := source.recv(1 << 13):
-                if is_slow.is_set():
+                if self.is_slow.is_set():
                     threading.Event().wait(len(data) / self.bytes_per_s)
                     carried += len(data)
                     if carried > 300_000:
@@ -421,14 +424,44 @@ class SlowLink:
             target.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.parametrize("way", ["pipe", "dask"])
+def test_a_checkpoint_gets_over_a_link_on_which_it_takes_longer_than_any_answer_may(
+    folder, tmp_path, monkeypatch, way
+):
+    """Time limits are about silence, not about size."""
+    monkeypatch.setattr(dask_link, "ANSWER_S", 1)
+    monkeypatch.setattr(pipe, "SILENT_S", 1)
+    monkeypatch.setattr(pace, "QUICK_S", 0.1)
+    made = make(tmp_path / "made", size=400_000)
+
+    async def there_and_back(hosts, host):
+        link = SlowLink(host.port, 250_000)
+        hosts.trust(link.port, host)
+        async with node_of(hosts, link) as remote:
+            await remote.use_cache("newest", 3)
+            link.is_slow.set()
+            begin = time.monotonic()
+            await remote.put_checkpoint(3, made)
+            back = await remote.fetch_checkpoint(3, tmp_path / "back")
+            assert time.monotonic() - begin > 2
+            link.is_slow.clear()
+        link.listener.close()
+        return back
+
+    with Hosts() as hosts:
+        host = hosts.start(env={"TMPDIR": str(folder)})
+        host.forwards_sockets = way == "pipe"
+        back = run(there_and_back(hosts, host))
+    assert content(back) == content(made)
+
+
 def test_what_else_a_node_is_told_overtakes_a_checkpoint_on_a_slow_link(folder, tmp_path):
     """Pings, for example, without which a node ends its trials after 30 s."""
     made = make(tmp_path / "made", size=6_000_000)
 
     async def copy_and_ask(hosts, host):
         link = SlowLink(host.port, 1_000_000)
-        with open(hosts.known_hosts, "a") as file:
-            file.write(host.known_hosts_line().replace(str(host.port), str(link.port)))
+        hosts.trust(link.port, host)
         try:
             async with node_of(hosts, link) as remote:
                 link.is_slow.set()
