@@ -20,19 +20,19 @@ from ..errors import MissingPackage
 
 if TYPE_CHECKING:
     from .schedulers import SchedulerKit
-    from .searchers import SearcherKit, SeveralKit
+    from .searchers import SearcherKit, SeveralObjectivesKit
     from .stores import SQLStoreKit, StoreKit
 
 # Where each kit lives: its module, and with it pytest, is imported when the kit is first used.
 _HOMES = {
     "SchedulerKit": "schedulers",
     "SearcherKit": "searchers",
-    "SeveralKit": "searchers",
+    "SeveralObjectivesKit": "searchers",
     "SQLStoreKit": "stores",
     "StoreKit": "stores",
 }
 
-__all__ = ["SQLStoreKit", "SchedulerKit", "SearcherKit", "SeveralKit", "StoreKit"]
+__all__ = ["SQLStoreKit", "SchedulerKit", "SearcherKit", "SeveralObjectivesKit", "StoreKit"]
 
 
 def __getattr__(name: str) -> Any:
