@@ -21,6 +21,7 @@ from ..errors import MissingPackage
 if TYPE_CHECKING:
     from .schedulers import SchedulerKit
     from .searchers import SearcherKit, SeveralObjectivesKit
+    from .storages import StorageKit
     from .stores import SQLStoreKit, StoreKit
 
 # Where each kit lives: its module, and with it pytest, is imported when the kit is first used.
@@ -28,11 +29,19 @@ _HOMES = {
     "SchedulerKit": "schedulers",
     "SearcherKit": "searchers",
     "SeveralObjectivesKit": "searchers",
+    "StorageKit": "storages",
     "SQLStoreKit": "stores",
     "StoreKit": "stores",
 }
 
-__all__ = ["SQLStoreKit", "SchedulerKit", "SearcherKit", "SeveralObjectivesKit", "StoreKit"]
+__all__ = [
+    "SQLStoreKit",
+    "SchedulerKit",
+    "SearcherKit",
+    "SeveralObjectivesKit",
+    "StorageKit",
+    "StoreKit",
+]
 
 
 def __getattr__(name: str) -> Any:
