@@ -28,6 +28,11 @@ FINITE = Dict(a=Choice("x", "y", Dict(deep=Bool())), b=Int(1, 3), c=Bool(), fixe
 MIXED = Dict(lr=Real(1e-4, 1e-1, log=True), net=Choice("small", Dict(width=Int(1, 64))), wd=Bool())
 
 
+# Few examples of a recursive strategy are large: half of these have a continuous part for sure.
+large = st.builds(lambda one, two: Dict(one=one, x=Real(0.0, 1.0), two=two), spaces, spaces)
+any_space = st.one_of(large, spaces)
+
+
 def key(config: Any) -> str:
     """A configuration that can be compared."""
     return json.dumps(config, sort_keys=True)
@@ -78,7 +83,9 @@ class SearcherKit:
         """Whether it lists the space instead of drawing from it."""
         return False
 
-    @given(spaces, seeds)
+    @given(any_space, seeds)
+    @example(MIXED, 0)
+    @example(FINITE, 0)
     @steady
     def test_every_suggestion_is_inside_the_space(self, space: Space, seed: int) -> None:
         for config in self.ask_all(self.make(space, seed=seed), 12):
@@ -86,7 +93,9 @@ class SearcherKit:
             assert json.loads(key(config)) == json.loads(key(dict(config)))
             space.build(config)
 
-    @given(spaces, seeds)
+    @given(any_space, seeds)
+    @example(MIXED, 0)
+    @example(FINITE, 0)
     @steady
     def test_the_given_points_come_first_in_their_order(self, space: Space, seed: int) -> None:
         points = [space.sample(np.random.default_rng(seed + n)) for n in range(3)]
@@ -104,7 +113,9 @@ class SearcherKit:
         with pytest.raises(SpaceError, match="no parameter 'lrr'"):
             self.make(MIXED, seed=0, points_to_evaluate=[{"lrr": 0.01}])
 
-    @given(spaces, seeds)
+    @given(any_space, seeds)
+    @example(MIXED, 0)
+    @example(FINITE, 0)
     @steady
     def test_the_same_seed_and_results_give_the_same_suggestions(
         self, space: Space, seed: int
