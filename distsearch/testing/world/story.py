@@ -168,7 +168,7 @@ class Story:
         self.saves = draw.choice([0, 1, 1, 2])
         self.cpus = draw.choice([1, 1, 1, 2])
         self.reuse = draw.random() < 0.4
-        self.zoo = draw.random() < 0.5
+        self.zoo = draw.random() < 0.5  # trials come to bad ends of all kinds
         self.report_timeout = draw.choice([None, 40.0]) if self.zoo else None
         self.max_failures = draw.choice([0, 1, 3, 3])
         # Where
