@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import errors, scheduler, searcher, space, train
+    from . import errors, scheduler, searcher, space, testing, train
     from .core.decorators import args
     from .resource.node import Node
     from .resource.resource import Resource
@@ -37,7 +37,7 @@ _HOMES = {
         ("Bool", "Categorical", "Choice", "Dict", "Int", "List", "Real", "func", "obj"), ".space"
     ),
 }
-_ROOMS = ("errors", "scheduler", "searcher", "space", "train")
+_ROOMS = ("errors", "scheduler", "searcher", "space", "testing", "train")
 
 __all__ = [
     "Bool",
@@ -56,6 +56,7 @@ __all__ = [
     "scheduler",
     "searcher",
     "space",
+    "testing",
     "train",
 ]
 

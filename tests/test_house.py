@@ -41,6 +41,7 @@ def python(*arguments: str, folder: Path = ROOT) -> str:
 # Importing
 
 HEAVY = ["torch", "bokeh", "matplotlib", "optuna", "pandas", "distributed", "dask", "asyncssh"]
+HEAVY += ["pytest", "hypothesis"]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,8 @@ HEAVY = ["torch", "bokeh", "matplotlib", "optuna", "pandas", "distributed", "das
         "distsearch.core.trial_process",
         "distsearch.resource.launcher",
         "distsearch.train.inherit",
+        "distsearch; distsearch.testing",
+        "distsearch.testing.fates",
     ],
 )
 def test_importing_distsearch_loads_no_heavy_library(use):
@@ -197,6 +200,14 @@ def test_the_searcher_of_the_readme_names_the_best_trial_as_parent(tmp_path):
     *_, parents, best = python("searcher.py", folder=tmp_path).splitlines()
     assert parents == "() " + " ".join(f"({n},)" for n in range(7))
     assert best == "7 True"
+
+
+def test_the_searcher_kit_of_the_readme_tests_a_searcher(tmp_path):
+    (kit,) = [block for block in BLOCKS if "class TestMySearcher" in block]
+    searcher = "from distsearch.searcher import RandomSearcher as MySearcher\n"
+    (tmp_path / "test_my_searcher.py").write_text(searcher + kit)
+    said = python("-m", "pytest", "-q", folder=tmp_path)
+    assert int(re.search(r"(\d+) passed in", said)[1]) >= 20
 
 
 def test_the_names_that_the_readme_uses_exist():

@@ -94,10 +94,11 @@ def check(folder, scheduler):
     assert (again.behind, again.best_at) == (scheduler.behind, scheduler.best_at)
 
 
-# In a checkout of distsearch the kit that its own rules have to pass checks yours too: with trials
-# that fail, report NaN or only some epochs, with drivers that are killed. Write a test file
+# The kit that distsearch's own rules have to pass checks yours too: with trials that fail, report
+# NaN or only some epochs, with drivers that are killed (pip install 'distsearch[test]'). Write a
+# test file
 #
-#     from tests.conformance.schedulers import SchedulerKit
+#     from distsearch.testing import SchedulerKit
 #
 #     class TestLaggardStopping(SchedulerKit):
 #         make = LaggardStopping

@@ -136,10 +136,10 @@ def main():
         print(f"best configuration: {scheduler.get_best_config()}")
 
 
-# In a checkout of distsearch the kit that its own searchers have to pass checks yours too, over
-# randomly nested spaces:
+# The kit that distsearch's own searchers have to pass checks yours too, over randomly nested spaces
+# (pip install 'distsearch[test]'):
 #
-#     from tests.conformance.searchers import SearcherKit
+#     from distsearch.testing import SearcherKit
 #
 #     class TestAroundTheBest(SearcherKit):
 #         make = AroundTheBest

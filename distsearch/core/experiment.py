@@ -457,9 +457,6 @@ class Experiment:
     def _on_beat(self, remote: Remote, message: Message) -> None:
         remote.send(message)
 
-    def _on_running(self, remote: Remote, message: Message) -> None:
-        pass
-
     def _on_uploaded(self, remote: Remote, message: Message) -> None:
         remote.on_uploaded(message["path"], message["error"])
 

@@ -1,4 +1,4 @@
-"""Kits of properties that every searcher, scheduler or store has to pass.
+"""Kits of properties that every searcher, scheduler, storage or store has to pass.
 
 Derive a test class from a kit and say how one is made:
 
@@ -7,8 +7,10 @@ Derive a test class from a kit and say how one is made:
     class TestMySearcher(SearcherKit):
         make = MySearcher
 
-`python -m pytest that_file.py` then runs all tests of the kit. `distsearch.testing.world` is the
-simulated world in which distsearch's own searches are tested. Kits need `distsearch[test]`.
+`python -m pytest that_file.py` then runs all tests of the kit. Each kit says what else may be set.
+Kits need pytest and hypothesis: `pip install 'distsearch[test]'`, else MissingPackage is raised.
+
+`distsearch.testing.world` is the simulated world in which distsearch's own searches are tested.
 """
 
 from __future__ import annotations
@@ -20,19 +22,28 @@ from ..errors import MissingPackage
 
 if TYPE_CHECKING:
     from .schedulers import SchedulerKit
-    from .searchers import SearcherKit, SeveralKit
+    from .searchers import SearcherKit, SeveralObjectivesKit
+    from .storages import StorageKit
     from .stores import SQLStoreKit, StoreKit
 
 # Where each kit lives: its module, and with it pytest, is imported when the kit is first used.
 _HOMES = {
     "SchedulerKit": "schedulers",
     "SearcherKit": "searchers",
-    "SeveralKit": "searchers",
+    "SeveralObjectivesKit": "searchers",
+    "StorageKit": "storages",
     "SQLStoreKit": "stores",
     "StoreKit": "stores",
 }
 
-__all__ = ["SQLStoreKit", "SchedulerKit", "SearcherKit", "SeveralKit", "StoreKit"]
+__all__ = [
+    "SQLStoreKit",
+    "SchedulerKit",
+    "SearcherKit",
+    "SeveralObjectivesKit",
+    "StorageKit",
+    "StoreKit",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,9 +11,10 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar
 
 import pytest
 
@@ -54,10 +55,27 @@ WRITER = """
 
 
 class StoreKit:
-    """`where`: the store's class, as 'module:name'; `read(folder)` gives its events in order."""
+    """What holds for every store of events; derive a test class of your own from it.
 
-    where: str
-    file: str
+        class TestMyStore(StoreKit):
+            where = "my_package.store:MyStore"
+            file = "events.log"
+
+            def make(self, folder):
+                return MyStore(folder)
+
+            def read(self, folder):
+                return my_package.store.read(folder)
+
+    A store is used as `distsearch.core.store.Store` is: `append(kind, trial, attempt, seq, body)`,
+    `when_durable(callback)`, `await flush()`, `close()`. Writers are killed, and files damaged.
+
+    `where`: what opens a store, as 'module:name', for processes that only write.
+    `file`: the name of its file; others that belong to it begin with that name.
+    """
+
+    where: ClassVar[str]
+    file: ClassVar[str]
 
     def make(self, folder: Path) -> Any:
         """Open the store of a folder."""
@@ -84,7 +102,7 @@ class StoreKit:
         return [event.seq for event in self.read(folder) if event.kind == "report"]
 
     @contextlib.contextmanager
-    def writer(self, folder: Path, count: int) -> Any:
+    def writer(self, folder: Path, count: int) -> Iterator[subprocess.Popen[str]]:
         """A process of its own that writes without end and tells what it was acknowledged."""
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(WRITER), self.where, str(folder), str(count)],
@@ -96,26 +114,26 @@ class StoreKit:
         finally:
             process.kill()
             process.wait()
-            process.stdout.close()
+            said(process).close()
 
     def killed_writer(self, folder: Path, count: int) -> int:
         """Kill a writer after `count` acknowledgements; how many events it had acknowledged."""
         acknowledged = 0
         with self.writer(folder, 10**9) as process:
             while acknowledged < count:
-                acknowledged = int(process.stdout.readline())
+                acknowledged = int(said(process).readline())
             process.send_signal(signal.SIGKILL)
-            rest = process.stdout.read().split()
+            rest = said(process).read().split()
         return int(rest[-1]) if rest else acknowledged
 
-    def test_what_was_appended_is_read_back_in_order(self, tmp_path):
+    def test_what_was_appended_is_read_back_in_order(self, tmp_path: Path) -> None:
         self.fill(tmp_path, 1000)
         assert self.numbers(tmp_path) == list(range(1000))
 
-    def test_bodies_come_back_as_they_were(self, tmp_path):
+    def test_bodies_come_back_as_they_were(self, tmp_path: Path) -> None:
         bodies = [None, 1.5, "text", "größe \n '; drop", [1, None], {"a": {"b": [True, "x"]}}, {}]
 
-        async def write():
+        async def write() -> None:
             store = self.make(tmp_path)
             for body in bodies:
                 store.append("note", body={"value": body})
@@ -125,15 +143,17 @@ class StoreKit:
         asyncio.run(write())
         assert [event.body["value"] for event in self.read(tmp_path)] == bodies
 
-    def test_nothing_is_acknowledged_before_it_can_be_read_by_others(self, tmp_path):
-        async def write():
+    def test_nothing_is_acknowledged_before_it_can_be_read_by_others(self, tmp_path: Path) -> None:
+        async def write() -> list[tuple[int, bool]]:
             store = self.make(tmp_path)
-            seen = []
+            seen: list[tuple[int, bool]] = []
+
+            def look(number: int) -> None:
+                seen.append((number, len(self.numbers(tmp_path)) > number))
+
             for number in range(20):
                 store.append("report", 0, 1, number, {})
-                store.when_durable(
-                    lambda n=number: seen.append((n, len(self.numbers(tmp_path)) > n))
-                )
+                store.when_durable(partial(look, number))
                 if number % 3 == 0:
                     await asyncio.sleep(0)
             await asyncio.wait_for(store.flush(), WAIT_S)
@@ -142,10 +162,12 @@ class StoreKit:
 
         assert asyncio.run(write()) == [(number, True) for number in range(20)]
 
-    def test_what_is_appended_while_the_disk_is_busy_is_not_acknowledged_with_it(self, tmp_path):
-        async def write():
+    def test_what_is_appended_while_the_disk_is_busy_is_not_acknowledged_with_it(
+        self, tmp_path: Path
+    ) -> None:
+        async def write() -> tuple[int, list[list[int]]]:
             store = self.make(tmp_path)
-            order = []
+            order: list[list[int]] = []
             store.append("report", 0, 1, 0, {})
             store.when_durable(lambda: order.append(list(self.numbers(tmp_path))))
             while not order:
@@ -162,16 +184,16 @@ class StoreKit:
         assert order[0][0] == 0
         assert order[-1] == self.numbers(tmp_path)
 
-    def test_an_acknowledgement_without_anything_to_write_comes_too(self, tmp_path):
-        async def wait():
+    def test_an_acknowledgement_without_anything_to_write_comes_too(self, tmp_path: Path) -> None:
+        async def wait() -> None:
             store = self.make(tmp_path)
             await asyncio.wait_for(store.flush(), WAIT_S)
             store.close()
 
         asyncio.run(wait())
 
-    def test_closing_writes_what_waits(self, tmp_path):
-        async def write():
+    def test_closing_writes_what_waits(self, tmp_path: Path) -> None:
+        async def write() -> None:
             store = self.make(tmp_path)
             store.append("report", 0, 1, 0, {})
             store.close()
@@ -179,7 +201,7 @@ class StoreKit:
         asyncio.run(write())
         assert self.numbers(tmp_path) == [0]
 
-    def test_a_killed_writer_leaves_all_it_had_acknowledged_in_order(self, tmp_path):
+    def test_a_killed_writer_leaves_all_it_had_acknowledged_in_order(self, tmp_path: Path) -> None:
         for kill in range(2):
             folder = tmp_path / str(kill)
             acknowledged = self.killed_writer(folder, 300 * (1 + 3 * kill))
@@ -188,22 +210,24 @@ class StoreKit:
             assert len(numbers) >= acknowledged
             assert numbers == list(range(len(numbers)))
 
-    def test_a_killed_writers_log_can_be_continued(self, tmp_path):
+    def test_a_killed_writers_log_can_be_continued(self, tmp_path: Path) -> None:
         acknowledged = self.killed_writer(tmp_path, 200)
         self.fill(tmp_path, 5)
         numbers = self.numbers(tmp_path)
         assert len(numbers) >= acknowledged + 5
         assert numbers[-5:] == [0, 1, 2, 3, 4]
 
-    def test_a_second_writer_is_refused_at_once_and_told_who_the_first_is(self, tmp_path):
+    def test_a_second_writer_is_refused_at_once_and_told_who_the_first_is(
+        self, tmp_path: Path
+    ) -> None:
         with self.writer(tmp_path, 1) as process:
-            assert process.stdout.readline()
+            assert said(process).readline()
             with pytest.raises(StoreLocked) as error:
                 self.make(tmp_path)
             assert f"process {process.pid} on {socket.gethostname()}" in str(error.value)
         self.make(tmp_path).close()  # and let in once the first is gone
 
-    def test_a_refused_writer_changes_nothing(self, tmp_path):
+    def test_a_refused_writer_changes_nothing(self, tmp_path: Path) -> None:
         store = self.make(tmp_path)
         with pytest.raises(StoreLocked):
             self.make(tmp_path)
@@ -222,7 +246,9 @@ class StoreKit:
         }
 
     @pytest.mark.parametrize("clean", [True, False], ids=["closed", "killed"])
-    def test_a_damaged_file_is_refused_and_its_bytes_kept(self, tmp_path, clean):
+    def test_a_damaged_file_is_refused_and_its_bytes_kept(
+        self, tmp_path: Path, clean: bool
+    ) -> None:
         self.fill(tmp_path, 3000)
         if not clean:
             self.killed_writer(tmp_path, 500)
@@ -237,19 +263,25 @@ class StoreKit:
                 self.make(tmp_path)
         assert self.contents(tmp_path) == before
 
-    def test_what_is_no_log_at_all_is_refused_and_kept(self, tmp_path):
+    def test_what_is_no_log_at_all_is_refused_and_kept(self, tmp_path: Path) -> None:
         (tmp_path / self.file).write_bytes(b"my thesis\n" * 1000)
         with pytest.raises(StoreError, match="is damaged"):
             self.make(tmp_path)
         assert (tmp_path / self.file).read_bytes() == b"my thesis\n" * 1000
 
-    def test_the_folder_is_made_and_private(self, tmp_path):
+    def test_the_folder_is_made_and_private(self, tmp_path: Path) -> None:
         self.make(tmp_path / "a" / "b").close()
         assert (tmp_path / "a" / "b").stat().st_mode & 0o077 == 0
 
 
+def said(process: subprocess.Popen[str]) -> IO[str]:
+    """What a writer prints."""
+    assert process.stdout is not None
+    return process.stdout
+
+
 class SQLStoreKit(StoreKit):
-    """For stores that anyone may read with SQL."""
+    """What holds besides for stores that anyone may read with SQL, in its views and `events`."""
 
     def query(self, folder: Path, sql: str) -> list[tuple[Any, ...]]:
         """What plain sqlite3 says, read-only."""
@@ -259,18 +291,18 @@ class SQLStoreKit(StoreKit):
         finally:
             connection.close()
 
-    def test_the_views_can_be_read_while_it_is_being_written(self, tmp_path):
+    def test_the_views_can_be_read_while_it_is_being_written(self, tmp_path: Path) -> None:
         with self.writer(tmp_path, 10**6) as process:
             last = 0
             for _ in range(20):
-                acknowledged = int(process.stdout.readline())
+                acknowledged = int(said(process).readline())
                 ((count,),) = self.query(tmp_path, "select count(*) from reports")
                 assert count >= max(acknowledged, last)
                 last = count
                 assert self.query(tmp_path, "select * from trials") == []
 
-    def test_readers_do_not_hold_up_the_writer(self, tmp_path):
-        async def write():
+    def test_readers_do_not_hold_up_the_writer(self, tmp_path: Path) -> None:
+        async def write() -> None:
             store = self.make(tmp_path)
             store.append("report", 0, 1, 0, {})
             await store.flush()

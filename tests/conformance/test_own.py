@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from distsearch.testing.schedulers import SchedulerKit
-from distsearch.testing.searchers import SearcherKit
+from distsearch.testing import SchedulerKit, SearcherKit
 
 TUTORIALS = Path(__file__).resolve().parents[2] / "tutorials"
 

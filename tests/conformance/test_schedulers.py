@@ -10,7 +10,7 @@ from distsearch.scheduler import (
     PASHAScheduler,
     PBTScheduler,
 )
-from distsearch.testing.schedulers import POINTS, SchedulerKit
+from distsearch.testing import SchedulerKit
 
 
 class StopsLate(FIFOScheduler):
@@ -78,4 +78,4 @@ class TestPBT(SchedulerKit):
     stops = breeds = bounds = True
 
     def options(self):
-        return {"max_t": 9, "population_size": len(POINTS)}
+        return {"max_t": 9, "population_size": len(self.points)}

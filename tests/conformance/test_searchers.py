@@ -19,7 +19,8 @@ from distsearch.searcher import (
     RandomSearcher,
     TPESearcher,
 )
-from distsearch.testing.searchers import MIXED, SearcherKit, SeveralKit
+from distsearch.space import Dict, Real
+from distsearch.testing import SearcherKit, SeveralObjectivesKit
 
 
 class TestRandom(SearcherKit):
@@ -35,6 +36,11 @@ class TestGrid(SearcherKit):
 
 class TestEvolution(SearcherKit):
     make = staticmethod(partial(EvolutionSearcher, population=4, sample=2))
+    learns = True
+
+
+class TestEvolutionWithParents(SearcherKit):
+    make = staticmethod(partial(EvolutionSearcher, population=4, sample=2, inherit=True))
     learns = True
 
 
@@ -68,40 +74,40 @@ class TestNSGA2(SearcherKit):
     learns = True
 
 
-class TestRandomOfSeveral(SeveralKit):
+class TestRandomOfSeveral(SeveralObjectivesKit):
     make = RandomSearcher
 
 
-class TestGridOfSeveral(SeveralKit):
+class TestGridOfSeveral(SeveralObjectivesKit):
     make = GridSearcher
 
 
-class TestEvolutionOfSeveral(SeveralKit):
+class TestEvolutionOfSeveral(SeveralObjectivesKit):
     make = staticmethod(partial(EvolutionSearcher, population=4, sample=3))
 
 
-class TestTPEOfSeveral(SeveralKit):
+class TestTPEOfSeveral(SeveralObjectivesKit):
     make = staticmethod(partial(TPESearcher, n_startup_trials=4))
 
 
-class TestGPOfSeveral(SeveralKit):
+class TestGPOfSeveral(SeveralObjectivesKit):
     make = staticmethod(partial(GPSearcher, n_startup_trials=4))
     suggestions = 6
 
 
-class TestQMCOfSeveral(SeveralKit):
+class TestQMCOfSeveral(SeveralObjectivesKit):
     make = QMCSearcher
 
 
-class TestNSGA2OfSeveral(SeveralKit):
+class TestNSGA2OfSeveral(SeveralObjectivesKit):
     make = staticmethod(partial(NSGA2Searcher, population_size=4))
 
 
 def test_a_searcher_takes_several_objectives_and_is_tested_or_refuses_them():
-    tested = {getattr(kit.make, "func", kit.make) for kit in SeveralKit.__subclasses__()}
+    tested = {getattr(kit.make, "func", kit.make) for kit in SeveralObjectivesKit.__subclasses__()}
     for make in set(SEARCHERS.values()) - tested:
         with pytest.raises(SpaceError, match="learns from one reward"):
-            make(MIXED).aim(2)
+            make(Dict(x=Real(0, 1))).aim(2)
 
 
 def test_every_searcher_that_has_a_name_is_tested_here():

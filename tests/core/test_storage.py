@@ -1,12 +1,7 @@
-"""Checkpoints in a storage: seen by all nodes, committed by the manifest, without rename or lists.
-
-`FakeBucket` is a fake: files of this machine behind the manners of an object store. It has no
-rename, and its listings are those of the moment at which each folder was first listed.
-"""
+"""Checkpoints in a storage: what is particular to some; what all have in common is in their kit."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,37 +11,12 @@ import threading
 import fsspec
 import numpy as np
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
 from distsearch.core import checkpoint
 from distsearch.core import storage as storage_module
 from distsearch.core.storage import MARK, Shelf, Storage, checked_url, without_secrets
 from distsearch.errors import CheckpointError, MissingPackage, SpaceError
-
-
-class FakeBucket(LocalFileSystem):
-    """A fake object store: no rename, stale listings, no folders to make."""
-
-    protocol = "fakebucket"
-    old_listings: dict = {}
-    auto_mkdir = True
-
-    def __init__(self, **options):
-        super().__init__(auto_mkdir=True, **options)
-
-    def mv(self, *arguments, **options):
-        raise NotImplementedError("an object store has no rename")
-
-    mv_file = rename = move = mv
-
-    def ls(self, path, detail=False, **options):
-        key = (self._strip_protocol(path), detail)
-        if key not in self.old_listings:
-            self.old_listings[key] = super().ls(path, detail=detail, **options)
-        return self.old_listings[key]
-
-
-fsspec.register_implementation("fakebucket", FakeBucket, clobber=True)
+from tests.bucket import FakeBucket
 
 
 @pytest.fixture(autouse=True)
@@ -80,64 +50,11 @@ def names(storage, trial=0):
     return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
-def test_what_one_node_saves_another_loads_by_its_name(shelf):
-    path, size = shelf().save({"w": np.arange(9.0), "epoch": 1}, 1)
-    assert size > 72
-    again = shelf(attempt=2, own=[path.name], node="b").load()
-    assert again["epoch"] == 1 and np.array_equal(again["w"], np.arange(9.0))
-
-
-def test_a_child_starts_from_the_newest_of_its_first_parent_that_has_one(shelf):
-    first = shelf(trial=3)
-    old, new = (first.save({"epoch": epoch}, epoch)[0].name for epoch in (1, 2))
-    child = shelf(trial=7, parents={2: [], 3: [new, old]}, node="b")
-    assert child.load() == {"epoch": 2}
-    child.save({"epoch": 3}, 3)
-    assert child.load() == {"epoch": 3}
-
-
-def test_a_trial_that_has_saved_nothing_and_has_no_parents_loads_none(shelf):
-    assert shelf().load() is None
-
-
 def test_attempts_give_no_name_twice_although_neither_sees_the_other(shelf):
     given = [shelf(attempt=attempt, node=str(attempt)) for attempt in (1, 2)]
     saved = [one.save({}, 5)[0].name for one in given for _ in range(2)]
     assert len(set(saved)) == 4
     assert saved == sorted(saved, key=lambda name: int(name.partition("-")[0]))
-
-
-def test_a_saved_folder_comes_back_as_the_trials_own(shelf, tmp_path):
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "a.txt").write_text("hello")
-    name = shelf().save(model, 1)[0].name
-    loaded = shelf(trial=1, parents={0: [name]}).load()
-    (loaded / "a.txt").write_text("mine")
-    assert (shelf(trial=2, parents={0: [name]}).load() / "a.txt").read_text() == "hello"
-
-
-@pytest.mark.parametrize("harm", ["damage", "delete", "manifest"])
-def test_a_damaged_one_falls_back_to_the_one_before_with_a_warning(shelf, storage, harm):
-    saver = shelf()
-    old, new = (saver.save({"epoch": n, "w": np.ones(4)}, n)[0].name for n in (1, 2))
-    folder = os.path.join(storage._root, "0", new)
-    path = os.path.join(folder, "manifest.json" if harm == "manifest" else "numpy.safetensors")
-    if harm == "damage":
-        with open(path, "r+b") as file:
-            file.seek(-1, os.SEEK_END)
-            file.write(b"!")
-    else:
-        os.unlink(path)
-    with pytest.warns(RuntimeWarning, match=f"{new} of trial 0 in .*damaged.*the one before"):
-        assert shelf(attempt=2, own=[new, old], node="b").load()["epoch"] == 1
-
-
-def test_without_its_manifest_a_checkpoint_is_not_there(shelf, storage):
-    name = shelf().save({"epoch": 1}, 1)[0].name
-    os.unlink(os.path.join(storage._root, "0", name, "manifest.json"))
-    with pytest.warns(RuntimeWarning, match="damaged"):
-        assert shelf(own=[name], node="b").load() is None
 
 
 def test_what_is_seen_only_after_a_while_is_waited_for(shelf, storage, monkeypatch):
@@ -229,14 +146,6 @@ def test_a_full_disk_leaves_the_previous_one_and_no_bytes(shelf, storage, monkey
     assert names(storage) == before
 
 
-def test_deleting_one_takes_its_manifest_first_and_then_all_of_it(shelf, storage):
-    name = shelf().save({"w": np.ones(3)}, 1)[0].name
-    FakeBucket.old_listings.clear()
-    storage.delete(0, name)
-    storage.delete(0, name)  # a second time it is no error
-    assert names(storage) == []
-
-
 def test_a_kill_between_the_manifest_and_the_files_leaves_no_checkpoint(tmp_path):
     code = """
         import os, signal, sys
@@ -264,28 +173,6 @@ def test_a_kill_between_the_manifest_and_the_files_leaves_no_checkpoint(tmp_path
         storage.manifest(0, left)
     storage.sweep({0: 1}, {})
     assert names(storage) == []
-
-
-def test_sweeping_leaves_what_is_known_and_what_later_attempts_write(shelf, storage):
-    first, second = shelf(), shelf(attempt=2)
-    lost, known = (first.save({}, step)[0].name for step in (1, 2))
-    new = second.save({}, 3)[0].name
-    FakeBucket.old_listings.clear()
-    storage.sweep({0: 1}, {0: [known]})
-    assert names(storage) == sorted([known, new])
-    assert lost not in names(storage)
-
-
-def test_a_manifest_that_names_files_elsewhere_is_refused(shelf, storage):
-    name = shelf().save({"epoch": 1}, 1)[0].name
-    path = os.path.join(storage._root, "0", name, "manifest.json")
-    with open(path) as file:
-        manifest = json.load(file)
-    manifest["files"]["../../evil"] = {"bytes": 1, "sha256": ""}
-    with open(path, "w") as file:
-        json.dump(manifest, file)
-    with pytest.warns(RuntimeWarning, match="names '../../evil'"):
-        assert shelf(own=[name], node="b").load() is None
 
 
 @pytest.mark.parametrize(

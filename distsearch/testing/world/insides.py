@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from ...core.ends import INTERRUPTED
+from ...core.ends import INTERRUPTED, UNFINISHED
+from ...core.experiment import Experiment
 from ...core.ledger import Counts
 from ...core.store import Store
 from ...core.words import Status, Trial
@@ -62,6 +63,27 @@ def was_ended(scheduler: Scheduler) -> bool:
 def is_closed(scheduler: Scheduler) -> bool:
     """Whether the driver has ended its search."""
     return scheduler._closed
+
+
+def check(experiment: Experiment) -> None:
+    """Raise AssertionError for whatever does not hold in a driver, though it always must."""
+    experiment.ledger.check()
+    queue, children, live = experiment.queue, experiment.children, experiment._live
+    # Trials that an interrupted or an earlier run has left wait for the next one in no queue.
+    is_left = experiment.ending in UNFINISHED or experiment._earlier_lease_until is not None
+    for trial in experiment.ledger.open.values():
+        is_live, waits = trial.id in live, (trial in queue) + (trial in children)
+        where = f"trial {trial.id} is {trial.status.value}, live: {is_live}, waits: {waits}"
+        if trial.status is Status.RUNNING:
+            assert is_live or is_left, where
+        elif trial.status is Status.WAITING:
+            assert not is_live and (waits == 1 or is_left or trial.is_final), where
+        else:
+            assert not is_live and trial not in children, where
+    assert all(not trial.status.is_end for trial in [*queue, *children]), "one that waits has ended"
+    held = {number for leases in experiment.manager.leases.values() for number in leases}
+    known = {attempt.lease.number for attempt in live.values()}
+    assert held <= known, f"leases {held - known} belong to no attempt"
 
 
 def kill_files(store: Store) -> None:

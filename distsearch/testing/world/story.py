@@ -174,7 +174,7 @@ class Story:
         self.saves = draw.choice([0, 1, 1, 2])
         self.cpus = draw.choice([1, 1, 1, 2])
         self.reuse = draw.random() < 0.4
-        self.zoo = draw.random() < 0.5
+        self.zoo = draw.random() < 0.5  # trials come to bad ends of all kinds
         self.report_timeout = draw.choice([None, 40.0]) if self.zoo else None
         self.max_failures = draw.choice([0, 1, 3, 3])
         # Where
@@ -245,7 +245,7 @@ class Story:
 
         def repeat(of_fleet: fleet.Fleet, remote: Any, messages: list[Any]) -> None:
             on_messages(of_fleet, remote, messages)
-            again = [m for m in messages if m["op"] in ("report", "ended", "saved", "running")]
+            again = [m for m in messages if m["op"] in ("report", "ended", "saved")]
             driver = self.driver
             if again and self.world.random.random() < 0.3:
                 later = self.world.random.choice([0.01, 1.0, 60.0]) * self.world.random.random()
@@ -451,7 +451,7 @@ def checked(method: Callable[..., None]) -> Callable[..., None]:
 
     def call(experiment: experiment_module.Experiment, *arguments: Any) -> None:
         method(experiment, *arguments)
-        experiment.check()
+        insides.check(experiment)
 
     return call
 
