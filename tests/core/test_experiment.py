@@ -1145,3 +1145,186 @@ def test_a_rule_that_wants_children_without_end_is_asked_for_no_more_than_may_wa
         assert [message["trial"] for message in node.told("start")] == [0, 1, 2]
 
     play(scene, OneFamily())
+
+
+# What the rule has decided holds, and where the newest checkpoint is is known
+
+
+class PausesAtOne(Script):
+    """Pauses each trial at its first epoch, and lets it go on when it is told to."""
+
+    def __init__(self, count=1):
+        super().__init__(count)
+        self.decide = lambda trial, report: Pause("at epoch 1") if report.time == 1 else Continue()
+        self.resumed = []
+
+    def next_resume(self):
+        return self.resumed.pop(0) if self.resumed else None
+
+
+def resume(world, trial):
+    """Let the rule resume a paused trial."""
+    world.rule.resumed.append(trial)
+    world.experiment.wake()
+
+
+class HomeRemote(DiskRemote):
+    """The driver's own machine, whose trials save in the experiment's folder."""
+
+    is_local = True
+
+    def __init__(self, world, number, cpus):
+        super().__init__(world, number, cpus)
+        self.cache = CheckpointCache(world.folder / "trials")
+
+
+def test_a_trial_that_comes_back_to_a_node_goes_on_from_where_it_was_meanwhile(play):
+    """It saves on a node, then on the driver's machine, and finds on the node its newest."""
+
+    async def scene(world):
+        far = world.node(kind=DiskRemote)
+        world.experiment.run(1, None)
+        for attempt, kind in ((1, DiskRemote), (2, HomeRemote)):
+            here = far if kind is DiskRemote else world.node(number=attempt, kind=kind)
+            await here.hears("start", 0, attempt)
+            checkpoint.save(
+                {"step": attempt}, here.cache.folder(0), attempt, attempt=attempt, keep=2
+            )
+            here.says(
+                saved(0, attempt, attempt),
+                report(0, 1, attempt, due=True, epoch=1, accuracy=0.5),
+                ended(0, attempt, status="paused"),
+            )
+            await world.until(lambda: not world.experiment.keeper.is_busy)
+            world.experiment.retire(here)
+            resume(world, 0)
+        world.manager.add(far)
+        await far.hears("start", 0, attempt=3)
+        assert far.names(0)[-1].endswith("-step-2")
+
+    play(scene, PausesAtOne())
+
+
+@pytest.mark.parametrize("word", ["stop", "pause"])
+def test_a_trial_killed_before_it_hears_of_the_decision_does_not_run_again(play, word):
+    async def scene(world):
+        node = world.node()
+        decided = Stop("rank 3 of 3") if word == "stop" else Pause("rank 3 of 3")
+        world.rule.decide = lambda trial, report: decided
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, due=True, accuracy=0.1), ended(0, status="killed"))
+        await world.end()
+        (trial,) = world.experiment.ledger.trials.values()
+        assert (trial.attempt, trial.status.value) == (1, {"stop": "stopped"}.get(word, "paused"))
+        assert not world.events("lost")
+        (event,) = world.events("decided")
+        assert event.body == {"word": word, "reason": "rank 3 of 3", "report": 1}
+        if word == "stop":
+            assert trial.reason == "by the rule: rank 3 of 3"
+
+    play(scene, Script(1))
+
+
+def test_a_paused_trial_of_a_lost_node_stays_paused_over_ctrl_c_and_another_run(play, short_lease):
+    async def scene(world):
+        first = world.node()
+        world.experiment.run(1, None)
+        await first.hears("start", 0)
+        first.says(report(0, 1, due=True, epoch=1, accuracy=0.1))
+        lost_at = asyncio.get_running_loop().time()
+        world.experiment.on_lost(first, "no answer", confirmed_dead=False)
+        second = world.node(number=1)
+        world.experiment.end("interrupted")
+        await world.end()
+        world.experiment.run(1, None)
+        await world.end()
+        assert world.statuses == ["paused"] and not second.told("start")
+        resume(world, 0)  # promoted, but the lost node may still train it
+        await second.hears("start", 0, attempt=2)
+        assert asyncio.get_running_loop().time() - lost_at >= short_lease * 0.95
+
+    play(scene, PausesAtOne())
+
+
+def test_a_trial_of_a_lost_node_waits_for_its_lease_also_after_ctrl_c_and_another_run(
+    play, short_lease
+):
+    async def scene(world):
+        first = world.node()
+        world.experiment.run(1, None)
+        await first.hears("start", 0)
+        lost_at = asyncio.get_running_loop().time()
+        world.experiment.on_lost(first, "no answer", confirmed_dead=False)
+        second = world.node(number=1)
+        world.experiment.end("interrupted")
+        await world.end()
+        world.experiment.run(1, None)
+        await second.hears("start", 0, attempt=2)
+        assert asyncio.get_running_loop().time() - lost_at >= short_lease * 0.95
+
+    play(scene, Script(1))
+
+
+@pytest.mark.parametrize("decision", [Stop(), Pause()])
+def test_a_trial_that_does_not_wait_is_ended_once_the_report_that_did_it_is_durable(play, decision):
+    async def scene(world):
+        checked = []
+
+        def watch(message):
+            if message["op"] == "stop":
+                checked.append((0, 1, 1) in durable_seqs(world.folder, "report"))
+
+        node = world.node()
+        world.watch = watch
+        world.rule.decide = lambda trial, report: decision
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, accuracy=0.1))
+        stop = await node.hears("stop", 0)
+        assert checked == [True]
+        assert stop["status"] == ("paused" if isinstance(decision, Pause) else "stopped")
+
+    play(scene, Script(1))
+
+
+def test_the_others_are_stopped_once_the_report_that_reached_the_goal_is_durable(play):
+    async def scene(world):
+        checked = []
+
+        def watch(message):
+            if message["op"] == "stop":
+                checked.append((0, 1, 1) in durable_seqs(world.folder, "report"))
+
+        node = world.node(cpus=2)
+        world.watch = watch
+        world.experiment.run(2, None)
+        await node.hears("start", 1)
+        node.says(report(0, 1, accuracy=0.99))
+        await node.hears("stop", 1)
+        assert set(checked) == {True}
+
+    play(scene, Script(2), max_reward=0.9)
+
+
+def test_a_driver_that_died_before_it_carried_out_a_decision_leaves_it_to_the_next(play):
+    async def first(world):
+        node = world.node(cpus=2)
+        world.rule.decide = lambda trial, report: Pause() if trial.id else Stop("rank 3 of 3")
+        world.experiment.run(2, None)
+        await node.hears("start", 1)
+        node.says(report(0, 1, due=True, accuracy=0.1), report(1, 1, due=True, accuracy=0.1))
+        await world.store.flush()
+
+    async def second(world):
+        world.experiment.restore(world.events())
+        assert world.statuses == ["running", "running"], "as the log has it"
+        node = world.node()
+        world.experiment.run(2, None)
+        await world.end()
+        assert world.statuses == ["stopped", "paused"]
+        assert not node.told("start")
+        assert world.experiment.ledger.trials[0].reason == "by the rule: rank 3 of 3"
+
+    play(first, Script(2))
+    play(second, Script(2))
