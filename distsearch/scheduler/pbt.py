@@ -191,7 +191,7 @@ class PBTScheduler(Scheduler):
             self._replace(trial.id, parent)
             return Stop(reason)
         if trial.saved_step is not None and self._others_wait(interval):
-            at = self.wording.time(interval * self.perturbation_interval, report)
+            at = self.wording.time(report.time, report)
             return Pause(f"its turn is over at {at}: members that are behind come first")
         return Continue()
 

@@ -19,13 +19,13 @@ class Wording:
 
     def __init__(self, objectives: Objectives, time_attr: str) -> None:
         self._objectives = objectives
-        self._name = objectives.names[0]
+        self.name = objectives.names[0]
         self._sign = -1.0 if objectives.modes[0] == "min" else 1.0
         self._time_attr = time_attr
 
     def reward(self, reward: float) -> str:
         """A reward as the user reported it, with the name of the metric."""
-        return f"{self._name}={self.value(reward)}"
+        return f"{self.name}={self.value(reward)}"
 
     def value(self, reward: float, beside: float | None = None) -> str:
         """A reward to six digits; to all if it would look like the other one `beside` it."""
@@ -48,12 +48,12 @@ class Wording:
         """The reward of a report; where it has none, why."""
         if report.reward is not None:
             return f"with {self.reward(report.reward)}"
-        value = report.metrics.get(self._name)
+        value = report.metrics.get(self.name)
         if value is None:
-            return f"without {self._name}"
+            return f"without {self.name}"
         if (known := number(value)) is None:
-            return f"with {self._name}={value!r:.40} (no number)"
-        return f"with {self._name}={known:.6g} (beyond {self._violated(report)})"
+            return f"with {self.name}={value!r:.40} (no number)"
+        return f"with {self.name}={known:.6g} (violates {self._violated(report)})"
 
     def _violated(self, report: Report) -> str:
         """The constraints that a report violates."""
