@@ -237,7 +237,7 @@ class HyperbandScheduler(Scheduler):
             return f"{standing}; such a trial is not promoted"
         if not places:
             enough = math.ceil(self.reduction_factor - 1e-9)
-            return f"{standing}; it waits, as going on takes {enough} trials there"
+            return f"{standing}; it waits, as nobody goes on before {enough} are there"
         if rung.rank_of(report.trial) <= places:  # another trial has earned its next rung, too
             return f"{standing}; it goes on when a slot is free"
         return f"{standing}; it waits, as {self._needed(report.trial, rung, places)}"
@@ -249,15 +249,14 @@ class HyperbandScheduler(Scheduler):
             here = f"{bracket.there} of {bracket.there + bracket.awaited} trials"
             return f"at {at} {result} until its bracket is complete: {here} are there"
         best = bracket.promoted
-        standing = f"its bracket is complete at {at}; {result}"
-        if report.trial in best:
-            return f"{standing} it is among the {len(best)} that go on"
-        if not best:
-            return f"{standing} it does not go on, and nobody does"
-        rewards = rungs.rung_of(best[-1]).rewards
         own = rungs.rung_of(report.trial).rewards[report.trial]
-        last = self.wording.rival(best[-1], rewards[best[-1]], own)
-        return f"{standing} it is not among the {len(best)} that go on, the last of them {last}"
+        standing = f"its bracket is complete at {at}; {result} it"
+        if report.trial in best:
+            return f"{standing} goes on when a slot is free"
+        if own == WORST:
+            return f"{standing} does not go on"
+        last = self.wording.rival(best[-1], rungs.rung_of(best[-1]).rewards[best[-1]], own)
+        return f"{standing} does not go on, as that takes rank {len(best)}, held by {last}"
 
     def _standing(self, report: Report, rungs: Rungs) -> str:
         """The rank of a trial at its rung, and its reward."""

@@ -110,8 +110,8 @@ class PASHAScheduler(HyperbandScheduler):
             highest = rungs.levels[rungs.open]
             if rungs.rung_of(report.trial).level >= highest:
                 return (
-                    f"{self._standing(report, rungs)}; nobody is promoted beyond "
-                    f"{self.wording.time(highest, report)} until the ranking there changes"
+                    f"{self._standing(report, rungs)}; the highest open rung is that of "
+                    f"{self.wording.time(highest, report)}, until its ranking changes"
                 )
         return super()._why_paused(report, rungs)
 
