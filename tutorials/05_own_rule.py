@@ -40,7 +40,9 @@ class LaggardStopping(FIFOScheduler):
         self.best_at[report.time] = best
         is_behind = reward < best - self.margin
         self.behind[trial.id] = self.behind.get(trial.id, 0) + 1 if is_behind else 0
-        return Stop() if self.behind[trial.id] >= self.patience else Continue()
+        if self.behind[trial.id] < self.patience:
+            return Continue()
+        return Stop(f"{self.patience} times in a row more than {self.margin:g} behind the best")
 
 
 # That is all. What a rule may do beside it, each by overriding one method:

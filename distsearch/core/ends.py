@@ -76,7 +76,7 @@ class Ends:
         if decided is not None and status is not Status.FINISHED:
             status, reason = verdict_of(decided)
         if status is Status.PAUSED:
-            self._owner.log("paused", trial, facts)
+            self._owner.log("paused", trial, {**facts, "reason": reason})
             self._owner.ask("on_pause", trial, otherwise=None)
             self._owner.queue_children(of=trial)
         elif status is Status.STOPPED and decided is None and self._owner.ending in UNFINISHED:

@@ -247,7 +247,7 @@ class Ledger:
             trial.lose_weights()
 
     def _paused(self, trial: Trial, event: Event) -> None:
-        pass  # its status, and that its attempt is over, is all
+        trial.reason = event.body["reason"]
 
     def _lost(self, trial: Trial, event: Event) -> None:
         trial.reason = event.body["reason"]

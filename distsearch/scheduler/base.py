@@ -34,6 +34,7 @@ from ..searcher.desk import Desk
 from . import interrupts
 from .options import Addresses, Options, check_bounds, check_objectives, nodes_of, with_args
 from .state import Resumable
+from .wording import Wording
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -97,6 +98,7 @@ class Scheduler(Resumable):
         verbose: int = 1,
     ) -> None:
         self.objectives = Objectives.parse(reward_attr, mode, constraints)
+        self.wording = Wording(self.objectives, time_attr)
         options = Options(
             resource=resource,
             num_trials=num_trials,

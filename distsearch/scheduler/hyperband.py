@@ -19,7 +19,8 @@ from ..core.metrics import number
 from ..core.words import Continue, Decision, Launch, Pause, Report, Stop, Trial, Wait
 from ..errors import SpaceError, StoreError
 from .base import Scheduler
-from .rungs import Rungs, SynchronousBracket, bracket_sizes, geometric_levels
+from .rungs import WORST, Rung, Rungs, SynchronousBracket, bracket_sizes, geometric_levels
+from .wording import limit
 
 TYPES = ("stopping", "promotion", "synchronous")
 GRACE_SHARE = 0.05  # of max_t: the first rung, unless it is given
@@ -166,25 +167,25 @@ class HyperbandScheduler(Scheduler):
         """At a rung: is it among the best? Beyond max_t: enough."""
         if report.time >= self.max_t:  # at max_t it may still finish what follows its last epoch
             self.desk.observe(trial, report.reward, math.inf)
-            return Continue() if report.time == self.max_t else Stop()
+            return Continue() if report.time == self.max_t else Stop(limit(self.max_t))
         rungs = self._rungs_of(trial.id)
         if trial.is_final or not rungs.is_due(trial.id, report.time):
             return Continue()
         self.desk.observe(trial, report.reward, rungs.level_at(report.time))
         among_best = rungs.reach(trial.id, report.time, report.reward)
         if self.type == "stopping":
-            return Continue() if among_best else Stop()
+            return Continue() if among_best else Stop(self._why_stopped(report, rungs))
         if self.type == "synchronous":
             bracket = self._synchronous_of.get(trial.id)
             if bracket is None:  # of add_job: it is in no bracket
                 return Continue()
             bracket.reach(trial.id, report.reward)
-            return Pause()
+            return Pause(self._why_in_bracket(report, rungs, bracket))
         # What a free worker would do next: promote a trial, perhaps this very one, or start anew.
         earned = self._promotable()
         goes_on = earned[:1] == [trial.id]
         self._promoted.extend(earned[1:] if goes_on else earned)
-        return Continue() if goes_on else Pause()
+        return Continue() if goes_on else Pause(self._why_paused(report, rungs))
 
     def on_end(self, trial: Trial) -> None:
         """A trial that ends before its rung must not be waited for, one that failed is no rival."""
@@ -218,6 +219,61 @@ class HyperbandScheduler(Scheduler):
                 index = int(rng.choice(len(self.brackets), p=weights / weights.sum()))
             self._bracket_of[trial_id] = self.brackets[index]
         return self._bracket_of[trial_id]
+
+    # Why a trial does not go on
+
+    def _why_stopped(self, report: Report, rungs: Rungs) -> str:
+        """Where a trial stands at its rung, and whom it would have to surpass."""
+        standing, rung = self._standing(report, rungs), rungs.rung_of(report.trial)
+        if rung.rewards[report.trial] == WORST:
+            return standing
+        return f"{standing}; {self._needed(report.trial, rung, max(1, rungs.places_at(rung)))}"
+
+    def _why_paused(self, report: Report, rungs: Rungs) -> str:
+        """The same, and what it waits for."""
+        standing, rung = self._standing(report, rungs), rungs.rung_of(report.trial)
+        places = rungs.places_at(rung)
+        if rung.rewards[report.trial] == WORST:
+            return f"{standing}; such a trial is not promoted"
+        if not places:
+            enough = math.ceil(self.reduction_factor - 1e-9)
+            return f"{standing}; it waits, as nobody goes on before {enough} are there"
+        if rung.rank_of(report.trial) <= places:  # another trial has earned its next rung, too
+            return f"{standing}; it goes on when a slot is free"
+        return f"{standing}; it waits, as {self._needed(report.trial, rung, places)}"
+
+    def _why_in_bracket(self, report: Report, rungs: Rungs, bracket: SynchronousBracket) -> str:
+        """How far its bracket is, which has just heard of the trial."""
+        at, result = self._rung(report, rungs), self.wording.result(report)
+        if bracket.there:
+            here = f"{bracket.there} of {bracket.there + bracket.awaited} trials"
+            return f"at {at} {result} until its bracket is complete: {here} are there"
+        best = bracket.promoted
+        own = rungs.rung_of(report.trial).rewards[report.trial]
+        standing = f"its bracket is complete at {at}; {result} it"
+        if report.trial in best:
+            return f"{standing} goes on when a slot is free"
+        if own == WORST:
+            return f"{standing} does not go on"
+        last = self.wording.rival(best[-1], rungs.rung_of(best[-1]).rewards[best[-1]], own)
+        return f"{standing} does not go on, as that takes rank {len(best)}, held by {last}"
+
+    def _standing(self, report: Report, rungs: Rungs) -> str:
+        """The rank of a trial at its rung, and its reward."""
+        rung = rungs.rung_of(report.trial)
+        rank = f"rank {rung.rank_of(report.trial)} of {len(rung)}"
+        return f"{rank} at {self._rung(report, rungs)} {self.wording.result(report)}"
+
+    def _rung(self, report: Report, rungs: Rungs) -> str:
+        time = self.wording.time(rungs.rung_of(report.trial).level, report)
+        bracket = f" in bracket {self.brackets.index(rungs)}" if len(self.brackets) > 1 else ""
+        return f"the rung of {time}{bracket}"
+
+    def _needed(self, trial: int, rung: Rung, rank: int) -> str:
+        """Which rank a trial would need at its rung, and whose that is."""
+        holder = rung.holder_of(rank)
+        rival = self.wording.rival(holder, rung.rewards[holder], rung.rewards[trial])
+        return f"going on takes rank {rank}, held by {rival}"
 
     # Synchronous brackets
 

@@ -123,4 +123,14 @@ class MedianStoppingScheduler(Scheduler):
         self._averages.add(trial.id, time, report.reward)
         if report.time < self.grace_period or samples < self.min_samples:
             return Continue()
-        return Stop() if self._best_of.get(trial.id, -math.inf) < median else Continue()
+        is_behind = self._best_of.get(trial.id, -math.inf) < median
+        return Stop(self._why(report, median, samples)) if is_behind else Continue()
+
+    def _why(self, report: Report, median: float, samples: int) -> str:
+        """What the trial has reached, and what the others."""
+        say, best = self.wording, self._best_of.get(report.trial)
+        others = f"the median {say.value(median, beside=best)} of {samples} others' averages"
+        at = f"at {say.time(report.time, report)}"
+        if best is None:
+            return f"{at} no {say.name} of it counts yet, against {others}"
+        return f"{at} its best {say.reward(best)} is worse than {others}"

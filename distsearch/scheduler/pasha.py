@@ -104,6 +104,17 @@ class PASHAScheduler(HyperbandScheduler):
             self._curves.setdefault(trial.id, {})[report.time] = report.reward
         return super().on_report(trial, report)
 
+    def _why_paused(self, report: Report, rungs: Rungs) -> str:
+        """At the highest open rung: that nobody is promoted beyond it yet."""
+        if rungs.open < len(rungs.levels):
+            highest = rungs.levels[rungs.open]
+            if rungs.rung_of(report.trial).level >= highest:
+                return (
+                    f"{self._standing(report, rungs)}; the highest open rung is that of "
+                    f"{self.wording.time(highest, report)}, until its ranking changes"
+                )
+        return super()._why_paused(report, rungs)
+
     def _promotable(self) -> list[int]:
         while self._ranking_is_open():
             self.brackets[0].open += 1

@@ -19,6 +19,7 @@ from ..space import Choice, Space
 from ..space.domains import Number
 from .base import Scheduler
 from .hyperband import max_t_of
+from .wording import limit
 
 Config = Mapping[str, Any]
 
@@ -171,7 +172,7 @@ class PBTScheduler(Scheduler):
     def on_report(self, trial: Trial, report: Report) -> Decision:
         """At a multiple of the interval: is it in the bottom quantile?"""
         if report.time > self.max_t:
-            return Stop()
+            return Stop(limit(self.max_t))
         if trial.id not in self._living:  # of add_job or run_with_config
             return Continue()
         interval = math.floor(max(report.time, 0) / self.perturbation_interval)
@@ -186,10 +187,12 @@ class PBTScheduler(Scheduler):
             return Continue()
         parent = self._parent_for(trial.id)
         if parent is not None:
+            reason = self._why_replaced(report, parent)
             self._replace(trial.id, parent)
-            return Stop()
+            return Stop(reason)
         if trial.saved_step is not None and self._others_wait(interval):
-            return Pause()
+            at = self.wording.time(report.time, report)
+            return Pause(f"its turn is over at {at}: members that are behind come first")
         return Continue()
 
     def on_end(self, trial: Trial) -> None:
@@ -268,6 +271,14 @@ class PBTScheduler(Scheduler):
             if self._scores[member] > own and trials[member].saved_step is not None
         ]
         return better[self._rng(trial_id, 0).integers(len(better))] if better else None
+
+    def _why_replaced(self, report: Report, parent: int) -> str:
+        """The rank of a member that is about to be replaced, and whose child takes its place."""
+        say, scores, own = self.wording, self._scores, self._scores[report.trial]
+        before = sum((-scores[n], n) < (-own, report.trial) for n in scores)
+        standing = f"rank {before + 1} of {len(scores)} at {say.time(report.time, report)}"
+        rival = say.rival(parent, scores[parent], own)
+        return f"{standing} {say.result(report)}; its place is for a child of {rival}"
 
     def _rng(self, trial_id: int, use: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, trial_id, self._turns[trial_id], use + 1))

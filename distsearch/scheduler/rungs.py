@@ -48,6 +48,7 @@ class Rung:
     def __init__(self, level: float) -> None:
         self.level = level
         self.rewards: dict[int, float] = {}  # of each trial, in the order of arrival
+        self._trials: list[int] = []  # in the order of arrival
         self._numbers: dict[int, int] = {}  # of arrival
         self._ascending: list[tuple[float, int]] = []  # (reward, -number of arrival)
         self._waiting: list[tuple[float, int, int]] = []  # heap of (-reward, number, trial)
@@ -60,9 +61,18 @@ class Rung:
         number = len(self._ascending)
         key = (WORST if reward is None else reward, -number)
         self.rewards[trial], self._numbers[trial] = key[0], number
+        self._trials.append(trial)
         insort(self._ascending, key)
         heapq.heappush(self._waiting, (-key[0], number, trial))
         return self._rank(key)
+
+    def rank_of(self, trial: int) -> int:
+        """The rank of a recorded trial by now, 1 for the best."""
+        return self._rank((self.rewards[trial], -self._numbers[trial]))
+
+    def holder_of(self, rank: int) -> int:
+        """The trial that has a rank by now, from 1 to the number of trials."""
+        return self._trials[-self._ascending[-rank][1]]
 
     def take_best(self, places: int) -> int | None:
         """Take the best trial not yet taken, if it is among the first `places`."""
@@ -126,7 +136,7 @@ class Rungs:
         self._reached[trial] = index
         rung = self.rungs[index]
         rank = rung.add(trial, reward)
-        return reward is not None and rank <= max(1, self._places(rung))
+        return reward is not None and rank <= max(1, self.places_at(rung))
 
     def fail(self, trial: int) -> None:
         """Rank a trial that has failed last wherever it was: its place goes to the next best."""
@@ -137,6 +147,14 @@ class Rungs:
     def is_due(self, trial: int, time: float) -> bool:
         """Whether a report at this time reaches a rung at which the trial was not recorded."""
         return self._highest(time) > self._reached.get(trial, -1)
+
+    def rung_of(self, trial: int) -> Rung:
+        """The highest rung at which the trial was recorded."""
+        return self.rungs[self._reached[trial]]
+
+    def places_at(self, rung: Rung) -> int:
+        """How many of the trials at a rung have earned the next one."""
+        return math.floor(len(rung) / self.reduction_factor + 1e-9)
 
     def level_at(self, time: float) -> float:
         """The level of the highest rung that a report at this time reaches; 0 below the first."""
@@ -154,7 +172,7 @@ class Rungs:
         """
         for index in reversed(range(min(self.open, len(self.rungs)))):
             rung = self.rungs[index]
-            trial = rung.take_best(self._places(rung))
+            trial = rung.take_best(self.places_at(rung))
             if trial is not None:
                 return trial, self.next_level(index)
         return None
@@ -162,9 +180,6 @@ class Rungs:
     def next_level(self, index: int) -> float:
         """The level above a rung; max_t above the highest."""
         return self.rungs[index + 1].level if index + 1 < len(self.rungs) else self.max_t
-
-    def _places(self, rung: Rung) -> int:
-        return math.floor(len(rung) / self.reduction_factor + 1e-9)
 
     def _highest(self, time: float) -> int:
         """The index of the highest rung at or below a time, -1 below the first."""
@@ -212,6 +227,21 @@ class SynchronousBracket:
     def is_over(self) -> bool:
         """Whether no trial of it will be promoted any more."""
         return not (self.has_room or self._out or self._promoted)
+
+    @property
+    def there(self) -> int:
+        """How many trials wait at the present rung for its decision."""
+        return len(self._there)
+
+    @property
+    def awaited(self) -> int:
+        """How many trials are still to come to the present rung, those yet to join included."""
+        return self.size - self._joined + len(self._out)
+
+    @property
+    def promoted(self) -> Sequence[int]:
+        """The trials that have earned the next rung and have not gone on yet, the best first."""
+        return tuple(self._promoted)
 
     def join(self, trial: int) -> None:
         """Take in a new trial."""

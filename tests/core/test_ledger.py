@@ -22,7 +22,7 @@ BODIES = {
     "report": {"epoch": 1, "accuracy": 0.5},
     "decided": {"word": "pause", "reason": "rank 2 of 3", "report": 1},
     "saved": {"step": 1, "name": "1000001-step-1", "bytes": 10},
-    "paused": {},
+    "paused": {"reason": "by the rule: rank 2 of 3"},
     "lost": {"status": "killed", "reason": "killed by SIGKILL"},
     "ended": {"status": "finished", "reason": "", "best": 0.5},
     "again": {"reason": "", "weights_lost": True},
