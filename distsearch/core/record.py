@@ -24,7 +24,7 @@ from ..errors import StoreError
 from . import store
 from .ledger import Ledger
 from .results import Results
-from .words import Trial
+from .words import Status, Trial
 
 LISTED = 10  # experiments that an error names
 
@@ -103,10 +103,9 @@ class SearchRecord(Results):
     def __repr__(self) -> str:
         """What was searched, where, and how it stands, in one line."""
         ledger = self.ledger
-        of = {status.value: count for status, count in ledger.counts.by_status.items() if count}
-        about = f"{len(ledger.trials)} trials"
-        if of:
-            about += f" ({', '.join(f'{count} {status}' for status, count in of.items())})"
+        counts = ledger.counts.by_status
+        each = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
+        about = f"{len(ledger.trials)} trials" + (f" ({', '.join(each)})" if each else "")
         if ledger.objectives.several:
             about += f", {len(ledger.front)} in the Pareto front"
         elif ledger.best is not None:

@@ -279,10 +279,11 @@ class Shelf:
         A trial's own deletions, beyond `keep`, are not logged; to look for each would take seconds.
         The newest is looked for in any case, as a listing may not know it yet.
         """
+        storage = self.storage
         try:
-            seen = set(self.storage.names(self.trial))
+            seen = set(storage.names(self.trial))
         except Exception as error:
-            raise self.storage.cannot("read from", error) from None
+            raise storage.cannot("read from", error) from None
         self._own = self._own[:1] + [name for name in self._own[1:] if name in seen]
 
     def _read(self, trial: int, name: str) -> Any:
