@@ -382,7 +382,7 @@ def test_checkpoints_of_a_trial_that_saves_and_deletes_meanwhile_are_never_calle
 @pytest.mark.parametrize("kind", ["path", "url"])
 def test_a_record_loads_checkpoints_from_a_storage_without_touching_the_folder(tmp_path, kind):
     shared = tmp_path / "shared"
-    storage = shared if kind == "path" else f"local://{shared}"
+    storage = shared if kind == "path" else f"file://{shared}"
     folder = tmp_path / "s"
     scheduler = search(folder, *configs(0.2, 0.8), storage=storage)
     before = files_of(folder)
