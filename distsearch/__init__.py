@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import errors, scheduler, searcher, space, testing, train
     from .core.decorators import args
+    from .core.record import open
     from .resource.node import Node
     from .resource.resource import Resource
     from .space import Bool, Categorical, Choice, Dict, Int, List, Real, func, obj
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # `import distsearch` costs nothing, in a train script or on a node.
 _HOMES = {
     "args": ".core.decorators",
+    "open": ".core.record",
     "Node": ".resource.node",
     "Resource": ".resource.resource",
     **dict.fromkeys(
@@ -53,6 +55,7 @@ __all__ = [
     "errors",
     "func",
     "obj",
+    "open",
     "scheduler",
     "searcher",
     "space",

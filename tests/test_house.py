@@ -49,6 +49,7 @@ HEAVY += ["pytest", "hypothesis"]
     [
         "distsearch",
         "distsearch; distsearch.scheduler.FIFOScheduler; distsearch.args; distsearch.Node",
+        "distsearch; distsearch.open",
         "distsearch.core.trial_process",
         "distsearch.resource.launcher",
         "distsearch.train.inherit",
@@ -208,6 +209,23 @@ def test_the_searcher_kit_of_the_readme_tests_a_searcher(tmp_path):
     (tmp_path / "test_my_searcher.py").write_text(searcher + kit)
     said = python("-m", "pytest", "-q", folder=tmp_path)
     assert int(re.search(r"(\d+) passed in", said)[1]) >= 20
+
+
+def test_the_record_of_the_readme_opens_a_search_that_another_program_has_run(tmp_path):
+    (record,) = [block for block in BLOCKS if "ag.open" in block]
+    search = BLOCKS[0].replace(
+        "FIFOScheduler(", "FIFOScheduler(checkpoint='runs/digits', train_fn="
+    )
+    (tmp_path / "search.py").write_text(search)
+    *_, best = python("search.py", folder=tmp_path).splitlines()
+    (tmp_path / "record.py").write_text(record)
+    stands, *found = python("record.py", folder=tmp_path).splitlines()
+    assert "of train_fn in" in stands and "20 trials (20 finished)" in stands
+    assert found == [best]
+    assert (tmp_path / "curves.png").exists()
+    table = (tmp_path / "trials.csv").read_text().splitlines()
+    assert table[0].startswith("id,lr,wd,status,attempt,host,best,")
+    assert len(table) == 21
 
 
 def test_the_names_that_the_readme_uses_exist():

@@ -27,7 +27,7 @@ from ..resource.cache import MANIFEST, delete, link_or_copy
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
 YOUNG_S = 1.0  # a running trial keeps younger ones too: the log may not know the newest two yet
 OF_AN_ATTEMPT = 1_000_000  # numbers
-INHERIT_TRIES = 10
+INHERIT_TRIES = LOAD_TRIES = 10
 
 
 def save(
@@ -193,13 +193,23 @@ def load(folder: Path) -> Any:
     """The newest whole checkpoint below a folder, or None.
 
     A damaged one is left out with a warning. What was saved as a folder comes back as a `Path`.
+    The trial may be saving and deleting meanwhile. Raises CheckpointError when it does so faster
+    than a checkpoint can be read.
     """
-    for path in reversed(checkpoints(folder)):
-        try:
-            return read(path, manifest_of(path))
-        except DAMAGED as error:
-            warnings.warn(damaged(path, error), RuntimeWarning, stacklevel=2)
-    return None
+    for _ in range(LOAD_TRIES):
+        for path in reversed(checkpoints(folder)):
+            try:
+                return read(path, manifest_of(path))
+            except DAMAGED as error:
+                if not (path / MANIFEST).exists():  # deleted by its trial, which has a newer one
+                    break
+                warnings.warn(damaged(path, error), RuntimeWarning, stacklevel=2)
+        else:
+            return None
+    raise CheckpointError(
+        f"the checkpoints in {folder} are deleted faster than they can be read; try again, or give "
+        "the search a larger keep="
+    )
 
 
 DAMAGED = (OSError, ValueError, KeyError, CheckpointError)

@@ -273,6 +273,19 @@ class Shelf:
                 return None
         return None
 
+    def leave_out_deleted(self) -> None:
+        """Pass over the trial's older checkpoints that are not to be seen any more.
+
+        A trial's own deletions, beyond `keep`, are not logged; to look for each would take seconds.
+        The newest is looked for in any case, as a listing may not know it yet.
+        """
+        storage = self.storage
+        try:
+            seen = set(storage.names(self.trial))
+        except Exception as error:
+            raise storage.cannot("read from", error) from None
+        self._own = self._own[:1] + [name for name in self._own[1:] if name in seen]
+
     def _read(self, trial: int, name: str) -> Any:
         manifest = self.storage.manifest(trial, name)
         if self.storage.folder is not None:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder, store
+from ..core import curves, folder, store
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
 from ..core.ends import CLOSED, INTERRUPTED
@@ -159,12 +159,12 @@ class Scheduler(Resumable):
         say = self.progress.say
         self.manager = DistributedResourceManager()
         self.experiment = Experiment(self, settings, self.manager, self._store, say)
-        self.ledger = self.experiment.ledger
         self.fleet = Fleet(
             self.folder, self.experiment, tunnel=tunnel, ssh_config=ssh_config, say=say
         )
         _open_schedulers.add(self)
         try:
+            super().__init__(self.experiment.ledger, self.folder, self._describe())
             if earlier is None:
                 self._warm_start(known)
             else:
@@ -176,7 +176,7 @@ class Scheduler(Resumable):
             raise
 
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
-        self.experiment.log("experiment", body=self._what_is_searched)
+        self.experiment.log("experiment", body=self.searched)
         self.experiment.keeper.delete_leftovers()
         await self.fleet.start(local=local, addresses=nodes_of(addresses), client=client)
         self.manager.check(self.experiment.settings.resource)
@@ -376,7 +376,9 @@ class Scheduler(Resumable):
         """Hand the history to the user's callback."""
         assert self._history_callback is not None
         try:
-            self._history_callback(self._read_history(), self._start_time)
+            reports = store.read(self.folder, "report")
+            history = curves.history(reports, self.ledger.time_attr)
+            self._history_callback(history, self._start_time)
         except Exception as error:
             self.progress.say(f"training_history_callback failed: {error!r}")
 

@@ -11,27 +11,42 @@ from pathlib import Path
 from typing import Any
 
 from ..core import description, store
+from ..core.decorators import TrainFunction
+from ..core.experiment import Experiment
 from ..core.loop import loop
+from ..core.objectives import Objectives
 from ..core.progress import Progress
+from ..core.results import Results
 from ..errors import DistsearchError, StoreError
-from ..searcher import warm
+from ..searcher import Searcher, warm
 from ..searcher.desk import Desk
-from .results import Results
 
 
 class Resumable(Results):
-    """The part of every scheduler that says what it searches for, and takes up an earlier run."""
+    """The part of every scheduler that says what it searches for, and takes up an earlier run.
 
+    Its results can be read while trials run and after `close()`.
+    """
+
+    train_fn: TrainFunction
+    objectives: Objectives
+    searcher: Searcher
     desk: Desk
+    experiment: Experiment
     progress: Progress
+    seed: int
+    _store: store.Store
+    _start_time: float
     _is_named: bool  # the folder, by the user
+    _closed: bool
+    _pid: int
 
     def state_dict(self) -> dict[str, Any]:
         """The search so far as plain data: its settings, configurations, reports and ends."""
         self._flush()
         return {
             "version": store.VERSION,
-            "searched": self._what_is_searched,
+            "searched": self.searched,
             "events": [list(event) for event in store.read(self.folder)],
         }
 
@@ -46,7 +61,7 @@ class Resumable(Results):
         try:
             store.check_version(state.get("version", 1), "this state")
             searched = dict(state["searched"])
-            missing = self._what_is_searched.keys() - searched.keys() - description.LATER
+            missing = self.searched.keys() - searched.keys() - description.LATER
             if missing:
                 raise KeyError(*missing)
             events = [store.Event(*event) for event in state["events"]]
@@ -56,7 +71,8 @@ class Resumable(Results):
         def load() -> None:
             self.seed = self.searcher.seed = searched["seed"]
             self._restore(searched, events)
-            self.experiment.log("experiment", body=self._what_is_searched)
+            self.searched = self._describe()
+            self.experiment.log("experiment", body=self.searched)
             for event in events:
                 if event.trial is not None or event.kind == "warm":
                     self._store.append(*event[2:])
@@ -79,7 +95,18 @@ class Resumable(Results):
         return {}
 
     @property
-    def _what_is_searched(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
+        """What was searched, what each trial gets, and how the search stands."""
+        resource = self.experiment.settings.resource
+        return {
+            **super().metadata,
+            "num_cpus": resource.num_cpus,
+            "num_gpus": resource.num_gpus,
+            "start_time": self._start_time,
+        }
+
+    def _describe(self) -> dict[str, Any]:
+        """What is searched, for the log."""
         settings = self.experiment.settings
         return description.describe(
             function=self.train_fn.__name__,
@@ -114,7 +141,7 @@ class Resumable(Results):
 
     def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
         """Go on with an earlier run, if it searched for the same."""
-        changes = description.changes(earlier, self._what_is_searched)
+        changes = description.changes(earlier, self.searched)
         if changes:
             raise StoreError(
                 f"{self.folder} holds a different search, which this one cannot go on with:\n  "
@@ -128,6 +155,10 @@ class Resumable(Results):
         if self._is_named:
             return f"the same command goes on with this search: {command}"
         return f"to go on with this search, give it checkpoint={str(self.folder)!r} in: {command}"
+
+    def _flush(self) -> None:
+        if not self._closed and self._pid == os.getpid():
+            loop().call(self._store.flush())
 
     def _check_open(self) -> None:
         if self._pid != os.getpid():

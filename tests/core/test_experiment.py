@@ -933,7 +933,6 @@ def test_the_log_tells_the_whole_story_in_order(play):
         node = world.node()
         world.experiment.run(1, None)
         await node.hears("start", 0)
-        node.says({"op": "running", "trial": 0, "attempt": 1, "pid": 7})
         node.says(report(0, 1, accuracy=0.5), saved(0, 1))
         node.says(ended(0, returned=[1, 2]))
         await world.end()

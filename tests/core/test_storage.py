@@ -93,6 +93,22 @@ def test_a_copy_that_was_damaged_on_the_node_is_not_trusted(tmp_path):
         assert Shelf(storage.url, "a", tmp_path / "a", 0, 2, own=[path.name]).load() is None
 
 
+def test_what_is_deleted_is_not_looked_for_and_what_is_new_is_found(storage, shelf):
+    writer = shelf()
+    names = [writer.save({"epoch": epoch}, epoch)[0].name for epoch in range(1, 4)]
+    storage.delete(0, names[0])
+    storage.names(0)  # a bucket shows this listing from now on
+    names.append(writer.save({"epoch": 4}, 4)[0].name)
+    reader = shelf(node="b", own=names[::-1])
+    reader.leave_out_deleted()
+    assert reader.load() == {"epoch": 4}
+    for name in names[1:]:
+        storage.delete(0, name)
+    with pytest.warns(RuntimeWarning) as said:
+        assert reader.load() is None
+    assert [names[0] in str(one.message) for one in said] == [False] * 3
+
+
 @pytest.mark.parametrize("scheme", ["", "fakebucket://"])
 def test_a_node_without_the_storage_names_itself_the_url_and_the_cause(tmp_path, scheme):
     url = f"{scheme}{tmp_path}/not-mounted"

@@ -53,7 +53,7 @@ SUSPENDED = {**LONG, "troubles": ["node_pause"], "delay_s": 1.5, "blows": 4}
 CUT_OFF = {**LONG, "troubles": ["connection_breaks", "partition"]}
 WEATHER = {
     "reports of a stale attempt are taken": CUT_OFF,
-    "the lease counts from when the answer arrives": SUSPENDED,
+    "the lease counts from when the answer arrives": {**SUSPENDED, "rule": "fifo"},
     "an agent's lease never ends": CUT_OFF,
     "no grace: lost trials start elsewhere at once": CUT_OFF,
     "a grace shorter than the lease": CUT_OFF,

@@ -1,39 +1,50 @@
-"""What a search has found so far: the best trial, configurations, histories, curves."""
+"""What a search has found so far: the best trial, configurations, histories, curves.
+
+All of it comes from the ledger and the folder of the search, so that a scheduler and whoever opens
+the folder later (see `record.py`) answer the same.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core import checkpoint, curves, lineage, pareto, pedigree, store
-from ..core.decorators import TrainFunction
-from ..core.experiment import Experiment
-from ..core.ledger import Ledger
-from ..core.lineage import Descent
-from ..core.loop import loop
-from ..core.objectives import Objectives
-from ..core.pareto import FrontPoint
-from ..core.storage import Shelf
-from ..core.words import Trial
 from ..errors import DistsearchError, NothingReported, SpaceError
-from ..searcher import Searcher
+from . import checkpoint, curves, dataframe, lineage, pareto, pedigree, store
+from .ledger import Ledger
+from .lineage import Descent
+from .pareto import FrontPoint
+from .storage import Shelf
+from .words import Status, Trial
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Results:
-    """The part of every scheduler that only reads, while trials run and after `close()`."""
+    """What can be read of a search, while its trials run and afterwards.
 
-    train_fn: TrainFunction
-    searcher: Searcher
-    objectives: Objectives
-    experiment: Experiment
-    ledger: Ledger
-    folder: Path
-    seed: int
-    _store: store.Store
-    _start_time: float
-    _closed: bool
-    _pid: int
+        results = Results(Ledger.of(folder), folder, searched)
+        results.get_best_config(), results.training_history
+
+    `ledger`: how the search stands. `folder`: that of the experiment, which has its log and its
+    trials. `searched`: what is searched, as an `experiment` event of the log describes it.
+    """
+
+    def __init__(self, ledger: Ledger, folder: Path, searched: Mapping[str, Any]) -> None:
+        self.ledger = ledger
+        self.folder = folder
+        self.searched = searched
+
+    def _flush(self) -> None:
+        """Before the log is read: a scheduler writes to it whatever waits to be written."""
+
+    @property
+    def _copies(self) -> Path:
+        """Where copies of what a storage has may lie, in a folder for each trial."""
+        return self.folder / "trials"
 
     def get_best_config(self) -> dict[str, Any]:
         """The configuration of the best trial so far: plain values, by parameter.
@@ -62,11 +73,22 @@ class Results:
         CheckpointError when the storage cannot be read.
         """
         trial = self._best.id if task_id is None else int(task_id)
-        storage = self.experiment.settings.storage
-        if storage is None:
+        url = self.searched["storage"]
+        if url is None:
             return checkpoint.load(self.folder / "trials" / str(trial) / "checkpoints")
-        names = self.experiment.keeper.budget.names(trial)[::-1]
-        return Shelf(storage.url, storage.node, self.folder / "trials", trial, 0, names).load()
+        shelf = Shelf(url, "", self._copies, trial, 0, self._saved_names(trial)[::-1])
+        shelf.leave_out_deleted()
+        return shelf.load()
+
+    def _saved_names(self, trial: int) -> list[str]:
+        """The checkpoints of a trial that the log does not call deleted, the oldest first."""
+        self._flush()
+        names: dict[str, None] = {}
+        for event in store.read(self.folder, "saved", "deleted", trial=trial):
+            names.pop(event.body["name"], None)
+            if event.kind == "saved":
+                names[event.body["name"]] = None
+        return list(names)
 
     def get_pareto_front(self) -> list[FrontPoint]:
         """The trials that no other dominates so far: better in one objective, worse in none.
@@ -81,8 +103,8 @@ class Results:
 
         Raises NothingReported when no trial counts, and says why.
         """
-        names = self.objectives.names
-        if not self.objectives.several:
+        names = self.ledger.objectives.names
+        if not self.ledger.objectives.several:
             best = self._best
             return [FrontPoint(best.id, dict(best.config), {names[0]: self.get_best_reward()})]
         front = self.ledger.front
@@ -104,8 +126,8 @@ class Results:
         `filename` saves a picture (its ending says which kind), `plot` shows one. Three objectives
         and more are drawn in pairs. Raises DistsearchError when there is only one.
         """
-        names = self.objectives.names
-        if not self.objectives.several:
+        names = self.ledger.objectives.names
+        if not self.ledger.objectives.several:
             raise DistsearchError(
                 f"there is one objective, {names[0]!r}: see get_training_curves(filename=...), or "
                 "give several as reward_attr"
@@ -116,8 +138,8 @@ class Results:
             points,
             front=[trial.id for trial in self.ledger.front],
             failed={trial.id for trial in trials if trial.status.is_failure},
-            objectives=self.objectives,
-            title=f"{self.train_fn.__name__}: {len(points)} trials",
+            objectives=self.ledger.objectives,
+            title=f"{self.searched['function']}: {len(points)} trials",
             filename=filename,
             plot=plot,
         )
@@ -140,21 +162,21 @@ class Results:
         The line that leads to the best trial stands out. `filename` saves a picture (its ending
         says which kind), `plot` shows one.
         """
-        best = None if self.objectives.several else self.ledger.best
+        best = None if self.ledger.objectives.several else self.ledger.best
         pedigree.draw(
             self.lineage(),
             best=None if best is None else best.id,
-            reward_attr=self.objectives.names[0],
-            mode=self.objectives.modes[0],
-            title=f"{self.train_fn.__name__}: the lineage of {len(self.trials)} trials",
+            reward_attr=self.ledger.objectives.names[0],
+            mode=self.ledger.objectives.modes[0],
+            title=f"{self.searched['function']}: the lineage of {len(self.trials)} trials",
             filename=filename,
             plot=plot,
         )
 
     @property
     def _best(self) -> Trial:
-        if self.objectives.several:
-            names = ", ".join(self.objectives.names)
+        if self.ledger.objectives.several:
+            names = ", ".join(self.ledger.objectives.names)
             raise DistsearchError(
                 f"with several objectives ({names}) no trial is the best: choose one of "
                 "get_pareto_front()"
@@ -166,7 +188,7 @@ class Results:
 
     def _nothing_found(self) -> NothingReported:
         """Why no trial is the best, or in the front."""
-        attr = " with ".join(map(repr, self.objectives.metrics))
+        attr = " with ".join(map(repr, self.ledger.objectives.metrics))
         reported = [trial for trial in self.trials if trial.point is not None]
         beyond = [trial for trial in reported if trial.point and not trial.point.is_feasible]
         if beyond:
@@ -174,7 +196,7 @@ class Results:
             assert least.point is not None
             return NothingReported(
                 f"no trial is feasible: {len(beyond)} have reported and violate "
-                f"{self.objectives.limits}; the closest, trial {least.id}, by "
+                f"{self.ledger.objectives.limits}; the closest, trial {least.id}, by "
                 f"{least.point.violation:.4g}"
             )
         failed = "".join(f"; {count} trials {reason}" for count, reason in self.ledger.failures)
@@ -184,10 +206,7 @@ class Results:
     def training_history(self) -> dict[int, list[dict[str, Any]]]:
         """{task id: its reports in order}, each a dict of the metrics."""
         self._flush()
-        return self._read_history()
-
-    def _read_history(self) -> dict[int, list[dict[str, Any]]]:
-        return curves.history(store.read(self.folder, "report"), self.experiment.settings.time_attr)
+        return curves.history(store.read(self.folder, "report"), self.ledger.time_attr)
 
     @property
     def config_history(self) -> dict[int, dict[str, Any]]:
@@ -209,20 +228,16 @@ class Results:
     @property
     def metadata(self) -> dict[str, Any]:
         """What was searched, and how it stands."""
-        settings = self.experiment.settings
-        best = self.ledger.best
+        searched, best = self.searched, self.ledger.best
         return {
-            "train_fn": self.train_fn.__name__,
-            "search_space": self.train_fn.space.describe(),
-            "search_strategy": type(self.searcher).__name__,
-            "scheduler": type(self).__name__,
-            "seed": self.seed,
-            **self.objectives.described,
-            "time_attr": settings.time_attr,
-            "num_cpus": settings.resource.num_cpus,
-            "num_gpus": settings.resource.num_gpus,
+            "train_fn": searched["function"],
+            "search_space": searched["space"],
+            "search_strategy": searched["searcher"],
+            "scheduler": searched["scheduler"],
+            "seed": searched["seed"],
+            **self.ledger.objectives.described,
+            "time_attr": self.ledger.time_attr,
             "folder": str(self.folder),
-            "start_time": self._start_time,
             "num_trials": len(self.ledger.trials),
             "num_finished_tasks": self.num_finished_tasks,
             "best_reward": None if best is None else best.best_reward,
@@ -231,9 +246,25 @@ class Results:
             "pareto_front": [trial.id for trial in self.ledger.front],
         }
 
+    def dataframe(self) -> pandas.DataFrame:
+        """A pandas DataFrame with a row for each trial: its parameters, and what became of it.
+
+            scheduler.dataframe().nlargest(5, "best")[["lr", "best", "seconds"]]
+
+        Columns: `id`; one for each parameter, empty where it was not active; `status`, `attempt`
+        (how many there were), `host`; `best`, or for several objectives one of each objective's
+        name; with constraints `feasible`; `best_time` (when that was reported, in `time_attr`),
+        `seconds` (what the last attempt took), `reason`, and `parents` (a tuple of ids). What is
+        not known is missing: NaN, NA or None. A parameter of the same name as another column gets
+        `config.` before it.
+
+        Raises MissingPackage when pandas is not installed.
+        """
+        return dataframe.of(self.trials, self.ledger.objectives)
+
     def get_training_curves(
         self,
-        filename: str | None = None,
+        filename: str | os.PathLike[str] | None = None,
         plot: bool = False,
         use_legend: bool = True,
         *,
@@ -244,32 +275,26 @@ class Results:
         `filename` saves a picture (its ending says which kind), `plot` shows one. Of several
         objectives `reward_attr` names the one to show, by default the first.
         """
-        settings = self.experiment.settings
-        names, modes = self.objectives.names, self.objectives.modes
+        time_attr = self.ledger.time_attr
+        names, modes = self.ledger.objectives.names, self.ledger.objectives.modes
         reward_attr = names[0] if reward_attr is None else reward_attr
         if reward_attr not in names:
             raise SpaceError(f"reward_attr={reward_attr!r}, but it is one of {', '.join(names)}")
-        data = curves.curves(
-            self.training_history, reward_attr=reward_attr, time_attr=settings.time_attr
-        )
+        data = curves.curves(self.training_history, reward_attr=reward_attr, time_attr=time_attr)
         if filename is not None or plot:
             trials = self.trials
             best = self.ledger.best
             curves.draw(
                 data,
                 best=None if best is None else best.id,
-                stopped={t.id for t in trials if t.status.value == "stopped"},
+                stopped={t.id for t in trials if t.status is Status.STOPPED},
                 failed={t.id for t in trials if t.status.is_failure},
                 reward_attr=reward_attr,
-                time_attr=settings.time_attr,
+                time_attr=time_attr,
                 mode=modes[names.index(reward_attr)],
-                title=f"{self.train_fn.__name__}: {len(data)} trials",
+                title=f"{self.searched['function']}: {len(data)} trials",
                 use_legend=use_legend,
                 filename=filename,
                 plot=plot,
             )
         return data
-
-    def _flush(self) -> None:
-        if not self._closed and self._pid == os.getpid():
-            loop().call(self._store.flush())

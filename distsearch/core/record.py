@@ -1,0 +1,154 @@
+"""The record of a search: its results, read from its folder alone, by any process.
+
+    record = open("runs/digits")        # as distsearch.open
+    record.best.config, record.get_training_curves("curves.png")
+    record.refresh()                    # what has happened since
+
+The search may be running, here or in another process, or have ended long ago. Its folder is only
+read, and its train function is not needed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import StoreError
+from . import store
+from .ledger import Ledger
+from .results import Results
+from .words import Status, Trial
+
+LISTED = 10  # experiments that an error names
+
+
+def open(folder: str | os.PathLike[str]) -> SearchRecord:
+    """The results of the search in a folder, which may be running; from any process.
+
+        record = distsearch.open("distsearch_results/train_fn-20260101-120000-1a2b")
+        print(record)
+        record.best.config, record.best.best_reward
+        record.dataframe()
+        while record.refresh():     # something has happened since
+            ...
+
+    `folder`: that of the experiment, as `checkpoint=` named it or `scheduler.folder` says; `~` is
+    the home. Nothing there is locked or changed. A trial that ran when its driver was killed is
+    `running` in the record, until the search goes on.
+
+    Raises StoreError when the folder holds no search, and names those right below it; StoreVersion
+    when another version of distsearch wrote its log.
+    """
+    return SearchRecord(Path(folder).expanduser().absolute())
+
+
+class SearchRecord(Results):
+    """What a folder tells of its search; see `distsearch.open`.
+
+    It is how the search stood when it was opened, or at the last `refresh()`; histories, curves and
+    checkpoints are always the newest.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._first = _first_of(folder)
+        super().__init__(Ledger.described(self._first.body), folder, self._first.body)
+        self._start_time = self._first.time
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Take in what has happened since; whether anything has.
+
+        Raises StoreError when the folder has another search now, or none.
+        """
+        if _first_of(self.folder) != self._first:
+            raise StoreError(
+                f"the search in {self.folder} was started anew (resume=False), so this record "
+                "ends; open the folder again to follow the new one"
+            )
+        before = self.ledger.last_id
+        for event in _read(self.folder, after=before):
+            if event.kind == "experiment":  # each run of the driver begins with one
+                self.searched, self._start_time = event.body, event.time
+            self.ledger.apply(event)
+        return self.ledger.last_id > before
+
+    @property
+    def best(self) -> Trial:
+        """The best trial so far: `record.best.config`, `record.best.best_reward`.
+
+        Raises NothingReported while there is none, and says why; DistsearchError for several
+        objectives: see `get_pareto_front`.
+        """
+        return self._best
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was searched, when its last run began (in Unix seconds), and how it stands."""
+        return {**super().metadata, "start_time": self._start_time}
+
+    @functools.cached_property
+    def _copies(self) -> Path:
+        """A folder of this process: that of the search is only read."""
+        folder = Path(tempfile.mkdtemp(prefix="distsearch-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def __repr__(self) -> str:
+        """What was searched, where, and how it stands, in one line."""
+        ledger = self.ledger
+        counts = ledger.counts.by_status
+        each = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
+        about = f"{len(ledger.trials)} trials" + (f" ({', '.join(each)})" if each else "")
+        if ledger.objectives.several:
+            about += f", {len(ledger.front)} in the Pareto front"
+        elif ledger.best is not None:
+            name = ledger.objectives.names[0]
+            about += f", the best {name}={ledger.best.best_reward:.6g} by trial {ledger.best.id}"
+        return f"<SearchRecord of {self.searched['function']} in {self.folder}: {about}>"
+
+
+def _first_of(folder: Path) -> store.Event:
+    """The event with which a search begins. Raises StoreError when the folder has none."""
+    if not (folder / store.FILE).is_file():  # to read it would make an empty one
+        raise StoreError(_no_log(folder))
+    first = next(_read(folder, "experiment"), None)
+    if first is None:
+        raise StoreError(_nothing_yet(folder))
+    return first
+
+
+def _read(folder: Path, *kinds: str, after: int = 0) -> Iterator[store.Event]:
+    try:
+        yield from store.read(folder, *kinds, after=after)
+    except sqlite3.Error as error:
+        if "no such table" in str(error):
+            raise StoreError(_nothing_yet(folder)) from None
+        raise StoreError(f"the log {folder / store.FILE} cannot be read: {error}") from error
+
+
+def _nothing_yet(folder: Path) -> str:
+    return (
+        f"the log {folder / store.FILE} does not say yet what is searched: the search has only "
+        "just begun (try again in a moment), or was killed before it did"
+    )
+
+
+def _no_log(folder: Path) -> str:
+    """Why there is nothing to open, and what could be opened instead."""
+    if folder.is_file():
+        return f"{folder} is a file; give the folder of an experiment, which holds {store.FILE}"
+    if not folder.is_dir():
+        return f"there is no folder {folder}; give that of an experiment (scheduler.folder)"
+    text = f"{folder} holds no experiment: there is no {store.FILE} in it"
+    below = sorted(path.parent.name for path in folder.glob(f"*/{store.FILE}"))
+    if not below:
+        return f"{text}, nor in the folders right below it"
+    more = f" and {len(below) - LISTED} more" if len(below) > LISTED else ""
+    return f"{text}; open one of those right below it: {', '.join(below[-LISTED:])}{more}"
