@@ -129,11 +129,10 @@ class Ledger:
         """
         ledger: Ledger | None = None
         for event in read(folder):
-            if ledger is None:
-                if event.kind != "experiment":
-                    break
+            if ledger is None and event.kind == "experiment":  # only `warm` may come before it
                 ledger = cls.described(event.body)
-            ledger.apply(event)
+            if ledger is not None:
+                ledger.apply(event)
         if ledger is None:
             raise StoreError(f"the log in {folder} does not say what was searched")
         return ledger

@@ -333,7 +333,8 @@ def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) ->
         values.append(trial)
     query = "select id, time, kind, trial, attempt, seq, body from events"
     query += " where " + " and ".join(where) + " order by id"
-    connection = sqlite3.connect(folder / FILE)
+    # (Not made, where there is none.)
+    connection = sqlite3.connect(f"{(folder / FILE).absolute().as_uri()}?mode=rw", uri=True)
     try:
         _check_version(connection, folder / FILE)
         for row in connection.execute(query, values):

@@ -59,8 +59,8 @@ class Resumable(Results):
         if self.trials:
             raise StoreError("load_state_dict comes before run(): this search has trials already")
         try:
-            store.check_version(state.get("version", 1), "this state")
             searched = dict(state["searched"])
+            store.check_version(state.get("version", 1), "this state")
             missing = self.searched.keys() - searched.keys() - description.LATER
             if missing:
                 raise KeyError(*missing)

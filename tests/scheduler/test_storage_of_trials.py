@@ -10,6 +10,7 @@ from distributed import Client, LocalCluster
 import distsearch as ag
 from distsearch.core import store
 from distsearch.core.checkpoint import checkpoints
+from distsearch.core.progress import Progress
 from distsearch.core.words import Launch, Status, Wait
 from distsearch.errors import CheckpointError, StoreError
 from distsearch.resource.remote import Remote
@@ -331,10 +332,12 @@ class Keeps(FIFOScheduler):
         return True
 
 
-def test_a_budget_that_what_is_needed_exceeds_is_said_once_and_nothing_is_deleted(search, tmp_path):
-    scheduler = search(fills_the_disk, Keeps, max_bytes=1000, checkpoint=tmp_path / "search")
+def test_a_budget_that_what_is_needed_exceeds_is_said_once_and_nothing_is_deleted(
+    search, tmp_path, monkeypatch
+):
     said = []
-    scheduler.experiment.say = said.append
+    monkeypatch.setattr(Progress, "say", lambda _, line: said.append(line))
+    scheduler = search(fills_the_disk, Keeps, max_bytes=1000, checkpoint=tmp_path / "search")
     scheduler.searcher.ask = lambda trial: {"n": trial + 2}
     scheduler.run(num_trials=4)
     assert scheduler.join_jobs(timeout=WAIT_S)

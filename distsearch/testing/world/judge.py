@@ -39,6 +39,7 @@ class Judge:
         self.said: dict[tuple[int, int], int] = {}  # the last report that waits for a decision
         self.verdicts: dict[int, str] = {}  # by trial: what the rule has decided, as the disk knows
         self.decided: set[tuple[int, int]] = set()  # the attempts of which it has
+        self.told: list[str] = []  # what drivers have said to the user
         # By trial and epoch: whose agent on which worker has seen it saved last.
         self.checkpoints: defaultdict[int, dict[int, FakeProcesses]] = defaultdict(dict)
 
@@ -113,7 +114,8 @@ class Judge:
         if newest is None or (from_trial == trial and epoch >= newest):
             return
         saver = self.checkpoints[trial].get(newest)
-        if saver is not None and self.can_be_reached(saver):
+        could_not_be_brought = any(f"trial {trial} goes on from what" in one for one in self.told)
+        if saver is not None and self.can_be_reached(saver) and not could_not_be_brought:
             self.world.violated(
                 f"trial {trial} goes on from epoch {epoch} of trial {from_trial}, though "
                 f"{saver.worker.address} has its epoch {newest}"

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 from unittest import mock
 
 from ...core import experiment as experiment_module
+from ...core import progress
 from ...core import store as store_module
 from ...core.decorators import args
 from ...core.store import Store
@@ -228,6 +229,7 @@ class Story:
         # Looked at less often, for speed: fake trials print nothing and use no memory.
         yield agent_module, "OUTPUT_PERIOD_S", 1000.0
         yield agent_module, "MEMORY_PERIOD_S", 1000.0
+        yield progress.Progress, "say", lambda _, line: self.judge.told.append(line)
         for name in ("run", "wake", "on_messages", "on_lost"):
             experiment = experiment_module.Experiment
             yield experiment, name, checked(getattr(experiment, name))
