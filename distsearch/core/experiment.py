@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from ..errors import LineageError, NodeError
+from ..errors import NodeError
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
+from . import earlier
 from .attempt import Attempt, Verdict
 from .children import Children
 from .ends import CLOSED, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
 from .ledger import Ledger
+from .lineage import check_parents
 from .metrics import encode
 from .orders import function_of, preload_of, start_of
 from .queue import Queue
-from .rule import Rule, replay
+from .rule import Rule
 from .settings import Settings
 from .source import Source
 from .store import Event, Store
@@ -34,7 +36,6 @@ from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Tria
 T = TypeVar("T")
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
-DRIVER_GONE = "its driver was gone"
 
 
 class Experiment:
@@ -146,7 +147,8 @@ class Experiment:
             )
         self._idle.clear()
         self._close_earlier_attempts()
-        self._queue_unfinished()
+        earlier.queue_unfinished(self.ledger, self.queue, self.children)
+        self.queue_children()
         if is_resumed:
             self._end_if_good_enough()  # the earlier run was, perhaps
         self.fill()
@@ -156,7 +158,9 @@ class Experiment:
         if self.is_idle:  # whatever ended the search holds no longer, but it does not go on
             self.ending, self.error, self.source.is_exhausted = "", None, True
             self._close_earlier_attempts()
-        trial = self._unfinished_final(config) if is_final else None
+        trial = None
+        if is_final:
+            trial = earlier.unfinished_final(self.ledger, self.queue, config)
         if trial is None:
             trial = self._new_trial(Launch(config), is_given=True, is_final=is_final)
         self.queue.put(trial)
@@ -238,61 +242,16 @@ class Experiment:
 
         The rule hears of everything in the order in which it happened.
         """
-        for event in events:
-            replay(event, self.ledger, self.rule)
-            self.keeper.hears(event)
-        self.keeper.heard_all()
+        earlier.restore(events, self.ledger, self.rule, self.keeper)
         self.source.restored()
         self.ended_earlier = self.ledger.counts.ended + self.ledger.counts.paused
         self._earlier_lease_until = time.monotonic() + NODE_LEASE_S + LEASE_GRACE_S
 
     def _close_earlier_attempts(self) -> None:
-        """Log what became of the attempts that the last driver left, and carry out its decisions.
-
-        What a node may still run goes on only when it cannot any more.
-        """
-        if self._earlier_lease_until is None:
-            return
-        left_s = max(0.0, self._earlier_lease_until - time.monotonic())
-        self._earlier_lease_until = None
-        unconfirmed = set(self.ledger.unconfirmed)
-        for trial_id in unconfirmed:
-            self.queue.is_over(self.ledger.trials[trial_id], left_s)
-        for trial in list(self.ledger.open.values()):
-            if trial.status is Status.RUNNING:
-                facts: dict[str, Any] = {"seconds": 0.0}  # how long is not known
-                if trial.id in unconfirmed:
-                    facts["is_over"] = False
-                if trial.id in self.ledger.decided:
-                    self.ends.attempt_over(trial, Verdict(Status.STOPPED, DRIVER_GONE), facts)
-                else:
-                    self.ends.interrupted(trial, DRIVER_GONE, facts)
-        waits = [n for n in unconfirmed if self.ledger.trials[n].status is Status.WAITING]
-        if waits and left_s:
-            self.say(
-                f"{len(waits)} trials may still run on nodes that the last driver did not close: "
-                "they go on when that is over for sure"
-            )
-
-    def _queue_unfinished(self) -> None:
-        """Queue what an interrupted run left; `run_with_config` takes up its own trials."""
-        for trial in list(self.ledger.open.values()):
-            is_waiting = trial.status is Status.WAITING and trial not in self.queue
-            if not is_waiting or trial.is_final or trial in self.children:
-                continue
-            if trial.parents and trial.inherits is None and not trial.attempt:
-                self.children.add(trial)
-            else:
-                self.queue.put(trial)
-        self.queue_children()
-
-    def _unfinished_final(self, config: Mapping[str, Any]) -> Trial | None:
-        """The trial of an interrupted `run_with_config` with this configuration."""
-        for trial in self.ledger.open.values():
-            is_left = trial.status is Status.WAITING and trial not in self.queue
-            if is_left and trial.is_final and dict(trial.config) == dict(config):
-                return trial
-        return None
+        if self._earlier_lease_until is not None:
+            left_s = max(0.0, self._earlier_lease_until - time.monotonic())
+            self._earlier_lease_until = None
+            earlier.close_attempts(self.ledger, self.queue, self.ends, left_s, self.say)
 
     # Nodes
 
@@ -657,15 +616,3 @@ class Experiment:
             return
         self.say("no node is left: waiting for one to come back or for add_remote(...)")
         self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
-
-
-def check_parents(parents: Sequence[int], trials: Mapping[int, Trial]) -> None:
-    """Raise LineageError unless all are earlier trials, so that nobody descends from himself."""
-    unknown = [parent for parent in parents if parent not in trials]
-    if unknown:
-        child = len(trials)
-        known = f"0 to {child - 1}" if child else "none"
-        raise LineageError(
-            f"trial {child} cannot have the parent {unknown[0]!r}: parents are ids of trials that "
-            f"were launched before it ({known}), so that there is no circle"
-        )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..errors import LineageError
 from .words import Status, Trial
 
 POLICIES = ("nearest_ancestor", "scratch", "fail", "retry")
@@ -24,6 +25,18 @@ class Descent(NamedTuple):
     status: str
     reward: float | None
     config: dict[str, Any]
+
+
+def check_parents(parents: Sequence[int], trials: Mapping[int, Trial]) -> None:
+    """Raise LineageError unless all are earlier trials, so that nobody descends from himself."""
+    unknown = [parent for parent in parents if parent not in trials]
+    if unknown:
+        child = len(trials)
+        known = f"0 to {child - 1}" if child else "none"
+        raise LineageError(
+            f"trial {child} cannot have the parent {unknown[0]!r}: parents are ids of trials that "
+            f"were launched before it ({known}), so that there is no circle"
+        )
 
 
 def is_committed(parent: Trial, wait_for: str) -> bool:

@@ -11,7 +11,7 @@ import inspect
 import textwrap
 from unittest import mock
 
-from distsearch.core import experiment as experiment_module
+from distsearch.core import earlier
 from distsearch.core.ends import Ends
 from distsearch.core.experiment import Experiment
 from distsearch.core.keeper import Keeper
@@ -175,10 +175,10 @@ FAULTS = {
         )
     ],
     "a replay leaves out how trials ended": [
-        (experiment_module, "replay", "rule.on_end(trial)", "pass")
+        (earlier, "replay", "rule.on_end(trial)", "pass")
     ],
     "a replay leaves out what trials have reported": [
-        (experiment_module, "replay", "rule.on_report(trial, trial.last_report)", "pass")
+        (earlier, "replay", "rule.on_report(trial, trial.last_report)", "pass")
     ],
     "lost trials are tried again for ever": [
         (Ends, "_may_run_again", "trial.failures[status] < self._retries.get(status, 0)", "True")
