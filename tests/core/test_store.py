@@ -14,7 +14,8 @@ import pytest
 
 from distsearch.core import store
 from distsearch.core.metrics import to_json
-from distsearch.core.store import FILE, Store
+from distsearch.core.store import FILE, Store, read
+from distsearch.errors import StoreVersion
 
 WAIT_S = 30.0
 
@@ -231,3 +232,41 @@ def test_a_database_that_may_not_grow_stops_acknowledgement_until_it_may(tmp_pat
 
     written = asyncio.run(run())
     assert [event.seq for event in store.read(tmp_path)] == list(range(written))
+
+
+def test_a_log_of_another_version_is_refused_with_the_distsearch_that_reads_it(tmp_path):
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("create table events (id integer primary key, kind text)")
+    connection.commit()
+    with pytest.raises(StoreVersion, match="version 1, which distsearch 0.1 reads"):
+        Store(tmp_path)
+    with pytest.raises(StoreVersion, match=r"start anew in another folder \(checkpoint=\)"):
+        list(read(tmp_path))
+    connection.execute("pragma user_version=99")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreVersion, match="version 99, which a newer distsearch reads"):
+        Store(tmp_path)
+
+
+def test_an_event_is_returned_as_the_log_will_give_it_and_what_is_no_json_is_not_added(tmp_path):
+    async def write():
+        store = Store(tmp_path)
+        first = store.append("launched", 0, body={"config": {"sizes": (1, 2)}})
+        with pytest.raises(ValueError):
+            store.append("report", 0, 1, 1, '{"epoch": 1, "accura')
+        second = store.append("report", 0, 1, 1, '{"accuracy": "NaN"}')
+        await store.flush()
+        store.close()
+        return [first, second]
+
+    returned = asyncio.run(write())
+    assert repr(returned) == repr(list(read(tmp_path)))
+    assert [event.id for event in returned] == [1, 2]
+
+
+def test_a_reader_can_follow_a_log_from_where_it_was(tmp_path):
+    write(tmp_path, launched(0), started(0, 1))
+    seen = list(read(tmp_path))
+    write(tmp_path, ended(0, 1, "finished"))
+    assert [event.kind for event in read(tmp_path, after=seen[-1].id)] == ["ended"]

@@ -174,9 +174,7 @@ FAULTS = {
             "pass",
         )
     ],
-    "a replay leaves out how trials ended": [
-        (earlier, "replay", "rule.on_end(trial)", "pass")
-    ],
+    "a replay leaves out how trials ended": [(earlier, "replay", "rule.on_end(trial)", "pass")],
     "a replay leaves out what trials have reported": [
         (earlier, "replay", "rule.on_report(trial, trial.last_report)", "pass")
     ],
