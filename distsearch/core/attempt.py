@@ -10,7 +10,7 @@ at once; the experiment sees to it that whatever it follows from is on the disk 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -81,6 +81,8 @@ class Attempt:
         self.number = trial.attempt + 1
         self.lease = lease
         self.places = (Place(0, lease.remote, lease.allocation),)
+        nodes = {place.remote.remote_id: place.remote for place in self.places}
+        self.remotes = tuple(nodes.values())  # on which it has places, each once
         self.stage = Stage.PREPARING
         self.verdict: Verdict | None = None
         self.returned: Any = None
@@ -92,11 +94,6 @@ class Attempt:
     def address(self) -> Message:
         """What names this attempt in the messages to and from agents."""
         return {"trial": self.trial.id, "attempt": self.number}
-
-    @property
-    def remotes(self) -> Iterator[Remote]:
-        """The nodes on which it has places, each once."""
-        return iter({place.remote.remote_id: place.remote for place in self.places}.values())
 
     @property
     def is_over(self) -> bool:

@@ -114,11 +114,10 @@ class Experiment:
 
         Raises InvalidMove, and logs nothing, for what cannot happen to a trial as it stands.
         """
+        number = None
         if trial is not None:
-            self.ledger.check_move(kind, trial.id)
-            attempt = attempt or trial.attempt or None
-        trial_id = None if trial is None else trial.id
-        self.ledger.apply(self.store.append(kind, trial_id, attempt, sequence, body))
+            number, attempt = trial.id, attempt or trial.attempt or None
+        self.store.append(kind, number, attempt, sequence, body, apply=self.ledger.apply)
 
     def ask(self, word: str, *about: Any, otherwise: T) -> T:
         """Call the rule; an error of its own ends the search, and `otherwise` is the answer."""
@@ -328,7 +327,7 @@ class Experiment:
         if launch.bracket is not None:
             body["bracket"] = launch.bracket
         # Encoded before anything else is done: if that fails, the rule is to blame.
-        self.ledger.apply(self.store.append("launched", len(trials), body=encode(body)))
+        self.store.append("launched", len(trials), body=encode(body), apply=self.ledger.apply)
         return trials[len(trials) - 1]
 
     def _start(self, trial: Trial, lease: Lease) -> None:

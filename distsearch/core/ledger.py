@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from sys import intern
 from typing import Any, Union
 
 from ..errors import InvalidMove, StoreError
@@ -30,6 +31,7 @@ from .words import Decision, Pause, Status, Stop, Trial
 
 WAITING, RUNNING, PAUSED = Status.WAITING, Status.RUNNING, Status.PAUSED
 NEW, END = "not launched", "ended"  # END stands for every status in which a trial has ended
+ENDS = [status for status in Status if status.is_end]
 
 Moves = Mapping[Union[Status, str], Union[Status, str]]
 
@@ -46,6 +48,15 @@ MOVES: Mapping[str, Moves] = {
     "ended": {WAITING: END, RUNNING: END},
     "again": {END: WAITING},
     "deleted": {WAITING: WAITING, RUNNING: RUNNING, PAUSED: PAUSED, END: END},
+}
+# The same, by every single status: None for no trial yet, and whichever an end may be.
+_AFTER: Mapping[str, Mapping[Status | None, Status | str]] = {
+    kind: {
+        status: moves[before]
+        for before in moves
+        for status in ([None] if before is NEW else ENDS if before is END else [Status(before)])
+    }
+    for kind, moves in MOVES.items()
 }
 UNTOLD = ("report", "saved", "deleted")  # a trial's story leaves these kinds out: too many come
 VERDICTS: Mapping[str, Callable[[str], Decision]] = {"stop": Stop, "pause": Pause}
@@ -117,6 +128,7 @@ class Ledger:
         self.decided: dict[int, Decision] = {}
         self.unconfirmed: set[int] = set()
         self.last_id = 0  # of the newest event
+        self._hosts: dict[tuple[str, ...], tuple[str, ...]] = {}  # many trials share them
         self._apply: Mapping[str, Callable[[Trial, Event], None]] = {
             kind: getattr(self, f"_{kind}") for kind in MOVES if kind != "launched"
         }
@@ -162,38 +174,29 @@ class Ledger:
 
         Raises InvalidMove, with the trial's story so far, for what cannot happen to it now.
         """
-        self.last_id = event.id
         if event.trial is None:
+            self.last_id = event.id
             if event.kind == "experiment":  # causes of earlier failures may have been mended
                 self.failures = Failures(any(map(_did_well, self.trials.values())))
             return None
-        after = self.check_move(event.kind, event.trial)
-        if event.kind == "launched":
+        kind, trial = event.kind, self.trials.get(event.trial)
+        was = None if trial is None else trial.status
+        after = _AFTER.get(kind, {}).get(was)
+        if after is None:
+            raise InvalidMove(_impossible(kind, event.trial, trial))
+        self.last_id = event.id
+        if trial is None:
             return self._launch(event, event.trial)
-        trial = self.trials[event.trial]
-        was = trial.status
-        if event.kind == "ended":
+        if kind == "ended":
             self._set_status(trial, Status(event.body["status"]))
-        elif isinstance(after, Status):
-            self._set_status(trial, after)
+        elif after is not was and after is not END:
+            self._set_status(trial, Status(after))
         if was is RUNNING and trial.status is not RUNNING:
             self._attempt_over(trial, event)
-        if event.kind not in UNTOLD:
-            trial.story += (event.kind,)
-        self._apply[event.kind](trial, event)
+        if kind not in UNTOLD:
+            trial.story = intern(f"{trial.story}, {kind}")
+        self._apply[kind](trial, event)
         return trial
-
-    def check_move(self, kind: str, trial_id: int) -> Status | str:
-        """The status of a trial after an event of this kind, END if it has ended then.
-
-        Raises InvalidMove for what cannot happen to the trial as it stands: see `MOVES`.
-        """
-        trial = self.trials.get(trial_id)
-        before = NEW if trial is None else END if trial.status.is_end else trial.status
-        after = MOVES.get(kind, {}).get(before)
-        if after is None:
-            raise InvalidMove(_impossible(kind, trial_id, trial))
-        return after
 
     def _set_status(self, trial: Trial, status: Status) -> None:
         if status is not trial.status:
@@ -203,15 +206,16 @@ class Ledger:
 
     def _launch(self, event: Event, trial_id: int) -> Trial:
         body = event.body
+        config = {intern(name): value for name, value in body["config"].items()}
         trial = self.trials[trial_id] = self.open[trial_id] = Trial(
             trial_id,
-            body["config"],
+            config,
             parents=tuple(body.get("parents", ())),
             wait_for=body.get("wait_for", "end"),
             bracket=body.get("bracket"),
             is_given=body["given"],
             is_final=body["is_final"],
-            story=("launched",),
+            story="launched",
         )
         self.counts.launched += 1
         self.counts.suggested += not trial.is_given
@@ -223,7 +227,9 @@ class Ledger:
 
     def _started(self, trial: Trial, event: Event) -> None:
         places = event.body["places"]
-        trial.start(event.attempt or 0, tuple(place["node"] for place in places), event.time)
+        hosts = tuple(place["node"] for place in places)
+        hosts = self._hosts.setdefault(hosts, hosts)
+        trial.start(event.attempt or 0, hosts, event.time)
         trial.reason = ""
         # Should the driver end now, its own machine's trials end too; other nodes go on a while.
         if any(place["outlives_driver"] for place in places):
@@ -302,7 +308,8 @@ class Ledger:
             assert status is RUNNING, f"trial {trial_id} is {status.value}, but has a verdict"
         for trial in trials.values():
             assert all(parent < trial.id for parent in trial.parents), "parents come first"
-            assert trial.attempt == trial.story.count("started"), f"{trial}: a start was not told"
+            starts = trial.story.split(", ").count("started")
+            assert trial.attempt == starts, f"{trial} was started otherwise than the log tells"
         if (best := self.best) is not None:
             better = [t.id for t in trials.values() if self.standings.is_better(t, best)]
             assert not better, f"trials {better} are better than the best, {best.id}"
@@ -328,7 +335,7 @@ def _impossible(kind: str, trial_id: int, trial: Trial | None) -> str:
         before.value if isinstance(before, Status) else before for before in MOVES[kind]
     )
     now = NEW if trial is None else trial.status.value
-    story = "nothing" if trial is None else ", ".join([*trial.story, f"{trial.reports} reports"])
+    story = "nothing" if trial is None else f"{trial.story}, {trial.reports} reports"
     return (
         f"trial {trial_id} cannot be {kind!r} now: it is {now}, not {possible}. "
         f"Its story so far: {story}"

@@ -165,14 +165,18 @@ class Store:
         attempt: int | None = None,
         seq: int | None = None,
         body: Any = None,
+        *,
+        apply: Callable[[Event], object] | None = None,
     ) -> Event:
         """Add an event, and return it as whoever reads the log will find it.
 
-        `body` is JSON text, or a value to be written as JSON. Raises ValueError, and adds nothing,
-        for text that is no JSON.
+        `body` is JSON text, or a value to be written as JSON. `apply` is called with the event
+        first: what it refuses is not added. Nor is text that is no JSON: ValueError.
         """
         text = body if isinstance(body, str) else strict_json(body)
         event = Event(self._next_id, time.time(), kind, trial, attempt, seq, _decode(kind, text))
+        if apply is not None:
+            apply(event)
         self._next_id += 1
         self._pending.append((*event[:-1], text))
         self._write_soon()

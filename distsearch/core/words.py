@@ -137,7 +137,7 @@ class Wait:
     thinking: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Trial:
     """One configuration and what became of it; only the ledger changes it.
 
@@ -173,7 +173,7 @@ class Trial:
     saved_step: int | None = None  # of the newest checkpoint that counts: see `save`
     saved_name: str | None = None  # that checkpoint's name
     saves_first: bool | None = None  # whether it saves before it reports; None: nothing saved yet
-    story: tuple[str, ...] = ()  # the kinds of events that have moved it so far
+    story: str = ""  # the kinds of events that have moved it so far
     _unreported: tuple[int, str] | None = None
 
     @property

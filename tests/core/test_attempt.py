@@ -54,7 +54,7 @@ def test_a_report_that_came_before_is_not_taken():
     assert [attempt.takes(number) for number in (1, 2, 2, 1, 3)] == [True, True, False, False, True]
 
 
-@pytest.mark.parametrize("stage, step", itertools.product(Stage, Stage))
+@pytest.mark.parametrize(("stage", "step"), list(itertools.product(Stage, Stage)))
 def test_it_goes_only_where_the_table_says(stage, step):
     attempt = attempt_with([])
     attempt.stage = stage

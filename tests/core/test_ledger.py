@@ -185,7 +185,7 @@ def test_whatever_happens_the_ledger_agrees_with_itself_and_a_replay_with_it(dat
     replayed = ledger_of()
     for event in applied:
         replayed.apply(event)
-    assert {n: vars(t) for n, t in replayed.trials.items()} == {
-        n: vars(t) for n, t in log.ledger.trials.items()
+    assert {n: repr(t) for n, t in replayed.trials.items()} == {
+        n: repr(t) for n, t in log.ledger.trials.items()
     }
     assert replayed.counts == log.ledger.counts

@@ -238,7 +238,7 @@ def test_a_log_of_another_version_is_refused_with_the_distsearch_that_reads_it(t
     connection = sqlite3.connect(tmp_path / FILE)
     connection.execute("create table events (id integer primary key, kind text)")
     connection.commit()
-    with pytest.raises(StoreVersion, match="version 1, which distsearch 0.1 reads"):
+    with pytest.raises(StoreVersion, match=r"version 1, which distsearch 0\.1 reads"):
         Store(tmp_path)
     with pytest.raises(StoreVersion, match=r"start anew in another folder \(checkpoint=\)"):
         list(read(tmp_path))
