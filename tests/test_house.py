@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import inspect
+import itertools
 import re
 import sqlite3
 import subprocess
@@ -91,23 +93,28 @@ def test_a_name_that_does_not_exist_is_an_attribute_error_that_names_it():
 # Rooms
 
 
-def rooms_imported_by(path: Path) -> set[str]:
-    """The rooms that a module imports from, at its top or inside its functions."""
-    package = ("distsearch", *path.relative_to(PACKAGE).parts[:-1])
-    found = set()
+def imports_of(path: Path, package: Path = PACKAGE) -> list[tuple[str, str, int]]:
+    """What a module imports: at its top, inside its functions and under TYPE_CHECKING alike.
+
+    Each as the full name of a module, the name that is taken from it ("": the module itself) and
+    the line.
+    """
+    folder = (package.name, *path.relative_to(package).parts[:-1])
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found += [(alias.name, "", node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
+            base = folder[: len(folder) - node.level + 1] if node.level else ()
             module = ".".join([*base, *([node.module] if node.module else [])])
-            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            top, _, rest = name.partition(".")
-            if top == "distsearch":
-                found.add(rest.partition(".")[0])
-    return found & set(ROOMS)
+            found += [(module, alias.name, node.lineno) for alias in node.names]
+    return found
+
+
+def rooms_imported_by(path: Path) -> set[str]:
+    """The rooms that a module imports from."""
+    names = [f"{module}.{name}".split(".") for module, name, _ in imports_of(path)]
+    return {room for top, room, *_ in names if top == "distsearch"} & set(ROOMS)
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -126,6 +133,83 @@ def test_every_part_of_the_package_is_a_known_room():
     parts = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     parts |= {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
     assert parts == set(ROOMS)
+
+
+# Circles
+
+
+def circle_of_imports(package: Path) -> str:
+    """A circle of imports between the modules of a package, import by import; "": there is none.
+
+    The one exception is the package's face, `package/__init__.py`, which hands on names that are
+    loaded when they are first used: a name that is taken from it counts as taken from its home.
+    """
+    files = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        files[".".join(parts).removesuffix(".__init__")] = path
+    handed_on = {}
+
+    def home_of(module: str, name: str) -> str:
+        if f"{module}.{name}" in files:
+            return f"{module}.{name}"
+        if name and module == package.name:
+            return handed_on.get(name, "")  # "": the face's own, as its version
+        return module
+
+    for module, name, _ in imports_of(files[package.name], package):
+        handed_on[name] = home_of(module, name)
+    lines: dict[str, dict[str, int]] = {}  # by module: what it imports, and where first
+    for importer, path in files.items():
+        lines[importer] = {}
+        for module, name, line in imports_of(path, package):
+            home = home_of(module, name)
+            if home in files:
+                lines[importer].setdefault(home, line)
+    try:
+        graphlib.TopologicalSorter(lines).prepare()
+    except graphlib.CycleError as error:
+        circle = error.args[1][::-1]
+    else:
+        return ""
+    names = {module: path.relative_to(package.parent) for module, path in files.items()}
+    return "".join(
+        f"\n{names[one]}:{lines[one][other]} imports {names[other]}"
+        for one, other in itertools.pairwise(circle)
+    )
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    circle = circle_of_imports(PACKAGE)
+    assert not circle, f"imports go in a circle:{circle}"
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from .a import f",
+        "import house.a",
+        "from house import a",
+        "def g():\n    from . import a",
+        "if TYPE_CHECKING:\n    from .a import f",
+        "from . import f",
+        "import house",
+    ],
+)
+def test_a_circle_of_imports_is_told_file_by_file(back, tmp_path):
+    package = tmp_path / "house"
+    (package / "room").mkdir(parents=True)
+    (package / "__init__.py").write_text("if TYPE_CHECKING:\n    from .a import f\nversion = 1\n")
+    (package / "a.py").write_text("from . import version\nfrom .room.b import g\n")
+    (package / "room/__init__.py").write_text("")
+    (package / "room/b.py").write_text("from .. import c\n")
+    (package / "c.py").write_text("from . import version\n")
+    assert circle_of_imports(package) == ""
+    (package / "c.py").write_text(back)
+    told = circle_of_imports(package).splitlines()
+    assert "house/a.py:2 imports house/room/b.py" in told
+    assert "house/room/b.py:1 imports house/c.py" in told
+    assert any(line.startswith("house/c.py:") for line in told)
 
 
 # The README

@@ -15,8 +15,10 @@ way between nodes and driver, and the store with its SQLite file.
 Fake: the clock, so that minutes pass in milliseconds; Dask and its network (`dask.py`); processes
 and what trains in them (`trials.py`). Each machine has an asyncio loop (`machines.py`), and `World`
 takes steps of the one whose turn it is, so that one seed is one story, down to the last message.
-`story.py` tells it, `troubles.py` is what befalls it, `judge.py` says what must hold; what these
-have to know of a driver's insides stands in `insides.py`.
+`plan.py` draws what is searched, and on what nodes; `story.py` tells it, `troubles.py` is what
+befalls it, `judge.py` says what must hold; what these have to know of a driver's insides stands in
+`insides.py`. Imports go one way: `machines <- dask <- trials <- judge, troubles <- story`, and
+`plan` is seen from `trials` on.
 
 What the fake Dask promises is what TCP and Dask promise, and no more. Messages between two
 processes arrive in order, once, or never, after a delay that may be long; a connection that
@@ -29,6 +31,7 @@ the driver, late and out of order ("echo"), which Dask never does.
 """
 
 from .machines import Violation, World
-from .story import SeedFailed, Story, Weather, play
+from .plan import Weather
+from .story import SeedFailed, Story, play
 
 __all__ = ["SeedFailed", "Story", "Violation", "Weather", "World", "play"]

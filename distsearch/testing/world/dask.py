@@ -14,12 +14,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .machines import Machine, World
-
-if TYPE_CHECKING:
-    from .trials import FakeProcesses
+from .machines import Machine, World, running_machine
 
 Handler = Callable[[tuple[float, Any]], None]
 NOTICED_S = 0.05  # how soon the end of a process is seen where its wire is up
@@ -153,20 +150,23 @@ class FakeClient:
 
 
 class FakeWorker:
-    """A Dask worker on a node: a process that holds agents."""
+    """A Dask worker on a node: a process that holds agents.
+
+    `at_death`: what ends with it, each time the end of the processes of one agent.
+    """
 
     def __init__(
-        self, cluster: DaskCluster, host: str, cpus: int, machine: Machine, delay_s: float
+        self, cluster: DaskCluster, host: str, cpus: int, name: str, delay_s: float
     ) -> None:
         self.cluster = cluster
         self.world = cluster.world
         self.host, self.cpus = host, cpus
-        self.machine = machine
+        self.machine = WorkerMachine(self.world, name, self)
         self.address = f"tcp://{host}:{next(cluster.numbers)}"
-        self.local_directory = str(cluster.folder / f"{host}-{machine.name}")
+        self.local_directory = str(cluster.folder / f"{host}-{name}")
         self.plugins: dict[str, Any] = {}
         self.down, self.up = Wire(self.world, delay_s), Wire(self.world, delay_s)
-        self.processes: list[FakeProcesses] = []  # of all its agents, so that they die with it
+        self.at_death: list[Callable[[], None]] = []
         self.unused = 0  # times in a row that whoever runs the cluster has found it unused
         self._calls: dict[asyncio.Future[Any], Machine] = {}
 
@@ -263,11 +263,40 @@ class FakeWorker:
         if not self.machine.alive:
             return
         self.world.note(self.address, "dies:", why)
-        for processes in self.processes:
-            processes.power_off()
+        for end in self.at_death:
+            end()
         self.machine.die()
         shutil.rmtree(self.local_directory, ignore_errors=True)
         if not self.down.is_blocked and not self.up.is_blocked:
             self.break_wires(NOTICED_S * self.world.random.random(), 0)
         else:
             self.break_wires(self.world.random.uniform(5, 30), 0)
+
+
+class WorkerMachine(Machine):
+    """The process of a Dask worker, with what its agents start."""
+
+    def __init__(self, world: World, name: str, worker: FakeWorker) -> None:
+        super().__init__(world, name)
+        self.worker = worker
+
+
+def running_worker() -> FakeWorker:
+    """The worker in whose loop this is called."""
+    machine = running_machine()
+    assert isinstance(machine, WorkerMachine)
+    return machine.worker
+
+
+class FakeNode:
+    """A machine; the worker on it may be replaced."""
+
+    def __init__(self, number: int, cpus: int) -> None:
+        self.host = f"node{number}"
+        self.cpus = cpus
+        self.workers: list[FakeWorker] = []
+
+    @property
+    def worker(self) -> FakeWorker:
+        """The newest worker, dead or alive."""
+        return self.workers[-1]

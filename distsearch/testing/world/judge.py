@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...core import store
 from ...core.words import Status
 from ...scheduler import Scheduler
 from . import insides
-from .machines import Row
-
-if TYPE_CHECKING:
-    from .story import Story, WatchedAgent
-    from .trials import FakeProcesses, Life
+from .machines import Row, World
+from .plan import Plan, train_fn
+from .trials import FakeProcesses, Life
 
 Mark = tuple[str, int, int, Any]  # of an event: kind, trial, attempt, number
+Sent = tuple[int, int, int, int]  # of a report: trial, attempt, number, size in bytes
 
 ORPHANS_S = 60.0
 WAKING_S = 0.5  # what a suspended node may go on with when it wakes up
 
 
+class Case(Protocol):
+    """What is judged: of a story, what the judge looks at."""
+
+    world: World
+    plan: Plan
+    drivers: int  # so many were started
+    scheduler: Scheduler | None  # the newest one
+
+
 class Judge:
     """Knows everything, the nodes' side and the driver's disk, and says what was broken."""
 
-    def __init__(self, story: Story) -> None:
-        self.story = story
-        self.world = story.world
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.world, self.plan = case.world, case.plan
         self.durable: set[Mark] = set()  # what is on the driver's disk
         self.over: Counter[int] = Counter()  # by trial: the last attempt known there to be over
         self.training: defaultdict[int, dict[Life, int]] = defaultdict(dict)  # attempts, by trial
@@ -45,6 +53,10 @@ class Judge:
 
     # On the nodes
 
+    def agent_begins(self, processes: FakeProcesses) -> None:
+        """An agent has its processes."""
+        self.agents.append(processes)
+
     def training_begins(self, life: Life, trial: int, attempt: int) -> None:
         """A process has its job: nobody else may train this trial now, and there is room."""
         world, processes = self.world, life.processes
@@ -55,7 +67,7 @@ class Judge:
         if word := self.verdicts.get(trial):
             world.violated(f"trial {trial} trains on, though the rule has said {word!r}")
         config = life.job["config"] if life.job else {}
-        if self.story.space.validate(config) != config:
+        if train_fn.space.validate(config) != config:
             world.violated(f"trial {trial} was given {config}, which lacks something")
         for other, other_attempt in self.training[trial].items():
             self.two_attempts(
@@ -66,10 +78,10 @@ class Judge:
         self.training[trial][life] = attempt
         self.alive.add(life)
         self.used[processes] += 1
-        if self.used[processes] * self.story.cpus > processes.worker.cpus:
+        if self.used[processes] * self.plan.cpus > processes.worker.cpus:
             world.violated(
                 f"{where} has {processes.worker.cpus} CPUs, but {self.used[processes]} trials of "
-                f"{self.story.cpus}"
+                f"{self.plan.cpus}"
             )
 
     def two_attempts(self, life: Life, text: str) -> None:
@@ -123,8 +135,8 @@ class Judge:
 
     def can_be_reached(self, processes: FakeProcesses) -> bool:
         """Whether an agent lives, and the driver can fetch from it."""
-        scheduler, worker = self.story.scheduler, processes.worker
-        if scheduler is None or processes.driver != self.story.drivers:
+        scheduler, worker = self.case.scheduler, processes.worker
+        if scheduler is None or processes.driver != self.case.drivers:
             return False  # that of an earlier driver, whose folder is its own
         is_up = worker.machine.alive and worker.machine.paused_until <= self.world.now
         are_whole = not any(wire.is_broken or wire.is_blocked for wire in (worker.down, worker.up))
@@ -132,7 +144,7 @@ class Judge:
 
     def parents(self, trial: int) -> set[int]:
         """A trial's lineage, itself left out."""
-        scheduler = self.story.scheduler
+        scheduler = self.case.scheduler
         assert scheduler is not None, "a trial runs, so there was a driver"
         trials = insides.trials_of(scheduler)
         found: set[int] = set()
@@ -151,8 +163,11 @@ class Judge:
 
     # Between driver and nodes
 
-    def agent_hears(self, agent: WatchedAgent, message: Mapping[str, Any]) -> None:
-        """A message reaches an agent: what it rests on has to be on the disk."""
+    def agent_hears(self, message: Mapping[str, Any], unacknowledged: deque[Sent]) -> None:
+        """A message reaches an agent: what it rests on has to be on the disk.
+
+        Reports that the message acknowledges leave `unacknowledged`.
+        """
         if message["op"] == "start":
             key = ("started", message["trial"], message["attempt"], None)
             if key not in self.durable:
@@ -164,10 +179,10 @@ class Judge:
         elif message["op"] == "stop" and message["reason"].startswith("by the rule"):
             if (message["trial"], message["attempt"]) not in self.decided:
                 self.world.violated(f"{message} left the driver before its report was durable")
-        elif message["op"] == "ack" and not self.story.echo:
+        elif message["op"] == "ack" and not self.plan.echo:
             size = message["bytes"]
-            while size > 0 and agent.sent:
-                trial, attempt, sequence, length = agent.sent.popleft()
+            while size > 0 and unacknowledged:
+                trial, attempt, sequence, length = unacknowledged.popleft()
                 size -= length
                 is_stale = self.over[trial] >= attempt
                 if not is_stale and ("report", trial, attempt, sequence) not in self.durable:
@@ -230,7 +245,7 @@ class Judge:
                 address, is_last = life.processes.worker.address, trials[number].attempt
                 if attempt == is_last and address in used:
                     world.violated(f"the search is over, but trial {number} trains on {address}")
-        if self.story.rule != "pbt" and len(trials) < self.story.num_trials:
+        if self.plan.rule != "pbt" and len(trials) < self.plan.num_trials:
             world.violated(f"the search is over after {len(trials)} trials")
         for host in insides.hosts_with_slots_in_use(scheduler):
             world.violated(f"the search is over, but {host} has slots in use")
@@ -285,7 +300,7 @@ class Judge:
         for name, counts, most in limits:
             for what, count in counts.items():
                 # (A member of a population may be changed into what another one was.)
-                if count > most and not (self.story.rule == "pbt" and counts is configs):
+                if count > most and not (self.plan.rule == "pbt" and counts is configs):
                     world.violated(f"{what} was {name} {count} times")
         world.raise_first_violation()
 

@@ -10,10 +10,7 @@ import sqlite3
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from .dask import FakeWorker
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 Row = tuple[Any, ...]  # of the log, as it is written
@@ -215,12 +212,7 @@ class Loop(asyncio.BaseEventLoop):
 
 
 class Machine:
-    """A process of the driver, or of a node with its trials: it lives, stands still, or is dead.
-
-    `worker`: the Dask worker that it is, on a node.
-    """
-
-    worker: FakeWorker
+    """A process of the driver, or of a node with its trials: it lives, stands still, or is dead."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world

@@ -8,16 +8,15 @@ import shutil
 import tempfile
 import time as real_time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 from unittest import mock
 
 from ...core import experiment as experiment_module
 from ...core import progress
 from ...core import store as store_module
-from ...core.decorators import args
 from ...core.store import Store
 from ...errors import NodeError, ResourceError, SearchFailed
 from ...resource import agent as agent_module
@@ -25,11 +24,11 @@ from ...resource import dask_link, detect, fleet, versions
 from ...resource.agent import Agent
 from ...resource.node import NodeFacts
 from ...scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, Scheduler, base
-from ...space import Int, Real
 from . import insides
-from .dask import DaskCluster, FakeClient, FakeWorker
-from .judge import Judge
+from .dask import DaskCluster, FakeClient, FakeNode, FakeWorker
+from .judge import Judge, Sent
 from .machines import DriverDied, Machine, UserThread, Violation, World, running_machine
+from .plan import Plan, Weather, train_fn
 from .rules import Partial, Unasked
 from .trials import FakeProcesses
 from .troubles import TROUBLES
@@ -38,40 +37,7 @@ LIMIT_S = 20_000.0
 TROUBLE_S = 150.0  # after this time nothing more goes wrong by itself
 OPERATOR_S = 15.0
 VERSIONS = versions.own_versions()
-RULES = (
-    *("fifo", "evolution", "stopping", "promotion", "synchronous", "pbt"),
-    *("partial", "unasked", "front"),
-)
 MEMORY = Path("/dev/shm")  # a folder in memory, where there is one
-
-
-@args(x=Real(0.0, 1.0), y=Int(1, 3))
-def train_fn(args: Any, reporter: Any) -> None:
-    """Never called: fake trials train in its place."""
-
-
-class Weather(TypedDict, total=False):
-    """What of a story is not drawn from its seed."""
-
-    troubles: Sequence[str]  # names of TROUBLES
-    blows: int  # how many of them come
-    delay_s: float  # of the network
-    epoch_s: float  # the longest epoch of a trial
-    rule: str  # one of RULES
-
-
-class FakeNode:
-    """A machine; the worker on it may be replaced."""
-
-    def __init__(self, number: int, cpus: int) -> None:
-        self.host = f"node{number}"
-        self.cpus = cpus
-        self.workers: list[FakeWorker] = []
-
-    @property
-    def worker(self) -> FakeWorker:
-        """The newest worker, dead or alive."""
-        return self.workers[-1]
 
 
 class FakeTime:
@@ -95,8 +61,7 @@ class FakeTime:
 class WatchedAgent(Agent):
     """A real agent with fake processes, of which the judge knows what it says and hears.
 
-    `sent`: its reports that are not acknowledged yet, each with its trial, attempt, number and
-    size in bytes.
+    `unacknowledged`: its reports that the driver has not acknowledged yet.
     """
 
     def __init__(
@@ -108,17 +73,17 @@ class WatchedAgent(Agent):
         **options: Any,
     ) -> None:
         self.story = story
-        self.sent: deque[tuple[int, int, int, int]] = deque()
+        self.unacknowledged: deque[Sent] = deque()
 
         def send_and_note(messages: list[dict[str, Any]]) -> None:
             for message in messages:
                 if message["op"] == "report":
-                    size = len(message["body"])
-                    self.sent.append((message["trial"], message["attempt"], message["seq"], size))
+                    name = message["trial"], message["attempt"]
+                    self.unacknowledged.append((*name, message["seq"], len(message["body"])))
             send(messages)
 
         def make_processes(folder: Path, agent: Agent) -> Any:
-            return FakeProcesses(story, agent)
+            return FakeProcesses(story.plan, story.drivers, story.judge, agent)
 
         super().__init__(
             folder=folder,
@@ -131,7 +96,7 @@ class WatchedAgent(Agent):
     def handle(self, messages: list[dict[str, Any]]) -> None:
         """Take messages of the driver."""
         for message in messages:
-            self.story.judge.agent_hears(self, message)
+            self.story.judge.agent_hears(message, self.unacknowledged)
         super().handle(messages)
 
 
@@ -145,46 +110,36 @@ class Story:
     `weather` fixes some of what would be drawn.
     """
 
-    space = train_fn.space
+    judge: Judge
+    drivers: int  # so many were started
     driver: Machine  # the newest one's process, dead or alive
     user_thread: UserThread  # what waits for it
 
     def __init__(self, seed: int, weather: Weather | None = None) -> None:
         weather = weather or {}
-        self.seed = seed
         self.world = World(seed, LIMIT_S)
+        self.draw = random.Random(f"plan {seed}")
+        self.plan = Plan.drawn(seed, self.draw, weather)
         self.judge = Judge(self)
         self.world.on_commit = self.judge.committed
         self.world.before_commit = self.at_commit
-        draw = self.draw = random.Random(f"plan {seed}")
         self.folder = Path(
             tempfile.mkdtemp(prefix="simulation-", dir=MEMORY if MEMORY.is_dir() else None)
         )
-        self.drivers = 0  # so many were started
+        self.drivers = 0
         self.scheduler: Scheduler | None = None
         self.stores: list[Store] = []
         self.commits = 0
         self.crash_at_commits: set[int] = set()
         self.troubles_are_over = False
         self.interrupted = False
-        # What is searched
-        self.rule = weather.get("rule", draw.choice(RULES))
-        self.num_trials = draw.randint(4, 14)
-        self.max_t = draw.randint(3, 9)
-        self.epoch_s = weather.get("epoch_s", draw.choice([0.3, 2.0, 8.0, 25.0, 25.0]))
-        self.saves = draw.choice([0, 1, 1, 2])
-        self.cpus = draw.choice([1, 1, 1, 2])
-        self.reuse = draw.random() < 0.4
-        self.zoo = draw.random() < 0.5  # trials come to bad ends of all kinds
-        self.report_timeout = draw.choice([None, 40.0]) if self.zoo else None
-        self.max_failures = draw.choice([0, 1, 3, 3])
-        # Where
         self.cluster = DaskCluster(self.world, self.folder)
-        count = draw.randint(1, 3)
-        self.nodes = [FakeNode(n, draw.randint(self.cpus, 3)) for n in range(count)]
-        self.delay_s = weather.get("delay_s", draw.choice([0.0005, 0.003, 0.1, 1.5]))
-        # What befalls it
-        self.echo = draw.random() < 0.25
+        self.nodes = [FakeNode(n, cpus) for n, cpus in enumerate(self.plan.cpus_of_nodes)]
+        self.draw_troubles(weather)
+
+    def draw_troubles(self, weather: Weather) -> None:
+        """What befalls the search, and when."""
+        draw = self.draw
         drawn = draw.sample(list(TROUBLES), draw.randint(1, 4))
         self.troubles = weather.get("troubles", drawn)
         for _ in range(weather.get("blows", draw.randint(1, 7))):
@@ -196,9 +151,10 @@ class Story:
 
     def __str__(self) -> str:
         places = ", ".join(f"{node.host} ({node.cpus} CPUs)" for node in self.nodes)
+        plan = self.plan
         return (
-            f"{self.rule}, {self.num_trials} trials of {self.max_t} epochs and {self.cpus} CPUs, "
-            f"on {places}; troubles: {', '.join(self.troubles)}{', echo' if self.echo else ''}"
+            f"{plan.rule}, {plan.num_trials} trials of {plan.max_t} epochs and {plan.cpus} CPUs, "
+            f"on {places}; troubles: {', '.join(self.troubles)}{', echo' if plan.echo else ''}"
         )
 
     # Telling it
@@ -233,7 +189,7 @@ class Story:
         for name in ("run", "wake", "on_messages", "on_lost"):
             experiment = experiment_module.Experiment
             yield experiment, name, checked(getattr(experiment, name))
-        if self.echo:
+        if self.plan.echo:
             yield fleet.Fleet, "on_messages", self.echoing(fleet.Fleet.on_messages)
 
     def make_store(self, folder: Path) -> Store:
@@ -267,35 +223,37 @@ class Story:
 
     def make_scheduler(self) -> Scheduler:
         """What the program makes: the same each time."""
+        plan = self.plan
         options: dict[str, Any] = {
-            "resource": {"num_cpus": self.cpus},
+            "resource": {"num_cpus": plan.cpus},
             "checkpoint": self.folder / "search",
             "resume": True,
             "client": self.cluster,
-            "isolation": "reuse" if self.reuse else "fresh",
-            "report_timeout": self.report_timeout,
-            "max_failures": self.max_failures,
-            "seed": self.seed,
+            "isolation": "reuse" if plan.reuse else "fresh",
+            "report_timeout": plan.report_timeout,
+            "max_failures": plan.max_failures,
+            "seed": plan.seed,
             "verbose": 0,
         }
         evolution = {"population": 4, "sample": 2}
-        if self.rule == "fifo":
+        if plan.rule == "fifo":
             return FIFOScheduler(train_fn, **options)
-        if self.rule == "partial":
-            return FIFOScheduler(train_fn, searcher=Partial(self.space, seed=self.seed), **options)
-        if self.rule == "evolution":
+        if plan.rule == "partial":
+            searcher = Partial(train_fn.space, seed=plan.seed)
+            return FIFOScheduler(train_fn, searcher=searcher, **options)
+        if plan.rule == "evolution":
             options |= {"searcher": "evolution", "search_options": evolution}
             return FIFOScheduler(train_fn, **options)
-        if self.rule == "front":
+        if plan.rule == "front":
             options |= {"reward_attr": ["accuracy", "cost"], "mode": ["max", "min"]}
             options |= {"searcher": "evolution", "search_options": {**evolution, "inherit": True}}
             return FIFOScheduler(train_fn, on_parent_failure="retry", **options)
-        if self.rule == "unasked":
+        if plan.rule == "unasked":
             return Unasked(train_fn, **options)
-        if self.rule == "pbt":
-            return PBTScheduler(train_fn, max_t=self.max_t, population_size=3, **options)
+        if plan.rule == "pbt":
+            return PBTScheduler(train_fn, max_t=plan.max_t, population_size=3, **options)
         return HyperbandScheduler(
-            train_fn, max_t=self.max_t, reduction_factor=2, type=self.rule, **options
+            train_fn, max_t=plan.max_t, reduction_factor=2, type=plan.rule, **options
         )
 
     def search(self) -> Scheduler:
@@ -304,12 +262,12 @@ class Story:
             self.start_driver()
             try:
                 scheduler = self.scheduler = self.make_scheduler()
-                scheduler.run(num_trials=self.num_trials)
+                scheduler.run(num_trials=self.plan.num_trials)
                 scheduler.join_jobs()
                 while self.interrupted:
                     self.interrupted = False
                     self.world.note("the user lets the search go on")
-                    left = self.num_trials - insides.counts_of(scheduler).suggested
+                    left = self.plan.num_trials - insides.counts_of(scheduler).suggested
                     scheduler.run(num_trials=max(1, left))
                     scheduler.join_jobs()
             except DriverDied:
@@ -337,7 +295,7 @@ class Story:
         else:
             self.kill_driver("it has ended")
         self.sleep(61.0)
-        self.judge.read_the_log(self.folder / "search", self.max_failures)
+        self.judge.read_the_log(self.folder / "search", self.plan.max_failures)
         return scheduler
 
     def compare_with_replay(self, live: Scheduler) -> None:
@@ -406,9 +364,8 @@ class Story:
 
     def start_worker(self, node: FakeNode) -> None:
         """Somebody starts a Dask worker on a machine."""
-        machine = Machine(self.world, f"{node.host}-{len(node.workers)}")
-        worker = FakeWorker(self.cluster, node.host, node.cpus, machine, self.delay_s)
-        machine.worker = worker
+        name = f"{node.host}-{len(node.workers)}"
+        worker = FakeWorker(self.cluster, node.host, node.cpus, name, self.plan.delay_s)
         Path(worker.local_directory).mkdir()
         node.workers.append(worker)
         self.cluster.join(worker)
@@ -430,6 +387,10 @@ class Story:
                 for old in node.workers:
                     old.die("replaced")
             self.start_worker(node)
+
+    def processes_of(self, worker: FakeWorker) -> list[FakeProcesses]:
+        """What the agents on a worker have started, by agent."""
+        return [processes for processes in self.judge.agents if processes.worker is worker]
 
     def is_used(self, worker: FakeWorker) -> bool:
         """Whether the driver has an agent there, as far as can be known."""
@@ -479,7 +440,7 @@ class SeedFailed(AssertionError):
             for at, words in list(story.world.trace)[-lines:]
         ]
         super().__init__(
-            f"seed {story.seed}: {type(error).__name__}: {error}\n{story}\n"
+            f"seed {story.plan.seed}: {type(error).__name__}: {error}\n{story}\n"
             + "\n".join(told)
-            + f"\nreplay it: python -m distsearch.testing.world --seed {story.seed}"
+            + f"\nreplay it: python -m distsearch.testing.world --seed {story.plan.seed}"
         )

@@ -14,15 +14,14 @@ import signal
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...core import checkpoint
 from ...core.reporter import Reporter
 from ...resource.processes import Process, ProcessListener
-from .machines import bury, running_machine
-
-if TYPE_CHECKING:
-    from .story import Story
+from .dask import running_worker
+from .machines import bury
+from .plan import Plan
 
 pids = itertools.count(1000)
 
@@ -32,20 +31,48 @@ def accuracy(x: float, epoch: int) -> float:
     return round(1 - (x - 0.6) ** 2 - 1 / (epoch + 2), 6)
 
 
-class FakeProcesses:
-    """The processes of one agent."""
+class Witness(Protocol):
+    """Hears of all that trials do: the judge."""
 
-    def __init__(self, story: Story, listener: ProcessListener) -> None:
-        self.story = story
-        self.world = story.world
+    def agent_begins(self, processes: FakeProcesses) -> None:
+        """An agent has its processes."""
+
+    def training_begins(self, life: Life, trial: int, attempt: int) -> None:
+        """A process has its job."""
+
+    def training_ends(self, life: Life) -> None:
+        """A process has done its job, or is no more."""
+
+    def process_ends(self, life: Life) -> None:
+        """A process is no more."""
+
+    def saved(self, life: Life, trial: int, epoch: int) -> None:
+        """A trial has written a checkpoint."""
+
+    def resumed(self, life: Life, trial: int, job: Mapping[str, Any], state: Any) -> None:
+        """A trial goes on from what it found saved; None: it found nothing."""
+
+    def reports(self, trial: int, attempt: int, sequence: int, due: bool) -> None:
+        """A trial reports, and waits for the decision if that is due."""
+
+
+class FakeProcesses:
+    """The processes of one agent; `driver` is the number of the driver whose trials they are."""
+
+    def __init__(
+        self, plan: Plan, driver: int, witness: Witness, listener: ProcessListener
+    ) -> None:
+        self.plan = plan
+        self.driver = driver
+        self.witness = witness
         self.listener = listener
         self.lives: dict[str, Life] = {}
         self.is_up = False
+        self.worker = running_worker()
+        self.world = self.worker.world
         self.begun_at = self.world.now
-        self.driver = story.drivers  # whose trials they are
-        self.worker = running_machine().worker
-        self.worker.processes.append(self)
-        story.judge.agents.append(self)
+        self.worker.at_death.append(self.power_off)
+        witness.agent_begins(self)
         self._count = itertools.count(1)
 
     # What the agent asks of it
@@ -129,7 +156,7 @@ class Life:
         self.processes = processes
         self.process = process
         self.world = processes.world
-        self.judge = processes.story.judge
+        self.witness = processes.witness
         self.inbox: deque[bytes] = deque()
         self.unsaid: list[bytes] = []
         self.news = asyncio.Event()
@@ -202,8 +229,8 @@ class Life:
         """The machine is gone, or its launcher: no word is heard any more."""
         if not self.is_over:
             self.is_over = True
-            self.judge.training_ends(self)
-            self.judge.process_ends(self)
+            self.witness.training_ends(self)
+            self.witness.process_ends(self)
             bury(self.task)
             if self.processes.worker.machine.alive:
                 self.task.cancel()
@@ -212,11 +239,11 @@ class Life:
         """The process is reaped."""
         if self.is_over:
             return
-        self.judge.training_ends(self)
+        self.witness.training_ends(self)
         self.process.reading = True
         self.hand_over()
         self.is_over = self.process.exited = True
-        self.judge.process_ends(self)
+        self.witness.process_ends(self)
         self.processes.lives.pop(self.process.key, None)
         self.task.cancel()
         self.processes.listener.on_exit(self.process, exit_)
@@ -227,17 +254,17 @@ class Life:
         """Do a job; how it ended, as a trial's process says it."""
         trial = self.process.work
         self.job = job
-        self.judge.training_begins(self, trial.trial, trial.attempt)
+        self.witness.training_begins(self, trial.trial, trial.attempt)
         try:
             return await self.epochs(job, trial.trial, trial.attempt)
         finally:
-            self.judge.training_ends(self)
+            self.witness.training_ends(self)
             self.job = None
 
     async def epochs(self, job: dict[str, Any], number: int, attempt: int) -> dict[str, Any]:
         """Go on from the checkpoint, save and report, until the last epoch or a stop."""
-        story = self.processes.story
-        fate = random.Random(f"{story.seed} {number} {attempt}")
+        plan = self.processes.plan
+        fate = random.Random(f"{plan.seed} {number} {attempt}")
         folder = Path(job["folder"]) / "checkpoints"
         if job["resume"]:
             checkpoint.roll_back(folder, job["saved_step"])
@@ -246,29 +273,29 @@ class Life:
         checkpoint.inherit(folder, [siblings / str(source) for source in sources])
         state = checkpoint.load(folder)
         first = 0 if state is None else state["epoch"]
-        self.judge.resumed(self, number, job, state)
+        self.witness.resumed(self, number, job, state)
         # It says which reports are due, and sends none.
         to_nobody: Any = None
         reporter = Reporter(to_nobody, folder=job["folder"], due=job["due"])
-        speed_s = fate.uniform(0.1, 1.0) * story.epoch_s
-        ends_badly_at = fate.randint(1, 3 * story.max_t) if story.zoo and number else None
+        speed_s = fate.uniform(0.1, 1.0) * plan.epoch_s
+        ends_badly_at = fate.randint(1, 3 * plan.max_t) if plan.zoo and number else None
         self.ignores_term = fate.random() < 0.15
-        for sequence, epoch in enumerate(range(first + 1, story.max_t + 1), start=1):
+        for sequence, epoch in enumerate(range(first + 1, plan.max_t + 1), start=1):
             if await self.is_told_to_stop(speed_s):
                 return _end("stopped")
             if epoch == ends_badly_at:
                 return await self.misbehave(fate)
-            if story.saves and epoch % story.saves == 0:
+            if plan.saves and epoch % plan.saves == 0:
                 state = {"epoch": epoch, "trial": number}
                 keep = {"attempt": attempt, "keep": job["keep"]}
                 path = checkpoint.save(state, folder, epoch, **keep)
-                self.judge.saved(self, number, epoch)
+                self.witness.saved(self, number, epoch)
                 size = checkpoint.size_of(checkpoint.manifest_of(path))
                 self.say(f"S {epoch} 0 {json.dumps({'name': path.name, 'bytes': size})}")
             x = job["config"]["x"]
             metrics = {"epoch": epoch, "accuracy": accuracy(x, epoch), "cost": round(x, 6)}
             due = reporter._is_due(metrics)
-            self.judge.reports(number, attempt, sequence, due)
+            self.witness.reports(number, attempt, sequence, due)
             self.say(f"R {sequence} {int(due)} {json.dumps(metrics)}")
             if due and await self.next_line() != "continue":
                 return _end("stopped")
@@ -289,7 +316,7 @@ class Life:
             return _end("raised", code=1, error=f"ValueError: {where}", traceback=f'File "{where}"')
         if kind == "exit":
             return _end("exit", code=3)
-        if kind == "hang" and self.processes.story.report_timeout:
+        if kind == "hang" and self.processes.plan.report_timeout:
             self.ignores_term = fate.random() < 0.5
             while await self.next_line() == "continue":
                 pass

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from .story import Story
+from .dask import FakeNode, FakeWorker
+from .machines import Machine, World
+from .trials import FakeProcesses
 
 
-def driver_crash(story: Story) -> None:
+class Victim(Protocol):
+    """What troubles befall: of a story, what they touch."""
+
+    world: World
+    draw: random.Random
+    driver: Machine
+    nodes: list[FakeNode]
+    troubles_are_over: bool
+
+    def kill_driver_if_alive(self, why: str) -> None:
+        """The driver's process is gone, if there still is one."""
+
+    def interrupt(self) -> None:
+        """The user presses Ctrl-C."""
+
+    def processes_of(self, worker: FakeWorker) -> list[FakeProcesses]:
+        """What the agents on a worker have started, by agent."""
+
+
+def driver_crash(story: Victim) -> None:
     """The driver is killed."""
     story.kill_driver_if_alive("SIGKILL")
 
 
-def driver_pause(story: Story) -> None:
+def driver_pause(story: Victim) -> None:
     """The driver stands still for a while: suspended, or a laptop asleep."""
     if story.troubles_are_over:
         return
@@ -23,12 +44,12 @@ def driver_pause(story: Story) -> None:
     story.driver.pause(seconds)
 
 
-def ctrl_c(story: Story) -> None:
+def ctrl_c(story: Victim) -> None:
     """The user interrupts the search, and then lets the same program go on with it."""
     story.interrupt()
 
 
-def node_pause(story: Story) -> None:
+def node_pause(story: Victim) -> None:
     """A node stands still, its trials too; its connection may break meanwhile."""
     worker = story.draw.choice(story.nodes).worker
     seconds = story.draw.uniform(1, story.draw.choice([30, 90]))
@@ -40,7 +61,7 @@ def node_pause(story: Story) -> None:
         story.world.post(at, lambda: worker.break_wires(0.01, closes))
 
 
-def partition(story: Story) -> None:
+def partition(story: Victim) -> None:
     """No word gets through, in one direction or both; in the end the connection may break."""
     worker = story.draw.choice(story.nodes).worker
     seconds = story.draw.uniform(1, 60)
@@ -61,55 +82,56 @@ def partition(story: Story) -> None:
         story.world.post(breaks, lambda: worker.break_wires(story.draw.uniform(0, 5), closes))
 
 
-def connection_breaks(story: Story) -> None:
+def connection_breaks(story: Victim) -> None:
     """A connection breaks; the driver sees it at once, the node up to 80 s later."""
     worker = story.draw.choice(story.nodes).worker
     worker.break_wires(0.001, story.draw.uniform(0, 80))
 
 
-def node_dies(story: Story) -> None:
+def node_dies(story: Victim) -> None:
     """A node's process is killed."""
     story.draw.choice(story.nodes).worker.die("SIGKILL")
 
 
-def power_cut(story: Story) -> None:
+def power_cut(story: Victim) -> None:
     """A node is gone without a word."""
     worker = story.draw.choice(story.nodes).worker
     worker.down.is_blocked = worker.up.is_blocked = True
     worker.die("power cut")
 
 
-def launcher_dies(story: Story) -> None:
+def launcher_dies(story: Victim) -> None:
     """A node's launcher is killed, and its trials with it."""
     worker = story.draw.choice(story.nodes).worker
-    for processes in worker.processes:
+    for processes in story.processes_of(worker):
         if processes.is_up and processes.lives:
             story.world.note(worker.address, "launcher dies")
             worker.machine.do(processes.launcher_dies)
 
 
-def trial_dies(story: Story) -> None:
+def trial_dies(story: Victim) -> None:
     """A trial is killed."""
     worker = story.draw.choice(story.nodes).worker
-    lives = [life for processes in worker.processes for life in processes.lives.values()]
+    agents = story.processes_of(worker)
+    lives = [life for processes in agents for life in processes.lives.values()]
     if lives:
         story.world.note(worker.address, "a trial is killed")
         worker.machine.do(story.draw.choice(lives).signalled, 9)
 
 
-def disk_full(story: Story) -> None:
+def disk_full(story: Victim) -> None:
     """The driver's disk is full for a while."""
     story.world.note("the driver's disk is full")
     story.world.disk_full = True
     story.world.post(story.draw.uniform(1, 30), lambda: setattr(story.world, "disk_full", False))
 
 
-def clock_jumps(story: Story) -> None:
+def clock_jumps(story: Victim) -> None:
     """The driver's wall clock is set an hour forward or back."""
     story.world.wall_s += story.draw.choice([-3600, 3600])
 
 
-TROUBLES: dict[str, Callable[[Story], None]] = {
+TROUBLES: dict[str, Callable[[Victim], None]] = {
     one.__name__: one
     for one in (
         driver_crash,
