@@ -102,9 +102,10 @@ class Attempt:
 
     def takes(self, sequence: int) -> bool:
         """Whether the report of this number is new; it is taken then."""
-        is_new = sequence > self._sequence
-        self._sequence = max(sequence, self._sequence)
-        return is_new
+        if sequence <= self._sequence:
+            return False
+        self._sequence = sequence
+        return True
 
     def begin(self, start: Message) -> None:
         """Tell the node to start it; see `orders.start_of`."""

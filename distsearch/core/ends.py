@@ -122,7 +122,7 @@ class Ends:
         if trial.point is not None:
             values = list(trial.point.values)
             body["best"] = values if len(values) > 1 else values[0]
-            body["violations"] = trial.point.violations
+            body["violations"] = list(trial.point.violations)
         self._queue.remove(trial)
         self._owner.log("ended", trial, body)
         self._owner.ask("on_end", trial, otherwise=None)

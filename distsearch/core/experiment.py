@@ -394,7 +394,7 @@ class Experiment:
 
     def queue_children(self, of: Trial | None = None, stuck: bool = False) -> None:
         """Queue the children (of one trial, or all) that can start."""
-        if not self.ending:
+        if self.children and not self.ending:
             for child in self.children.ready(of, stuck):
                 self.queue.put(child)
 
@@ -477,12 +477,14 @@ class Experiment:
         It is asked also while the search ends, as a replay will let it hear of the report too.
         """
         decision: Decision = self.ask("on_report", trial, report, otherwise=Continue())
-        if not isinstance(decision, (Continue, Stop, Pause)):
+        if isinstance(decision, Continue):
+            return decision
+        if not isinstance(decision, (Stop, Pause)):
             name = f"{type(self.rule).__name__}.on_report"
             error = TypeError(f"{name} returned {decision!r}; return Continue(), Stop() or Pause()")
             self.end(str(error), error)
-            decision = Continue()
-        if not isinstance(decision, Continue) and trial.id not in self.ledger.decided:
+            return Continue()
+        if trial.id not in self.ledger.decided:
             body = {"word": decision.word, "reason": decision.reason, "report": report.sequence}
             self.log("decided", trial, body, sequence=report.sequence)
         return decision
@@ -568,6 +570,9 @@ class Experiment:
 
     def check_idle(self) -> None:
         """Come to rest when nothing runs and nothing is to be launched."""
+        if self._live:
+            self._watch_for_nodes()
+            return
         if self.children and not self._is_busy:  # what they wait for will not come
             self.queue_children(stuck=True)
             self.source.something_happened()

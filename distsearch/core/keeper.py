@@ -191,7 +191,9 @@ class Keeper:
 
     def release(self, attempt: Attempt) -> None:
         """An attempt has read what it goes on from, or is over."""
-        reads = self._reads.pop(attempt, ())
+        if attempt not in self._reads:
+            return
+        reads = self._reads.pop(attempt)
         self._read_by -= Counter(reads)
         for trial_id in {checkpoint.trial for checkpoint in reads}:
             self.delete_old(self._ledger.trials[trial_id])

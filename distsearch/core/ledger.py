@@ -49,10 +49,10 @@ MOVES: Mapping[str, Moves] = {
     "again": {END: WAITING},
     "deleted": {WAITING: WAITING, RUNNING: RUNNING, PAUSED: PAUSED, END: END},
 }
-# The same, by every single status: None for no trial yet, and whichever an end may be.
-_AFTER: Mapping[str, Mapping[Status | None, Status | str]] = {
+# The same by every single status before, None for no trial yet; None after for any end.
+_AFTER: Mapping[str, Mapping[Status | None, Status | None]] = {
     kind: {
-        status: moves[before]
+        status: None if moves[before] is END else Status(moves[before])
         for before in moves
         for status in ([None] if before is NEW else ENDS if before is END else [Status(before)])
     }
@@ -181,16 +181,16 @@ class Ledger:
             return None
         kind, trial = event.kind, self.trials.get(event.trial)
         was = None if trial is None else trial.status
-        after = _AFTER.get(kind, {}).get(was)
-        if after is None:
+        if kind not in _AFTER or was not in _AFTER[kind]:
             raise InvalidMove(_impossible(kind, event.trial, trial))
+        after = _AFTER[kind][was]
         self.last_id = event.id
         if trial is None:
             return self._launch(event, event.trial)
         if kind == "ended":
             self._set_status(trial, Status(event.body["status"]))
-        elif after is not was and after is not END:
-            self._set_status(trial, Status(after))
+        elif after is not None:
+            self._set_status(trial, after)
         if was is RUNNING and trial.status is not RUNNING:
             self._attempt_over(trial, event)
         if kind not in UNTOLD:

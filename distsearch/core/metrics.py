@@ -16,6 +16,7 @@ from ..space.base import without_secrets
 
 MAX_REPORT_BYTES = 64 * 1024
 encode = json.JSONEncoder(allow_nan=False).encode  # raises for what JSON cannot hold
+decode = json.JSONDecoder().decode
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -46,7 +47,7 @@ def strict_json(value: Any) -> str:
 
 def from_json(text: str) -> dict[str, Any]:
     """The metrics that `to_json` wrote."""
-    metrics: dict[str, Any] = json.loads(text)
+    metrics: dict[str, Any] = decode(text)
     if "Na" in text or "Inf" in text:
         for key, value in metrics.items():
             if isinstance(value, str) and value in NON_FINITE:

@@ -75,13 +75,15 @@ class Source:
     @property
     def is_open(self) -> bool:
         """Whether the rule may still launch new trials."""
-        return not (self.is_exhausted or self._has_enough)
+        enough = self.num_trials is not None and self._launched >= self.num_trials
+        return not (self.is_exhausted or enough)
 
     @property
     def has_more(self) -> bool:
         """Whether a free slot may be of use now."""
-        is_asked = self.is_open and not self._waits
-        return self._queue.has_ready or not self._resumes_nobody or is_asked
+        if self._queue.has_ready or not self._resumes_nobody:
+            return True
+        return not self._waits and self.is_open
 
     @property
     def is_thinking(self) -> bool:
@@ -97,10 +99,6 @@ class Source:
         if self.num_trials is None:
             return None
         return launched - self._launched + self.num_trials
-
-    @property
-    def _has_enough(self) -> bool:
-        return self.num_trials is not None and self._launched >= self.num_trials
 
     def next(self) -> Trial | None:
         """What takes a free slot: who waits for it, who was paused, or somebody new.
@@ -149,7 +147,7 @@ class Source:
             self._waits, self._thinks = True, answer.thinking
         else:
             self.is_exhausted = True
-        if not isinstance(answer, Launch) or self._has_enough:
+        if not isinstance(answer, Launch) or not self.is_open:
             # The rule may have kept paused trials back for new ones, which do not come.
             self._resumes_nobody = self._ledger.counts.paused == 0
         return answer if isinstance(answer, Launch) else None

@@ -37,7 +37,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import socket
 import sqlite3
@@ -49,7 +48,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import StoreError, StoreLocked, StoreVersion
-from .metrics import from_json, strict_json
+from .metrics import decode, from_json, strict_json
 
 FILE = "events.db"
 VERSION = 2  # of the log; what each kind of event says
@@ -170,15 +169,20 @@ class Store:
     ) -> Event:
         """Add an event, and return it as whoever reads the log will find it.
 
-        `body` is JSON text, or a value to be written as JSON. `apply` is called with the event
-        first: what it refuses is not added. Nor is text that is no JSON: ValueError.
+        `body` is JSON text, or a value that JSON holds as it is (lists, no tuples). `apply` is
+        called with the event first: what it refuses is not added. Nor is text that is no JSON:
+        ValueError.
         """
-        text = body if isinstance(body, str) else strict_json(body)
-        event = Event(self._next_id, time.time(), kind, trial, attempt, seq, _decode(kind, text))
+        if isinstance(body, str):
+            text, value = body, _decode(kind, body)
+        else:
+            text, value = strict_json(body), body
+        number, at = self._next_id, time.time()
+        event = Event(number, at, kind, trial, attempt, seq, value)
         if apply is not None:
             apply(event)
-        self._next_id += 1
-        self._pending.append((*event[:-1], text))
+        self._next_id = number + 1
+        self._pending.append((number, at, kind, trial, attempt, seq, text))
         self._write_soon()
         return event
 
@@ -349,7 +353,7 @@ def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) ->
 
 
 def _decode(kind: str, text: str) -> Any:
-    return from_json(text) if kind == "report" else json.loads(text)
+    return from_json(text) if kind == "report" else decode(text)
 
 
 def _make_private(path: Path) -> None:

@@ -252,7 +252,7 @@ def test_a_log_of_another_version_is_refused_with_the_distsearch_that_reads_it(t
 def test_an_event_is_returned_as_the_log_will_give_it_and_what_is_no_json_is_not_added(tmp_path):
     async def write():
         store = Store(tmp_path)
-        first = store.append("launched", 0, body={"config": {"sizes": (1, 2)}})
+        first = store.append("launched", 0, body='{"config": {"sizes": [1, 2]}}')
         with pytest.raises(ValueError):
             store.append("report", 0, 1, 1, '{"epoch": 1, "accura')
         second = store.append("report", 0, 1, 1, '{"accuracy": "NaN"}')
