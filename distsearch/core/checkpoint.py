@@ -346,8 +346,10 @@ def _sync(path: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file; it is on the disk when this returns."""
-    with open(path, "wb") as file:
+    """Write a file; it is on the disk when this returns, and nobody sees a part of it."""
+    unfinished = path.with_name(f".{path.name}.part")
+    with open(unfinished, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(unfinished, path)

@@ -110,12 +110,13 @@ class Source:
     def _next_resumed(self) -> Trial | None:
         while not self._resumes_nobody:
             trial_id = self._rule.next_resume()
-            if trial_id is None:
+            trial = None if trial_id is None else self._ledger.trials[trial_id]
+            if trial is None or trial in self._queue:  # some rules name the same one again
                 self._resumes_nobody = True
-            elif not self._ledger.trials[trial_id].status.is_end:  # it ended before it could pause
-                self._queue.put(self._ledger.trials[trial_id])
-                if trial := self._queue.pop():  # else its last attempt is not over yet
-                    return trial
+            elif not trial.status.is_end:  # it did, if it ended before it could pause
+                self._queue.put(trial)
+                if ready := self._queue.pop():  # none, if its last attempt is not over yet
+                    return ready
         return None
 
     def _next_new(self) -> Trial | None:

@@ -1327,3 +1327,26 @@ def test_a_driver_that_died_before_it_carried_out_a_decision_leaves_it_to_the_ne
 
     play(first, Script(2))
     play(second, Script(2))
+
+
+def test_a_rule_that_names_a_paused_trial_again_before_it_can_start_holds_nothing_up(
+    play, short_lease
+):
+    class NamesAllPaused(PausesAtOne):
+        def next_resume(self):
+            trials = self.world.experiment.ledger.trials.values()
+            return next((t.id for t in trials if t.status is Status.PAUSED), None)
+
+    async def scene(world):
+        world.rule.world = world
+        first = world.node()
+        world.experiment.run(2, None)
+        await first.hears("start", 0)
+        first.says(report(0, 1, due=True, epoch=1, accuracy=0.1))
+        second = world.node(number=1, cpus=2)
+        world.experiment.on_lost(first, "no answer", confirmed_dead=False)
+        await second.hears("start", 1)
+        second.says(report(1, 1, epoch=2, accuracy=0.1), ended(1))
+        await second.hears("start", 0, attempt=2)
+
+    play(scene, NamesAllPaused(2))
