@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..resource.manager import Lease
@@ -37,8 +36,7 @@ NEXT: Mapping[Stage, tuple[Stage, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where one process of an attempt runs: its rank, its node, and its slots there."""
 
     rank: int
@@ -81,8 +79,7 @@ class Attempt:
         self.number = trial.attempt + 1
         self.lease = lease
         self.places = (Place(0, lease.remote, lease.allocation),)
-        nodes = {place.remote.remote_id: place.remote for place in self.places}
-        self.remotes = tuple(nodes.values())  # on which it has places, each once
+        self.remotes = (lease.remote,)  # on which it has places, each once
         self.stage = Stage.PREPARING
         self.verdict: Verdict | None = None
         self.returned: Any = None

@@ -14,6 +14,7 @@ from .words import Decision, Pause, Status, Trial
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends of a search after which it may go on with its trials
 BY_THE_RULE = "by the rule"
+NO_FACTS: Mapping[str, Any] = {}
 
 
 class Owner(Protocol):
@@ -113,12 +114,11 @@ class Ends:
         trial: Trial,
         reason: str,
         status: Status,
-        facts: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] = NO_FACTS,
         returned: Any = None,
     ) -> None:
         """Log that a trial has ended."""
-        body = {**(facts or {}), "status": status.value, "reason": reason}
-        body["best"] = trial.best_reward
+        body = {**facts, "status": status.value, "reason": reason, "best": trial.best_reward}
         if trial.point is not None:
             values = list(trial.point.values)
             body["best"] = values if len(values) > 1 else values[0]

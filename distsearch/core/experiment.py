@@ -20,7 +20,7 @@ from ..resource.remote import Message, Remote
 from . import earlier
 from .attempt import Attempt, Verdict
 from .children import Children
-from .ends import CLOSED, UNFINISHED, Ends, verdict_of
+from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
 from .ledger import Ledger
 from .lineage import check_parents
@@ -31,7 +31,7 @@ from .rule import Rule
 from .settings import Settings
 from .source import Source
 from .store import Event, Store
-from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial
+from .words import STATUS_OF, Continue, Decision, Launch, Pause, Report, Status, Stop, Trial
 
 T = TypeVar("T")
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
@@ -502,7 +502,7 @@ class Experiment:
         if attempt is None:
             return
         trial = attempt.trial
-        status, reason = Status(message["status"]), message["reason"]
+        status, reason = STATUS_OF[message["status"]], message["reason"]
         if status is Status.FINISHED and not trial.has_result:
             if trial.parents and not trial.reports:
                 status, reason = Status.STOPPED, "what it started from had no epoch left"
@@ -547,13 +547,12 @@ class Experiment:
         attempt: Attempt,
         status: Status,
         reason: str,
-        facts: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] = NO_FACTS,
         delay_s: float = 0.0,
     ) -> None:
         """Log what becomes of a trial whose attempt is over, or will be after `delay_s` seconds."""
-        facts = dict(facts or {})
         if delay_s:
-            facts["is_over"] = False
+            facts = {**facts, "is_over": False}
         verdict = Verdict(status, reason)
         if attempt.verdict is not None and status is Status.NODE_LOST:
             verdict = attempt.verdict

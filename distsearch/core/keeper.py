@@ -208,9 +208,12 @@ class Keeper:
 
     def is_ready(self, attempt: Attempt) -> bool:
         """Whether all that an attempt goes on from is where it finds it."""
-        return self.storage is not None or not any(
+        trial = attempt.trial
+        if self.storage is not None or (trial.saved_step is None and not trial.inherits):
+            return True
+        return not any(
             source.saved_step is not None and not self._is_on(remote, source)
-            for source in self.sources(attempt.trial)
+            for source in self.sources(trial)
             for remote in attempt.remotes
         )
 
@@ -332,6 +335,8 @@ class Keeper:
 
     def delete_old(self, trial: Trial) -> None:
         """Delete what is beyond `keep`; without a storage a trial also does so on its own node."""
+        if trial.saves_first is None:
+            return
         for old in self._too_old(trial):
             if not self._read_by[old] and not self._is_last_copy(trial, old.name):
                 if self.storage is None and trial.id in self._home:

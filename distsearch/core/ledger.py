@@ -27,7 +27,7 @@ from .failures import Failures
 from .objectives import Objectives
 from .standings import Standings, front_among
 from .store import Event, read
-from .words import Decision, Pause, Status, Stop, Trial
+from .words import STATUS_OF, Decision, Pause, Status, Stop, Trial
 
 WAITING, RUNNING, PAUSED = Status.WAITING, Status.RUNNING, Status.PAUSED
 NEW, END = "not launched", "ended"  # END stands for every status in which a trial has ended
@@ -188,7 +188,7 @@ class Ledger:
         if trial is None:
             return self._launch(event, event.trial)
         if kind == "ended":
-            self._set_status(trial, Status(event.body["status"]))
+            self._set_status(trial, STATUS_OF[event.body["status"]])
         elif after is not None:
             self._set_status(trial, after)
         if was is RUNNING and trial.status is not RUNNING:
@@ -256,7 +256,7 @@ class Ledger:
 
     def _lost(self, trial: Trial, event: Event) -> None:
         trial.reason = event.body["reason"]
-        self._count_failure(trial, Status(event.body["status"]))
+        self._count_failure(trial, STATUS_OF[event.body["status"]])
         for parent in event.body.get("without", ()):  # their weights were not to be had
             self.trials[parent].lose_weights()
             trial.inherits = None

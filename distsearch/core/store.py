@@ -174,7 +174,7 @@ class Store:
         ValueError.
         """
         if isinstance(body, str):
-            text, value = body, _decode(kind, body)
+            text, value = body, from_json(body) if kind == "report" else decode(body)
         else:
             text, value = strict_json(body), body
         number, at = self._next_id, time.time()
