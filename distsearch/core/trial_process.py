@@ -109,7 +109,8 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         # As the interpreter does it: no code is 0, a text is printed and counts as 1.
         code = exit_.code
         if code is not None and not isinstance(code, int):
-            sys.stderr.write(f"{code}\n")
+            with contextlib.suppress(Exception):  # whatever the user has put there
+                sys.stderr.write(f"{code}\n")
         end.update(how="exit", code=code if isinstance(code, int) else int(code is not None))
     except BaseException as error:
         text = "".join(traceback.format_exception(type(error), error, own_part(error)))
@@ -196,10 +197,11 @@ def redirect_output(path: str) -> None:
     output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(output, descriptor)
-        stream: Any = getattr(sys, f"__{name}__")  # an earlier trial may have put another there
-        if stream.closed:
-            stream = open(descriptor, "w", closefd=False)  # noqa: SIM115 - it is standard output
-        stream.reconfigure(line_buffering=True)
+        stream: Any = getattr(sys, f"__{name}__")
+        try:
+            stream.reconfigure(line_buffering=True)
+        except (AttributeError, ValueError):  # an earlier trial has closed, detached or replaced it
+            stream = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     if output > 2:
@@ -263,7 +265,7 @@ def wait_for_threads() -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # the user may have closed it
+        with contextlib.suppress(Exception):  # the user may have closed it, or put anything there
             stream.flush()
 
 

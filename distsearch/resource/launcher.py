@@ -178,10 +178,7 @@ class Launcher:
 
             traceback.print_exc()
         finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+            leave(code)
 
     def spawn_trial(self, descriptor: int, env: dict[str, str], folder: str, threads: int) -> int:
         """Where fork is unsafe: start a new interpreter."""
@@ -251,6 +248,14 @@ class Launcher:
                 return
 
 
+def leave(code: int) -> NoReturn:
+    """End this process at once, with what it has printed; whatever its output is by now."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
 def signal_group(pid: int, number: int) -> None:
     """Signal a process group, or the process if it has not yet made its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -281,9 +286,7 @@ def main(argv: list[str]) -> None:
     set_process_option(PR_SET_CHILD_SUBREAPER, 1)
     _, _, entry, threads, path = argv
     sys.path[:] = json.loads(path)
-    code = importlib.import_module(entry).main(control, int(threads))
-    sys.stdout.flush()
-    os._exit(code)
+    leave(importlib.import_module(entry).main(control, int(threads)))
 
 
 if __name__ == "__main__":

@@ -135,6 +135,37 @@ def zoo_of_trials():
         os.close(2)
         reporter(accuracy=0.5)
 
+    def prints_through_a_tee(reporter):
+        class Tee:
+            def __init__(self, stream):
+                self.write = stream.write
+
+        sys.stdout = sys.__stdout__ = Tee(sys.stdout)
+        print("printed")
+        reporter(accuracy=0.5)
+
+    def has_no_stderr(reporter):
+        sys.stderr = sys.__stderr__ = None
+        reporter(accuracy=0.5)
+
+    def detaches_its_output(reporter):
+        import io
+
+        sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")
+        reporter(accuracy=0.5)
+
+    def output_fails_to_flush(reporter):
+        class Broken:
+            def flush(self):
+                raise RuntimeError("broken")
+
+        sys.stdout = sys.stderr = Broken()
+        reporter(accuracy=0.5)
+
+    def exits_with_text_and_no_stderr(reporter):
+        sys.stderr = None
+        sys.exit("no such file")
+
     def threads_go_on(reporter):
         def go_on():
             time.sleep(0.2)
@@ -237,6 +268,11 @@ ZOO = {
     "swallows_exceptions": (Status.TIMED_OUT, "trial_timeout=8 s", 0.1),
     "prints_50_mb": (Status.FINISHED, "", 0.5),
     "closes_its_output": (Status.FINISHED, "", 0.5),
+    "prints_through_a_tee": (Status.FINISHED, "", 0.5),
+    "has_no_stderr": (Status.FINISHED, "", 0.5),
+    "detaches_its_output": (Status.FINISHED, "", 0.5),
+    "output_fails_to_flush": (Status.FINISHED, "", 0.5),
+    "exits_with_text_and_no_stderr": (Status.EXITED, r"sys.exit\(1\)", None),
     "threads_go_on": (Status.FINISHED, "", 0.5),
     "daemon_goes_on": (Status.FINISHED, "", 0.5),
     "reports_from_threads": (Status.FINISHED, "", 0.5),
