@@ -108,11 +108,11 @@ def _is_importable(module: types.ModuleType) -> bool:
 
 def _is_library(name: str) -> bool:
     top = name.partition(".")[0]
+    module = sys.modules.get(top)
+    if module is not None:  # even one of a name of Python's may be the user's own
+        return _is_installed(module)
     if top in sys.stdlib_module_names:
         return True
-    module = sys.modules.get(top)
-    if module is not None:
-        return _is_installed(module)
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):

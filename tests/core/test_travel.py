@@ -96,6 +96,16 @@ def test_installed_modules_that_the_function_uses_are_worth_preloading(module):
     assert not {"my_project", "my_helper", "__main__"} & set(pack(module.train_fn).modules)
 
 
+def test_a_module_of_the_users_own_with_a_name_of_pythons_is_not_preloaded(tmp_path, monkeypatch):
+    (tmp_path / "statistics.py").write_text("def median(values): return 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "statistics", raising=False)
+    import statistics
+
+    assert "statistics" not in pack(make(lambda args, reporter: statistics.median([1]))).modules
+    monkeypatch.delitem(sys.modules, "statistics")
+
+
 def test_the_same_function_has_the_same_name_and_another_one_another():
     first, again, other = (pack(make(extra=n)) for n in (1, 1, 2))
     assert first.name == again.name != other.name

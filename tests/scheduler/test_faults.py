@@ -525,6 +525,37 @@ with ag.scheduler.FIFOScheduler(train_fn, trial_timeout=20) as scheduler:
     assert "Traceback" not in one.end()
 
 
+def test_1_files_of_the_current_folder_with_names_of_pythons_do_no_harm(driver, tmp_path):
+    """The script lies elsewhere, so that plain Python would not look at them either."""
+    (tmp_path / "here").mkdir()
+    for name in ("json", "select", "socket", "queue", "numpy"):
+        (tmp_path / "here" / f"{name}.py").write_text("raise ImportError('a file of mine')\n")
+    (tmp_path / "mine.py").write_text("WORD = 'mine'\n")
+    one = driver("""
+import os, pathlib, sys
+import distsearch as ag
+
+@ag.args(x=1)
+def train_fn(args, reporter):
+    import mine
+    import numpy
+    reporter(accuracy=1, word=mine.WORD, path=os.environ.get("PYTHONPATH") == args.path)
+
+if __name__ == "__main__":
+    os.chdir("here")
+    sys.path.insert(0, pathlib.Path("no text"))
+    train_fn.register_args(path=os.environ.get("PYTHONPATH"))
+    for method in ("fork", "spawn"):
+        with ag.scheduler.FIFOScheduler(train_fn, verbose=0, start_method=method) as scheduler:
+            scheduler.run(num_trials=1)
+            scheduler.join_jobs(timeout=25)
+            trial, report = scheduler.trials[0], scheduler.training_history[0][0]
+            print("TRIAL", trial.status.value, report["word"], report["path"], trial.reason)
+""")
+    assert one.words_after("TRIAL") == ["finished", "mine", "True"]
+    assert one.words_after("TRIAL") == ["finished", "mine", "True"]
+
+
 def test_1_a_process_that_a_trial_forks_cannot_report_for_it(search):
     """Its reports would carry numbers of their own, and displace those of the trial."""
 
