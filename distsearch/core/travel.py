@@ -18,6 +18,7 @@ from typing import Any
 import cloudpickle
 
 from ..errors import PicklingError
+from . import surroundings
 
 _LIBRARIES = tuple(
     path
@@ -51,7 +52,8 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     if by_value:
         cloudpickle.register_pickle_by_value(module)
     try:
-        data = _dumps(function)
+        around = surroundings.of_this_process(_is_of_library, _can_travel, files=stays_here)
+        data = _dumps(function, around)
     except Exception as error:
         path = _guilty_path(function, getattr(function, "__name__", "train_fn"))
         raise PicklingError(
@@ -73,10 +75,21 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """
 
 
-def _dumps(thing: Any) -> bytes:
+def _dumps(*things: Any) -> bytes:
+    """Pickle one after the other, so that what they have in common is one thing there too."""
     with io.BytesIO() as file:
-        _Pickler(file).dump(thing)
+        pickler = _Pickler(file)
+        for thing in things:
+            pickler.dump(thing)
         return file.getvalue()
+
+
+def _can_travel(thing: Any) -> bool:
+    try:
+        _dumps(thing)
+    except Exception:
+        return False
+    return True
 
 
 def _reduce_code(code: types.CodeType) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -95,6 +108,12 @@ def _is_installed(module: types.ModuleType) -> bool:
     if file is None or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
         return True
     return str(file).startswith(_LIBRARIES)
+
+
+def _is_of_library(logger: str) -> bool:
+    """Whether a logger has the name of an installed package that is loaded."""
+    module = sys.modules.get(logger.partition(".")[0])
+    return module is not None and module.__name__ != "__main__" and _is_installed(module)
 
 
 def _is_importable(module: types.ModuleType) -> bool:

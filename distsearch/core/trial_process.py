@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import json
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -20,11 +21,12 @@ from pathlib import Path
 from types import FunctionType, TracebackType
 from typing import Any
 
-import cloudpickle
+import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
 from ..errors import ReportError
 from . import checkpoint
-from . import decorators as decorators  # unpickling needs it; imported once, by the launcher
+from . import decorators as decorators
+from . import surroundings as surroundings
 from .metrics import to_json
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
@@ -212,8 +214,10 @@ def load_function(path: str) -> Any:
     """The train function that the driver sent, which the agent keeps in a file."""
     if path not in _functions:
         with open(path, "rb") as file:
-            _functions[path] = cloudpickle.load(file)
-        _show_to_pickle(_functions[path])
+            unpickler = pickle.Unpickler(file)
+            _functions[path] = unpickler.load()
+            _show_to_pickle(_functions[path])
+            unpickler.load().set_up()
     return _functions[path]
 
 

@@ -525,6 +525,66 @@ with ag.scheduler.FIFOScheduler(train_fn, trial_timeout=20) as scheduler:
     assert "Traceback" not in one.end()
 
 
+def test_1_what_a_script_sets_up_for_the_whole_program_holds_in_its_trials(driver, tmp_path):
+    one = driver("""
+import logging, multiprocessing, sys, warnings
+import distsearch as ag
+from distsearch.core.travel import pack
+
+class Shouting(logging.Formatter):
+    def format(self, record):
+        return super().format(record).upper()
+
+logging.basicConfig(level=logging.INFO, format="root %(name)s: %(message)s")
+log = logging.getLogger("mine")
+to_file = logging.FileHandler("mine.log", encoding="utf-8")
+to_file.setLevel(logging.ERROR)
+log.addHandler(to_file)
+shown = logging.StreamHandler(sys.stdout)
+shown.setFormatter(Shouting("own: %(message)s"))
+other = logging.getLogger("mine.other")
+other.setLevel(logging.DEBUG)
+other.addHandler(shown)
+other.propagate = False
+logging.getLogger("mine.silent").disabled = True
+warnings.filterwarnings("ignore", message="an old.*")
+sys.argv[1:] = ["--word", "given"]
+
+@ag.args(a=ag.Real(0, 1))
+def train_fn(args, reporter):
+    log.debug("too fine")
+    log.info("an info")
+    log.error("an error ä")
+    other.debug("details")
+    logging.getLogger("mine.silent").error("never seen")
+    warnings.warn("an old way")
+    warnings.warn("a new way")
+    reporter(
+        accuracy=1, argv=sys.argv[1:], start_method=multiprocessing.get_start_method(),
+        limit=sys.getrecursionlimit(),
+    )
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    sys.setrecursionlimit(3210)
+    for isolation in ("fresh", "reuse"):
+        with ag.scheduler.FIFOScheduler(train_fn, isolation=isolation) as scheduler:
+            scheduler.run(num_trials=2)
+            scheduler.join_jobs(timeout=25)
+            report = scheduler.training_history[1][0]
+            print("TRIAL", scheduler.trials[1].status.value, report["argv"], report["limit"],
+                  report["start_method"])
+""")
+    for _ in range(2):
+        assert one.words_after("TRIAL") == ["finished", "['--word',", "'given']", "3210", "spawn"]
+    said = one.end().splitlines()
+    assert said.count("root mine: an info") == 4
+    assert said.count("OWN: DETAILS") == 4
+    assert not [line for line in said if "never" in line or "too fine" in line or "old way" in line]
+    assert len([line for line in said if "UserWarning: a new way" in line]) >= 2
+    assert (tmp_path / "mine.log").read_text("utf-8").splitlines() == ["an error ä"] * 4
+
+
 def test_1_files_of_the_current_folder_with_names_of_pythons_do_no_harm(driver, tmp_path):
     """The script lies elsewhere, so that plain Python would not look at them either."""
     (tmp_path / "here").mkdir()
