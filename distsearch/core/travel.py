@@ -7,11 +7,13 @@ import hashlib
 import importlib.util
 import inspect
 import io
+import os
+import pickle
 import sys
 import sysconfig
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ import cloudpickle
 
 from ..errors import PicklingError
 from . import surroundings
+from .arrival import Cargo, namespace, wrapped_in
 
 _LIBRARIES = tuple(
     path
@@ -39,21 +42,42 @@ class Packed:
 def pack(function: Any, *, stays_here: bool = False) -> Packed:
     """Pickle a train function; its own module travels with it unless it is an installed one.
 
-    Trials of this machine (`stays_here`) import that module as the driver did. Raises
-    PicklingError that names the part which cannot travel.
+    Trials of this machine (`stays_here`) import that module as the driver did, and so do those of a
+    node that has it. A module that is just being imported never is: it would start this search
+    again. Raises PicklingError that names the part which cannot travel.
     """
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
-    by_value = (
-        module is not None
-        and module.__name__ not in ("__main__", *cloudpickle.list_registry_pickle_by_value())
-        and not _is_installed(module)
-        and not (stays_here and _is_importable(module))
-    )
-    if by_value:
-        cloudpickle.register_pickle_by_value(module)
+    module = sys.modules.get(getattr(function, "__module__", None) or "") or sys.modules["__main__"]
+    unfinished: list[str] = []
+    named = whole = None
+    if not _is_in(module.__name__, ["__main__", *unfinished]):
+        named = _dumps(function, unfinished, files=stays_here)
+    is_there = _is_installed(module) or (stays_here and _is_importable(module))
+    if named is None or not is_there:
+        whole = _dumps(function, [*unfinished, module.__name__], files=stays_here)
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    source = _source_hash(module) if whole is not None else None
+    if whole is not None and source is None:
+        named = None
+    data = pickle.dumps(Cargo(script, module.__name__, source, named, whole))
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return Packed(data, f"{digest}.pickle", tuple(sorted(_modules_of(function))))
+
+
+def _dumps(function: Any, by_value: list[str], *, files: bool) -> bytes:
+    """Pickle a function, what goes to modules with it, and the surroundings; see `Cargo`."""
+    registered = cloudpickle.list_registry_pickle_by_value()
+    mine = [name for name in by_value if name not in ("__main__", *registered)]
+    for name in mine:
+        cloudpickle.register_pickle_by_value(sys.modules[name])
     try:
-        around = surroundings.of_this_process(_is_of_library, _can_travel, files=stays_here)
-        data = _dumps(function, around)
+        around = surroundings.of_this_process(_is_of_library, _can_travel, files=files)
+        with io.BytesIO() as file:
+            pickler = _Pickler(file, {"__main__", *by_value, *registered})
+            # One after the other, so that what they have in common is one thing there too.
+            pickler.dump(function)
+            pickler.dump(pickler.found)
+            pickler.dump(around)
+            return file.getvalue()
     except Exception as error:
         path = _guilty_path(function, getattr(function, "__name__", "train_fn"))
         raise PicklingError(
@@ -61,35 +85,79 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
             "Make it inside the train function instead, or pass what is needed to make it"
         ) from error
     finally:
-        if by_value:
-            cloudpickle.unregister_pickle_by_value(module)
-    digest = hashlib.sha256(data).hexdigest()[:16]
-    return Packed(data, f"{digest}.pickle", tuple(sorted(_modules_of(function))))
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's, with the names of the files that code comes from.
-
-    Since 3.1.3 it leaves them out, so that equal functions have equal pickles. Tracebacks of trials
-    would then show no lines, and `inspect.getsource` (`torch.jit.script`) would not work in them.
-    """
-
-
-def _dumps(*things: Any) -> bytes:
-    """Pickle one after the other, so that what they have in common is one thing there too."""
-    with io.BytesIO() as file:
-        pickler = _Pickler(file)
-        for thing in things:
-            pickler.dump(thing)
-        return file.getvalue()
+        for name in mine:
+            cloudpickle.unregister_pickle_by_value(sys.modules[name])
 
 
 def _can_travel(thing: Any) -> bool:
     try:
-        _dumps(thing)
+        with io.BytesIO() as file:
+            _Pickler(file, set()).dump(thing)
     except Exception:
         return False
     return True
+
+
+def _source_hash(module: types.ModuleType) -> str | None:
+    file = getattr(module, "__file__", None) or ""
+    if not file.endswith(".py"):
+        return None
+    try:
+        with open(file, "rb") as source:
+            return hashlib.sha256(source.read()).hexdigest()
+    except OSError:
+        return None
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's, for functions and classes that keep their modules.
+
+    Those of the modules `by_value` travel themselves. Functions among them then have the namespace
+    of the module of that name, which they share with all that is there; `found` is what else pickle
+    will look for in these modules. And code keeps the names of its files: since 3.1.3 cloudpickle
+    leaves them out, so that equal functions have equal pickles. Tracebacks of trials would show no
+    lines then, and `inspect.getsource` (`torch.jit.script`) would not work in them.
+    """
+
+    def __init__(self, file: io.BytesIO, by_value: set[str]) -> None:
+        super().__init__(file)
+        self.found: dict[str, dict[str, Any]] = {}
+        self._by_value = by_value
+
+    def reducer_override(self, thing: Any) -> Any:
+        """How to pickle a function or a class; take note of it."""
+        if isinstance(thing, type | types.FunctionType):
+            module = sys.modules.get(thing.__module__ or "")
+            if module is not None and _is_in(module.__name__, self._by_value):
+                contents, name = vars(module), str(thing.__qualname__)
+                if contents.get(name) is thing:
+                    self.found.setdefault(module.__name__, {})[name] = thing
+                if getattr(thing, "__globals__", None) is contents:
+                    self.globals_ref.setdefault(id(contents), _Namespace())
+            elif module is not None and thing is _wrapped_in(module, thing.__name__):
+                return wrapped_in, (module.__name__, thing.__name__)
+        return super().reducer_override(thing)
+
+
+def _wrapped_in(module: types.ModuleType, name: str) -> Any:
+    """What a decorated function of a module is inside, such as the function under `@args`."""
+    return getattr(vars(module).get(name), "__wrapped__", None)
+
+
+class _Namespace(dict[str, Any]):
+    """The namespace of a module, on its way: `__name__`, and what else cloudpickle puts there."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return namespace, (self["__name__"], dict(self))
+
+
+def _is_in(name: str, modules: Iterable[str]) -> bool:
+    """Whether a module is one of these, or is in a package that is one."""
+    return any(name == one or name.startswith(f"{one}.") for one in modules)
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _reduce_code(code: types.CodeType) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -105,9 +173,16 @@ _Pickler.dispatch_table = ChainMap(
 def _is_installed(module: types.ModuleType) -> bool:
     """Whether a module belongs to Python or to an installed package, which each node has itself."""
     file = getattr(module, "__file__", None)
-    if file is None or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
+    if file is None or _is_ours(module.__name__):
         return True
-    return str(file).startswith(_LIBRARIES)
+    return _is_of_package(str(file))
+
+
+def _is_of_package(file: str) -> bool:
+    """Whether a file lies where packages are installed, of this environment or of one below it."""
+    return file.startswith(_LIBRARIES) or any(
+        f"{os.sep}{kind}-packages{os.sep}" in file for kind in ("site", "dist")
+    )
 
 
 def _is_of_library(logger: str) -> bool:
@@ -117,12 +192,13 @@ def _is_of_library(logger: str) -> bool:
 
 
 def _is_importable(module: types.ModuleType) -> bool:
-    """Whether importing the module's name finds this very module."""
-    try:
-        spec = importlib.util.find_spec(module.__name__)
-    except (ImportError, ValueError):
-        return False
-    return spec is not None and spec.origin == getattr(module, "__file__", None)
+    """Whether importing the module's name, where it is not loaded yet, finds this very module."""
+    package = sys.modules.get(module.__name__.rpartition(".")[0])
+    for finder in sys.meta_path:
+        spec = finder.find_spec(module.__name__, getattr(package, "__path__", None))
+        if spec is not None:
+            return spec.origin == getattr(module, "__file__", None)
+    return False
 
 
 def _is_library(name: str) -> bool:
@@ -136,7 +212,7 @@ def _is_library(name: str) -> bool:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return False
-    return spec is not None and bool(spec.origin) and str(spec.origin).startswith(_LIBRARIES)
+    return spec is not None and bool(spec.origin) and _is_of_package(str(spec.origin))
 
 
 def _modules_of(function: Any) -> set[str]:
@@ -144,6 +220,9 @@ def _modules_of(function: Any) -> set[str]:
     found: set[str] = set()
     seen: set[int] = set()
     waiting = [inspect.unwrap(function)]
+    module = sys.modules.get(getattr(function, "__module__", None) or "__main__")
+    if module is not None and module.__name__ != "__main__" and not _is_installed(module):
+        waiting[:0] = vars(module).values()  # a trial imports it whole
     while waiting:
         thing = waiting.pop()
         if id(thing) in seen or len(seen) > 2000:

@@ -8,30 +8,28 @@ often before there is a job for it. A job comes as one line of JSON; reports go 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import os
-import pickle
 import signal
 import socket
 import sys
 import threading
 import traceback
 from pathlib import Path
-from types import FunctionType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
 from ..errors import ReportError
-from . import checkpoint
+from . import arrival, checkpoint
 from . import decorators as decorators
 from . import surroundings as surroundings
 from .metrics import to_json
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
 
-_SURROUNDINGS = (__file__, decorators.__file__)
+_AROUND = (__file__, decorators.__file__, arrival.__file__)
 _functions: dict[str, Any] = {}
 _current: list[Reporter] = []
 
@@ -178,7 +176,7 @@ def in_words(error: BaseException) -> str:
 def own_part(error: BaseException) -> TracebackType | None:
     """The traceback of an error from the train function on, without the frames around it."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename in _SURROUNDINGS:
+    while frames is not None and frames.tb_frame.f_code.co_filename in _AROUND:
         frames = frames.tb_next
     return frames or error.__traceback__
 
@@ -213,20 +211,8 @@ def redirect_output(path: str) -> None:
 def load_function(path: str) -> Any:
     """The train function that the driver sent, which the agent keeps in a file."""
     if path not in _functions:
-        with open(path, "rb") as file:
-            unpickler = pickle.Unpickler(file)
-            _functions[path] = unpickler.load()
-            _show_to_pickle(_functions[path])
-            unpickler.load().set_up()
+        _functions[path] = arrival.load(path)
     return _functions[path]
-
-
-def _show_to_pickle(function: Any) -> None:
-    """Let pickle find what came along from the user's script, as a Pool or `torch.save` needs."""
-    main = sys.modules["__main__"]
-    for name, value in getattr(inspect.unwrap(function), "__globals__", {}).items():
-        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__":
-            setattr(main, name, value)
 
 
 def limit_threads(threads: int) -> None:

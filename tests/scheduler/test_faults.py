@@ -496,32 +496,72 @@ if __name__ == "__main__":
 
 
 def test_1_a_trial_may_use_pools_and_pickle_of_what_the_script_defines(driver):
+    """Worker processes find it too, however they start, and though the script has no guard."""
     one = driver("""
-import multiprocessing, pickle
-from concurrent.futures import ThreadPoolExecutor
+import enum, multiprocessing, pickle
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 import distsearch as ag
 
 class Net:
     pass
 
-def square(x):
-    return x * x
+class Kind(enum.Enum):
+    SMALL = 1
 
-@ag.args(x=ag.Real(0.0, 1.0))
+@dataclass
+class Size:
+    width: int
+
+FACTOR = 1
+
+def square(x):
+    return FACTOR * x * x
+
+def fresh(_):
+    return Net()
+
+def same(x):
+    return x
+
+def tell(queue):
+    queue.put(Net())
+
+@ag.args(
+    method=ag.Choice("fork", "spawn", "forkserver"), kind=ag.Choice(Kind.SMALL), size=Size(3)
+)
 def train_fn(args, reporter):
+    import __main__
+
     assert type(pickle.loads(pickle.dumps(Net()))) is Net
+    assert __main__.__file__ == args.script and __main__.square is square
+    __main__.FACTOR = 2
+    assert square(1) == 2
+    __main__.FACTOR = 1
     executor = ThreadPoolExecutor()  # never shut down, as in many scripts
     executor.submit(square, 3).result()
-    with multiprocessing.get_context("fork").Pool(2) as pool:  # ends its processes with SIGTERM
-        reporter(accuracy=sum(pool.map(square, [1, 2, 3])))
+    context = multiprocessing.get_context(args.method)
+    with context.Pool(2) as pool:  # ends its processes with SIGTERM
+        total = sum(pool.map(square, [1, 2, 3]))
+        assert pool.map(same, [args.kind, args.size]) == [args.kind, args.size]
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        assert type(executor.submit(fresh, 1).result()) is Net
+    queue = context.Queue()
+    process = context.Process(target=tell, args=(queue,))
+    process.start()
+    assert type(queue.get()) is Net
+    process.join()
+    reporter(accuracy=total)
 
-with ag.scheduler.FIFOScheduler(train_fn, trial_timeout=20) as scheduler:
-    scheduler.run(num_trials=1)
-    scheduler.join_jobs(timeout=25)
-    trial = scheduler.trials[0]
-    print("TRIAL", trial.status.value, trial.best_reward, trial.seconds < 8, trial.reason)
+train_fn.register_args(script=__file__)
+with ag.scheduler.FIFOScheduler(train_fn, trial_timeout=25, searcher="grid") as scheduler:
+    scheduler.run()
+    scheduler.join_jobs(timeout=40)
+    for trial in scheduler.trials:
+        print("TRIAL", trial.status.value, trial.best_reward, trial.config["method"], trial.reason)
 """)
-    assert one.words_after("TRIAL") == ["finished", "14.0", "True"]
+    for method in ("fork", "spawn", "forkserver"):
+        assert one.words_after("TRIAL") == ["finished", "14.0", method]
     assert "Traceback" not in one.end()
 
 
