@@ -22,6 +22,7 @@ import cloudpickle
 from ..errors import PicklingError
 from . import surroundings
 from .arrival import Cargo, namespace, wrapped_in
+from .imports import under_way
 
 _LIBRARIES = tuple(
     path
@@ -47,7 +48,7 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     again. Raises PicklingError that names the part which cannot travel.
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "") or sys.modules["__main__"]
-    unfinished: list[str] = []
+    unfinished = [name for name in under_way() if not _is_ours(name)]
     named = whole = None
     if not _is_in(module.__name__, ["__main__", *unfinished]):
         named = _dumps(function, unfinished, files=stays_here)
@@ -66,7 +67,7 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
 def _dumps(function: Any, by_value: list[str], *, files: bool) -> bytes:
     """Pickle a function, what goes to modules with it, and the surroundings; see `Cargo`."""
     registered = cloudpickle.list_registry_pickle_by_value()
-    mine = [name for name in by_value if name not in ("__main__", *registered)]
+    mine = {*by_value} - {"__main__", *registered}
     for name in mine:
         cloudpickle.register_pickle_by_value(sys.modules[name])
     try:
