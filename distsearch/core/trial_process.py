@@ -44,9 +44,13 @@ def main(channel: socket.socket, threads: int) -> int:
     limit_threads(threads)
     fresh_randomness()
     end: dict[str, Any] = {"code": 0}
+    own_pid = os.getpid()
     try:
         while job := read_job(channel):
             end = run(job, channel)
+            if os.getpid() != own_pid:  # the train function forked, and its child came back too
+                _tell_own_error(end)
+                break
             _flush()
             channel.sendall(b"E 0 0 " + json.dumps(end).encode() + b"\n")
             if not job["reuse"] or end["how"] == "stopped":
@@ -251,6 +255,12 @@ def wait_for_threads() -> None:
     if atexit is not None:
         atexit._run_exitfuncs()
     _flush()
+
+
+def _tell_own_error(end: dict[str, Any]) -> None:
+    """Print what a forked process raised, as Python does: the search does not hear of it."""
+    with contextlib.suppress(Exception):
+        sys.stderr.write(end["traceback"])
 
 
 def _flush() -> None:

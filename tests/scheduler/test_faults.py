@@ -12,6 +12,7 @@ import math
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -675,6 +676,37 @@ def test_1_a_process_that_a_trial_forks_cannot_report_for_it(search):
     scheduler.run(num_trials=1)
     assert scheduler.join_jobs(timeout=20) is True
     assert [(r["accuracy"], r["code"]) for r in scheduler.training_history[0]] == [(0.1, 7)]
+
+
+@pytest.mark.parametrize("isolation", ["fresh", "reuse"])
+def test_1_however_a_forked_process_ends_it_does_not_end_its_trial(search, capfd, isolation):
+    @ag.args(how=ag.Choice("return", "sys.exit", "raise", "grandchild"))
+    def train_fn(args, reporter):
+        child = os.fork()
+        if child == 0:
+            if args.how == "sys.exit":
+                sys.exit(3)
+            if args.how == "raise":
+                raise RuntimeError("only in the child")
+            if args.how == "grandchild" and os.fork() == 0:
+                sys.exit(5)
+            return "the child's"
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for epoch in range(1, 4):
+            reporter(epoch=epoch, accuracy=epoch, code=code)
+        return "the trial's"
+
+    scheduler = search(train_fn, searcher="grid", isolation=isolation, slots=1, verbose=1)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=30) is True
+    assert {trial.status for trial in scheduler.trials} == {Status.FINISHED}
+    history = scheduler.training_history
+    assert [[r["code"] for r in history[trial.id]] for trial in scheduler.trials] == [
+        [code] * 3 for code in (0, 3, 1, 0)
+    ]
+    said = capfd.readouterr().out
+    assert said.count("RuntimeError: only in the child") == 1
+    assert "raise RuntimeError" in said
 
 
 def test_1_an_error_whose_text_cannot_be_made_is_a_failure_like_others(search):
