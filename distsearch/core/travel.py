@@ -217,13 +217,16 @@ def _is_library(name: str) -> bool:
 
 
 def _modules_of(function: Any) -> set[str]:
-    """The installed modules that a function refers to, or imports when it runs."""
-    found: set[str] = set()
+    """The installed modules that a function refers to, or imports when it runs.
+
+    And those that its own module has imported, which a trial imports whole.
+    """
+    module = sys.modules.get(getattr(function, "__module__", None) or "__main__")
+    found = (
+        set(_homes_in(module)) if module is not None and module.__name__ != "__main__" else set()
+    )
     seen: set[int] = set()
     waiting = [inspect.unwrap(function)]
-    module = sys.modules.get(getattr(function, "__module__", None) or "__main__")
-    if module is not None and module.__name__ != "__main__" and not _is_installed(module):
-        waiting[:0] = vars(module).values()  # a trial imports it whole
     while waiting:
         thing = waiting.pop()
         if id(thing) in seen or len(seen) > 2000:
@@ -247,6 +250,16 @@ def _modules_of(function: Any) -> set[str]:
     found.update({"torch._dynamo"} if "torch" in tops else ())
     own = ("__main__", "builtins")
     return {name for name in found if name not in own and _is_library(name)}
+
+
+def _homes_in(module: types.ModuleType) -> Iterator[str]:
+    """The modules that a module has imported, or from which it has something."""
+    for value in vars(module).values():
+        home = value.__name__ if isinstance(value, types.ModuleType) else value.__class__.__module__
+        if isinstance(value, types.FunctionType | type):
+            home = value.__module__
+        if isinstance(home, str):
+            yield home
 
 
 def _parts(thing: Any) -> Iterator[Any]:

@@ -269,7 +269,7 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    os._exit(code)
+    os._exit(code & 0xFF)  # what the system makes of any number, and Python of those it can hold
 
 
 def signal_group(pid: int, number: int) -> None:

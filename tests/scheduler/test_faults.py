@@ -83,6 +83,13 @@ def zoo_of_trials():
     def kills_its_group(reporter):
         os.killpg(0, signal.SIGKILL)
 
+    def is_hit_by_a_signal_without_a_name(reporter):
+        os.kill(os.getpid(), signal.SIGRTMIN + 6)
+        time.sleep(60)
+
+    def exits_with_a_number_that_no_system_holds(reporter):
+        sys.exit(10**30)
+
     def eats_memory(reporter):
         eaten = []
         while True:
@@ -261,6 +268,8 @@ ZOO = {
     "segfaults": (Status.KILLED, "SIGSEGV", None),
     "aborts": (Status.KILLED, "SIGABRT", None),
     "kills_its_group": (Status.KILLED, "SIGKILL", None),
+    "is_hit_by_a_signal_without_a_name": (Status.KILLED, "^killed by signal [0-9]+ ", None),
+    "exits_with_a_number_that_no_system_holds": (Status.EXITED, r"sys.exit\(10{30}\)", None),
     "memory_error": (Status.OUT_OF_MEMORY, "MemoryError", None),
     "gpu_memory_error": (Status.OUT_OF_MEMORY, "CUDA out of memory", None),
     "sleeps": (Status.TIMED_OUT, "ran longer than trial_timeout=8 s", None),
