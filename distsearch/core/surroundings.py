@@ -69,13 +69,31 @@ class Logger:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """A filter of warnings; the category by its name, as its library may not be loaded there."""
+
+    action: Any
+    message: str
+    category: tuple[str, str]
+    module: str
+    line: int
+
+    def set_up(self) -> None:
+        """Put the filter in front, if the category is known in this process."""
+        home, name = self.category
+        category = getattr(sys.modules.get(home), name, None)
+        if category is not None:
+            warnings.filterwarnings(self.action, self.message, category, self.module, self.line)
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What a script has set up; see the module's text."""
 
     arguments: list[str]
     recursion_limit: int
     start_method: str | None
-    filters: list[tuple[Any, ...]]
+    filters: list[Filter]
     disabled_below: int
     loggers: list[Logger]
 
@@ -87,10 +105,19 @@ class Surroundings:
             import multiprocessing
 
             multiprocessing.set_start_method(self.start_method, force=True)
-        _set_filters(self.filters)
+        here = _filters()
+        for one in reversed(self.filters):  # the first comes to lie in front
+            if one not in here:
+                one.set_up()
         logging.disable(self.disabled_below)
         for logger in self.loggers:
             logger.set_up()
+
+    def modules(self) -> set[str]:
+        """Where the formatters and filters of loggers come from: `set_up` imports these."""
+        outputs = [output for logger in self.loggers for output in logger.outputs]
+        parts = [part for output in outputs for part in (output.formatter, *output.filters)]
+        return {type(part).__module__ for part in parts}
 
 
 class StreamOfNow(logging.StreamHandler[TextIO]):
@@ -123,7 +150,7 @@ def of_this_process(
         arguments=list(sys.argv),
         recursion_limit=sys.getrecursionlimit(),
         start_method=multiprocessing and multiprocessing.get_start_method(allow_none=True),
-        filters=[one for one in warnings.filters if can_travel(one)],
+        filters=_filters(),
         disabled_below=logging.root.manager.disable,
         loggers=list(_loggers(is_library, can_travel, files)),
     )
@@ -162,14 +189,13 @@ def _output_of(handler: logging.Handler, can_travel: Callable[[Any], bool], file
     return Output(target, handler.level, formatter, filters, encoding)
 
 
-def _set_filters(filters: list[tuple[Any, ...]]) -> None:
-    """Put those filters of warnings that are not here yet in front, in their order."""
-    here = list(warnings.filters)
-    for action, message, category, module, line in reversed(filters):
-        if (action, message, category, module, line) not in here:
-            warnings.filterwarnings(
-                action, _text(message), category, _text(module), lineno=line, append=False
-            )
+def _filters() -> list[Filter]:
+    """The filters of warnings of this process, the first in front."""
+    given: list[Any] = list(warnings.filters)
+    return [
+        Filter(action, _text(message), (kind.__module__, kind.__qualname__), _text(module), line)
+        for action, message, kind, module, line in given
+    ]
 
 
 def _text(pattern: re.Pattern[str] | str | None) -> str:

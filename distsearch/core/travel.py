@@ -23,6 +23,7 @@ from ..errors import PicklingError
 from . import surroundings
 from .arrival import Cargo, namespace, wrapped_in
 from .imports import under_way
+from .surroundings import Surroundings
 
 _LIBRARIES = tuple(
     path
@@ -49,29 +50,29 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "") or sys.modules["__main__"]
     unfinished = [name for name in under_way() if not _is_ours(name)]
+    around = surroundings.of_this_process(_is_of_library, _can_travel, files=stays_here)
     named = whole = None
     if not _is_in(module.__name__, ["__main__", *unfinished]):
-        named = _dumps(function, unfinished, files=stays_here)
+        named = _dumps(function, around, unfinished)
     is_there = _is_installed(module) or (stays_here and _is_importable(module))
     if named is None or not is_there:
-        whole = _dumps(function, [*unfinished, module.__name__], files=stays_here)
+        whole = _dumps(function, around, [*unfinished, module.__name__])
     script = getattr(sys.modules["__main__"], "__file__", None)
     source = _source_hash(module) if whole is not None else None
     if whole is not None and source is None:
         named = None
     data = pickle.dumps(Cargo(script, module.__name__, source, named, whole))
     digest = hashlib.sha256(data).hexdigest()[:16]
-    return Packed(data, f"{digest}.pickle", tuple(sorted(_modules_of(function))))
+    return Packed(data, f"{digest}.pickle", tuple(sorted(_modules_of(function, around))))
 
 
-def _dumps(function: Any, by_value: list[str], *, files: bool) -> bytes:
+def _dumps(function: Any, around: Surroundings, by_value: list[str]) -> bytes:
     """Pickle a function, what goes to modules with it, and the surroundings; see `Cargo`."""
     registered = cloudpickle.list_registry_pickle_by_value()
     mine = {*by_value} - {"__main__", *registered}
     for name in mine:
         cloudpickle.register_pickle_by_value(sys.modules[name])
     try:
-        around = surroundings.of_this_process(_is_of_library, _can_travel, files=files)
         with io.BytesIO() as file:
             pickler = _Pickler(file, {"__main__", *by_value, *registered})
             # One after the other, so that what they have in common is one thing there too.
@@ -216,10 +217,10 @@ def _is_library(name: str) -> bool:
     return spec is not None and bool(spec.origin) and _is_of_package(str(spec.origin))
 
 
-def _modules_of(function: Any) -> set[str]:
+def _modules_of(function: Any, around: Surroundings) -> set[str]:
     """The installed modules that a function refers to, or imports when it runs.
 
-    And those that its own module has imported, which a trial imports whole.
+    And those that its own module has imported, which a trial imports whole, and its loggers need.
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "__main__")
     found = (

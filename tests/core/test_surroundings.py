@@ -7,6 +7,8 @@ import logging
 import pickle
 import sys
 import threading
+import types
+import warnings
 
 import pytest
 
@@ -81,3 +83,24 @@ def test_a_logger_that_has_handlers_there_keeps_them(logger):
     there = carried(logger.name)
     there.set_up()
     assert len(logger.handlers) == 1
+
+
+def test_a_filter_for_warnings_of_a_library_imports_it_nowhere(monkeypatch):
+    """A fresh trial would import it anew each time; where it is loaded, the filter holds."""
+    library = types.ModuleType("a_library")
+    library.Old = type("Old", (Warning,), {"__module__": "a_library"})
+    monkeypatch.setitem(sys.modules, "a_library", library)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=library.Old)
+        around = surroundings.of_this_process(lambda name: False, lambda thing: True, files=True)
+    filters = pickle.loads(pickle.dumps(around.filters))
+    (here,) = [one for one in filters if one.category == ("a_library", "Old")]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        monkeypatch.delitem(sys.modules, "a_library")
+        here.set_up()
+        warnings.warn("seen", library.Old, stacklevel=1)
+        monkeypatch.setitem(sys.modules, "a_library", library)
+        here.set_up()
+        warnings.warn("not seen", library.Old, stacklevel=1)
+    assert [str(one.message) for one in seen] == ["seen"]
