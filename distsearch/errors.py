@@ -5,6 +5,7 @@ DistsearchError
 ├── MissingPackage (ImportError)    an optional package that is not installed
 ├── ResourceError (ValueError)      a request that no node can ever meet
 ├── PicklingError (TypeError)       a train function that cannot travel to a node
+├── UnguardedSearch (RuntimeError)  an import in a trial, or in a worker process, starts a search
 ├── NodeError (RuntimeError)        a node could not be brought up, or was refused
 │   └── HostKeyError                the SSH host key is unknown, or has changed
 ├── UploadError (ValueError)        a file that cannot be uploaded
@@ -41,6 +42,10 @@ class ResourceError(DistsearchError, ValueError):
 
 class PicklingError(DistsearchError, TypeError):
     """A train function, or something it refers to, that cannot travel to a node."""
+
+
+class UnguardedSearch(DistsearchError, RuntimeError):
+    """An import in a trial, or in a worker process, starts a search: a guard is missing."""
 
 
 class NodeError(DistsearchError, RuntimeError):

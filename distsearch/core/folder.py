@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import StoreError
 from . import store
+from .imports import refuse_search_in_import
 from .storage import Storage, checked_url
 
 
@@ -18,8 +19,9 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
     """The folder that a user has named, or a new one for an experiment of this name.
 
     New ones are in ./distsearch_results, or in what DISTSEARCH_RESULTS says. Raises StoreError for
-    a file.
+    a file, and UnguardedSearch where an import in a trial begins the experiment.
     """
+    refuse_search_in_import()
     if checkpoint is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))

@@ -676,7 +676,7 @@ def test_trials_have_a_fresh_process_each_or_reuse_one_a_slot(search, isolation,
 
 
 def test_a_reused_process_forgets_the_folder_and_the_output_of_earlier_trials(search, capfd):
-    @ag.args(x=ag.Choice(0, 1, 2, 3))
+    @ag.args(x=ag.Choice(*range(7)))
     def train_fn(args, reporter):
         import os
 
@@ -688,14 +688,20 @@ def test_a_reused_process_forgets_the_folder_and_the_output_of_earlier_trials(se
             sys.stdout = io.StringIO()
         if args.x == 2:
             sys.stdout.close()
+        if args.x == 3:
+            sys.stdout = io.TextIOWrapper(sys.stdout.detach())
+        if args.x == 4:
+            sys.stdout = sys.__stdout__ = None
+        if args.x == 5:
+            sys.stderr = sys.__stderr__ = io.StringIO()
 
     scheduler = search(train_fn, searcher="grid", isolation="reuse", slots=1, verbose=1)
     scheduler.run()
     assert scheduler.join_jobs(timeout=20) is True
-    assert by_status(scheduler) == [Status.FINISHED] * 4
+    assert by_status(scheduler) == [Status.FINISHED] * 7
     assert len({reports[0]["folder"] for reports in scheduler.training_history.values()}) == 1
     said = capfd.readouterr().out
-    assert [x for x in range(4) if f"hello from {x}" in said] == [0, 1, 2, 3]
+    assert [x for x in range(7) if f"hello from {x}" in said] == list(range(7))
 
 
 def test_a_reused_process_that_dies_costs_only_its_own_trial(search):
