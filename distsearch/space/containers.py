@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from distsearch.errors import SpaceError
@@ -19,6 +19,8 @@ from distsearch.space.base import (
     without_secrets,
 )
 from distsearch.space.namespace import Namespace
+
+SHOWN = 8  # so many values stand in an error one by one
 
 
 class Container(Space):
@@ -83,11 +85,16 @@ class List(Container):
 
     >>> List(Int(1, 8), 'relu').build({'0': 3})
     [3, 'relu']
+
+    Raises:
+        SpaceError: for a list in place of the items; a list of one list is `List(List(1, 2))`.
     """
 
     kind = "list"
 
     def __init__(self, *items: Any) -> None:
+        if len(items) == 1 and not isinstance(items[0], Mapping):
+            refuse_several("List", items[0])
         vars(self).update(parts={str(i): as_space(item) for i, item in enumerate(items)})
 
     def _build(self, path: str, config: Config) -> list[Any]:
@@ -109,12 +116,15 @@ class Dict(Container, Mapping[str, Any]):
     4
 
     Raises:
-        SpaceError: for a name that is empty or has a dot in it, as dots join paths.
+        SpaceError: for a name that is empty or has a dot in it, as dots join paths, and for a
+            mapping in place of the names.
     """
 
     kind = "dict"
 
-    def __init__(self, /, **items: Any) -> None:
+    def __init__(self, /, *mapping: Any, **items: Any) -> None:
+        if mapping:
+            raise SpaceError("Dict takes its parts by name; write Dict(lr=...) or Dict(**mapping)")
         vars(self).update(parts=named_parts(items))
 
     def replace(self, /, **items: Any) -> Dict:
@@ -152,9 +162,38 @@ def as_space(value: Any) -> Space:
         raise SpaceError(f"got the class {value.__name__}; make a space of it: {value.__name__}()")
     if not _has_space(value):
         return Constant(plain(value))
-    if not isinstance(value, dict):
-        return List(*value)
-    return Dict(**named_parts(value))
+    if isinstance(value, dict):
+        return Dict(**named_parts(value))
+    return List(*map(as_space, value))
+
+
+def refuse_several(kind: str, value: Any) -> None:
+    """Raise SpaceError for what holds several values, in place of the values one by one.
+
+    A dict with a space inside is a Dict, which is one part.
+    """
+    if isinstance(value, str | bytes | Space) or (isinstance(value, dict) and _has_space(value)):
+        return
+    try:
+        iter(value)
+    except TypeError:
+        return
+    values = _one_by_one(value)
+    given = shorten(repr(value))
+    alone = "Dict(**values)" if isinstance(value, Mapping) else f"List({values})"
+    raise SpaceError(
+        f"{kind}({given}) has one part, the whole {given}; write {kind}({values}), or, if that one "
+        f"is meant, {kind}({alone})"
+    )
+
+
+def _one_by_one(values: Any) -> str:
+    """What a container holds, as the arguments of a call."""
+    if not isinstance(values, Collection) or len(values) > SHOWN:
+        return "*values"
+    if len(values) == 1 and isinstance(inner := next(iter(values)), list | tuple):
+        return f"List({_one_by_one(inner)})"  # else it would be taken for several again
+    return ", ".join(repr(plain(one)) for one in values)
 
 
 def as_given(part: Space) -> Any:

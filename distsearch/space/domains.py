@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from distsearch.errors import SpaceError
 from distsearch.space.base import Config, Domain, Space, join, plain
-from distsearch.space.containers import Constant, as_space, is_scalar, shorten
+from distsearch.space.containers import (
+    Constant,
+    as_space,
+    is_scalar,
+    refuse_several,
+    shorten,
+)
 
 if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make each fork dearer
     import numpy as np
@@ -188,13 +194,17 @@ class Choice(Domain):
     repr; '#2', '#3' keep labels apart. `choices` lists them. The parameters of an option that is
     a space come in only when it is chosen, under the path and the label. Default: the first.
 
+    Options are given one by one, `Choice(*sizes)` for those in a list. A list may be an option
+    beside others, `Choice([1, 1], [3, 3])`; where it is the only one it is `List(3, 3)`.
+
     >>> Choice(Real(0, 1), 'none').choices
     ('real', 'none')
     >>> Dict(x=Choice(Real(0, 1), 'none')).default
     {'x': 'real', 'x.real': 0.5}
 
     Raises:
-        SpaceError: for no option at all, NaN, or the same value twice.
+        SpaceError: for no option at all, NaN, the same value twice, and for a list (or anything
+            else that holds several values) in place of the options.
     """
 
     kind = "choice"
@@ -205,6 +215,8 @@ class Choice(Domain):
     def __init__(self, *choices: Any) -> None:
         if not choices:
             raise SpaceError("a Choice needs at least one option, but got none")
+        if len(choices) == 1:
+            refuse_several("Choice", choices[0])
         options = tuple(map(as_space, choices))
         values = _name_options(options)
         position = {_key(value): i for i, value in enumerate(values)}

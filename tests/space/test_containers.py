@@ -132,3 +132,13 @@ def test_differences_say_what_changed():
     assert swapped == ["order: a, b -> b, a"]
     longer = differences(Choice("a").describe(), Choice("a", "b").describe())
     assert longer == ['choices.1: added, is "b"']
+
+
+def test_a_list_or_a_mapping_in_place_of_the_parts_is_refused_with_the_spelling():
+    with pytest.raises(SpaceError, match=r"write List\(1, Int\(1, 3\)\), or, .* List\(List\("):
+        List([1, Int(1, 3)])
+    with pytest.raises(SpaceError, match=r"write Dict\(lr=...\) or Dict\(\*\*mapping\)"):
+        Dict({"lr": Real(0, 1)})
+    assert List(List(1, 2)).build({}) == [[1, 2]]
+    assert Dict(nested=[[Int(1, 3)]]).build({}) == {"nested": [[2]]}
+    assert List({"a": 1}).build({}) == [{"a": 1}]

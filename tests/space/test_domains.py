@@ -234,3 +234,39 @@ def test_importing_spaces_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+SIZES = [16, 32, 64]
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@pytest.mark.parametrize(
+    ("several", "spelled"),
+    [
+        (SIZES, r"Choice\(16, 32, 64\), or, if that one is meant, Choice\(List\(16, 32, 64\)\)"),
+        (tuple(SIZES), r"Choice\(16, 32, 64\)"),
+        (np.array(SIZES), r"Choice\(16, 32, 64\)"),
+        ({16: "a", 32: "b"}.keys(), r"Choice\(16, 32\)"),
+        ({16}, r"Choice\(16\)"),
+        (range(16, 129, 8), r"Choice\(\*values\)"),
+        ((size for size in SIZES), r"Choice\(\*values\)"),
+        (Color, r"Choice\(<Color.RED: 'red'>, <Color.BLUE: 'blue'>\)"),
+        ({"sgd": 0.3, "adam": 0.7}, r"Choice\('sgd', 'adam'\), or, .* Choice\(Dict\("),
+        ([Real(0, 1), "none"], r"Choice\(Real\(0.0, 1.0\), 'none'\)"),
+        ([[3, 3]], r"Choice\(List\(3, 3\)\)"),
+    ],
+)
+def test_several_values_in_place_of_the_options_are_refused_with_the_spelling(several, spelled):
+    with pytest.raises(SpaceError, match=f"write {spelled}"):
+        Choice(several)
+
+
+def test_a_list_can_be_an_option_beside_others_and_as_a_list_space_the_only_one():
+    assert Choice([1, 1], [3, 3]).build({"": [3, 3]}) == [3, 3]
+    assert Choice(List(3, 3)).build({}) == [3, 3]
+    assert Choice({"width": Int(1, 3)}).build({}) == {"width": 2}
+    assert Choice(np.array(3)).size == Choice("relu").size == 1
