@@ -52,11 +52,11 @@ class HyperbandScheduler(Scheduler):
             rung, the third the first two, and so on. More of them guard against early reports
             that mislead.
         type: 'stopping': decided on arrival, against those that came before; a trial that is not
-            among the best ends. 'promotion': every trial pauses at its rung and goes on when it is
-            among the best; on any node, from what it kept with `reporter.save` before it reported
-            (or from the start, if it kept nothing). In both, one that fails leaves its place among
-            the best to the next. 'synchronous': as in the first paper: a rung is decided once all
-            its trials are there.
+            among the best ends, one that is as good as the last of these goes on. 'promotion':
+            every trial pauses at its rung and goes on when it is among the best; on any node, from
+            what it kept with `reporter.save` before it reported (or from the start, if it kept
+            nothing). In both, one that fails leaves its place among the best to the next.
+            'synchronous': as in the first paper: a rung is decided once all its trials are there.
 
     Raises SpaceError for settings that make no sense, and when no max_t can be found.
     """

@@ -74,6 +74,10 @@ class Rung:
         """The trial that has a rank by now, from 1 to the number of trials."""
         return self._trials[-self._ascending[-rank][1]]
 
+    def is_as_good(self, trial: int, rank: int) -> bool:
+        """Whether a recorded trial has the reward of the one at a rank by now, and that is one."""
+        return WORST < self.rewards[trial] == self.rewards[self.holder_of(rank)]
+
     def take_best(self, places: int) -> int | None:
         """Take the best trial not yet taken, if it is among the first `places`."""
         while self._waiting and -self._waiting[0][0] != self.rewards[self._waiting[0][2]]:
@@ -128,7 +132,9 @@ class Rungs:
         A report counts at the highest rung that it reaches, once: a trial that reports only at
         epochs 2, 4 and 9 is compared at 1, 3 and 9, one that jumps over a rung is not compared
         there. With fewer trials at a rung than the factor, only the best so far belongs to the
-        best. True also where nothing was to be decided.
+        best. One that is as good as the last of the best is among them: at chance level, or where
+        a reward is rounded, equals say nothing about each other. True also where nothing was to
+        be decided.
         """
         index = self._highest(time)
         if index <= self._reached.get(trial, -1):
@@ -136,7 +142,8 @@ class Rungs:
         self._reached[trial] = index
         rung = self.rungs[index]
         rank = rung.add(trial, reward)
-        return reward is not None and rank <= max(1, self.places_at(rung))
+        places = max(1, self.places_at(rung))
+        return reward is not None and (rank <= places or rung.is_as_good(trial, places))
 
     def fail(self, trial: int) -> None:
         """Rank a trial that has failed last wherever it was: its place goes to the next best."""
