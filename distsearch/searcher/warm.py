@@ -56,7 +56,7 @@ def collect(
     if isinstance(folders, (str, os.PathLike)):
         folders = [folders]
     for folder in folders or ():
-        _collect_from(Path(folder), space, known, objectives)
+        _collect_from(Path(folder).expanduser().absolute(), space, known, objectives)
     return known
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import redirect_stdout
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -962,3 +963,26 @@ def test_a_function_without_the_decorator_is_refused(search):
 
     with pytest.raises(SpaceError, match="@args"):
         search(plain)
+
+
+@ag.args(x=ag.Real(0, 1))
+def saves_a_folder_of_its_home(args, reporter):
+    Path("~/model").expanduser().mkdir()
+    reporter.save("~/model")
+    reporter(epoch=1, accuracy=args.x)
+
+
+def test_every_path_may_begin_with_the_home_folder(search, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    first = search(saves_a_folder_of_its_home, checkpoint="~/runs/first")
+    first.run(num_trials=1)
+    assert first.join_jobs(timeout=30)
+    assert first.folder == tmp_path / "home" / "runs" / "first"
+    assert first.trials[0].saved_step == 0
+    assert first.save("~/kept/state.json") == tmp_path / "home" / "kept" / "state.json"
+    first.get_training_curves("~/pictures/curves.png")
+    assert (tmp_path / "home" / "pictures" / "curves.png").exists()
+    first.close()
+    search(saves_a_folder_of_its_home, warm_start="~/runs/first", checkpoint="second")
+    assert not Path("~").exists()
