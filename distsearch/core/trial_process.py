@@ -22,10 +22,10 @@ from typing import Any
 
 import cloudpickle
 
-from ..errors import ReportError
+from ..space.base import without_secrets
 from . import checkpoint
 from . import decorators as decorators  # unpickling needs it; imported once, by the launcher
-from .metrics import to_json
+from .metrics import MAX_REPORT_BYTES, strict_json
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
 
@@ -184,10 +184,8 @@ def returned_value(value: Any) -> Any:
     """What the train function returned, as JSON can carry it to the driver."""
     if value is None:
         return None
-    try:
-        return json.loads(to_json({"value": value}))["value"]
-    except ReportError:
-        return repr(value)[:1000]
+    text = strict_json(without_secrets({"value": value}))
+    return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else repr(value)[:1000]
 
 
 def redirect_output(path: str) -> None:

@@ -14,6 +14,7 @@ from ..core.objectives import Objectives, Point
 from ..core.words import Status
 from ..errors import SpaceError, StoreError
 from ..space import Space
+from ..space.base import plain
 from .base import Config
 
 Folder = str | os.PathLike[str]
@@ -62,14 +63,28 @@ def collect(
 
 def _given(reward: Any, objectives: Objectives) -> Result:
     """The reward of an evaluated point, None for what is not finite."""
-    if objectives.is_plain or reward is None:
-        return number(reward)
+    if reward is None:
+        return None
+    if objectives.is_plain:
+        return number(_checked(reward))
     if not isinstance(reward, Mapping) or not reward.keys() >= set(objectives.metrics):
         raise SpaceError(
             f"evaluated_points: got the reward {reward!r}, but this search compares by "
             f"{', '.join(objectives.metrics)}; give a dict with all of them"
         )
-    return _metrics_of(objectives.point(reward), reward, objectives)
+    metrics = {name: _checked(reward[name]) for name in objectives.metrics}
+    return _metrics_of(objectives.point(metrics), metrics, objectives)
+
+
+def _checked(reward: Any) -> float:
+    """A reward as a number; SpaceError for text and the like, which would count as a failure."""
+    reward = plain(reward)
+    if isinstance(reward, bool) or not isinstance(reward, (int, float)):
+        raise SpaceError(
+            f"evaluated_points: the reward {reward!r} is no number but of type "
+            f"{type(reward).__name__}; give a number, or None for a trial that failed"
+        )
+    return reward
 
 
 def _metrics_of(point: Point | None, report: Mapping[str, Any], objectives: Objectives) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from distsearch.core.objectives import Objectives
@@ -45,6 +46,26 @@ def experiment(tmp_path):
 def test_given_results_are_validated_and_nan_is_a_failure():
     points = known([({"x": 0.5}, 0.7), ({"x": 1, "n": 2}, float("nan"))]).points
     assert points == [({"x": 0.5, "n": 5}, 0.7), ({"x": 1.0, "n": 2}, None)]
+
+
+def test_numbers_of_numpy_are_rewards_too():
+    points = known([({"x": 0.5}, np.float32(0.5)), ({"x": 1}, np.int64(2))]).points
+    assert [reward for _, reward in points] == [0.5, 2.0]
+    objectives = Objectives.parse("accuracy", "max", "latency <= 20")
+    point = {"accuracy": np.float32(0.5), "latency": np.int64(7)}
+    assert collect(SPACE, [({}, point)], None, objectives).points[0][1] == {
+        "accuracy": 0.5,
+        "latency": 7.0,
+    }
+
+
+@pytest.mark.parametrize("text", ["0.9", "Infinity", [0.9], True])
+def test_a_reward_that_is_no_number_is_refused_and_not_taken_for_a_failure(text):
+    with pytest.raises(SpaceError, match=r"is no number but of type .*give a number, or None"):
+        known([({"x": 0.5}, text)])
+    with pytest.raises(SpaceError, match="is no number"):
+        constrained = Objectives.parse("accuracy", "max", "latency <= 20")
+        collect(SPACE, [({}, {"accuracy": text, "latency": 7})], None, constrained)
 
 
 @pytest.mark.parametrize("wrong", [[({"x": 7}, 0.5)], [{"x": 0.5}], [0.5]])
