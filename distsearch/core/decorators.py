@@ -6,10 +6,11 @@ import argparse
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distsearch.errors import SpaceError
 from distsearch.space import Dict, Namespace
+from distsearch.space.base import successor
 
 RESERVED = frozenset({"task_id", "num_cpus", "num_gpus", "gpu_ids"})  # every trial gets these
 
@@ -44,7 +45,27 @@ class TrainFunction:
         self._args: Namespace | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function.
+
+        `train_fn(train_fn.args, config, reporter=report)`, as AutoGluon has it, puts the values of
+        a configuration over those arguments first.
+        """
+        if len(args) > 1 and isinstance(args[0], Namespace) and isinstance(args[1], Mapping):
+            values, config, *others = args
+            return self.__wrapped__(self._with_values_of(config, values), *others, **kwargs)
         return self.__wrapped__(*args, **kwargs)
+
+    def _with_values_of(self, config: Mapping[str, Any], values: Namespace) -> Namespace:
+        """The same arguments, with those that are searched as a configuration has them."""
+        searched = {path.partition(".")[0] for path in self.space.validate(config)}
+        built = self.space.build(config)
+        return Namespace(values, **{name: built[name] for name in searched})
+
+    if not TYPE_CHECKING:  # to a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self).__name__
+            raise AttributeError(f"{kind} has no attribute {name!r}{successor(name)}")
 
     def __get__(self, instance: Any, owner: type | None = None) -> TrainFunction:
         """On a method: the train function of the instance, which travels with it."""

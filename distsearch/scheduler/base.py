@@ -30,9 +30,18 @@ from ..resource.node import Node
 from ..resource.resource import Resource
 from ..resource.uploads import Source, collect
 from ..searcher import Searcher, warm
+from ..searcher.arguments import taken_out
 from ..searcher.desk import Desk
 from . import interrupts
-from .options import Addresses, Options, check_bounds, check_objectives, nodes_of, with_args
+from .options import (
+    Addresses,
+    Options,
+    check_bounds,
+    check_objectives,
+    nodes_of,
+    seed_of_others,
+    with_args,
+)
 from .state import Resumable
 from .wording import Wording
 
@@ -96,7 +105,13 @@ class Scheduler(Resumable):
         max_bytes: str | float | None = None,
         seed: int | None = None,
         verbose: int = 1,
+        **others: Any,
     ) -> None:
+        seed = seed_of_others(type(self), others, seed)
+        if isinstance(searcher, str):
+            search_options, seed, points_to_evaluate = taken_out(
+                search_options, seed, points_to_evaluate
+            )
         self.objectives = Objectives.parse(reward_attr, mode, constraints)
         self.wording = Wording(self.objectives, time_attr)
         options = Options(
@@ -430,6 +445,10 @@ class Scheduler(Resumable):
             self.progress.stop()
             self.desk.close()
             loop().run(self._store.close)
+
+    def shutdown(self) -> None:
+        """The same as `close()`, by AutoGluon's name."""
+        self.close()
 
     async def _close(self) -> None:
         experiment = self.experiment

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.decorators import TrainFunction
 from ..core.words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
-from ..errors import SpaceError, StoreError
+from ..errors import OptionError, StoreError
 from ..space import Choice, Space
 from ..space.domains import Number
 from .base import Scheduler
@@ -81,7 +81,7 @@ class PBTScheduler(Scheduler):
         quantile_fraction: the share of the population in the bottom and in the top quantile.
         resample_probability, perturbation_factors: how a configuration is explored.
 
-    Raises SpaceError when one of these is out of range, and when no max_t can be found.
+    Raises OptionError when one of these is out of range, and when no max_t can be found.
     """
 
     ranks_by_reward = True
@@ -113,7 +113,7 @@ class PBTScheduler(Scheduler):
             ("perturbation_factors", factors, factors and min(factors) > 0, "all above 0"),
         ):
             if not is_valid:
-                raise SpaceError(f"{name}={got!r}, but it must be {valid}")
+                raise OptionError(f"{name}={got!r}, but it must be {valid}")
         self.population_size = population_size
         self.max_t = max_t_of(train_fn, args, max_t)
         self.perturbation_interval = perturbation_interval

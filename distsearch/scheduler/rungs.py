@@ -15,7 +15,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
-from ..errors import SpaceError
+from ..errors import OptionError
 
 WORST = -math.inf  # the reward of a trial that reported none, or NaN, at a rung
 
@@ -28,12 +28,12 @@ def geometric_levels(
     >>> geometric_levels(1, 3, 81)
     (1, 3, 9, 27)
 
-    Raises SpaceError where that has no end.
+    Raises OptionError where that has no end.
     """
     if not grace_period > 0:
-        raise SpaceError(f"grace_period={grace_period!r}, but it must be above 0")
+        raise OptionError(f"grace_period={grace_period!r}, but it must be above 0")
     if not reduction_factor > 1:
-        raise SpaceError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
+        raise OptionError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
     levels = []
     level = grace_period
     while level < max_t:
@@ -108,15 +108,15 @@ class Rungs:
         rungs.reach(trial=0, time=1, reward=0.5)      # True: goes on (it is the only one)
         rungs.promotable()                            # (trial, level of the next rung) or None
 
-    Raises SpaceError for levels that do not rise or do not lie below `max_t`, and for a reduction
+    Raises OptionError for levels that do not rise or do not lie below `max_t`, and for a reduction
     factor that is not above 1.
     """
 
     def __init__(self, levels: Sequence[float], *, reduction_factor: float, max_t: float) -> None:
         if not reduction_factor > 1:
-            raise SpaceError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
+            raise OptionError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
         if list(levels) != sorted(set(levels)) or any(not 0 < level < max_t for level in levels):
-            raise SpaceError(
+            raise OptionError(
                 f"the rungs {list(levels)} must rise and lie above 0 and below max_t={max_t:g}"
             )
         self.reduction_factor = reduction_factor

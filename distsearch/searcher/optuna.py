@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import MissingPackage, SpaceError
+from ..errors import MissingPackage, OptionError
 from ..space import Choice, Int, Real, Space
 from ..space.base import Domain
+from .arguments import names_taken, refuse_unknown
 from .base import Config, Reward, Searcher
 from .random import draw_new, key
 
@@ -50,10 +51,11 @@ class OptunaSearcher(Searcher):
     Each suggestion comes from a sampler of its own, seeded by (seed, trial_id): it depends on what
     was asked and told before and on nothing else.
 
-    Raises MissingPackage when Optuna is missing, SpaceError for options that the sampler refuses.
+    Raises MissingPackage when Optuna is missing, OptionError for options that the sampler refuses.
     """
 
     slow = True
+    sampler_name: ClassVar[str] = ""  # of the class in optuna.samplers
     stateless: ClassVar[bool] = False  # whether the sampler looks only at parameters and values
     needs: ClassVar[tuple[str, ...]] = ("optuna",)
 
@@ -68,15 +70,25 @@ class OptunaSearcher(Searcher):
         super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
         self.options = options
         self._optuna: Any = _load(type(self).__name__, self.needs)
+        refuse_unknown(type(self).__name__, options, self.takes())
         with _quietly():
             self._study = self._optuna.create_study(direction="maximize")
             try:
                 self.sampler(0)
             except (TypeError, ValueError) as error:
-                raise SpaceError(f"search_options={options!r} of Optuna: {error}") from error
+                raise OptionError(
+                    f"{type(self).__name__} cannot be made with {options!r}: {error}"
+                ) from error
         self._common = self._optuna.search_space.IntersectionSearchSpace(include_pruned=True)
         self._number_of: dict[int, int] = {}  # what Optuna calls each trial
         self._seen: set[str] = set()
+
+    @classmethod
+    def takes(cls) -> list[str]:
+        """The names of the options that Optuna's sampler has."""
+        samplers = _load(cls.__name__, cls.needs).samplers
+        own = super().takes()
+        return own + names_taken(getattr(samplers, cls.sampler_name, object), without=("seed",))
 
     def aim(self, objectives: int, constraints: int = 0) -> None:
         """Make a study of so many objectives."""
@@ -218,6 +230,7 @@ class TPESearcher(OptunaSearcher):
     first 10 results (`n_startup_trials`) are random.
     """
 
+    sampler_name = "TPESampler"
     stateless = several = constrained = True
 
     def sampler(self, seed: int) -> Any:
@@ -267,6 +280,7 @@ class GPSearcher(OptunaSearcher):
     (`n_startup_trials`) are random.
     """
 
+    sampler_name = "GPSampler"
     stateless = several = constrained = True
     needs = ("optuna", "torch", "scipy")
 
@@ -294,6 +308,7 @@ class CMAESSearcher(OptunaSearcher):
     Choices and conditional parameters are drawn at random.
     """
 
+    sampler_name = "CmaEsSampler"
     needs = ("optuna", "cmaes")
 
     def sampler(self, seed: int) -> Any:
@@ -308,6 +323,7 @@ class QMCSearcher(OptunaSearcher):
     Results do not change what it suggests. Conditional parameters are drawn at random.
     """
 
+    sampler_name = "QMCSampler"
     several = True
     needs = ("optuna", "scipy")
     _sequence: Any = None
@@ -332,6 +348,7 @@ class QMCSearcher(OptunaSearcher):
 class NSGA2Searcher(OptunaSearcher):
     """The genetic algorithm NSGA-II (Deb et al. 2002), `searcher='nsga2'`."""
 
+    sampler_name = "NSGAIISampler"
     several = constrained = True
 
     def sampler(self, seed: int) -> Any:

@@ -43,6 +43,26 @@ def test_it_can_be_called_with_any_arguments():
     assert args()(lambda *given, **named: (given, named))(1, b=2) == ((1,), {"b": 2})
 
 
+def test_it_can_be_called_with_a_configuration_beside_its_args_as_in_autogluon():
+    train_fn, reports = make(), []
+    train_fn.args.batch_size = 8
+    config = {"lr": 0.01, "obj.rank": 4}
+    rank = train_fn(train_fn.args, config, reporter=lambda **report: reports.append(report))
+    assert (rank, reports) == (4, [{"epoch": 1, "accuracy": 0.01}])
+    given = args(lr=Real(0, 1), n=1)(lambda args, reporter: args)(train_fn.args, {"lr": 1.0}, None)
+    assert (given.lr, given.batch_size) == (1.0, 8)
+    with pytest.raises(SpaceError, match="no parameter 'lrr'"):
+        train_fn(train_fn.args, {"lrr": 0.01}, None)
+
+
+@pytest.mark.parametrize("name", ["kwspaces", "kwvars", "cs"])
+def test_what_autogluon_had_is_named_with_what_is_in_its_place(name):
+    with pytest.raises(AttributeError, match=f"'{name}'; in place of AutoGluon's there is .*space"):
+        getattr(make(), name)
+    with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
+        make().nothing
+
+
 def test_its_args_are_the_built_defaults():
     train_fn = make()
     assert train_fn.args.batch_size == train_fn.args["batch_size"] == 64

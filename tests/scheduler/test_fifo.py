@@ -24,6 +24,7 @@ from distsearch.errors import (
     DistsearchError,
     NodeError,
     NothingReported,
+    OptionError,
     ResourceError,
     SpaceError,
     StoreError,
@@ -918,30 +919,45 @@ def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox)
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"mode": "best"}, SpaceError, "mode='best'.*'max', 'min'"),
-        ({"searcher": "magic"}, SpaceError, "searcher='magic'.*'random', 'grid'"),
-        ({"isolation": "none"}, SpaceError, "isolation='none'.*'fresh', 'reuse'"),
-        ({"start_method": "clone"}, SpaceError, "start_method='clone'.*'fork', 'spawn'"),
-        ({"visualizer": "tv"}, SpaceError, "visualizer='tv'"),
+        ({"mode": "best"}, OptionError, "mode='best'.*'max', 'min'"),
+        ({"searcher": "magic"}, OptionError, "searcher='magic'.*'random', 'grid'"),
+        ({"isolation": "none"}, OptionError, "isolation='none'.*'fresh', 'reuse'"),
+        ({"start_method": "clone"}, OptionError, "start_method='clone'.*'fork', 'spawn'"),
+        ({"visualizer": "tv"}, OptionError, "visualizer='tv'"),
         ({"resource": {"cpus": 1}}, ResourceError, "cpus.*num_cpus"),
         ({"resource": {"num_cpus": -1}}, ResourceError, "num_cpus=-1"),
         ({"points_to_evaluate": [{"y": 1}]}, SpaceError, "y"),
         ({"args": {"x": ag.Real(0, 1), "task_id": 3}}, SpaceError, "task_id"),
         ({"dist_ip_addrs": "a b"}, ResourceError, "'a b'"),
-        ({"searcher": RandomSearcher}, SpaceError, "a Searcher you made"),
-        ({"search_options": {"speed": 1}}, SpaceError, "search_options=.*speed"),
+        ({"searcher": RandomSearcher}, OptionError, "searcher=RandomSearcher.train_fn.space"),
+        (
+            {"search_options": {"speed": 1}},
+            OptionError,
+            "'random' has no argument 'speed'",
+        ),
+        ({"mode": "minimize"}, OptionError, "mode='minimize'; did you mean 'min'"),
+        ({"searcher": "TPE"}, OptionError, "did you mean 'tpe'"),
+        ({"searcher": "bayesopt_hyperband"}, OptionError, "AutoGluon calls so is searcher='bohb'"),
+        (
+            {"num_trails": 3},
+            OptionError,
+            "FIFOScheduler has no .*did you mean 'num_trials'",
+        ),
+        ({"searcher_data": "all"}, OptionError, "what happens here is .*searcher_data='rungs'"),
+        ({"seed": 1, "random_seed": 2}, OptionError, "random_seed=2 and seed=1 differ"),
+        ({"search_options": {"random_seed": "x"}}, OptionError, "random_seed='x'; give an integer"),
         ({"trial_timeout": "5"}, ResourceError, "trial_timeout='5'; give a number above 0"),
         ({"report_timeout": 0}, ResourceError, "report_timeout=0; give a number above 0"),
         ({"num_trials": 3.0}, ResourceError, "num_trials=3.0; give an integer above 0"),
-        ({"max_reward": "0.9"}, SpaceError, "max_reward='0.9'; give a number"),
-        ({"reward_attr": None}, SpaceError, "reward_attr=None; give a name"),
-        ({"max_failures": None}, SpaceError, "max_failures=None; give an integer"),
-        ({"seed": "abc"}, SpaceError, "seed='abc'; give an integer"),
-        ({"training_history_callback": 5}, SpaceError, "give a function or None"),
+        ({"max_reward": "0.9"}, OptionError, "max_reward='0.9'; give a number"),
+        ({"reward_attr": None}, OptionError, "reward_attr=None; give a name"),
+        ({"max_failures": None}, OptionError, "max_failures=None; give an integer"),
+        ({"seed": "abc"}, OptionError, "seed='abc'; give an integer"),
+        ({"training_history_callback": 5}, OptionError, "give a function or None"),
         ({"local": False}, NodeError, "leaves no node"),
         ({"dist_ip_addrs": 5}, ResourceError, "a node is text or a Node, got 5; give .host."),
         ({"client": 5}, ResourceError, "client=5; give a distributed.Client"),
-        ({"resume": "yes"}, SpaceError, "resume=.yes.; give True or False or None"),
+        ({"resume": "yes"}, OptionError, "resume=.yes.; give True or False or None"),
     ],
 )
 def test_wrong_arguments_are_refused_with_what_is_right(search, options, error, says):
@@ -961,7 +977,7 @@ def test_a_function_without_the_decorator_is_refused(search):
     def plain(args, reporter):
         pass
 
-    with pytest.raises(SpaceError, match="@args"):
+    with pytest.raises(OptionError, match="@args"):
         search(plain)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 from distsearch.scheduler.rungs import Rungs, geometric_levels
 
 
@@ -173,5 +173,5 @@ def test_never_more_than_a_share_of_a_rung_is_in_the_best(rewards, factor):
     ],
 )
 def test_rungs_that_make_no_sense_are_refused(arguments):
-    with pytest.raises(SpaceError):
+    with pytest.raises(OptionError):
         rungs(**arguments)

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 
-from distsearch.errors import MissingPackage, SpaceError
+from distsearch.errors import MissingPackage, OptionError
 from distsearch.searcher import (
     CMAESSearcher,
     EvolutionSearcher,
@@ -212,9 +212,9 @@ def test_optuna_says_nothing_about_several_objectives_and_constraints_either(
 
 def test_options_go_to_the_sampler_and_wrong_ones_are_refused_at_once():
     assert TPESearcher(PLAIN, n_startup_trials=3).sampler(0)._n_startup_trials == 3
-    with pytest.raises(SpaceError, match="n_startup"):
+    with pytest.raises(OptionError, match="'n_startup'; did you mean 'n_startup_trials'"):
         TPESearcher(PLAIN, n_startup=3)
-    with pytest.raises(SpaceError, match="qmc_type"):
+    with pytest.raises(OptionError, match="qmc_type"):
         QMCSearcher(PLAIN, qmc_type="latin")
 
 
