@@ -98,7 +98,11 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
                 checkpoint.inherit(reporter.checkpoints, sources)
         put_first(job["work_folder"])
         train_function = load_function(job["function"])
-        values = train_function.space.build(job["config"])
+        constants, config = train_function.space.constants_of(job["config"])
+        space = train_function.space
+        for path, value in constants.items():
+            space = space.replace_at(path, value)
+        values = space.build(config)
         for name, value in job["args"].items():
             values[name] = value
         _current.append(reporter)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union
@@ -17,10 +19,12 @@ from ..core.objectives import Objectives
 from ..core.settings import Settings, retries_of
 from ..core.travel import pack
 from ..core.words import Status
-from ..errors import OptionError, ResourceError
+from ..errors import OptionError, ResourceError, SpaceError
 from ..resource.node import Node
 from ..resource.resource import Resource
 from ..searcher.arguments import names_taken, refuse_unknown, same_seed
+from ..space import Dict
+from ..space.base import plain
 
 AUTOGLUON = {  # its arguments, with what they would be if all rules had them
     "delay_get_config": True,
@@ -106,7 +110,7 @@ class Options:
             packed=pack(train_fn),
             packed_here=pack(train_fn, stays_here=True),
             resource=Resource.parse(self.resource),
-            complete=train_fn.space.validate,
+            complete=partial(complete, train_fn.space),
             objectives=objectives,
             time_attr=self.time_attr,
             max_reward=self.max_reward,
@@ -150,18 +154,19 @@ def check_objectives(
 def with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
     """The train function with other arguments in the place of its own.
 
-    `args`: a mapping, a namespace or None. Raises OptionError for what is not decorated by `@args`.
+    `args`: a mapping, a namespace or None. Raises OptionError for what is not decorated by `@args`,
+    SpaceError for a name that the function does not have.
     """
     if not isinstance(train_fn, TrainFunction):
         raise OptionError(
             f"{train_fn!r} is not decorated; write @args(lr=Real(...), ...) above its definition"
         )
-    if args is None:
+    if args is None or args is train_fn.args:
         return train_fn
     if not isinstance(args, Mapping) and not hasattr(args, "__dict__"):
         raise OptionError(f"args={args!r}; give a mapping or a namespace of arguments")
     values = args if isinstance(args, Mapping) else vars(args)
-    return TrainFunction(train_fn.__wrapped__, {**train_fn.space, **values})
+    return train_fn.with_args(values)
 
 
 def seed_of_others(rule: type, others: Mapping[str, Any], seed: int | None) -> int | None:
@@ -181,6 +186,26 @@ def seed_of_others(rule: type, others: Mapping[str, Any], seed: int | None) -> i
                 f"calls {name}={AUTOGLUON[name]!r}"
             )
     return seed
+
+
+def complete(space: Dict, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole configuration that a trial gets; it may have other values for constants.
+
+    Raises SpaceError for what is not in the space, and for constants that JSON does not hold.
+    """
+    constants, rest = space.constants_of(config)
+    for path, value in constants.items():
+        constants[path] = value = plain(value)
+        try:
+            as_it_comes = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError):
+            as_it_comes = None
+        if as_it_comes != value:
+            raise SpaceError(
+                f"{path}={value!r} cannot be in a configuration, which is kept as JSON (numbers, "
+                f"text, lists, dicts); write train_fn.update({path}=...) and make a new scheduler"
+            )
+    return {**space.validate(rest), **constants}
 
 
 def nodes_of(addresses: Addresses | None) -> list[Node]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.objectives import Objectives, Point
 from ..core.words import Launch, Trial, Wait
 from ..errors import OptionError, SpaceError
-from ..space import Space
+from ..space import Dict
 from ..space.base import nearest
 from . import SEARCHERS
 from .ahead import Ahead
@@ -39,7 +39,7 @@ class Desk:
     def __init__(
         self,
         searcher: str | Searcher,
-        space: Space,
+        space: Dict,
         objectives: Objectives,
         *,
         seed: int,
@@ -85,7 +85,12 @@ class Desk:
         return replace(found, config=self._complete(found.config))
 
     def tell(self, trial: Trial) -> None:
-        """Let the searcher hear what became of a trial that has ended, or pauses."""
+        """Let the searcher hear what became of a trial that has ended, or pauses.
+
+        Not of one with other constants than its own, as of `run_with_config`.
+        """
+        if self._space.constants_of(trial.config)[0]:
+            return
         failed = trial.status.is_failure
         if self._objectives.is_plain:
             self._tell(trial.id, trial.config, None if failed else trial.best_reward)
@@ -163,7 +168,7 @@ def _refuse_options(
 
 def _make(
     name: Any,
-    space: Space,
+    space: Dict,
     seed: int,
     options: Mapping[str, Any],
     points: Iterable[Config] | None,

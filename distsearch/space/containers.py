@@ -138,6 +138,44 @@ class Dict(Container, Mapping[str, Any]):
                 raise SpaceError(f"there is no {name!r} to replace; {suggest(name, self)}")
         return Dict(**{**self, **items})
 
+    def constants_of(self, config: Mapping[str, Any]) -> tuple[Config, Config]:
+        """The constants that a configuration names, by path, and the rest of it.
+
+        >>> Dict(lr=Real(0, 1), net=Dict(depth=4)).constants_of({'lr': 0.1, 'net': {'depth': 5}})
+        ({'net.depth': 5}, {'lr': 0.1})
+        """
+        constants: Config = {}
+        rest: Config = {}
+        for path, value in config.items():
+            name, _, inner = str(path).partition(".")
+            part = self.parts.get(name)
+            if isinstance(part, Constant) and not inner:
+                constants[name] = value
+            elif isinstance(part, Dict) and (inner or isinstance(value, Mapping)):
+                for found, all_of_them in zip(
+                    part.constants_of({inner: value} if inner else value),
+                    (constants, rest),
+                    strict=True,
+                ):
+                    all_of_them.update({join(name, path): one for path, one in found.items()})
+            else:
+                rest[path] = value
+        return constants, rest
+
+    def replace_at(self, path: str, value: Any) -> Dict:
+        """A new Dict with another space or constant at a path, as 'net.depth'.
+
+        Raises:
+            SpaceError: for a path that is not there, or not inside of Dicts alone.
+        """
+        name, _, inner = path.partition(".")
+        if not inner:
+            return self.replace(**{name: value})
+        part = self.get(name)
+        if not isinstance(part, Dict):
+            raise SpaceError(f"{path!r} cannot be replaced by itself; replace the whole {name!r}")
+        return self.replace(**{name: part.replace_at(inner, value)})
+
     def _build(self, path: str, config: Config) -> Namespace:
         return Namespace(self._build_parts(path, config))
 

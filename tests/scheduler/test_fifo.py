@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import math
@@ -448,6 +449,93 @@ def test_a_configuration_that_is_not_of_the_space_is_refused(search, call):
     with pytest.raises(SpaceError, match="x"):
         getattr(scheduler, call)({"x": 7.0})
     assert scheduler.trials == []
+
+
+# What was asked is what is done
+
+
+def with_epochs():
+    @ag.args(lr=ag.Real(0.0, 1.0), epochs=3, net=ag.Dict(depth=4))
+    def train_fn(args, reporter):
+        reporter(epoch=1, accuracy=args.lr, epochs=args.epochs)
+        return [args.epochs, args.net.depth]
+
+    return train_fn
+
+
+def said_epochs(scheduler):
+    scheduler.run(num_trials=2)
+    assert scheduler.join_jobs(timeout=30)
+    return {report["epochs"] for (report,) in scheduler.training_history.values()}
+
+
+def test_what_is_changed_before_the_scheduler_counts(search, capsys):
+    train_fn = with_epochs()
+    train_fn.args.epochs = 7
+    train_fn.args.lr = 0.25
+    scheduler = search(train_fn, num_trials=2, verbose=1)
+    assert "lr=0.25 is fixed, it is not searched in Real(0.0, 1.0)" in capsys.readouterr().out
+    assert said_epochs(scheduler) == {7}
+    assert scheduler.get_best_reward() == 0.25
+
+
+def test_what_args_fixes_is_said_and_its_own_args_change_nothing(search, capsys):
+    train_fn = with_epochs()
+    scheduler = search(train_fn, args=train_fn.args, verbose=1)
+    assert scheduler.train_fn.space == train_fn.space
+    assert "is fixed" not in capsys.readouterr().out
+    scheduler = search(train_fn, args=argparse.Namespace(lr=0.25, epochs=9), verbose=1)
+    assert scheduler.train_fn.space["epochs"] == 9
+    assert "lr=0.25 is fixed, it is not searched in Real(0.0, 1.0)" in capsys.readouterr().out
+    with pytest.raises(SpaceError, match=r"no 'learning_rate' to replace; .*'lr'"):
+        search(train_fn, args={"learning_rate": ag.Real(2, 3)})
+
+
+def test_what_is_changed_after_the_scheduler_was_made_is_an_error(search):
+    train_fn = with_epochs()
+    scheduler = search(train_fn)
+    train_fn.update(epochs=5)
+    for call in (scheduler.run, scheduler.add_job, scheduler.run_with_config):
+        with pytest.raises(SpaceError, match=r"train_fn were changed .*\n.*epochs.*: 3 -> 5\nMake"):
+            call({"lr": 0.5})
+    train_fn.args.epochs = 3
+    assert said_epochs(scheduler) == {3}
+    train_fn.update(epochs=5)  # for the next one
+    assert said_epochs(search(train_fn)) == {5}
+
+
+def test_nothing_can_be_changed_while_trials_run(search, mailbox):
+    scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=1)
+    scheduler.run(num_trials=1)
+    mailbox.take()
+    for change in (sleeper.update, sleeper.register_args):
+        with pytest.raises(SpaceError, match="a search with sleeper runs"):
+            change(more=1)
+    with pytest.raises(SpaceError, match="a search with sleeper runs"):
+        sleeper.args.x = 0.5
+    scheduler.close()
+    sleeper.args.mailbox = ""
+
+
+def test_a_final_run_takes_other_constants(search):
+    class Learns(RandomSearcher):
+        def tell(self, trial_id, config, reward, violations=()):
+            self.space.encode(config)
+
+    train_fn = with_epochs()
+    scheduler = search(train_fn, searcher=Learns(train_fn.space))
+    assert said_epochs(scheduler) == {3}
+    best = scheduler.get_best_config()
+    assert scheduler.run_with_config(best) == [3, 4]
+    assert scheduler.run_with_config({**best, "epochs": 50, "net": {"depth": 6}}) == [50, 6]
+    assert scheduler.trials[-1].config == {**best, "epochs": 50, "net.depth": 6}
+    assert scheduler.run_with_config({**best, "epochs": np.int64(5), "net.depth": 7}) == [5, 7]
+    with pytest.raises(SpaceError, match=r"epochs=.*cannot be in a configuration, .* as JSON"):
+        scheduler.run_with_config({**best, "epochs": (1, 2)})
+    with pytest.raises(SpaceError, match=r"'epochs' is a constant of .*run_with_config"):
+        scheduler.add_job({**best, "epochs": 50})
+    with pytest.raises(SpaceError, match="no parameter 'epoch'"):
+        scheduler.run_with_config({**best, "epoch": 50})
 
 
 # Data
