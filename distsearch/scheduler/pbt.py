@@ -34,9 +34,9 @@ def explore(
 ) -> dict[str, Any]:
     """A configuration near another one, inside the space.
 
-    Each number is multiplied by one of the `factors` (and clipped to its range; an integer moves
-    by 1 at least) or, with `resample_probability`, drawn anew. Each choice stays or, with this
-    probability, moves to another option, whose own parameters are then drawn.
+    Each number is multiplied by one of the `factors` (and clipped to its range; one with steps, as
+    an integer, moves by one step at least) or, with `resample_probability`, drawn anew. Each choice
+    stays or, with this probability, moves to another option, whose own parameters are then drawn.
     """
 
     def change(path: str, domain: Any) -> Any:
@@ -49,9 +49,7 @@ def explore(
         if is_drawn or not isinstance(domain, Number) or value == 0:
             return domain.draw(rng)
         moved = value * factors[int(rng.integers(len(factors)))]
-        if isinstance(value, int):
-            moved = math.ceil(moved) if moved > value else math.floor(moved)
-        return type(value)(min(max(moved, domain.lower), domain.upper))
+        return domain.beyond(moved, start=value)
 
     return space.validate(space.walk(change))
 

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
@@ -208,17 +208,29 @@ class OptunaSearcher(Searcher):
             self._study.sampler = sampler
             trial = self._study.ask()
             config = self.space.walk(lambda path, domain: _suggested(trial, path, domain))
+            self._correct(trial.number, config)
         if self.stateless:
             # There it keeps for other processes what it suggests, also for parameters which the
             # trial turned out not to have: a replay knows nothing of those.
             self._study.get_trials(deepcopy=False)[trial.number].system_attrs = {}
         return trial.number, config
 
+    def _correct(self, number: int, config: Config) -> None:
+        """Let Optuna know the values that a trial gets where it has no steps on a log scale."""
+        params = self._study.get_trials(deepcopy=False)[number].params
+        for path, (domain, _) in self.space._layout.items():
+            if path in params and _has_steps(domain) and domain.log:
+                params[path] = config[path]
+
     def _distribution(self, domain: Domain) -> Any:
         kinds = self._optuna.distributions
         if isinstance(domain, Choice):
             return kinds.CategoricalDistribution(range(len(domain.choices)))
         assert isinstance(domain, (Real, Int))
+        if _has_steps(domain):
+            if domain.log:
+                return kinds.FloatDistribution(domain.lower, domain.upper, log=True)
+            return kinds.IntDistribution(0, int(domain.size) - 1)
         kind = kinds.FloatDistribution if isinstance(domain, Real) else kinds.IntDistribution
         return kind(domain.lower, domain.upper, log=domain.log)
 
@@ -372,12 +384,23 @@ def _suggested(trial: Any, path: str, domain: Domain) -> Any:
         # By position, since to Optuna 1, 1.0 and True are one.
         return domain.choices[trial.suggest_categorical(path, range(len(domain.choices)))]
     assert isinstance(domain, (Real, Int))
+    if _has_steps(domain):
+        if domain.log:
+            return domain.nearest(trial.suggest_float(path, domain.lower, domain.upper, log=True))
+        return domain.after(trial.suggest_int(path, 0, int(domain.size) - 1))
     suggest = trial.suggest_float if isinstance(domain, Real) else trial.suggest_int
     value = suggest(path, domain.lower, domain.upper, log=domain.log)
     return min(max(value, domain.lower), domain.upper)
 
 
+def _has_steps(domain: Domain) -> TypeGuard[Real | Int]:
+    """Whether a range has steps of its own; in Optuna it is the range of their numbers."""
+    return isinstance(domain, (Real, Int)) and domain.step != domain.whole_step
+
+
 def _to_optuna(domain: Domain, value: Any) -> Any:
+    if _has_steps(domain) and not domain.log:
+        return domain.steps_to(value)
     if not isinstance(domain, Choice):
         return value
     return [(type(choice), choice) for choice in domain.choices].index((type(value), value))
