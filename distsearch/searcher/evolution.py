@@ -114,7 +114,8 @@ class EvolutionSearcher(Searcher):
         rewards = reward if isinstance(reward, tuple) else (reward,)
         if any(map(math.isnan, rewards)):
             return
-        self._members[trial_id] = (Point(rewards, rewards, violations).standing, dict(config))
+        standing = Point(rewards, rewards, violations).standing
+        self._members[trial_id] = standing, self.space.validate(config)  # in the order of the space
         if len(self._members) > self.population:
             oldest = next(iter(self._members))
             del self._members[oldest]
