@@ -86,6 +86,12 @@ def number(value: Any) -> float | None:
     return None
 
 
+def is_one_number(value: Any) -> bool:
+    """Whether the value would be stored as a number, NaN and the infinities among them."""
+    seen = _plain(value)
+    return isinstance(seen, (int, float, _NonFinite)) and not isinstance(seen, bool)
+
+
 def _plain(value: Any, depth: int = 0) -> Any:
     """The value as JSON can hold it."""
     if value is None or isinstance(value, (str, bool, int)):

@@ -176,11 +176,17 @@ class Objectives:
                 return False
         return True
 
+    def are_in(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether a report has a number for all that is wanted, be it NaN."""
+        values = [metrics.get(name) for name in self.metrics]
+        return all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in values)
+
     def missing_in(self, reports: int, last: Mapping[str, Any]) -> str:
         """Why none of a trial's reports counts, in words; `last`: the metrics of the last one."""
         wanted = self.names[0]
         if not reports:
-            return f"the train function returned without calling reporter(..., {wanted}=...)"
+            returned = "" if self.several else ", and returned no number"
+            return f"the train function did not call reporter(..., {wanted}=...){returned}"
         if not self.is_plain:
             had = ", ".join(f"{name}={last.get(name)!r}" for name in self.metrics)
             return f"no report had finite numbers for all that is wanted; the last one had {had}"

@@ -25,7 +25,7 @@ import cloudpickle
 from ..space.base import without_secrets
 from . import checkpoint
 from . import decorators as decorators  # unpickling needs it; imported once, by the launcher
-from .metrics import MAX_REPORT_BYTES, strict_json
+from .metrics import MAX_REPORT_BYTES, is_one_number, strict_json
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
 
@@ -106,7 +106,10 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         for name, value in job["args"].items():
             values[name] = value
         _current.append(reporter)
-        end["returned"] = returned_value(train_function(values, reporter))
+        returned = train_function(values, reporter)
+        end["returned"] = returned_value(returned)
+        if is_one_number(returned) and not (job["has_reported"] or reporter.has_reported):
+            report_reward(job, reporter, returned)
     except StopTrial:
         end["how"] = "stopped"
     except SystemExit as exit_:
@@ -190,6 +193,12 @@ def returned_value(value: Any) -> Any:
         return None
     text = strict_json(without_secrets({"value": value}))
     return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else repr(value)[:1000]
+
+
+def report_reward(job: dict[str, Any], reporter: Reporter, reward: Any) -> None:
+    """Report what a train function that never reports has returned, where there is one reward."""
+    if job["reward_attr"] is not None:
+        reporter(**{job["reward_attr"]: reward})
 
 
 def redirect_output(path: str) -> None:

@@ -20,7 +20,8 @@ class FIFOScheduler(Scheduler):
             print(scheduler.get_best_config(), scheduler.get_best_reward())
             scheduler.get_training_curves('curves.png')
 
-    The reward of a trial is the *best* value of `reward_attr` that it reported, the largest with
+    The reward of a trial is the *best* value of `reward_attr` that it reported (or what it
+    returned, if that is one number and it never reported), the largest with
     mode='max', the smallest with mode='min'; NaN and what is not a number count as worst. The best
     trial is the one with the best reward, the earlier one of equals. Trials that failed keep
     their reports, and count with what they reported before.
@@ -40,7 +41,8 @@ class FIFOScheduler(Scheduler):
 
     Args:
         train_fn: a function decorated with `@args`.
-        args: values or spaces that replace those of the decorator (a mapping or a Namespace).
+        args: values or spaces that replace those of the decorator (a mapping or a Namespace), under
+            the names that it has. What is fixed so, and was to be searched, is said.
         resource: what one trial needs: `num_cpus`, `num_gpus` (may be a fraction), `memory_gb`.
         searcher: 'random', 'grid', 'evolution', 'bohb', by Optuna 'tpe', 'gp', 'cmaes', 'qmc',
             'nsga2', or a Searcher; `search_options` are its named arguments (see the classes in

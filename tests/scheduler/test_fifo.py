@@ -454,6 +454,57 @@ def test_a_configuration_that_is_not_of_the_space_is_refused(search, call):
 # What was asked is what is done
 
 
+@ag.args(kind=ag.Choice("float", "numpy", "list", "bool", "nan", "reports"))
+def returns_its_reward(args, reporter):
+    if args.kind == "reports":
+        reporter(epoch=1, accuracy=0.25)
+    values = {"float": 0.5, "numpy": np.float32(0.75), "list": [0.9], "bool": True}
+    return {**values, "nan": math.nan, "reports": 7}[args.kind]
+
+
+def test_one_number_that_is_returned_is_the_reward_of_a_trial_that_never_reported(search):
+    scheduler = search(returns_its_reward, searcher="grid", reward_attr="accuracy")
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=30)
+    found = {one.config["kind"]: (one.status.value, one.best_reward) for one in scheduler.trials}
+    assert found == {
+        "float": ("finished", 0.5),
+        "numpy": ("finished", 0.75),
+        "list": ("no_metric", None),
+        "bool": ("no_metric", None),
+        "nan": ("no_metric", None),
+        "reports": ("finished", 0.25),
+    }
+    reasons = {one.config["kind"]: one.reason for one in scheduler.trials}
+    assert "accuracy=...), and returned no number" in reasons["list"]
+    assert "accuracy was never a number (the last report had nan)" in reasons["nan"]
+    assert scheduler.run_with_config({"kind": "float"}) == 0.5
+
+
+@ag.args(x=ag.Real(0.0, 1.0), name="acc")
+def reports_another_name(args, reporter):
+    for epoch in range(3):
+        reporter(**{"epoch": epoch + 1, args.name: args.x})
+
+
+def test_the_first_report_without_the_reward_is_told_at_once_and_once(search, capsys):
+    scheduler = search(reports_another_name, slots=1, verbose=1)
+    scheduler.run(num_trials=2)
+    assert scheduler.join_jobs(timeout=30)
+    said = capsys.readouterr().out
+    warning = "warning: trial 0: no report had reward_attr='accuracy'; the last one had acc, epoch"
+    assert said.count("warning:") == said.count(warning) == 1
+    assert said.index(warning) < said.index("no_metric")
+
+
+def test_a_report_with_the_reward_is_no_reason_to_warn_not_even_nan(search, capsys):
+    for options in ({"args": {"name": "accuracy"}}, {"args": {"x": math.nan, "name": "accuracy"}}):
+        scheduler = search(reports_another_name, slots=1, verbose=1, **options)
+        scheduler.run(num_trials=1)
+        assert scheduler.join_jobs(timeout=30)
+    assert "warning:" not in capsys.readouterr().out
+
+
 def with_epochs():
     @ag.args(lr=ag.Real(0.0, 1.0), epochs=3, net=ag.Dict(depth=4))
     def train_fn(args, reporter):
