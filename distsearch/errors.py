@@ -2,6 +2,7 @@
 
 DistsearchError
 ├── SpaceError (ValueError)         a space or a configuration that makes no sense
+├── OptionError (ValueError)        an argument of a scheduler or searcher that makes no sense
 ├── MissingPackage (ImportError)    an optional package that is not installed
 ├── ResourceError (ValueError)      a request that no node can ever meet
 ├── PicklingError (TypeError)       a train function that cannot travel to a node
@@ -30,6 +31,10 @@ class DistsearchError(Exception):
 
 class SpaceError(DistsearchError, ValueError):
     """A space or a configuration that makes no sense."""
+
+
+class OptionError(DistsearchError, ValueError):
+    """An argument of a scheduler or a searcher that makes no sense, or that it does not have."""
 
 
 class MissingPackage(DistsearchError, ImportError):

@@ -54,6 +54,8 @@ def start_of(
         "function": _packed_for(settings, place.remote).name,
         "config": trial.config,
         "time_attr": settings.time_attr,
+        "reward_attr": None if settings.objectives.several else settings.objectives.names[0],
+        "has_reported": trial.last_report is not None,
         "due": due,
         "resume": attempt.number > 1,
         "attempt": attempt.number,

@@ -48,7 +48,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import StoreError, StoreLocked, StoreVersion
-from .metrics import decode, from_json, strict_json
+from .metrics import decode, from_json, report_json, strict_json
 
 FILE = "events.db"
 VERSION = 2  # of the log; what each kind of event says
@@ -176,7 +176,8 @@ class Store:
         if isinstance(body, str):
             text, value = body, from_json(body) if kind == "report" else decode(body)
         else:
-            text, value = strict_json(body), body
+            encode = report_json if kind == "report" else strict_json
+            text, value = encode(body), body
         number, at = self._next_id, time.time()
         event = Event(number, at, kind, trial, attempt, seq, value)
         if apply is not None:

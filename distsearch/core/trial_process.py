@@ -21,11 +21,11 @@ from typing import Any
 
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
-from ..errors import ReportError
+from ..space.base import without_secrets
 from . import arrival, checkpoint
 from . import decorators as decorators
 from . import surroundings as surroundings
-from .metrics import to_json
+from .metrics import MAX_REPORT_BYTES, is_one_number, strict_json
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
 
@@ -102,11 +102,18 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
                 checkpoint.inherit(reporter.checkpoints, sources)
         put_first(job["work_folder"])
         train_function = load_function(job["function"])
-        values = train_function.space.build(job["config"])
+        constants, config = train_function.space.constants_of(job["config"])
+        space = train_function.space
+        for path, value in constants.items():
+            space = space.replace_at(path, value)
+        values = space.build(config)
         for name, value in job["args"].items():
             values[name] = value
         _current.append(reporter)
-        end["returned"] = returned_value(train_function(values, reporter))
+        returned = train_function(values, reporter)
+        end["returned"] = returned_value(returned)
+        if is_one_number(returned) and not (job["has_reported"] or reporter.has_reported):
+            report_reward(job, reporter, returned)
     except StopTrial:
         end["how"] = "stopped"
     except SystemExit as exit_:
@@ -189,10 +196,14 @@ def returned_value(value: Any) -> Any:
     """What the train function returned, as JSON can carry it to the driver."""
     if value is None:
         return None
-    try:
-        return json.loads(to_json({"value": value}))["value"]
-    except ReportError:
-        return repr(value)[:1000]
+    text = strict_json(without_secrets({"value": value}))
+    return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else repr(value)[:1000]
+
+
+def report_reward(job: dict[str, Any], reporter: Reporter, reward: Any) -> None:
+    """Report what a train function that never reports has returned, where there is one reward."""
+    if job["reward_attr"] is not None:
+        reporter(**{job["reward_attr"]: reward})
 
 
 def redirect_output(path: str) -> None:

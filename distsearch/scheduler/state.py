@@ -85,6 +85,7 @@ class Resumable(Results):
         The log itself is always up to date: this is for taking a copy elsewhere.
         """
         path = self.folder / "state.json" if checkpoint is None else Path(checkpoint)
+        path = path.expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.state_dict()))
         return path

@@ -291,7 +291,11 @@ ZOO = {
     "reports_none": (Status.NO_METRIC, "accuracy was never a number.*None", None),
     "reports_text": (Status.NO_METRIC, "accuracy was never a number.*'very good'", None),
     "reports_something_else": (Status.NO_METRIC, "'accuracy'.* had loss, lr", None),
-    "reports_nothing": (Status.NO_METRIC, r"without calling reporter\(..., accuracy=", None),
+    "reports_nothing": (
+        Status.NO_METRIC,
+        r"not call reporter\(..., accuracy=.*no number",
+        None,
+    ),
     "reports_numpy": (Status.FINISHED, "", 0.25),
     "reports_a_0d_array": (Status.FINISHED, "", 0.25),
     "reports_an_array": (Status.FINISHED, "", 0.5),
