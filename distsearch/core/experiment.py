@@ -95,6 +95,7 @@ class Experiment:
         self._request: LeaseRequest | None = None
         self._granting = False
         self._has_warned = False  # of a report without the reward
+        self._output_is_lost = False  # and the user has heard of it
         self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
@@ -431,10 +432,18 @@ class Experiment:
 
     def _on_output(self, remote: Remote, message: Message) -> None:
         if not remote.is_local:  # the node's own copy goes with the node
-            self.store.keep_output(message["trial"], message["text"])
+            self._keep_output(message["trial"], message["text"])
         prefix = "" if remote.is_local else f"[ worker {remote.host} ] : "
         for line in message["text"].splitlines():
             self.say(prefix + line)
+
+    def _keep_output(self, trial_id: int, text: str) -> None:
+        try:
+            self.store.keep_output(trial_id, text)
+        except OSError as error:  # the driver's disk is full, most likely: the search goes on
+            if not self._output_is_lost:
+                self.say(f"what trials print cannot be kept, only shown: {error}")
+            self._output_is_lost = True
 
     def _on_saved(self, remote: Remote, message: Message) -> None:
         attempt = self._attempt(message)
@@ -459,7 +468,11 @@ class Experiment:
         if attempt is None or not attempt.takes(sequence):
             return  # of an attempt that is over, or sent twice
         trial, saved_step = attempt.trial, attempt.trial.saved_step
-        self.log("report", trial, body, sequence=sequence)
+        try:
+            self.log("report", trial, body, sequence=sequence)
+        except (ValueError, RecursionError) as error:  # it was not logged, and ends this trial only
+            self._stop(attempt, Status.FAILED, f"it sent a report that cannot be read: {error}")
+            return
         assert trial.last_report is not None
         self._warn_without_reward(trial, trial.last_report)
         decision = self._decide(trial, trial.last_report)

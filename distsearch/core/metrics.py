@@ -68,6 +68,8 @@ def strict_json(value: Any) -> str:
 def from_json(text: str) -> dict[str, Any]:
     """The metrics that `to_json` wrote."""
     metrics: dict[str, Any] = decode(text)
+    if not isinstance(metrics, dict):
+        raise ValueError(f"a report is a JSON object, not {text[:100]!r}")
     if "NaN" in text or "Infinity" in text:
         for key, value in metrics.items():
             if isinstance(value, str) and _looks_non_finite(value):

@@ -300,41 +300,43 @@ class Agent:
     # What trials say
 
     def on_lines(self, process: Process, lines: list[bytes]) -> None:
-        """Turn the lines of a trial into messages."""
+        """Turn the lines of a trial into messages; one that sends something else is ended."""
         trial: RunningTrial | None = process.work
         if trial is None:
             return
         trial.heard = self._clock()
-        number, attempt = trial.trial, trial.attempt
-        for line in lines:
-            kind, sequence, due, body = line.split(b" ", 3)
-            if kind == b"R":
-                self._unacknowledged += len(body)
-                self._tell(
-                    op="report",
-                    trial=number,
-                    attempt=attempt,
-                    seq=int(sequence),
-                    due=due == b"1",
-                    body=body.decode(),
-                )
-                if trial.leaving is not None and trial.has_saved:
-                    self._end_now(trial, *trial.leaving)
-            elif kind == b"S":
-                about = json.loads(body)
-                self._tell(op="saved", trial=number, attempt=attempt, step=int(sequence), **about)
-                if trial.leaving is not None:
-                    # The report of what was saved may follow, and should not be lost.
-                    trial.has_saved = True
-                    trial.timers.append(
-                        self._loop.call_later(AFTER_SAVE_S, self._end_now, trial, *trial.leaving)
-                    )
-            else:
-                trial.end = json.loads(body)
-                self._after_end(process, trial)
+        try:
+            for line in lines:
+                self._take_line(process, trial, line)
+        except (ValueError, RecursionError) as error:
+            reason = "it sent what is no message (a signal handler that raises may have cut one)"
+            self._end_now(trial, "failed", f"{reason}: {error}")
         if self._unacknowledged > WINDOW and not process.exited:
             self.processes.hold_back(process)
             self._held_back.append(process)
+
+    def _take_line(self, process: Process, trial: RunningTrial, line: bytes) -> None:
+        kind, sequence, due, body = line.split(b" ", 3)
+        about = {"trial": trial.trial, "attempt": trial.attempt}
+        if kind == b"R":
+            text, number = body.decode(), int(sequence)
+            self._unacknowledged += len(body)
+            self._tell(op="report", **about, seq=number, due=due == b"1", body=text)
+            if trial.leaving is not None and trial.has_saved:
+                self._end_now(trial, *trial.leaving)
+        elif kind == b"S":
+            self._tell(op="saved", **about, step=int(sequence), **json.loads(body))
+            if trial.leaving is not None:
+                # The report of what was saved may follow, and should not be lost.
+                trial.has_saved = True
+                trial.timers.append(
+                    self._loop.call_later(AFTER_SAVE_S, self._end_now, trial, *trial.leaving)
+                )
+        elif kind == b"E":
+            trial.end = json.loads(body)
+            self._after_end(process, trial)
+        else:
+            raise ValueError(f"a line begins with {kind[:20]!r}")
 
     def _after_end(self, process: Process, trial: RunningTrial) -> None:
         """The train function is over: the process goes on to another, or has to exit."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import concurrent.futures
 import contextlib
@@ -13,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import curves, folder, store
+from ..core import folder, store
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
 from ..core.ends import CLOSED, INTERRUPTED
@@ -34,6 +33,7 @@ from ..searcher.arguments import taken_out
 from ..searcher.desk import Desk
 from ..space import differences
 from . import interrupts
+from .callback import Callback
 from .options import (
     Addresses,
     Options,
@@ -163,9 +163,6 @@ class Scheduler(Resumable):
         self.searcher = self.desk.searcher
 
         self.num_trials, self.time_out = num_trials, time_out
-        self._history_callback = training_history_callback
-        self._history_period_s = training_history_callback_delta_secs
-        self._history_called = 0.0
         self._start_time = time.time()
         self._pid = os.getpid()
         self._closed = False
@@ -175,6 +172,13 @@ class Scheduler(Resumable):
         self._store = store.Store(self.folder)
         self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
         say = self.progress.say
+        self._callback = Callback(
+            training_history_callback,
+            period_s=training_history_callback_delta_secs,
+            read=lambda: self.training_history,
+            start_time=self._start_time,
+            say=say,
+        )
         for line in self.train_fn.fixed:
             say(line)
         self.manager = DistributedResourceManager()
@@ -226,11 +230,7 @@ class Scheduler(Resumable):
     def on_end(self, trial: Trial) -> None:
         """Hear that a trial has ended; call this one too when you override it."""
         self.desk.tell(trial)
-        due = time.monotonic() - self._history_called >= self._history_period_s
-        if self._history_callback is not None and due:
-            self._history_called = time.monotonic()
-            # In a thread of its own: what the user does there must not hold up the search.
-            asyncio.get_running_loop().run_in_executor(None, self._call_back)
+        self._callback.call_if_due()
 
     @property
     def paused_may_go_on(self) -> bool:
@@ -344,8 +344,7 @@ class Scheduler(Resumable):
                 self._interrupt(waiting)
                 raise
         self.progress.stop()
-        if self._history_callback is not None:
-            self._call_back()
+        self._callback.call_at_the_end()
         if self.experiment.error is not None:
             raise self.experiment.error
         return True
@@ -416,16 +415,6 @@ class Scheduler(Resumable):
                 f"trial {trial.id} {trial.status.value}: {trial.reason}\n{trial.error}".rstrip()
             )
         return returned
-
-    def _call_back(self) -> None:
-        """Hand the history to the user's callback."""
-        assert self._history_callback is not None
-        try:
-            reports = store.read(self.folder, "report")
-            history = curves.history(reports, self.ledger.time_attr)
-            self._history_callback(history, self._start_time)
-        except Exception as error:
-            self.progress.say(f"training_history_callback failed: {error!r}")
 
     # Nodes
 

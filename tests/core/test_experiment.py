@@ -1350,3 +1350,44 @@ def test_a_rule_that_names_a_paused_trial_again_before_it_can_start_holds_nothin
         await second.hears("start", 0, attempt=2)
 
     play(scene, NamesAllPaused(2))
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"epoch": 1, "accuracy": 0.', "[0.5]", '{"big": ' + "1" * 5000 + "}", "[" * 6000],
+    ids=["cut in two", "no object", "a number of 5,000 digits", "nested too deep"],
+)
+def test_a_report_that_cannot_be_read_ends_its_trial_only_and_is_not_in_the_log(play, body):
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.experiment.run(2, None)
+        await node.hears("start", 1)
+        node.says({**report(0, 1), "body": body}, report(1, 1, accuracy=0.5))
+        stop = await node.hears("stop", 0)
+        assert stop["status"] == "failed" and "cannot be read" in stop["reason"]
+        node.says(ended(0, status="failed", reason=stop["reason"]), ended(1))
+        await world.end()
+        assert world.statuses == ["failed", "finished"] and world.experiment.error is None
+        assert [(e.trial, e.seq) for e in world.events("report")] == [(1, 1)]
+
+    play(scene, Script(2))
+
+
+def test_output_that_cannot_be_kept_is_shown_and_ends_nothing(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        (world.folder / "trials").write_text("in the way")
+        for text in ("one\n", "two\n"):
+            node.says({"op": "output", "trial": 0, "attempt": 1, "text": text})
+        assert [line for line in world.said if "[ worker" in line] == [
+            "[ worker node0 ] : one",
+            "[ worker node0 ] : two",
+        ]
+        assert sum("cannot be kept" in line for line in world.said) == 1
+        node.says(report(0, 1, accuracy=0.5), ended(0))
+        await world.end()
+        assert world.statuses == ["finished"]
+
+    play(scene, Script(1))
