@@ -50,7 +50,7 @@ class Kernel:
 
     def fit(self, points: Array, values: Array) -> Array:
         """The likeliest settings, given the values and what was thought before."""
-        return minimise(lambda settings: self._loss(settings, points, values), self._means)
+        return minimise(lambda settings: self.loss(settings, points, values), self._means)
 
     def scaled(self, settings: Array, points: Array) -> Array:
         """Points in units of the widths."""
@@ -68,7 +68,7 @@ class Kernel:
         covariance[np.diag_indices_from(covariance)] += math.exp(settings[-1]) + JITTER
         return covariance
 
-    def _loss(self, settings: Array, points: Array, values: Array) -> tuple[float, Array]:
+    def loss(self, settings: Array, points: Array, values: Array) -> tuple[float, Array]:
         """The negative logarithm of the settings' probability, up to a constant, and its slope."""
         variance, noise = np.exp(settings[-2:])
         scaled = self.scaled(settings, points)

@@ -21,6 +21,8 @@ STEP = 3.0  # how much longer a whole training is than the last rung, while ther
 GROWTH = 1.15  # so many times as many results, and the kernel is fitted again
 MOST_FITTED = 200  # results from which the kernel is fitted
 MOST_KNOWN = 500  # results that the model holds
+HOPE_AT_RUNGS = 4.0
+HOPE = 1.0
 CENTRES = 5  # so many of the best are looked around
 ROUNDS = 2  # of looking around the best candidates
 AROUND = 100  # candidates in such a round
@@ -40,10 +42,11 @@ class MFGPSearcher(Searcher):
     scores, so that their scale does not matter; a trial that failed has the lowest. Of `candidates`
     that are drawn at random and near the best ones, and of those found around the best of these, it
     suggests the one for whose whole training the model hopes for most: the mean and `hope`
-    standard deviations. That is bold, since under early stopping what was hoped for in vain
-    costs little. Where trials run that were not observed yet, the model is surer already, so that
-    suggestions made side by side differ. The `first` trials are random, and a `random_share` later.
-    What was suggested or told once is not suggested again.
+    standard deviations. None stands for 4 where trials are compared at rungs, since what is hoped
+    for in vain costs little there, and for 1 where each is a whole training. Where trials run that
+    were not observed yet, the model is surer already, so that suggestions made side by side
+    differ. The `first` trials are random, and a `random_share` later. What was suggested or told
+    once is not suggested again.
 
     A parameter that is not active says nothing. Without rungs (FIFOScheduler) all trials count as
     whole trainings, and it is a plain Gaussian process. The kernel is fitted to at most 200
@@ -68,7 +71,7 @@ class MFGPSearcher(Searcher):
         first: int = 10,
         random_share: float = 0.0,
         candidates: int = 512,
-        hope: float = 4.0,
+        hope: float | None = None,
     ) -> None:
         super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
         if not first >= 2:
@@ -77,7 +80,7 @@ class MFGPSearcher(Searcher):
             raise SpaceError(f"random_share={random_share!r}, but it is from 0 to 1")
         if not candidates >= 1:
             raise SpaceError(f"candidates={candidates!r}, but it must be 1 or more")
-        if not hope >= 0:
+        if hope is not None and not hope >= 0:
             raise SpaceError(f"hope={hope!r}, but it must be 0 or more")
         self.first = first
         self.random_share = random_share
@@ -167,9 +170,11 @@ class MFGPSearcher(Searcher):
         results = self._results(self._rewards).spread(MOST_KNOWN)
         model = self._model(results)
 
+        hope = self._hope()
+
         def hopes(rows: Array) -> Array:
             mean, deviation = model.at(self._points(rows, results.whole))
-            return mean + self.hope * deviation
+            return mean + hope * deviation
 
         known = np.unique(results.rows, axis=0, equal_nan=True)
         mean, _ = model.at(self._points(known, results.whole))
@@ -182,6 +187,13 @@ class MFGPSearcher(Searcher):
             hoped = np.concatenate([hoped, hopes(more)])
         configs = (self._places.config(candidates[n]) for n in _highest(hoped, TRIED))
         return next((config for config in configs if key(config) not in self._seen), None)
+
+    def _hope(self) -> float:
+        """How many standard deviations count."""
+        if self.hope is not None:
+            return self.hope
+        has_rungs = any(time < math.inf for rewards in self._rewards.values() for time in rewards)
+        return HOPE_AT_RUNGS if has_rungs else HOPE
 
     def _model(self, results: Results) -> Posterior:
         """What is known, fitted, with those trials in it that were not observed yet."""
@@ -294,5 +306,5 @@ def _kernel(places: Places) -> Kernel:
     """In units of the parameters' ranges, and for the time of rungs."""
     groups = np.append(places.groups, len(places))
     width = Belief(math.log(0.5 * math.sqrt(len(places))) if len(places) else 0.0, 1.0)
-    widths = [width] * len(places) + [Belief(1.0, 1.0)]
+    widths = [width] * len(places) + [Belief(2.0, 1.0)]
     return Kernel(groups, widths, variance=Belief(0.0, 1.0), noise=Belief(-6.0, 1.5))
