@@ -42,8 +42,9 @@ class FIFOScheduler(Scheduler):
         train_fn: a function decorated with `@args`.
         args: values or spaces that replace those of the decorator (a mapping or a Namespace).
         resource: what one trial needs: `num_cpus`, `num_gpus` (may be a fraction), `memory_gb`.
-        searcher: 'random', 'grid', 'evolution', by Optuna 'tpe', 'gp', 'cmaes', 'qmc', 'nsga2', or
-            a Searcher; `search_options` are its named arguments (see the classes in searcher/).
+        searcher: 'random', 'grid', 'evolution', 'bohb', 'mfgp' (a Gaussian process; it needs the
+            fewest trials), by Optuna 'tpe', 'gp', 'cmaes', 'qmc', 'nsga2', or a Searcher;
+            `search_options` are its named arguments (see the classes in searcher/).
         num_trials, time_out: how many trials, for how many seconds; also of `run()`.
         max_reward: the search ends when a trial reaches it.
         reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time. Lists
