@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
+import distsearch as ag
 from distsearch.errors import SpaceError
+from distsearch.scheduler import HyperbandScheduler
 from distsearch.searcher import MFGPSearcher, RandomSearcher
 from distsearch.searcher.mfgp import Results, normal_scores, whole_level
 from distsearch.space import Bool, Choice, Dict, Int, Real
@@ -80,6 +82,14 @@ def test_what_pauses_or_ends_after_a_rung_counts_there_and_not_as_a_whole_traini
         config = LINE.sample(np.random.default_rng((7, number)))
         searcher.tell(-1 - number, config, nearness(0.2)(config))
     assert mean_x(searcher) == pytest.approx(0.8, abs=0.1)
+
+
+def test_it_hopes_for_more_where_trials_are_compared_at_rungs():
+    def asked(hope, time):
+        return known(mfgp(FLAT, hope=hope), 20, nearness(0.5), time, space=FLAT).ask(0)
+
+    assert asked(None, 1) == asked(4.0, 1) != asked(1.0, 1)
+    assert asked(None, math.inf) == asked(1.0, math.inf) != asked(4.0, math.inf)
 
 
 def test_hope_leads_to_where_nothing_is_known():
@@ -181,6 +191,36 @@ def test_a_resumed_search_suggests_the_same_though_the_kernel_was_fitted_on_the_
         assert resumed.replay(number, config)
         resumed.observe(number, config, nearness(0.3)(config), 1)
     assert [resumed.ask(n) for n in (40, 41)] == [searcher.ask(n) for n in (40, 41)]
+
+
+@ag.args(x=Real(0, 1), net=Choice("small", Dict(width=Int(1, 64))))
+def train_fn(args, reporter):
+    if args.x > 0.9:
+        raise RuntimeError("it diverged")
+    wide = 0 if args.net == "small" else args.net.width / 64
+    for epoch in range(9):
+        reporter(epoch=epoch + 1, accuracy=(1 - abs(args.x - 0.3) + wide) * (epoch + 1))
+
+
+def test_a_search_with_rungs_goes_on_where_it_was_and_finds_the_best(tmp_path):
+    rewards = []
+    for num_trials in (12, 30):
+        with HyperbandScheduler(
+            train_fn,
+            searcher="mfgp",
+            type="promotion",
+            max_t=9,
+            checkpoint=tmp_path / "search",
+            local=ag.Node("localhost", num_cpus=2),
+            seed=1,
+            verbose=0,
+        ) as scheduler:
+            scheduler.run(num_trials=num_trials)
+            assert scheduler.join_jobs(60)
+            assert len(scheduler.trials) == num_trials
+            rewards.append(scheduler.get_best_reward())
+    assert rewards[1] >= rewards[0]
+    assert rewards[1] > 9 * 1.85
 
 
 def test_of_many_results_the_best_half_is_kept_and_some_of_all_others():
