@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 import distsearch as ag
 from distsearch.errors import SpaceError
@@ -221,6 +222,16 @@ def test_a_search_with_rungs_goes_on_where_it_was_and_finds_the_best(tmp_path):
             rewards.append(scheduler.get_best_reward())
     assert rewards[1] >= rewards[0]
     assert rewards[1] > 9 * 1.85
+
+
+def test_a_suggestion_leaves_the_threads_of_others_as_they_were():
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info()]
+
+    searcher = known(mfgp(), 15, nearness(0.5))
+    before = threads()
+    searcher.ask(0)
+    assert threads() == before
 
 
 def test_of_many_results_the_best_half_is_kept_and_some_of_all_others():
