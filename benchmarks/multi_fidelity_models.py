@@ -1,13 +1,13 @@
 """Searchers that learn under early stopping, on real learning curves: regret against epochs.
 
     python -m benchmarks.multi_fidelity_models --data FOLDER    # half an hour
-    python -m benchmarks.multi_fidelity_models --searchers random bohb --seeds 10 --slots 4
+    python -m benchmarks.multi_fidelity_models --searchers random bohb mfgp --seeds 10 --slots 4
 
 The simulation of multi_fidelity.py, but each searcher suggests whatever it likes of the whole
 space: its configurations are looked up as they start. "full training" is random search that stops
-nothing. Regret: how much worse, after whole training,
-the configuration with the best report so far is than the best that any of these searches, or of
-their random configurations, holds: the best known.
+nothing. A search starts no trial after the epochs of the last budget. Regret: how much worse, after
+whole training, the configuration with the best report so far is than the best that any of these
+searches, or of their random configurations, holds: the best known.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from .multi_fidelity import (
 BUDGETS = (5, 10, 20, 40)  # in whole trainings
 REACHED = 20
 SLOTS = (4, 64)
+RESAMPLES = 4000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,33 @@ class Search:
     seed: int
     course: Course
     best: float
-    seconds_thinking: float  # of one core, for the whole search
+    thinking_ms: float  # of one core, for a suggestion
 
     def beside(self, best: float) -> Course:
         return Course(
             self.course.epochs, self.course.seconds, self.course.regret + best - self.best
         )
+
+
+class Measured:
+    """Comes before a searcher's class: ends the search in time, and measures how long it thinks."""
+
+    slow = False  # in no thread of its own: its thinking takes no simulated time
+    most_epochs = math.inf
+    epochs: dict[int, float]
+    thinking_s: list[float]
+
+    def ask(self, trial_id):
+        if sum(self.epochs.values()) >= self.most_epochs:
+            return None
+        begin = time.thread_time()
+        suggested = super().ask(trial_id)
+        self.thinking_s.append(time.thread_time() - begin)
+        return suggested
+
+    def observe(self, trial_id, config, reward, time):
+        self.epochs[trial_id] = time if time < math.inf else self.max_t
+        super().observe(trial_id, config, reward, time)
 
 
 def search(job: tuple[Source, str, int, int], trials: int, folder: str) -> Search:
@@ -91,15 +113,15 @@ def search(job: tuple[Source, str, int, int], trials: int, folder: str) -> Searc
         source.name, seed, source.space, [], source.epochs,
         np.full(shape, -np.inf), np.zeros(shape), source=source,
     )  # fmt: skip
-    # In no thread of its own: its thinking takes no simulated time.
     is_full = name == FULL
-    make = type(name, (SEARCHERS["random" if is_full else name],), {"slow": False})
+    make = type(name, (Measured, SEARCHERS["random" if is_full else name]), {})
     searcher = make(source.space, seed=seed, points_to_evaluate=[])
-    begin = time.process_time()
+    searcher.epochs, searcher.thinking_s, searcher.max_t = {}, [], table.max_t
+    searcher.most_epochs = BUDGETS[-1] * table.max_t
     history = play(table, RULES[FULL if is_full else DEFAULT], GRACE, slots, folder, searcher)
-    spent = time.process_time() - begin
+    thinking_ms = 1000 * float(np.mean(searcher.thinking_s))
     best = float(table.values.max())
-    return Search(source.name, name, slots, seed, course(history, table.values), best, spent)
+    return Search(source.name, name, slots, seed, course(history, table.values), best, thinking_ms)
 
 
 def show(found: Sequence[Search], names: Sequence[str], slots: int) -> None:
@@ -136,6 +158,59 @@ def show(found: Sequence[Search], names: Sequence[str], slots: int) -> None:
         print(f"{task:18}" + "".join(f"{cell:>12}" for cell in cells))
 
 
+def compare(found: Sequence[Search], names: Sequence[str], slots: int) -> None:
+    """Print how the searchers rank, and how often each has the lowest median and beats the last.
+
+    Better or worse than another on a task: the bootstrap's 95% interval of the mean difference,
+    seed by seed, excludes 0.
+    """
+    tasks = list(dict.fromkeys(one.task for one in found))
+    regrets = {name: [_regrets(found, task, name, slots) for task in tasks] for name in names}
+    # (budgets, names, tasks, seeds)
+    cube = np.moveaxis(np.array([regrets[name] for name in names]), -1, 0)
+    below = (cube[:, :, None] > cube[:, None]).sum(axis=2)
+    ties = (cube[:, :, None] == cube[:, None]).sum(axis=2)
+    ranks = (below + (ties + 1) / 2).mean(axis=(2, 3))
+    medians = np.median(cube, axis=3)
+    lowest = (medians <= medians.min(axis=1, keepdims=True) + 1e-9).sum(axis=2)
+    print(f"\nafter {BUDGETS} whole trainings, {slots} slots, {len(tasks)} tasks: mean rank of")
+    print(
+        f"{len(names)}; on how many tasks its median is the lowest; {names[-1]} beside it, better,"
+    )
+    print("open and worse")
+    last = len(names) - 1
+    for row, name in enumerate(names):
+        verdicts = ["" if row == last else _verdicts(one[last] - one[row]) for one in cube]
+        print(
+            f"{name:14} "
+            + " ".join(f"{rank:5.2f}" for rank in ranks[:, row])
+            + "   "
+            + " ".join(f"{count:3}" for count in lowest[:, row])
+            + "   "
+            + "  ".join(verdicts)
+        )
+
+
+def _regrets(found: Sequence[Search], task: str, name: str, slots: int) -> np.ndarray:
+    """Of the seeds in their order, after each budget: (seeds, budgets)."""
+    mine = [o for o in found if (o.task, o.searcher, o.slots) == (task, name, slots)]
+    best = max(one.best for one in found if one.task == task)
+    epochs = np.array(BUDGETS) * (52 if task.startswith("LCBench") else 200)
+    mine.sort(key=lambda one: one.seed)
+    return np.array([one.beside(best).at_epochs(epochs) for one in mine])
+
+
+def _verdicts(differences: np.ndarray) -> str:
+    """On how many tasks, of (tasks, seeds), they are below 0, open, and above."""
+    picks = np.random.default_rng(0).integers(
+        differences.shape[1], size=(RESAMPLES, differences.shape[1])
+    )
+    means = differences[:, picks].mean(axis=2)
+    low, high = np.quantile(means, (0.025, 0.975), axis=1)
+    better, worse = int((high < 0).sum()), int((low > 0).sum())
+    return f"{better}/{len(differences) - better - worse}/{worse}"
+
+
 def times_dearer(whole: Mapping[int, Course], ours: Mapping[int, Course], max_t: int) -> str:
     """By how many times full training needs more epochs for what a searcher reaches."""
     regret = after_epochs(ours, REACHED * max_t).median
@@ -152,7 +227,7 @@ def main() -> None:
     text.add_argument("--seeds", "--repeats", type=int, default=20)
     text.add_argument("--trials", type=int, default=300, help="of each search")
     text.add_argument("--tasks", type=int, default=8, help="at most, of each kind")
-    text.add_argument("--searchers", nargs="+", default=["random", "bohb", "tpe"])
+    text.add_argument("--searchers", nargs="+", default=["random", "bohb", "tpe", "mfgp"])
     text.add_argument("--slots", type=int, nargs="+", default=SLOTS)
     text.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     given = text.parse_args()
@@ -176,10 +251,11 @@ def main() -> None:
         found = list(pool.map(partial(search, trials=given.trials, folder=folder), jobs))
     for slots in given.slots:
         show(found, names, slots)
-    print("\nseconds of one core for a whole search:")
+        compare(found, names, slots)
+    print("\nmilliseconds of one core for a suggestion, mean:")
     for name in names:
-        seconds = np.median([one.seconds_thinking for one in found if one.searcher == name])
-        print(f"    {name:14}{seconds:6.1f}")
+        thinking_ms = np.mean([one.thinking_ms for one in found if one.searcher == name])
+        print(f"    {name:14}{thinking_ms:6.1f}")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def main() -> None:
     show("Time of a suggestion", figures, given.json)
     shares = []
     with scratch():
-        for name in ("random", "evolution", "bohb", "tpe", "cmaes", "qmc", "nsga2"):
+        for name in ("random", "evolution", "bohb", "mfgp", "tpe", "cmaes", "qmc", "nsga2"):
             idle, waiting = lost(name, given.rounds)
             shares.append(Figure(f"{name}: waiting for it", [waiting], "%", below=1))
             shares.append(Figure(f"{name}: without a trial", [idle], "%"))

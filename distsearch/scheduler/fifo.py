@@ -44,9 +44,10 @@ class FIFOScheduler(Scheduler):
         args: values or spaces that replace those of the decorator (a mapping or a Namespace), under
             the names that it has. What is fixed so, and was to be searched, is said.
         resource: what one trial needs: `num_cpus`, `num_gpus` (may be a fraction), `memory_gb`.
-        searcher: 'random', 'grid', 'evolution', 'bohb', by Optuna 'tpe', 'gp', 'cmaes', 'qmc',
-            'nsga2', or a Searcher; `search_options` are its named arguments (see the classes in
-            searcher/). AutoGluon's 'bayesopt' and 'skopt' are 'gp'.
+        searcher: 'random', 'grid', 'evolution', 'bohb', 'mfgp' (a Gaussian process; it needs the
+            fewest trials), by Optuna 'tpe', 'gp', 'cmaes', 'qmc', 'nsga2', or a Searcher;
+            `search_options` are its named arguments (see the classes in searcher/). AutoGluon's
+            'bayesopt' and 'skopt' are 'gp'.
         num_trials, time_out: how many trials, for how many seconds; also of `run()`.
         max_reward: the search ends when a trial reaches it.
         reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time. Lists

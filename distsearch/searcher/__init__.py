@@ -4,6 +4,7 @@ from .base import Searcher
 from .bohb import BOHBSearcher
 from .evolution import EvolutionSearcher
 from .grid import GridSearcher
+from .mfgp import MFGPSearcher
 from .optuna import (
     CMAESSearcher,
     GPSearcher,
@@ -19,6 +20,7 @@ SEARCHERS: dict[str, type[Searcher]] = {
     "grid": GridSearcher,
     "evolution": EvolutionSearcher,
     "bohb": BOHBSearcher,
+    "mfgp": MFGPSearcher,
     "tpe": TPESearcher,
     "gp": GPSearcher,
     "cmaes": CMAESSearcher,
@@ -33,6 +35,7 @@ __all__ = [
     "EvolutionSearcher",
     "GPSearcher",
     "GridSearcher",
+    "MFGPSearcher",
     "NSGA2Searcher",
     "OptunaSearcher",
     "QMCSearcher",

@@ -144,6 +144,15 @@ class Space(ABC):
         return valid
 
     @property
+    def parameters(self) -> Mapping[str, Domain]:
+        """Every parameter by its path, active or not.
+
+        >>> Dict(lr=Real(0, 1), net=Choice('small', Dict(width=Int(1, 9)))).parameters.keys()
+        dict_keys(['lr', 'net', 'net.dict.width'])
+        """
+        return {path: domain for path, (domain, _) in self._layout.items()}
+
+    @property
     def dimension(self) -> int:
         """The number of coordinates of `encode`: one per number, one per option of a Choice."""
         return sum(domain.width for domain, _ in self._layout.values())

@@ -14,6 +14,7 @@ from distsearch.searcher import (
     EvolutionSearcher,
     GPSearcher,
     GridSearcher,
+    MFGPSearcher,
     NSGA2Searcher,
     QMCSearcher,
     RandomSearcher,
@@ -46,6 +47,11 @@ class TestEvolutionWithParents(SearcherKit):
 
 class TestBOHB(SearcherKit):
     make = staticmethod(partial(BOHBSearcher, random_share=0.2))
+    learns = True
+
+
+class TestMFGP(SearcherKit):
+    make = staticmethod(partial(MFGPSearcher, first=4, random_share=0.1))
     learns = True
 
 

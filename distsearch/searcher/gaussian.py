@@ -1,0 +1,188 @@
+"""A Gaussian process: what values at some points say about all others, and how surely.
+
+Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), algorithm 2.1 and
+section 5.4.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+JITTER = 1e-6  # of the variance, so that equal points do no harm
+EVALUATIONS = 40  # of the likelihood, at most, for one fit
+LEAST_GAIN = 1e-3  # of the log likelihood: with less from a step, a fit is good enough
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is thought of the logarithm of a setting before there are values: normal."""
+
+    mean: float
+    deviation: float
+
+
+class Kernel:
+    """How alike the values at two points are: Matern 5/2, with a width for each group of columns.
+
+    Its settings are one vector of logarithms: of the widths, of the variance of the values, and of
+    their noise.
+
+        kernel = Kernel(groups=[0, 0, 1], widths=[Belief(0, 1), Belief(1, 1)],
+                        variance=Belief(0, 1), noise=Belief(-4, 1.5))
+        settings = kernel.fit(points, values)           # points: (n, 3), values: (n,)
+        mean, deviation = Posterior(kernel, settings, points, values).at(others)
+    """
+
+    def __init__(
+        self, groups: NDArray[np.intp], widths: list[Belief], variance: Belief, noise: Belief
+    ) -> None:
+        self.groups = groups
+        beliefs = [*widths, variance, noise]
+        self._means = np.array([belief.mean for belief in beliefs])
+        self._deviations = np.array([belief.deviation for belief in beliefs])
+
+    def fit(self, points: Array, values: Array) -> Array:
+        """The likeliest settings, given the values and what was thought before."""
+        return minimise(lambda settings: self.loss(settings, points, values), self._means)
+
+    def scaled(self, settings: Array, points: Array) -> Array:
+        """Points in units of the widths."""
+        return points / np.exp(settings[:-2])[self.groups]
+
+    def between(self, settings: Array, scaled: Array, others: Array) -> Array:
+        """The covariance of the values at scaled points, without noise: (n, m)."""
+        covariance, _ = matern(_squared_distances(scaled, others))
+        covariance *= math.exp(settings[-2])
+        return covariance
+
+    def among(self, settings: Array, scaled: Array) -> Array:
+        """The covariance of what is measured at scaled points, with noise: (n, n)."""
+        covariance = self.between(settings, scaled, scaled)
+        covariance[np.diag_indices_from(covariance)] += math.exp(settings[-1]) + JITTER
+        return covariance
+
+    def loss(self, settings: Array, points: Array, values: Array) -> tuple[float, Array]:
+        """The negative logarithm of the settings' probability, up to a constant, and its slope."""
+        variance, noise = np.exp(settings[-2:])
+        scaled = self.scaled(settings, points)
+        alike, falls = matern(_squared_distances(scaled, scaled))
+        covariance = variance * alike
+        covariance[np.diag_indices_from(covariance)] += noise + JITTER
+        try:
+            lower = np.linalg.cholesky(covariance)
+        except np.linalg.LinAlgError:
+            return math.inf, np.zeros_like(settings)
+        inverse = np.linalg.inv(covariance)
+        weights = inverse @ values
+        away = (settings - self._means) / self._deviations
+        loss = values @ weights / 2 + np.log(np.diag(lower)).sum() + away @ away / 2
+        # The slope by each entry of the covariance, then by what that entry depends on.
+        by_entry = (inverse - np.outer(weights, weights)) / 2
+        by_distance = by_entry * falls * variance
+        by_column = 2 * (
+            by_distance.sum(axis=1) @ np.square(scaled) - (scaled * (by_distance @ scaled)).sum(0)
+        )
+        slope = away / self._deviations
+        slope[:-2] += np.bincount(self.groups, by_column, minlength=len(settings) - 2)
+        slope[-2] += variance * (by_entry * alike).sum()
+        slope[-1] += noise * np.trace(by_entry)
+        return float(loss), slope
+
+
+class Posterior:
+    """What values at points say about other points.
+
+    `expected`: points whose values are under way. They change no mean, but near them less is open.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        settings: Array,
+        points: Array,
+        values: Array,
+        expected: Array | None = None,
+    ) -> None:
+        self._kernel, self._settings = kernel, settings
+        known = len(points)
+        if expected is not None:
+            points = np.concatenate([points, expected])
+        self._scaled = kernel.scaled(settings, points)
+        covariance = kernel.among(settings, self._scaled)
+        self._whiten = np.linalg.inv(np.linalg.cholesky(covariance))
+        self._white_values = self._whiten[:known, :known] @ values
+
+    def at(self, points: Array) -> tuple[Array, Array]:
+        """The mean and the standard deviation of the value at each point."""
+        others = self._kernel.scaled(self._settings, points)
+        white = self._whiten @ self._kernel.between(self._settings, self._scaled, others)
+        mean = self._white_values @ white[: len(self._white_values)]
+        variance = math.exp(self._settings[-2]) - np.square(white).sum(axis=0)
+        return mean, np.sqrt(np.maximum(variance, JITTER))
+
+
+def matern(squared: Array) -> tuple[Array, Array]:
+    """Matern 5/2 at squared distances, and by how much it falls as their logarithm grows by two.
+
+    The latter is given in relation to the squared distance: the fall itself is that times it.
+    """
+    distance = np.sqrt(5 * squared)
+    decay = np.exp(-distance)
+    falls = (1 + distance) * decay * (5 / 3)
+    return (1 + distance) * decay + 5 / 3 * squared * decay, falls
+
+
+def _squared_distances(one: Array, other: Array) -> Array:
+    squared: Array = -2 * (one @ other.T)
+    squared += np.square(one).sum(axis=1)[:, None] + np.square(other).sum(axis=1)[None, :]
+    return np.maximum(squared, 0.0, out=squared)
+
+
+def minimise(
+    function: Callable[[Array], tuple[float, Array]], start: Array, evaluations: int = EVALUATIONS
+) -> Array:
+    """Where a function, which gives its value and slope, is lowest near the start: BFGS.
+
+    Source: Nocedal and Wright, "Numerical Optimization" (2006), algorithm 6.1, with steps that are
+    cut back until the function falls (algorithm 3.1).
+    """
+    place = start
+    value, slope = function(place)
+    curvature: Array | None = None  # the inverse of the second derivative
+    left = evaluations - 1
+    while left > 0:
+        direction = -slope if curvature is None else -curvature @ slope
+        gain = -float(direction @ slope)
+        size = min(1.0, 1 / max(float(np.abs(direction).max()), 1e-12))
+        while left > 0:
+            left -= 1
+            new = place + size * direction
+            new_value, new_slope = function(new)
+            if new_value <= value - 1e-4 * size * gain:
+                break
+            size *= 0.4
+        else:
+            break  # no step was good
+        step, change = new - place, new_slope - slope
+        is_done = value - new_value < LEAST_GAIN
+        place, value, slope = new, new_value, new_slope
+        along = float(step @ change)
+        if is_done:
+            break
+        if along > 1e-10:
+            if curvature is None:
+                curvature = np.eye(len(start)) * along / float(change @ change)
+            turned = curvature @ change
+            curvature = (
+                curvature
+                + (1 + change @ turned / along) * np.outer(step, step) / along
+                - (np.outer(turned, step) + np.outer(step, turned)) / along
+            )
+    return place
