@@ -241,9 +241,11 @@ class Judge:
         used = insides.workers_of(scheduler)
         for number, lives in self.training.items():
             for life, attempt in lives.items():
-                # (A lost node goes on until its lease ends, with what the search has given up.)
+                # (A lost node goes on until its lease ends, with what the search has given up; so
+                # does the agent of an earlier driver, with what that one had decided to stop.)
                 address, is_last = life.processes.worker.address, trials[number].attempt
-                if attempt == is_last and address in used:
+                is_ours = life.processes.driver == self.case.drivers
+                if attempt == is_last and address in used and is_ours:
                     world.violated(f"the search is over, but trial {number} trains on {address}")
         if self.plan.rule != "pbt" and len(trials) < self.plan.num_trials:
             world.violated(f"the search is over after {len(trials)} trials")
