@@ -462,7 +462,9 @@ class Scheduler(Resumable):
                 loop().call(self._close(), CLOSE_BOUND_S)
         except (concurrent.futures.TimeoutError, TimeoutError):  # which were two before Python 3.11
             why = self._store.trouble or "a node, or the disk, did not answer"
-            self.progress.say(f"closed without waiting any longer, after {CLOSE_BOUND_S:g} s: {why}")
+            self.progress.say(
+                f"closed after {CLOSE_BOUND_S:g} s, without waiting any longer: {why}"
+            )
         finally:
             self.progress.stop()
             self.desk.close()

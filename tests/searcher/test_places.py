@@ -7,10 +7,10 @@ import math
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.space.spaces import spaces
 
 from distsearch.searcher.places import Places
 from distsearch.space import Bool, Choice, Dict, Int, Real
+from distsearch.testing.spaces import spaces
 
 NESTED = Dict(net=Choice("small", Dict(width=Real(0, 1), deep=Bool())), lr=Real(0, 1))
 seeds = st.integers(0, 2**32 - 1)
