@@ -36,9 +36,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +45,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import StoreError, StoreLocked, StoreVersion
+from ..errors import StoreError, StoreVersion
+from .lock import Lock
 from .metrics import decode, from_json, strict_json
 
 FILE = "events.db"
@@ -112,20 +111,21 @@ class Store:
         event = store.append("started", trial=3, attempt=1, body={"places": []})
         store.when_durable(lambda: tell_the_node(event))
 
-    Raises StoreLocked when another driver writes to this folder (its process and host are named),
-    StoreVersion when another version of distsearch wrote it, StoreError when the file is damaged.
+    `lock`: that of the folder, where the caller has it already. Raises StoreLocked when another
+    driver writes to this folder (its process and host are named), StoreVersion when another version
+    of distsearch wrote it, StoreError when the file is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lock: Lock | None = None) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = folder / FILE
-        self._lock = _lock(folder / "lock")
+        self._lock = lock or Lock(folder)
+        self._made_file = not self.path.exists()
         try:
             _make_private(self.path)
             self._connection = self._open()
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
         (last,) = self._connection.execute("select max(id) from events").fetchone()
         self._next_id = 1 + (last or 0)
@@ -273,16 +273,28 @@ class Store:
             self._write_soon()
 
     def close(self) -> None:
-        """Write what is left and let go of the file."""
+        """Write what is left and let go of the folder."""
+        self._close()
+
+    def _close(self, is_unused: bool = False) -> None:
         self._closed = True
         self._writer.shutdown(wait=True)
         with contextlib.suppress(sqlite3.Error):
             self._commit(self._pending)
         self._pending = []
         self._connection.close()
-        # A process that was forked meanwhile holds the file open, and with it the lock.
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
-        self._lock.close()
+        if is_unused:
+            self.path.unlink()
+        self._lock.release(unused=is_unused)
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Let go of the folder if what follows fails; a new log without events goes then."""
+        try:
+            yield
+        except BaseException:
+            self._close(is_unused=self._made_file and self._next_id == 1)
+            raise
 
 
 def quick_check(path: Path) -> None:
@@ -313,11 +325,6 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         is_empty = not connection.execute("select 1 from sqlite_master limit 1").fetchone()
         version = VERSION if is_empty else 1
     check_version(version, f"the log {path}")
-
-
-def check(folder: Path) -> None:
-    """Raise StoreLocked or StoreError if the folder's log cannot be taken over."""
-    Store(folder).close()
 
 
 def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) -> Iterator[Event]:
@@ -359,22 +366,3 @@ def _decode(kind: str, text: str) -> Any:
 def _make_private(path: Path) -> None:
     """Make an empty file of mode 0600, if there is none; SQLite's other files take its mode."""
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-
-
-def _lock(path: Path) -> Any:
-    _make_private(path)
-    file = open(path, "a+")  # noqa: SIM115 - held open as long as the store lives
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise StoreLocked(
-            f"the experiment in {path.parent} is being run by {holder}; wait for it, end it, or "
-            "give this search another name"
-        ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file

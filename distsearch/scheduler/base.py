@@ -127,22 +127,24 @@ class Scheduler(Resumable):
 
         self._is_named = checkpoint is not None
         self.folder = folder.find(checkpoint, self.train_fn.__name__)
-        earlier = folder.earlier_run(self.folder, resume)
-
-        if earlier is not None:
-            seed = earlier["seed"]
-        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
-        self.desk = Desk(
-            searcher,
-            self.train_fn.space,
-            self.objectives,
-            seed=self.seed,
-            options=search_options,
-            points_to_evaluate=points_to_evaluate,
-            needed_soon=self._needed_soon,
-            wake=self._wake,
-        )
-        self.searcher = self.desk.searcher
+        self._store = folder.take(self.folder, resume)
+        with self._store.closed_on_error():
+            earlier = folder.earlier_run(self.folder)
+            if earlier is not None:
+                seed = earlier["seed"]
+            self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+            self.desk = Desk(
+                searcher,
+                self.train_fn.space,
+                self.objectives,
+                seed=self.seed,
+                options=search_options,
+                points_to_evaluate=points_to_evaluate,
+                needed_soon=self._needed_soon,
+                wake=self._wake,
+            )
+            self.searcher = self.desk.searcher
+            settings = options.settings(self.train_fn, self.objectives, self.folder, earlier)
 
         self.num_trials, self.time_out = num_trials, time_out
         self._history_callback = training_history_callback
@@ -153,8 +155,6 @@ class Scheduler(Resumable):
         self._closed = False
         self._hurries = False
 
-        settings = options.settings(self.train_fn, self.objectives, self.folder, earlier)
-        self._store = store.Store(self.folder)
         self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
         say = self.progress.say
         self.manager = DistributedResourceManager()
