@@ -39,6 +39,7 @@ import contextlib
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -46,6 +47,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import StoreError, StoreVersion
+from .hold import Hold
 from .lock import Lock
 from .metrics import decode, from_json, strict_json
 
@@ -91,6 +93,9 @@ INSERT = "insert into events (id, time, kind, trial, attempt, seq, body) values 
 ROW = "(?, ?, ?, ?, ?, ?, ?)"
 FEW = 40
 RETRY_S = 1.0
+TRIES = 3
+WAIT_S = 10.0
+_open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
 class Event(NamedTuple):
@@ -124,6 +129,7 @@ class Store:
         try:
             _make_private(self.path)
             self._connection = self._open()
+            self._hold = Hold(self.path)
         except BaseException:
             self._lock.release()
             raise
@@ -134,11 +140,13 @@ class Store:
         self._writing = False
         self._scheduled = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="distsearch-store")
+        self._is_unsure = False  # whether some of what is to be written is in the file already
         self.trouble = ""
         self._closed = False
+        _open_stores.add(self)
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        connection = _connect(self.path)
         try:
             quick_check(self.path)
             _check_version(connection, self.path)
@@ -235,6 +243,43 @@ class Store:
         done.add_done_callback(lambda done: self._written(done, rows, callbacks))
 
     def _commit(self, rows: list[tuple[Any, ...]]) -> None:
+        """Write rows; when this returns they are on the disk, and where readers find them."""
+        if not rows:
+            return
+        for _ in range(TRIES):
+            if not self._hold.renew():
+                self._reopen()
+            if self._is_unsure:
+                (last,) = self._connection.execute("select max(id) from events").fetchone()
+                rows = [row for row in rows if row[0] > (last or 0)]
+            self._is_unsure = True
+            self._insert(rows)
+            if self._hold.renew():
+                self._is_unsure = False
+                return
+        raise sqlite3.OperationalError("others delete its files again and again")
+
+    def _reopen(self) -> None:
+        """Open the log again: another process has deleted files of it that this one has open."""
+        if not self._hold.has_database():
+            raise sqlite3.OperationalError("it is no longer in its folder: put it back")
+        self._is_unsure = True
+        self._connection.close()
+        self._hold.close()
+        self._connection = _connect(self.path)
+        self._connection.execute("pragma synchronous=full")
+        self._hold = Hold(self.path)
+
+    def mend(self) -> None:
+        """Make sure that readers in this process find the files that all others do."""
+        if not self._closed and not self._hold.renew():
+            self._writer.submit(self._mend).result(WAIT_S)
+
+    def _mend(self) -> None:
+        if not self._hold.renew():
+            self._reopen()
+
+    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
         if not rows:
             return
         if len(rows) <= FEW:  # one statement, which lets the loop's thread run meanwhile
@@ -283,6 +328,8 @@ class Store:
             self._commit(self._pending)
         self._pending = []
         self._connection.close()
+        self._hold.close()
+        _open_stores.discard(self)
         if is_unused:
             self.path.unlink()
         self._lock.release(unused=is_unused)
@@ -295,6 +342,12 @@ class Store:
         except BaseException:
             self._close(is_unused=self._made_file and self._next_id == 1)
             raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """The connection of the one writer, to a file that is there."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 def quick_check(path: Path) -> None:
@@ -348,6 +401,9 @@ def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) ->
         values.append(trial)
     query = "select id, time, kind, trial, attempt, seq, body from events"
     query += " where " + " and ".join(where) + " order by id"
+    for store in list(_open_stores):  # of this process, which would read the files that it has open
+        if store.folder == folder:
+            store.mend()
     # (Not made, where there is none.)
     connection = sqlite3.connect(f"{(folder / FILE).absolute().as_uri()}?mode=rw", uri=True)
     try:

@@ -151,6 +151,122 @@ def test_an_event_that_is_found_by_trial_needs_no_scan(tmp_path):
         assert not [step for step in steps if "SCAN" in step and "CONSTANT" not in step], steps
 
 
+READER = """
+import sqlite3, sys
+for line in sys.stdin:
+    log = sqlite3.connect(sys.argv[1])
+    (count,) = log.execute("select count(*) from events").fetchone()
+    log.close()
+    print(count, flush=True)
+"""
+
+
+class Reader:
+    """Another process, which opens the log, looks how many events it has, and closes it."""
+
+    def __init__(self, folder):
+        command = [sys.executable, "-c", READER, str(folder / FILE)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def count(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.stdin.close()
+        self.process.wait(WAIT_S)
+        self.process.stdout.close()
+
+
+def back_up(folder, *names):
+    """What a backup does in the driver's own process: open, read and close the log's files."""
+    for path in [folder / name for name in names] or folder.glob("events*"):
+        path.read_bytes()
+
+
+def test_readers_see_all_that_is_acknowledged_though_the_driver_backs_up_its_folder(tmp_path):
+    """Each close loses SQLite's locks; the next reader takes the log away from the driver."""
+
+    async def run():
+        log = Store(tmp_path)
+        with Reader(tmp_path) as reader:
+            for number in range(1, 20):
+                log.append("report", 0, 1, number, {"n": number})
+                await asyncio.wait_for(log.flush(), WAIT_S)
+                if number % 3:
+                    back_up(tmp_path)
+                assert reader.count() == number
+                assert len(list(store.read(tmp_path))) == number  # nor does it here
+        log.close()
+
+    asyncio.run(run())
+    assert [event.seq for event in store.read(tmp_path)] == list(range(1, 20))
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_what_is_committed_while_a_reader_takes_the_files_away_is_committed_again(tmp_path, moment):
+    async def run():
+        log = Store(tmp_path)
+        insert = log._insert
+
+        def disturbed(rows):
+            if moment == "before":
+                disturb()
+            insert(rows)
+            if moment == "after":
+                disturb()
+
+        def disturb():
+            if len(seen) < 2:
+                seen.append(log._hold.has_database())
+                back_up(tmp_path)
+                reader.count()
+
+        seen = []
+        with Reader(tmp_path) as reader:
+            log.append("report", 0, 1, 1, {})
+            await asyncio.wait_for(log.flush(), WAIT_S)
+            log._insert = disturbed
+            log.append("report", 0, 1, 2, {})
+            await asyncio.wait_for(log.flush(), WAIT_S)
+            assert reader.count() == 2
+        assert seen == [True, True]
+        log.close()
+
+    asyncio.run(run())
+    assert [event.seq for event in store.read(tmp_path)] == [1, 2]
+
+
+def test_a_log_that_was_moved_away_gets_nothing_acknowledged_until_it_is_back(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store, "RETRY_S", 0.05)
+    folder, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+
+    async def run():
+        log = Store(folder)
+        log.append("report", 0, 1, 1, {})
+        await asyncio.wait_for(log.flush(), WAIT_S)
+        folder.rename(elsewhere)
+        log.append("report", 0, 1, 2, {})
+        flush = asyncio.ensure_future(log.flush())
+        while not log.trouble:
+            await asyncio.sleep(0.01)
+        assert "no longer in its folder" in log.trouble and not flush.done()
+        elsewhere.rename(folder)
+        await asyncio.wait_for(flush, WAIT_S)
+        assert log.trouble == ""
+        log.close()
+
+    asyncio.run(asyncio.wait_for(run(), WAIT_S))
+    assert [event.seq for event in store.read(folder)] == [1, 2]
+
+
 @contextlib.contextmanager
 def full_disk(folder, room_bytes):
     """A tiny disk of its own at `folder` (as root); call `more()` to make it larger."""
