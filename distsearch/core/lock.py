@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import StoreError, StoreLocked
 from ..resource.private import private
+from .verify import cause
 
 FILE = "lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -37,7 +38,9 @@ class Lock:
         try:
             self._file = self._take()
         except OSError as error:
-            raise StoreError(f"the folder {folder} cannot be taken: {_remedy(error)}") from error
+            raise StoreError(
+                f"the folder {folder} cannot be taken: {_remedy(error, folder)}"
+            ) from error
         _held.add(self)
         with contextlib.suppress(OSError):  # on a full disk it stays unsaid
             os.ftruncate(self._file, 0)
@@ -101,14 +104,14 @@ def _who(folder: Path, holder: str, *, is_own: bool) -> str:
     return f"{text}; wait for it, end it, or give this search another name"
 
 
-def _remedy(error: OSError) -> str:
+def _remedy(error: OSError, folder: Path) -> str:
     if error.errno in _NO_LOCKS:
         return (
             f"its disk gives no locks ({error.strerror}), without which two drivers could write to "
             "one log; choose a folder on another disk (checkpoint=), or have locks turned on there "
             "(NFS: lockd)"
         )
-    return str(error)
+    return cause(error, folder / FILE)
 
 
 def _forget_all() -> None:
