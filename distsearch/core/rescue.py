@@ -8,12 +8,11 @@ import sqlite3
 from pathlib import Path
 
 from ..errors import StoreError
-from . import end_mark, schema
+from . import schema
+from .belongings import LOG_FILES, new_folder
 from .lock import Lock
 from .schema import FILE, Row
 from .verify import damaged, opened, verify, whole_rows
-
-FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm", end_mark.FILE)  # of a log
 
 
 def rescue(folder: str | os.PathLike[str]) -> int:
@@ -56,10 +55,7 @@ def _whole_part(folder: Path) -> tuple[int, list[Row]]:
 
 def _replace(folder: Path, log_id: int, rows: list[Row]) -> None:
     """Put the files of the log aside, and another one with these rows in their place."""
-    number = 1
-    while (aside := folder / f"damaged-{number}").exists():
-        number += 1
-    aside.mkdir(mode=0o700)
+    aside = new_folder(folder, "damaged")
     new = aside / "new.db"
     connection = sqlite3.connect(new, isolation_level=None)
     try:
@@ -71,7 +67,7 @@ def _replace(folder: Path, log_id: int, rows: list[Row]) -> None:
     finally:
         connection.close()
     new.chmod(0o600)
-    for name in FILES:
+    for name in LOG_FILES:
         with contextlib.suppress(FileNotFoundError):
             (folder / name).rename(aside / name)
     new.rename(folder / FILE)

@@ -47,7 +47,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..resource.private import private
+from ..resource.private import delete, make_folders, make_private, private
+from .belongings import FOLDERS, claim, put_aside_leftovers
 from .end_mark import FILE as END
 from .end_mark import MarkFile
 from .hold import Hold
@@ -95,11 +96,16 @@ class Store:
         self.path = folder / FILE
         self._lock = lock or Lock(folder)
         self._made_file = not self.path.exists()
+        self.put_aside: Path | None = None  # where that is which another log has left here
         try:
             if self._made_file:
-                os.close(private(self.path, os.O_RDWR | os.O_CREAT))  # SQLite's others get its mode
+                self.put_aside = put_aside_leftovers(folder)
+                os.close(private(self.path, os.O_RDWR | os.O_CREAT))
+            for path in folder.glob(f"{FILE}*"):  # what SQLite makes besides gets the same mode
+                make_private(path)
             self._connection = self._open()
             self._hold = Hold(self.path)
+            self.put_aside = claim(folder, self.log_id, self.put_aside)
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError):
@@ -173,8 +179,8 @@ class Store:
     def keep_output(self, trial: int, text: str) -> None:
         """Add to what a trial of another node has printed, in `trials/N/output.txt`."""
         folder = self.folder / "trials" / str(int(trial))
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(folder / "output.txt", "a", encoding="utf-8") as file:
+        make_folders(folder)
+        with open(folder / "output.txt", "a", encoding="utf-8", opener=private) as file:
             file.write(text)
 
     async def flush(self) -> None:
@@ -317,8 +323,8 @@ class Store:
         self._mark.close()
         _open_stores.discard(self)
         if is_unused:
-            for path in (self.path, self.folder / END):
-                path.unlink(missing_ok=True)
+            for path in (self.path, self.folder / END, *map(self.folder.joinpath, FOLDERS)):
+                delete(path)
         self._lock.release(unused=is_unused)
 
     @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dis
-import hashlib
 import importlib.util
 import inspect
 import io
@@ -18,6 +17,7 @@ from typing import Any
 import cloudpickle
 
 from ..errors import PicklingError
+from ..resource.private import name_of
 
 _LIBRARIES = tuple(
     path
@@ -61,8 +61,7 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     finally:
         if by_value:
             cloudpickle.unregister_pickle_by_value(module)
-    digest = hashlib.sha256(data).hexdigest()[:16]
-    return Packed(data, f"{digest}.pickle", tuple(sorted(_modules_of(function))))
+    return Packed(data, name_of(data), tuple(sorted(_modules_of(function))))
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]

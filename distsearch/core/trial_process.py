@@ -23,6 +23,7 @@ from typing import Any
 import cloudpickle
 
 from ..errors import ReportError
+from ..resource.private import name_of, private
 from . import checkpoint
 from . import decorators as decorators  # unpickling needs it; imported once, by the launcher
 from .metrics import to_json
@@ -193,7 +194,7 @@ def returned_value(value: Any) -> Any:
 def redirect_output(path: str) -> None:
     """Let standard output and error, of grandchildren too, go to the end of a file."""
     _flush()
-    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    output = private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(output, descriptor)
         stream: Any = getattr(sys, f"__{name}__")  # an earlier trial may have put another there
@@ -207,10 +208,16 @@ def redirect_output(path: str) -> None:
 
 
 def load_function(path: str) -> Any:
-    """The train function that the driver sent, which the agent keeps in a file."""
+    """The train function that the driver sent, which the agent keeps in a file.
+
+    Raises RuntimeError for another content than what the driver sent, before it is unpickled.
+    """
     if path not in _functions:
-        with open(path, "rb") as file:
-            _functions[path] = cloudpickle.load(file)
+        with open(path, "rb", opener=private) as file:
+            data = file.read()
+        if name_of(data) != os.path.basename(path):
+            raise RuntimeError(f"{path} is not the train function that the driver sent")
+        _functions[path] = cloudpickle.loads(data)
         _show_to_pickle(_functions[path])
     return _functions[path]
 

@@ -7,7 +7,9 @@ files of yours. So what is written there is opened without following them.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -51,29 +53,48 @@ def make_folder(path: str | os.PathLike[str]) -> None:
             raise link_error(path) from None
         if not os.path.isdir(path):
             raise
-    if stat.S_IMODE(os.lstat(path).st_mode) == FOLDER_MODE:
-        return
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK | os.O_CLOEXEC)
-    try:
-        os.fchmod(folder, FOLDER_MODE)
-    finally:
-        os.close(folder)
+    if stat.S_IMODE(os.lstat(path).st_mode) != FOLDER_MODE:
+        os.chmod(path, FOLDER_MODE)
 
 
-def make_folders(path: Path, above: Path) -> None:
-    """Make a folder below `above`, and those in between, all of them private."""
-    for part in reversed([path, *path.parents][: len(path.relative_to(above).parts)]):
-        make_folder(part)
+def make_folders(path: Path) -> None:
+    """Make a folder, and those above it that are missing, all of them private."""
+    if not path.parent.exists():
+        make_folders(path.parent)
+    make_folder(path)
 
 
-def make_private(folder: Path) -> None:
-    """Take from everybody else what libraries have written below a folder."""
-    for parent, _, files in os.walk(folder):
-        os.chmod(parent, FOLDER_MODE)
-        for name in files:
-            path = os.path.join(parent, name)
-            if not os.path.islink(path):
-                os.chmod(path, FILE_MODE)
+def make_private(path: Path) -> None:
+    """Take a file, or a folder and all in it, from everybody else; links are left as they are."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISREG(mode) and stat.S_IMODE(mode) != private_mode(mode):
+        os.chmod(path, private_mode(mode))
+    elif stat.S_ISDIR(mode):
+        make_folder(path)
+        for inner in path.iterdir():
+            make_private(inner)
+
+
+def delete(path: Path) -> None:
+    """Delete what is there, if anything is: a file, a folder with all in it, or just the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def private_mode(mode: int) -> int:
+    """The mode of a file for nobody else: what its owner can run stays so.
+
+    >>> oct(private_mode(0o755))
+    '0o700'
+    """
+    return FILE_MODE | mode & stat.S_IXUSR
+
+
+def name_of(pickled: bytes) -> str:
+    """The name of the file with a train function, by which its content is known before it runs."""
+    return f"{hashlib.sha256(pickled).hexdigest()}.pickle"
 
 
 def link_error(path: str | os.PathLike[str]) -> OSError:

@@ -157,6 +157,8 @@ class Scheduler(Resumable):
 
         self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
         say = self.progress.say
+        if self._store.put_aside is not None:
+            say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
         self.manager = DistributedResourceManager()
         self.experiment = Experiment(self, settings, self.manager, self._store, say)
         self.fleet = Fleet(
