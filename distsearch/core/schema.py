@@ -7,9 +7,11 @@ one of another log.
 
 from __future__ import annotations
 
-import hashlib
+import marshal
 import sqlite3
+import struct
 from collections.abc import Iterable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +66,15 @@ SELECT = (
     "from events"
 )
 
+_INTEGER = struct.Struct("<q")  # as SQLite's
 Row = tuple[Any, ...]  # id, time, kind, trial, attempt, seq, body (text)
 
 
 def seal(row: Row, before: int) -> int:
     """The seal of a row of the log that follows the one with the seal `before`."""
-    number, time, kind, trial, attempt, seq, body = row
-    text = f"{before} {number} {time!r} {kind} {trial} {attempt} {seq} {body}"
-    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    # marshal's second format is the quickest that says the same of the same in each Python.
+    data = marshal.dumps((before, row), 2)
+    return int(_INTEGER.unpack(blake2b(data, digest_size=8).digest())[0])
 
 
 def sealed(rows: Iterable[Row], before: int) -> list[Row]:
