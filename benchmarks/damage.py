@@ -177,8 +177,8 @@ def main() -> None:
     options.add_argument("--damages", type=int, default=1000)
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
-    with scratch():
-        bases = [searched(Path.cwd() / how, how) for how in ("killed", "ended")]
+    with scratch() as place:
+        bases = [searched(place / how, how) for how in ("killed", "ended")]
         begin = time.perf_counter()
         outcomes = tried(bases, given.damages, given.seed)
         seconds = time.perf_counter() - begin
