@@ -306,7 +306,7 @@ class Search:
         for process in family:
             with contextlib.suppress(psutil.Error):
                 command, above = process.cmdline(), process.parent()
-                is_launcher = "distsearch.resource.launcher" in command
+                is_launcher = any("distsearch.resource.launcher" in word for word in command)
                 # A forked trial has the launcher's command line.
                 is_trial = is_launcher and above is not None and above.cmdline() == command
                 kind = "trial" if is_trial else "launcher" if is_launcher else ""

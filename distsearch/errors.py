@@ -2,9 +2,11 @@
 
 DistsearchError
 ├── SpaceError (ValueError)         a space or a configuration that makes no sense
+├── OptionError (ValueError)        an argument of a scheduler or searcher that makes no sense
 ├── MissingPackage (ImportError)    an optional package that is not installed
 ├── ResourceError (ValueError)      a request that no node can ever meet
 ├── PicklingError (TypeError)       a train function that cannot travel to a node
+├── UnguardedSearch (RuntimeError)  an import in a trial, or in a worker process, starts a search
 ├── NodeError (RuntimeError)        a node could not be brought up, or was refused
 │   └── HostKeyError                the SSH host key is unknown, or has changed
 ├── UploadError (ValueError)        a file that cannot be uploaded
@@ -31,6 +33,10 @@ class SpaceError(DistsearchError, ValueError):
     """A space or a configuration that makes no sense."""
 
 
+class OptionError(DistsearchError, ValueError):
+    """An argument of a scheduler or a searcher that makes no sense, or that it does not have."""
+
+
 class MissingPackage(DistsearchError, ImportError):
     """A package that only some options need is not installed; the text says how to get it."""
 
@@ -41,6 +47,10 @@ class ResourceError(DistsearchError, ValueError):
 
 class PicklingError(DistsearchError, TypeError):
     """A train function, or something it refers to, that cannot travel to a node."""
+
+
+class UnguardedSearch(DistsearchError, RuntimeError):
+    """An import in a trial, or in a worker process, starts a search: a guard is missing."""
 
 
 class NodeError(DistsearchError, RuntimeError):

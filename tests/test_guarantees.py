@@ -27,9 +27,8 @@ from distributed import Security
 
 import distsearch as ag
 from distsearch import Node
-from distsearch.core import store
+from distsearch.core import arrival, store
 from distsearch.core.travel import pack
-from distsearch.core.trial_process import load_function
 from distsearch.errors import PicklingError, StoreError
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.private import name_of
@@ -461,7 +460,7 @@ def test_a_train_function_is_not_unpickled_if_it_is_not_the_one_that_was_sent(tm
     path = tmp_path / name_of(b"what was sent")
     path.write_bytes(pickle.dumps(Runs(tmp_path / "canary")))
     with pytest.raises(RuntimeError, match="not the train function that the driver sent"):
-        load_function(str(path))
+        arrival.load(str(path))
     assert not (tmp_path / "canary").exists()
 
 

@@ -85,9 +85,10 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
         make_folders(target.parent)
         target.mkdir(mode=0o700)
         if isinstance(state, (str, os.PathLike)):
-            if not os.path.isdir(state):
+            folder = Path(state).expanduser()
+            if not folder.is_dir():
                 raise CheckpointError(f"{os.fspath(state)!r} is not a folder; save a state or one")
-            shutil.copytree(state, target / "files")
+            shutil.copytree(folder, target / "files")
             kind = "folder"
         else:
             _write_state(state, target)

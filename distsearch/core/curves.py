@@ -136,8 +136,9 @@ def render(
 
         figure = Figure(**look)
         paint(figure)
-        Path(filename).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(filename, dpi=150)
+        path = Path(filename).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
     if plot:
         from matplotlib import pyplot
 

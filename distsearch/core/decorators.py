@@ -6,12 +6,66 @@ import argparse
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 from distsearch.errors import SpaceError
 from distsearch.space import Dict, Namespace
+from distsearch.space.base import join, successor
+from distsearch.space.containers import as_space
 
 RESERVED = frozenset({"task_id", "num_cpus", "num_gpus", "gpu_ids"})  # every trial gets these
+
+
+class Search(Protocol):
+    """What uses a train function."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether trials run or are still to be launched."""
+
+
+class _Arguments(Namespace):
+    """The arguments of a train function: what is set here changes what its searches use.
+
+    `change(path, value)` is called for it, and gives the value as it stands here.
+    """
+
+    __slots__ = ("_change", "_path")
+    _change: Callable[[str, Any], Any]
+    _path: str
+
+    def __init__(
+        self, values: Namespace, change: Callable[[str, Any], Any], path: str = ""
+    ) -> None:
+        super().__init__(values)
+        object.__setattr__(self, "_change", change)
+        object.__setattr__(self, "_path", path)
+        for name, value in values.items():
+            super().__setitem__(name, self._changeable(name, value))
+
+    def _changeable(self, name: str, value: Any) -> Any:
+        """A namespace inside likewise."""
+        if type(value) is Namespace:
+            return _Arguments(value, self._change, join(self._path, name))
+        return value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        changed = self._change(join(self._path, name), value)
+        super().__setitem__(name, self._changeable(name, changed))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        raise SpaceError(f"{name!r} cannot be taken away from the arguments of a train function")
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]  # so that vars(args).update(...) counts too
+        return self
+
+    def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any]]]:
+        return Namespace, (dict(self),)
 
 
 class TrainFunction:
@@ -27,6 +81,8 @@ class TrainFunction:
     space: Dict
     __wrapped__: Callable[..., Any]
     __name__: str
+    _declared: Dict  # the space as it was said, without what was set in `args`
+    _searches: WeakSet[Search]
 
     def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         if not callable(function):
@@ -40,11 +96,34 @@ class TrainFunction:
         _refuse_reserved(arguments)
         update_wrapper(self, function)
         self.__name__ = getattr(function, "__name__", type(function).__name__)
-        self.space = Dict(**arguments)
+        self.space = self._declared = Dict(**arguments)
         self._args: Namespace | None = None
+        self._searches = WeakSet()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function.
+
+        `train_fn(train_fn.args, config, reporter=report)`, as AutoGluon has it, puts the values of
+        a configuration over those arguments first.
+        """
+        if len(args) > 1 and isinstance(args[0], Namespace) and isinstance(args[1], Mapping):
+            values, config, *others = args
+            return self.__wrapped__(self._with_values_of(config, values), *others, **kwargs)
+        if args and isinstance(args[0], _Arguments):  # what the function sets there is its own
+            args = (Namespace(args[0]), *args[1:])
         return self.__wrapped__(*args, **kwargs)
+
+    def _with_values_of(self, config: Mapping[str, Any], values: Namespace) -> Namespace:
+        """The same arguments, with those that are searched as a configuration has them."""
+        searched = {path.partition(".")[0] for path in self.space.validate(config)}
+        built = self.space.build(config)
+        return Namespace(values, **{name: built[name] for name in searched})
+
+    if not TYPE_CHECKING:  # to a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self).__name__
+            raise AttributeError(f"{kind} has no attribute {name!r}{successor(name)}")
 
     def __get__(self, instance: Any, owner: type | None = None) -> TrainFunction:
         """On a method: the train function of the instance, which travels with it."""
@@ -57,12 +136,36 @@ class TrainFunction:
     def args(self) -> Namespace:
         """The built default configuration, for a direct call: ``train_fn(train_fn.args, report)``.
 
-        Built when it is first read. Setting values in it changes direct calls only; what a search
-        uses is changed by `update`.
+        Built when it is first read. ``train_fn.args.epochs = 7`` is ``train_fn.update(epochs=7)``:
+        schedulers made from then on use it, and do not search what has a value so.
         """
         if self._args is None:
-            self._args = self.space.build({})
+            self._args = _Arguments(self.space.build({}), self._set)
         return self._args
+
+    @property
+    def fixed(self) -> list[str]:
+        """A line for each argument that was to be searched, and has a value in `args` instead."""
+        return [
+            f"{name}={self.space[name]!r} is fixed, it is not searched in {self._declared[name]!r}"
+            for name, part in self._declared.parts.items()
+            if part.size != 1 and name in self.space and self.space.parts[name].size == 1
+        ]
+
+    def with_args(self, values: Mapping[str, Any]) -> TrainFunction:
+        """Another train function with other values or spaces in the place of these.
+
+        Raises:
+            SpaceError: for a name that is not there, to the letter.
+        """
+        _refuse_reserved(values)
+        other = TrainFunction(self.__wrapped__, self.space.replace(**values))
+        other._declared = self._declared
+        return other
+
+    def note(self, search: Search) -> None:
+        """Refuse changes while this search runs, as it has the function as it is now."""
+        self._searches.add(search)
 
     def update(self, /, **arguments: Any) -> TrainFunction:
         """Put other values or spaces in the place of known arguments; returns this function.
@@ -70,9 +173,12 @@ class TrainFunction:
         ``train_fn.update(lr=0.1, momentum=Real(0.5, 0.99))``
 
         Raises:
-            SpaceError: for a name that is not there, to the letter.
+            SpaceError: for a name that is not there, to the letter, and while a search runs, which
+                goes on with what it began with.
         """
+        self._check_free()
         self.space = self.space.replace(**arguments)
+        self._declared = self._declared.replace(**arguments)
         self._args = None
         return self
 
@@ -83,15 +189,33 @@ class TrainFunction:
             SpaceError: for a name that is there already, or is reserved.
         """
         _refuse_reserved(arguments)
+        self._check_free()
         for name in arguments:
             if name in self.space:
                 raise SpaceError(f"{name!r} is there already; change it with update({name}=...)")
         self.space = Dict(**{**self.space, **arguments})
+        self._declared = Dict(**{**self._declared, **arguments})
         self._args = None
         return self
 
+    def _set(self, path: str, value: Any) -> Any:
+        """Put a value, or a space, in the place of an argument; its value as it is in `args`."""
+        if path in RESERVED:  # which a direct call may need
+            return value
+        self._check_free()
+        self.space = self.space.replace_at(path, value)
+        return as_space(value).build({})
+
+    def _check_free(self) -> None:
+        """Raise SpaceError while a search with this function runs."""
+        if any(search.is_running for search in self._searches):
+            raise SpaceError(
+                f"a search with {self.__name__} runs, which goes on with the arguments that it "
+                "began with; change them before its scheduler is made, or after join_jobs()"
+            )
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_args": None}  # built anew where it is read
+        return {**vars(self), "_args": None, "_searches": WeakSet()}  # built anew where it is read
 
     def __repr__(self) -> str:
         return f"<train function {self.__name__}: {self.space!r}>"

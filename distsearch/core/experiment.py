@@ -94,6 +94,7 @@ class Experiment:
         self._earlier_lease_until: float | None = None  # that of the last driver's agents
         self._request: LeaseRequest | None = None
         self._granting = False
+        self._has_warned = False  # of a report without the reward
         self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
@@ -460,6 +461,7 @@ class Experiment:
         trial, saved_step = attempt.trial, attempt.trial.saved_step
         self.log("report", trial, body, sequence=sequence)
         assert trial.last_report is not None
+        self._warn_without_reward(trial, trial.last_report)
         decision = self._decide(trial, trial.last_report)
         self._end_if_good_enough()
         if trial.saved_step != saved_step:  # it counts now that a report has followed it
@@ -470,6 +472,14 @@ class Experiment:
             self.store.when_durable(partial(attempt.answer, decision))
         elif not isinstance(decision, Continue):
             self._stop(attempt, *verdict_of(decision))
+
+    def _warn_without_reward(self, trial: Trial, report: Report) -> None:
+        """Say once that a report lacks the reward: another name would be seen only at the end."""
+        objectives = self.settings.objectives
+        if self._has_warned or trial.has_result or objectives.are_in(report.metrics):
+            return
+        self._has_warned = True
+        self.say(f"warning: trial {trial.id}: {objectives.missing_in(1, report.metrics)}")
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.

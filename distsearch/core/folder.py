@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import StoreError
 from . import store
+from .imports import refuse_search_in_import
 from .lock import Lock
 from .storage import Storage, checked_url
 
@@ -18,14 +19,17 @@ from .storage import Storage, checked_url
 def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
     """The folder that a user has named, or a new one for an experiment of this name.
 
-    New ones are in ./distsearch_results, or in what DISTSEARCH_RESULTS says. Raises StoreError for
-    a file.
+    It is absolute, with `~` expanded. New ones are in ./distsearch_results, or in what
+    DISTSEARCH_RESULTS says. Raises StoreError for a file, and UnguardedSearch where an import in a
+    trial begins the experiment.
     """
+    refuse_search_in_import()
     if checkpoint is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))
-        return (root / f"{_for_a_path(name)}-{stamp}-{os.urandom(2).hex()}").absolute()
-    folder = Path(checkpoint).absolute()
+        new = root / f"{_for_a_path(name)}-{stamp}-{os.urandom(2).hex()}"
+        return new.expanduser().absolute()
+    folder = Path(checkpoint).expanduser().absolute()
     if folder.is_file():
         raise StoreError(f"checkpoint={str(checkpoint)!r} is a file; name a folder, or a new one")
     return folder

@@ -2,13 +2,15 @@
 
 NumPy scalars, 0-d arrays and tensors become plain numbers. Strings, booleans and None are stored
 but never compared. NaN and the infinities, which JSON cannot hold, travel and are stored as the
-strings below and come back as floats; NaN is worse than every number.
+strings below and come back as floats; NaN is worse than every number. Text that reads like one of
+these strings is stored with a quote before it, and comes back as it was.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from ..errors import ReportError
@@ -18,6 +20,11 @@ MAX_REPORT_BYTES = 64 * 1024
 encode = json.JSONEncoder(allow_nan=False).encode  # raises for what JSON cannot hold
 decode = json.JSONDecoder().decode
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_looks_non_finite = re.compile("'*(?:NaN|-?Infinity)").fullmatch
+
+
+class _NonFinite(str):
+    """The string that stands for a float, other than one that was reported as text."""
 
 
 def to_json(metrics: dict[str, Any]) -> str:
@@ -25,7 +32,7 @@ def to_json(metrics: dict[str, Any]) -> str:
 
     Raises ReportError when they take more than 64 KB.
     """
-    text = strict_json(without_secrets(metrics))
+    text = report_json(without_secrets(metrics))
     if len(text) > MAX_REPORT_BYTES:
         sizes = {key: len(json.dumps(_plain(value))) for key, value in metrics.items()}
         largest = max(sizes, key=lambda key: sizes[key])
@@ -35,6 +42,19 @@ def to_json(metrics: dict[str, Any]) -> str:
             "reporter.save(...)"
         )
     return text
+
+
+def report_json(metrics: dict[str, Any]) -> str:
+    """The metrics of a report as strict JSON, from which `from_json` tells text from numbers."""
+    text = strict_json(metrics)
+    if "NaN" not in text and "Infinity" not in text:
+        return text
+    plain = {str(key): _plain(value) for key, value in metrics.items()}
+    for key, value in plain.items():
+        is_text = isinstance(value, str) and not isinstance(value, _NonFinite)
+        if is_text and _looks_non_finite(value):
+            plain[key] = f"'{value}"
+    return json.dumps(plain)
 
 
 def strict_json(value: Any) -> str:
@@ -48,10 +68,10 @@ def strict_json(value: Any) -> str:
 def from_json(text: str) -> dict[str, Any]:
     """The metrics that `to_json` wrote."""
     metrics: dict[str, Any] = decode(text)
-    if "Na" in text or "Inf" in text:
+    if "NaN" in text or "Infinity" in text:
         for key, value in metrics.items():
-            if isinstance(value, str) and value in NON_FINITE:
-                metrics[key] = NON_FINITE[value]
+            if isinstance(value, str) and _looks_non_finite(value):
+                metrics[key] = NON_FINITE[value] if value in NON_FINITE else value[1:]
     return metrics
 
 
@@ -66,6 +86,12 @@ def number(value: Any) -> float | None:
     return None
 
 
+def is_one_number(value: Any) -> bool:
+    """Whether the value would be stored as a number, NaN and the infinities among them."""
+    seen = _plain(value)
+    return isinstance(seen, (int, float, _NonFinite)) and not isinstance(seen, bool)
+
+
 def _plain(value: Any, depth: int = 0) -> Any:
     """The value as JSON can hold it."""
     if value is None or isinstance(value, (str, bool, int)):
@@ -73,7 +99,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float):
         if math.isfinite(value):
             return float(value)
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return _NonFinite(name)
     if isinstance(value, dict) and depth < 8:
         return {str(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and depth < 8:

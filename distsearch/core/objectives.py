@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from ..errors import SpaceError
+from ..errors import OptionError
 from .metrics import number
 
 Mode = Literal["max", "min"]
@@ -63,14 +63,14 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: Any) -> Constraint:
-        """Read one; raises SpaceError for what does not look like 'latency <= 20'."""
+        """Read one; raises OptionError for what does not look like 'latency <= 20'."""
         found = _CONSTRAINT.fullmatch(text) if isinstance(text, str) else None
         try:
             bound = float(found["bound"]) if found else math.nan
         except ValueError:
             bound = math.nan
         if found is None or not math.isfinite(bound):
-            raise SpaceError(
+            raise OptionError(
                 f"constraints: cannot read {text!r}; write a metric, <= or >=, and a number, as in "
                 "'latency <= 20'"
             )
@@ -94,19 +94,21 @@ class Objectives:
 
     @classmethod
     def parse(cls, reward_attr: Any, mode: Any, constraints: Any = ()) -> Objectives:
-        """Read the arguments of a scheduler; raises SpaceError for what makes no sense."""
+        """Read the arguments of a scheduler; raises OptionError for what makes no sense."""
         names = _listed(reward_attr)
         if not names or not all(isinstance(name, str) for name in names):
-            raise SpaceError(f"reward_attr={reward_attr!r}; give a name, or a list of names")
+            raise OptionError(f"reward_attr={reward_attr!r}; give a name, or a list of names")
         if len(set(names)) < len(names):
-            raise SpaceError(f"reward_attr={reward_attr!r} names a metric twice")
+            raise OptionError(f"reward_attr={reward_attr!r} names a metric twice")
         modes = _listed(mode)
         if not all(one in ("max", "min") for one in modes):
-            raise SpaceError(f"mode={mode!r}, but it is one of 'max', 'min', or a list of these")
+            meant = str(modes[0])[:3].lower()  # of 'minimize', 'Maximum', ...
+            near = f"did you mean {meant!r}? " if meant in ("max", "min") else ""
+            raise OptionError(f"mode={mode!r}; {near}It is one of 'max', 'min', or a list of these")
         if len(modes) == 1:
             modes *= len(names)
         if len(modes) != len(names):
-            raise SpaceError(
+            raise OptionError(
                 f"mode={mode!r} for the {len(names)} objectives {', '.join(names)}; give one for "
                 "all, or one for each"
             )
@@ -174,11 +176,17 @@ class Objectives:
                 return False
         return True
 
+    def are_in(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether a report has a number for all that is wanted, be it NaN."""
+        values = [metrics.get(name) for name in self.metrics]
+        return all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in values)
+
     def missing_in(self, reports: int, last: Mapping[str, Any]) -> str:
         """Why none of a trial's reports counts, in words; `last`: the metrics of the last one."""
         wanted = self.names[0]
         if not reports:
-            return f"the train function returned without calling reporter(..., {wanted}=...)"
+            returned = "" if self.several else ", and returned no number"
+            return f"the train function did not call reporter(..., {wanted}=...){returned}"
         if not self.is_plain:
             had = ", ".join(f"{name}={last.get(name)!r}" for name in self.metrics)
             return f"no report had finite numbers for all that is wanted; the last one had {had}"

@@ -21,10 +21,15 @@ def preload_of(settings: Settings, remote: Remote) -> Message:
             *_packed_for(settings, remote).modules,
             *(["fsspec"] if settings.storage else []),
         ],
-        "sys_path": [path or os.getcwd() for path in sys.path] if remote.is_local else [],
+        "sys_path": _own_path() if remote.is_local else [],
         "entry": "distsearch.core.trial_process",
         "spawn": settings.spawn,
     }
+
+
+def _own_path() -> list[str]:
+    """Where this process imports from, in whatever folder one is."""
+    return [os.path.abspath(path) for path in sys.path if isinstance(path, str)]
 
 
 def function_of(settings: Settings, remote: Remote) -> Message:
@@ -49,6 +54,8 @@ def start_of(
         "function": _packed_for(settings, place.remote).name,
         "config": trial.config,
         "time_attr": settings.time_attr,
+        "reward_attr": None if settings.objectives.several else settings.objectives.names[0],
+        "has_reported": trial.last_report is not None,
         "due": due,
         "resume": attempt.number > 1,
         "attempt": attempt.number,

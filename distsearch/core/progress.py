@@ -333,20 +333,23 @@ def _terminal(output: _Output) -> Console | None:
 
 
 class _Output:
-    """A text stream that nobody may be reading: closed, broken or missing, it takes everything."""
+    """A text stream that nobody may be reading: closed, broken or missing, it takes everything.
+
+    So does what the user has put in the place of standard output, with whatever methods it has.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+        self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):
             if self.stream is not None:
                 self.stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):
             if self.stream is not None:
                 self.stream.flush()
 
@@ -357,5 +360,5 @@ class _Output:
     def isatty(self) -> bool:
         try:
             return self.stream is not None and self.stream.isatty()
-        except (OSError, ValueError):
+        except Exception:
             return False

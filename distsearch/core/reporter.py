@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import LineageError, ReportError
 from . import checkpoint
-from .metrics import number, to_json
+from .metrics import from_json, number, to_json
 from .storage import Shelf
 
 
@@ -86,6 +86,11 @@ class Reporter:
         """The ids of the trials from whose weights this one goes on; empty for most."""
         return tuple(self._parents)
 
+    @property
+    def has_reported(self) -> bool:
+        """Whether anything was reported since the trial was started, or started again."""
+        return self._sequence > 0
+
     def __call__(self, **metrics: Any) -> None:
         """Report metrics, as in `reporter(epoch=3, accuracy=0.81)`.
 
@@ -104,7 +109,7 @@ class Reporter:
             metrics.setdefault("time_this_iter", round(now - self._last, 6))
             metrics.setdefault("time_since_start", round(now - self._started, 6))
             body = to_json(metrics)
-            due = self._is_due(metrics)
+            due = self._is_due(body)
             self._last = now
             self._sequence += 1
             self._send(f"R {self._sequence} {int(due)} {body}\n")
@@ -181,12 +186,13 @@ class Reporter:
                 "forked; hand the results to that process and report them there"
             )
 
-    def _is_due(self, metrics: dict[str, Any]) -> bool:
+    def _is_due(self, body: str) -> bool:
+        """Whether the search decides at this report, whose time it sees as it was sent."""
         if self._every:
             return True
         if not self._rungs:
             return False
-        value = number(metrics.get(self._time_attr))
+        value = number(from_json(body).get(self._time_attr))
         if value is None:
             value = self._sequence + 1.0  # as the search counts where the time is missing
         reached = False

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DistsearchError, NothingReported, SpaceError
+from ..errors import DistsearchError, NothingReported, OptionError
 from . import checkpoint, curves, dataframe, lineage, pareto, pedigree, store
 from .ledger import Ledger
 from .lineage import Descent
@@ -279,7 +279,7 @@ class Results:
         names, modes = self.ledger.objectives.names, self.ledger.objectives.modes
         reward_attr = names[0] if reward_attr is None else reward_attr
         if reward_attr not in names:
-            raise SpaceError(f"reward_attr={reward_attr!r}, but it is one of {', '.join(names)}")
+            raise OptionError(f"reward_attr={reward_attr!r}, but it is one of {', '.join(names)}")
         data = curves.curves(self.training_history, reward_attr=reward_attr, time_attr=time_attr)
         if filename is not None or plot:
             trials = self.trials

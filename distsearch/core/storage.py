@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import CheckpointError, MissingPackage, SpaceError
+from ..errors import CheckpointError, MissingPackage, OptionError
 from ..resource.cache import MANIFEST, delete
 from ..resource.private import make_folders, make_private
 from . import checkpoint
@@ -39,14 +39,14 @@ SECRET = re.compile("key|secret|token|passw|credential", re.IGNORECASE)
 
 
 def checked_url(storage: str | os.PathLike[str]) -> str:
-    """What `storage=` means: an absolute path or a URL. Raises SpaceError, MissingPackage."""
+    """What `storage=` means: an absolute path or a URL. Raises OptionError, MissingPackage."""
     if not isinstance(storage, (str, os.PathLike)) or not os.fspath(storage):
-        raise SpaceError(f"storage={storage!r}; give a path or a URL such as 's3://bucket/folder'")
+        raise OptionError(f"storage={storage!r}; give a path or a URL such as 's3://bucket/folder'")
     url = os.fspath(storage)
     if "://" not in url:
         return str(Path(url).expanduser().absolute())
     if re.search(r"://[^/]*:[^/]*@", url):
-        raise SpaceError(
+        raise OptionError(
             "storage= holds a password, which would get into the log; leave it out, and give it to "
             "fsspec by the environment or its configuration (~/.config/fsspec)"
         )
@@ -57,7 +57,7 @@ def checked_url(storage: str | os.PathLike[str]) -> str:
     except ImportError as error:
         raise MissingPackage(f"storage={url!r}: {error}, on every node too") from error
     except ValueError as error:
-        raise SpaceError(f"storage={url!r}: {error}") from error
+        raise OptionError(f"storage={url!r}: {error}") from error
     return url.rstrip("/")
 
 

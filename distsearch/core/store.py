@@ -53,7 +53,7 @@ from .end_mark import FILE as END
 from .end_mark import MarkFile
 from .hold import Hold
 from .lock import Lock
-from .metrics import decode, from_json, strict_json
+from .metrics import decode, from_json, report_json, strict_json
 from .schema import FILE as FILE
 from .schema import INSERT, ROW, SELECT, create, is_empty, seal, sealed, version_of
 from .schema import VERSION as VERSION
@@ -161,7 +161,8 @@ class Store:
         if isinstance(body, str):
             text, value = body, from_json(body) if kind == "report" else decode(body)
         else:
-            text, value = strict_json(body), body
+            encode = report_json if kind == "report" else strict_json
+            text, value = encode(body), body
         number, at = self._next_id, time.time()
         event = Event(number, at, kind, trial, attempt, seq, value)
         if apply is not None:

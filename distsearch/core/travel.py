@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dis
+import hashlib
 import importlib.util
 import inspect
 import io
+import os
+import pickle
 import sys
 import sysconfig
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +21,10 @@ import cloudpickle
 
 from ..errors import PicklingError
 from ..resource.private import name_of
+from . import surroundings
+from .arrival import Cargo, namespace, wrapped_in
+from .imports import under_way
+from .surroundings import Surroundings
 
 _LIBRARIES = tuple(
     path
@@ -38,20 +45,41 @@ class Packed:
 def pack(function: Any, *, stays_here: bool = False) -> Packed:
     """Pickle a train function; its own module travels with it unless it is an installed one.
 
-    Trials of this machine (`stays_here`) import that module as the driver did. Raises
-    PicklingError that names the part which cannot travel.
+    Trials of this machine (`stays_here`) import that module as the driver did, and so do those of a
+    node that has it. A module that is just being imported never is: it would start this search
+    again. Raises PicklingError that names the part which cannot travel.
     """
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
-    by_value = (
-        module is not None
-        and module.__name__ not in ("__main__", *cloudpickle.list_registry_pickle_by_value())
-        and not _is_installed(module)
-        and not (stays_here and _is_importable(module))
-    )
-    if by_value:
-        cloudpickle.register_pickle_by_value(module)
+    module = sys.modules.get(getattr(function, "__module__", None) or "") or sys.modules["__main__"]
+    unfinished = [name for name in under_way() if not _is_ours(name)]
+    around = surroundings.of_this_process(_is_of_library, _can_travel, files=stays_here)
+    named = whole = None
+    if not _is_in(module.__name__, ["__main__", *unfinished]):
+        named = _dumps(function, around, unfinished)
+    is_there = _is_installed(module) or (stays_here and _is_importable(module))
+    if named is None or not is_there:
+        whole = _dumps(function, around, [*unfinished, module.__name__])
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    source = _source_hash(module) if whole is not None else None
+    if whole is not None and source is None:
+        named = None
+    data = pickle.dumps(Cargo(script, module.__name__, source, named, whole))
+    return Packed(data, name_of(data), tuple(sorted(_modules_of(function, around))))
+
+
+def _dumps(function: Any, around: Surroundings, by_value: list[str]) -> bytes:
+    """Pickle a function, what goes to modules with it, and the surroundings; see `Cargo`."""
+    registered = cloudpickle.list_registry_pickle_by_value()
+    mine = {*by_value} - {"__main__", *registered}
+    for name in mine:
+        cloudpickle.register_pickle_by_value(sys.modules[name])
     try:
-        data = _dumps(function)
+        with io.BytesIO() as file:
+            pickler = _Pickler(file, {"__main__", *by_value, *registered})
+            # One after the other, so that what they have in common is one thing there too.
+            pickler.dump(function)
+            pickler.dump(pickler.found)
+            pickler.dump(around)
+            return file.getvalue()
     except Exception as error:
         path = _guilty_path(function, getattr(function, "__name__", "train_fn"))
         raise PicklingError(
@@ -59,23 +87,79 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
             "Make it inside the train function instead, or pass what is needed to make it"
         ) from error
     finally:
-        if by_value:
-            cloudpickle.unregister_pickle_by_value(module)
-    return Packed(data, name_of(data), tuple(sorted(_modules_of(function))))
+        for name in mine:
+            cloudpickle.unregister_pickle_by_value(sys.modules[name])
+
+
+def _can_travel(thing: Any) -> bool:
+    try:
+        with io.BytesIO() as file:
+            _Pickler(file, set()).dump(thing)
+    except Exception:
+        return False
+    return True
+
+
+def _source_hash(module: types.ModuleType) -> str | None:
+    file = getattr(module, "__file__", None) or ""
+    if not file.endswith(".py"):
+        return None
+    try:
+        with open(file, "rb") as source:
+            return hashlib.sha256(source.read()).hexdigest()
+    except OSError:
+        return None
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's, with the names of the files that code comes from.
+    """cloudpickle's, for functions and classes that keep their modules.
 
-    Since 3.1.3 it leaves them out, so that equal functions have equal pickles. Tracebacks of trials
-    would then show no lines, and `inspect.getsource` (`torch.jit.script`) would not work in them.
+    Those of the modules `by_value` travel themselves. Functions among them then have the namespace
+    of the module of that name, which they share with all that is there; `found` is what else pickle
+    will look for in these modules. And code keeps the names of its files: since 3.1.3 cloudpickle
+    leaves them out, so that equal functions have equal pickles. Tracebacks of trials would show no
+    lines then, and `inspect.getsource` (`torch.jit.script`) would not work in them.
     """
 
+    def __init__(self, file: io.BytesIO, by_value: set[str]) -> None:
+        super().__init__(file)
+        self.found: dict[str, dict[str, Any]] = {}
+        self._by_value = by_value
 
-def _dumps(thing: Any) -> bytes:
-    with io.BytesIO() as file:
-        _Pickler(file).dump(thing)
-        return file.getvalue()
+    def reducer_override(self, thing: Any) -> Any:
+        """How to pickle a function or a class; take note of it."""
+        if isinstance(thing, type | types.FunctionType):
+            module = sys.modules.get(thing.__module__ or "")
+            if module is not None and _is_in(module.__name__, self._by_value):
+                contents, name = vars(module), str(thing.__qualname__)
+                if contents.get(name) is thing:
+                    self.found.setdefault(module.__name__, {})[name] = thing
+                if getattr(thing, "__globals__", None) is contents:
+                    self.globals_ref.setdefault(id(contents), _Namespace())
+            elif module is not None and thing is _wrapped_in(module, thing.__name__):
+                return wrapped_in, (module.__name__, thing.__name__)
+        return super().reducer_override(thing)
+
+
+def _wrapped_in(module: types.ModuleType, name: str) -> Any:
+    """What a decorated function of a module is inside, such as the function under `@args`."""
+    return getattr(vars(module).get(name), "__wrapped__", None)
+
+
+class _Namespace(dict[str, Any]):
+    """The namespace of a module, on its way: `__name__`, and what else cloudpickle puts there."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return namespace, (self["__name__"], dict(self))
+
+
+def _is_in(name: str, modules: Iterable[str]) -> bool:
+    """Whether a module is one of these, or is in a package that is one."""
+    return any(name == one or name.startswith(f"{one}.") for one in modules)
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _reduce_code(code: types.CodeType) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -91,37 +175,57 @@ _Pickler.dispatch_table = ChainMap(
 def _is_installed(module: types.ModuleType) -> bool:
     """Whether a module belongs to Python or to an installed package, which each node has itself."""
     file = getattr(module, "__file__", None)
-    if file is None or module.__name__.partition(".")[0] == __name__.partition(".")[0]:
+    if file is None or _is_ours(module.__name__):
         return True
-    return str(file).startswith(_LIBRARIES)
+    return _is_of_package(str(file))
+
+
+def _is_of_package(file: str) -> bool:
+    """Whether a file lies where packages are installed, of this environment or of one below it."""
+    return file.startswith(_LIBRARIES) or any(
+        f"{os.sep}{kind}-packages{os.sep}" in file for kind in ("site", "dist")
+    )
+
+
+def _is_of_library(logger: str) -> bool:
+    """Whether a logger has the name of an installed package that is loaded."""
+    module = sys.modules.get(logger.partition(".")[0])
+    return module is not None and module.__name__ != "__main__" and _is_installed(module)
 
 
 def _is_importable(module: types.ModuleType) -> bool:
-    """Whether importing the module's name finds this very module."""
-    try:
-        spec = importlib.util.find_spec(module.__name__)
-    except (ImportError, ValueError):
-        return False
-    return spec is not None and spec.origin == getattr(module, "__file__", None)
+    """Whether importing the module's name, where it is not loaded yet, finds this very module."""
+    package = sys.modules.get(module.__name__.rpartition(".")[0])
+    for finder in sys.meta_path:
+        spec = finder.find_spec(module.__name__, getattr(package, "__path__", None))
+        if spec is not None:
+            return spec.origin == getattr(module, "__file__", None)
+    return False
 
 
 def _is_library(name: str) -> bool:
     top = name.partition(".")[0]
+    module = sys.modules.get(top)
+    if module is not None:  # even one of a name of Python's may be the user's own
+        return _is_installed(module)
     if top in sys.stdlib_module_names:
         return True
-    module = sys.modules.get(top)
-    if module is not None:
-        return _is_installed(module)
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return False
-    return spec is not None and bool(spec.origin) and str(spec.origin).startswith(_LIBRARIES)
+    return spec is not None and bool(spec.origin) and _is_of_package(str(spec.origin))
 
 
-def _modules_of(function: Any) -> set[str]:
-    """The installed modules that a function refers to, or imports when it runs."""
-    found: set[str] = set()
+def _modules_of(function: Any, around: Surroundings) -> set[str]:
+    """The installed modules that a function refers to, or imports when it runs.
+
+    And those that its own module has imported, which a trial imports whole, and its loggers need.
+    """
+    module = sys.modules.get(getattr(function, "__module__", None) or "__main__")
+    found = (
+        set(_homes_in(module)) if module is not None and module.__name__ != "__main__" else set()
+    )
     seen: set[int] = set()
     waiting = [inspect.unwrap(function)]
     while waiting:
@@ -147,6 +251,16 @@ def _modules_of(function: Any) -> set[str]:
     found.update({"torch._dynamo"} if "torch" in tops else ())
     own = ("__main__", "builtins")
     return {name for name in found if name not in own and _is_library(name)}
+
+
+def _homes_in(module: types.ModuleType) -> Iterator[str]:
+    """The modules that a module has imported, or from which it has something."""
+    for value in vars(module).values():
+        home = value.__name__ if isinstance(value, types.ModuleType) else value.__class__.__module__
+        if isinstance(value, types.FunctionType | type):
+            home = value.__module__
+        if isinstance(home, str):
+            yield home
 
 
 def _parts(thing: Any) -> Iterator[Any]:

@@ -8,7 +8,6 @@ often before there is a job for it. A job comes as one line of JSON; reports go 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import os
 import signal
@@ -17,20 +16,21 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from types import FunctionType, TracebackType
+from types import TracebackType
 from typing import Any
 
-import cloudpickle
+import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
-from ..errors import ReportError
-from ..resource.private import name_of, private
-from . import checkpoint
-from . import decorators as decorators  # unpickling needs it; imported once, by the launcher
-from .metrics import to_json
+from ..resource.private import private
+from ..space.base import without_secrets
+from . import arrival, checkpoint
+from . import decorators as decorators
+from . import surroundings as surroundings
+from .metrics import MAX_REPORT_BYTES, is_one_number, strict_json
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
 
-_SURROUNDINGS = (__file__, decorators.__file__)
+_AROUND = (__file__, decorators.__file__, arrival.__file__)
 _functions: dict[str, Any] = {}
 _current: list[Reporter] = []
 
@@ -45,9 +45,13 @@ def main(channel: socket.socket, threads: int) -> int:
     limit_threads(threads)
     fresh_randomness()
     end: dict[str, Any] = {"code": 0}
+    own_pid = os.getpid()
     try:
         while job := read_job(channel):
             end = run(job, channel)
+            if os.getpid() != own_pid:  # the train function forked, and its child came back too
+                _tell_own_error(end)
+                break
             _flush()
             channel.sendall(b"E 0 0 " + json.dumps(end).encode() + b"\n")
             if not job["reuse"] or end["how"] == "stopped":
@@ -99,18 +103,26 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
                 checkpoint.inherit(reporter.checkpoints, sources)
         put_first(job["work_folder"])
         train_function = load_function(job["function"])
-        values = train_function.space.build(job["config"])
+        constants, config = train_function.space.constants_of(job["config"])
+        space = train_function.space
+        for path, value in constants.items():
+            space = space.replace_at(path, value)
+        values = space.build(config)
         for name, value in job["args"].items():
             values[name] = value
         _current.append(reporter)
-        end["returned"] = returned_value(train_function(values, reporter))
+        returned = train_function(values, reporter)
+        end["returned"] = returned_value(returned)
+        if is_one_number(returned) and not (job["has_reported"] or reporter.has_reported):
+            report_reward(job, reporter, returned)
     except StopTrial:
         end["how"] = "stopped"
     except SystemExit as exit_:
         # As the interpreter does it: no code is 0, a text is printed and counts as 1.
         code = exit_.code
         if code is not None and not isinstance(code, int):
-            sys.stderr.write(f"{code}\n")
+            with contextlib.suppress(Exception):  # whatever the user has put there
+                sys.stderr.write(f"{code}\n")
         end.update(how="exit", code=code if isinstance(code, int) else int(code is not None))
     except BaseException as error:
         text = "".join(traceback.format_exception(type(error), error, own_part(error)))
@@ -176,7 +188,7 @@ def in_words(error: BaseException) -> str:
 def own_part(error: BaseException) -> TracebackType | None:
     """The traceback of an error from the train function on, without the frames around it."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename in _SURROUNDINGS:
+    while frames is not None and frames.tb_frame.f_code.co_filename in _AROUND:
         frames = frames.tb_next
     return frames or error.__traceback__
 
@@ -185,10 +197,14 @@ def returned_value(value: Any) -> Any:
     """What the train function returned, as JSON can carry it to the driver."""
     if value is None:
         return None
-    try:
-        return json.loads(to_json({"value": value}))["value"]
-    except ReportError:
-        return repr(value)[:1000]
+    text = strict_json(without_secrets({"value": value}))
+    return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else repr(value)[:1000]
+
+
+def report_reward(job: dict[str, Any], reporter: Reporter, reward: Any) -> None:
+    """Report what a train function that never reports has returned, where there is one reward."""
+    if job["reward_attr"] is not None:
+        reporter(**{job["reward_attr"]: reward})
 
 
 def redirect_output(path: str) -> None:
@@ -197,10 +213,11 @@ def redirect_output(path: str) -> None:
     output = private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(output, descriptor)
-        stream: Any = getattr(sys, f"__{name}__")  # an earlier trial may have put another there
-        if stream.closed:
-            stream = open(descriptor, "w", closefd=False)  # noqa: SIM115 - it is standard output
-        stream.reconfigure(line_buffering=True)
+        stream: Any = getattr(sys, f"__{name}__")
+        try:
+            stream.reconfigure(line_buffering=True)
+        except (AttributeError, ValueError):  # an earlier trial has closed, detached or replaced it
+            stream = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     if output > 2:
@@ -208,26 +225,10 @@ def redirect_output(path: str) -> None:
 
 
 def load_function(path: str) -> Any:
-    """The train function that the driver sent, which the agent keeps in a file.
-
-    Raises RuntimeError for another content than what the driver sent, before it is unpickled.
-    """
+    """The train function that the driver sent, which the agent keeps in a file."""
     if path not in _functions:
-        with open(path, "rb", opener=private) as file:
-            data = file.read()
-        if name_of(data) != os.path.basename(path):
-            raise RuntimeError(f"{path} is not the train function that the driver sent")
-        _functions[path] = cloudpickle.loads(data)
-        _show_to_pickle(_functions[path])
+        _functions[path] = arrival.load(path)
     return _functions[path]
-
-
-def _show_to_pickle(function: Any) -> None:
-    """Let pickle find what came along from the user's script, as a Pool or `torch.save` needs."""
-    main = sys.modules["__main__"]
-    for name, value in getattr(inspect.unwrap(function), "__globals__", {}).items():
-        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__":
-            setattr(main, name, value)
 
 
 def limit_threads(threads: int) -> None:
@@ -268,9 +269,15 @@ def wait_for_threads() -> None:
     _flush()
 
 
+def _tell_own_error(end: dict[str, Any]) -> None:
+    """Print what a forked process raised, as Python does: the search does not hear of it."""
+    with contextlib.suppress(Exception):
+        sys.stderr.write(end["traceback"])
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # the user may have closed it
+        with contextlib.suppress(Exception):  # the user may have closed it, or put anything there
             stream.flush()
 
 

@@ -582,12 +582,24 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     if end is not None:
         return "finished", ""
     if exit_.get("signal") is not None:
-        name = signal.Signals(exit_["signal"]).name
+        name = signal_name(exit_["signal"])
         hint = " (perhaps the machine ran out of memory)" if name == "SIGKILL" else ""
         return "killed", exit_.get("error") or f"killed by {name}{hint}"
     if exit_.get("code") is None:
         return "killed", exit_.get("error") or "the process could not be started"
     return "exited", f"the process left with exit code {exit_['code']} without returning"
+
+
+def signal_name(number: int) -> str:
+    """What a signal is called; real-time ones and those of other systems have a number only.
+
+    >>> signal_name(9), signal_name(40)
+    ('SIGKILL', 'signal 40')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def receive_piece(folder: Path, open_files: dict[str, Any], message: Message) -> None:

@@ -48,7 +48,9 @@ class Fleet:
         self.uploaded: dict[str, Path] = {}
         self.failed: list[NodeError] = []
         self._tunnel = tunnel
-        self._ssh_config = None if ssh_config is None else [os.fspath(file) for file in ssh_config]
+        self._ssh_config = None
+        if ssh_config is not None:
+            self._ssh_config = [str(Path(file).expanduser().absolute()) for file in ssh_config]
         self._say = say
         self._ids = itertools.count()
         self._ssh_cluster: Cluster | None = None

@@ -12,7 +12,7 @@ and hears `configured`, `started` (key, pid) and `exited` (key, code or signal, 
 seconds). When the parent's end closes, for whatever reason, every trial is killed and the launcher
 ends.
 
-Started as `python -m distsearch.resource.launcher FD`.
+Started by `command(FD)`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from pathlib import Path
 from typing import Any, NoReturn
 
 LINUX = sys.platform.startswith("linux")
@@ -40,6 +41,20 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# Not by `python -m`, in whose path the current folder is, which may have a json.py.
+_START = (
+    "import sys; sys.path[:] = filter(None, sys.path); sys.path[:0] = {sys.argv[1]} - {*sys.path}; "
+    "from distsearch.resource.launcher import main; main(sys.argv[2:])"
+)
+
+
+def command(*arguments: str) -> list[str]:
+    """What to execute for a launcher (one argument: a descriptor), or a spawned trial; see `main`.
+
+    It takes its own modules from Python and from where this package lies, whatever the current
+    folder has.
+    """
+    return [sys.executable, "-c", _START, str(Path(__file__).resolve().parents[2]), *arguments]
 
 
 def set_process_option(option: int, value: int) -> None:
@@ -120,14 +135,16 @@ class Launcher:
         self, preload: list[str], sys_path: list[str], entry: str, spawn: bool
     ) -> None:
         """Import what trials will need, then keep the garbage collector off those pages."""
-        sys.path[:] = [*sys_path, *(p for p in sys.path if p not in sys_path)]
         self.entry = entry
         self.spawn = self.spawn or spawn
-        importlib.import_module(entry)
+        import_entry(entry, sys_path)
+        path = [*sys_path, *(one for one in sys.path if one not in sys_path)]
+        sys.path[:] = sorted(path, key=is_of_python, reverse=True)
         for name in () if self.spawn else preload:
             # What cannot be imported here fails in the trial, where the user sees it.
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
+        sys.path[:] = path
         gc.collect()
         gc.freeze()
         self.tell(op="configured")
@@ -178,18 +195,14 @@ class Launcher:
 
             traceback.print_exc()
         finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+            leave(code)
 
     def spawn_trial(self, descriptor: int, env: dict[str, str], folder: str, threads: int) -> int:
         """Where fork is unsafe: start a new interpreter."""
-        command = [sys.executable, "-m", "distsearch.resource.launcher"]
         process = subprocess.Popen(
-            [*command, str(descriptor), self.entry, str(threads), json.dumps(sys.path)],
+            command(str(descriptor), self.entry, str(threads), json.dumps(sys.path)),
             pass_fds=[descriptor],
-            env={**os.environ, **env, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, **env},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -251,6 +264,14 @@ class Launcher:
                 return
 
 
+def leave(code: int) -> NoReturn:
+    """End this process at once, with what it has printed; whatever its output is by now."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code & 0xFF)  # what the system makes of any number, and Python of those it can hold
+
+
 def signal_group(pid: int, number: int) -> None:
     """Signal a process group, or the process if it has not yet made its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -269,22 +290,32 @@ def children() -> list[int]:
         return []
 
 
-def main(argv: list[str]) -> None:
+def import_entry(name: str, path: list[str]) -> Any:
+    """Import the entry; what it needs comes from `path` only where it is nowhere else.
+
+    There may be a json.py or a queue.py of the user's own, which is not meant for this package.
+    """
+    sys.path += [one for one in path if one not in sys.path]
+    return importlib.import_module(name)
+
+
+def is_of_python(path: str) -> bool:
+    """Whether a folder of `sys.path` is one of the standard library."""
+    return path.startswith(os.path.dirname(os.__file__)) and "-packages" not in path
+
+
+def main(arguments: list[str]) -> None:
     """Be a launcher (one argument: a descriptor), or a spawned trial (with its entry)."""
-    control = socket.socket(fileno=int(argv[1]))
-    if len(argv) == 2:
+    descriptor, *trial = arguments
+    control = socket.socket(fileno=int(descriptor))
+    if not trial:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the end of its socket ends the launcher
         Launcher(control).run()
         return
     set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
     set_process_option(PR_SET_CHILD_SUBREAPER, 1)
-    _, _, entry, threads, path = argv
-    sys.path[:] = json.loads(path)
-    code = importlib.import_module(entry).main(control, int(threads))
-    sys.stdout.flush()
-    os._exit(code)
-
-
-if __name__ == "__main__":
-    main(sys.argv)
+    name, threads, path = trial[0], int(trial[1]), json.loads(trial[2])
+    entry = import_entry(name, path)
+    sys.path[:] = path
+    leave(entry.main(control, threads))

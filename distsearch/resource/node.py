@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import ResourceError
@@ -61,6 +62,8 @@ class Node:
             self._refuse("num_gpus", "an integer of at least 0, or None to detect it")
         if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
             self._refuse("memory_gb", "a number of GB above 0, or None to detect it")
+        if self.key is not None:
+            object.__setattr__(self, "key", str(Path(self.key).expanduser().absolute()))
         object.__setattr__(self, "env", dict(self.env))
         for name, value in self.env.items():
             if not (isinstance(name, str) and name and "=" not in name and isinstance(value, str)):

@@ -13,14 +13,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .launcher import THREAD_VARIABLES, signal_group
+from .launcher import THREAD_VARIABLES, command, signal_group
 from .private import private
 
 LAUNCHERS = 5  # when more have died than that, the node is given up
@@ -105,19 +104,15 @@ class Processes:
         self._control_unread = b""
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
-        package = str(Path(__file__).resolve().parents[2])
-        python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
         with theirs, open(self._folder / "launcher.log", "ab", opener=private) as log:
             self._launcher = subprocess.Popen(
-                [sys.executable, "-m", "distsearch.resource.launcher", str(theirs.fileno())],
+                command(str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 # One thread while modules load, so that forking stays safe.
-                env=os.environ
-                | {"PYTHONPATH": python_path, MARK: self._mark}
-                | dict.fromkeys(THREAD_VARIABLES, "1"),
+                env={**os.environ, MARK: self._mark, **dict.fromkeys(THREAD_VARIABLES, "1")},
                 start_new_session=True,
             )
         self._loop.add_reader(self._control, self._read_launcher)

@@ -45,7 +45,7 @@ def _files_of(source: Source) -> Iterator[tuple[str, Path]]:
     elif not isinstance(source, (str, os.PathLike)):
         raise UploadError(f"{source!r} cannot be uploaded; give {_KINDS}")
     else:
-        path = Path(source)
+        path = Path(source).expanduser()
         if not path.exists() and path.name == str(source) and str(source).isidentifier():
             spec = importlib.util.find_spec(str(source))
             if spec is not None and spec.origin is not None:

@@ -23,16 +23,27 @@ from ..core.objectives import Objectives
 from ..core.progress import Progress
 from ..core.snapshot import take_snapshot
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
-from ..errors import DistsearchError, ResourceError, StoreError, TrialFailed
+from ..errors import DistsearchError, ResourceError, SpaceError, StoreError, TrialFailed
 from ..resource.fleet import Fleet
 from ..resource.manager import DistributedResourceManager
 from ..resource.node import Node
 from ..resource.resource import Resource
 from ..resource.uploads import Source, collect
 from ..searcher import Searcher, warm
+from ..searcher.arguments import taken_out
 from ..searcher.desk import Desk
+from ..space import differences
 from . import interrupts
-from .options import Addresses, Options, check_bounds, check_objectives, nodes_of, with_args
+from .options import (
+    Addresses,
+    Options,
+    check_bounds,
+    check_objectives,
+    complete,
+    nodes_of,
+    seed_of_others,
+    with_args,
+)
 from .state import Resumable
 from .wording import Wording
 
@@ -96,7 +107,13 @@ class Scheduler(Resumable):
         max_bytes: str | float | None = None,
         seed: int | None = None,
         verbose: int = 1,
+        **others: Any,
     ) -> None:
+        seed = seed_of_others(type(self), others, seed)
+        if isinstance(searcher, str):
+            search_options, seed, points_to_evaluate = taken_out(
+                search_options, seed, points_to_evaluate
+            )
         self.objectives = Objectives.parse(reward_attr, mode, constraints)
         self.wording = Wording(self.objectives, time_attr)
         options = Options(
@@ -123,6 +140,7 @@ class Scheduler(Resumable):
         )
         check_objectives(self.objectives, type(self).__name__, self.ranks_by_reward, max_reward)
         self.train_fn = with_args(train_fn, args)
+        self._given, self._given_space = train_fn, train_fn.space.describe()
         known = warm.collect(self.train_fn.space, evaluated_points, warm_start, self.objectives)
 
         self._is_named = checkpoint is not None
@@ -159,12 +177,15 @@ class Scheduler(Resumable):
         say = self.progress.say
         if self._store.put_aside is not None:
             say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
+        for line in self.train_fn.fixed:
+            say(line)
         self.manager = DistributedResourceManager()
         self.experiment = Experiment(self, settings, self.manager, self._store, say)
         self.fleet = Fleet(
             self.folder, self.experiment, tunnel=tunnel, ssh_config=ssh_config, say=say
         )
         _open_schedulers.add(self)
+        train_fn.note(self)
         try:
             super().__init__(self.experiment.ledger, self.folder, self._describe())
             if earlier is None:
@@ -264,6 +285,20 @@ class Scheduler(Resumable):
 
     # Running
 
+    @property
+    def is_running(self) -> bool:
+        """Whether trials run or are still to be launched."""
+        return not self._closed and not self.experiment.is_idle
+
+    def _check_function(self) -> None:
+        """Raise SpaceError where the train function's arguments are others than at the start."""
+        if changes := differences(self._given_space, self._given.space.describe()):
+            raise SpaceError(
+                f"the arguments of {self._given.__name__} were changed after this scheduler was "
+                "made, which goes on with what they were:\n  " + "\n  ".join(changes) + "\n"
+                "Make a new scheduler"
+            )
+
     def run(self, num_trials: int | None = None, time_out: float | None = None) -> None:
         """Start the search and return at once; `join_jobs()` waits for its end.
 
@@ -272,6 +307,7 @@ class Scheduler(Resumable):
         on with more trials.
         """
         self._check_open()
+        self._check_function()
         num_trials = self.num_trials if num_trials is None else num_trials
         time_out = self.time_out if time_out is None else time_out
         check_bounds(num_trials, time_out)
@@ -342,19 +378,28 @@ class Scheduler(Resumable):
     def add_job(self, config: Mapping[str, Any]) -> int:
         """Run one more trial with this configuration, before the searcher's next; its task id."""
         self._check_open()
+        self._check_function()
+        if constants := list(self.train_fn.space.constants_of(config)[0]):
+            raise SpaceError(
+                f"{constants[0]!r} is a constant of this search, so that trials can be compared; "
+                "leave it out, or call run_with_config, which takes other values for constants"
+            )
         valid = self.train_fn.space.validate(config)
         return loop().run(lambda: self.experiment.add(valid)).id
 
     def run_with_config(self, config: Mapping[str, Any]) -> Any:
         """Run one trial with this configuration, wait for it, and return what train_fn returned.
 
-        For the final training with `get_best_config()`: this trial does not count when the best is
-        looked for. What is not JSON (numbers, strings, lists, dicts) comes back as its text; keep
-        models with `reporter.save`. Ctrl-C stops the trial. Raises TrialFailed, with the
-        traceback, if the trial fails, and if it is stopped.
+        For the final training with `get_best_config()`, also with other constants, as in
+        `run_with_config({**scheduler.get_best_config(), 'epochs': 100})`: this trial does not count
+        when the best is looked for. What is not JSON (numbers, strings, lists, dicts) comes back as
+        its text; keep models with `reporter.save`. Ctrl-C stops the trial. Raises SpaceError for a
+        configuration that makes no sense, TrialFailed, with the traceback, if the trial fails, and
+        if it is stopped.
         """
         self._check_open()
-        valid = self.train_fn.space.validate(config)
+        self._check_function()
+        valid = complete(self.train_fn.space, config)
 
         async def run() -> Any:
             trial = self.experiment.add(valid, is_final=True)
@@ -432,6 +477,10 @@ class Scheduler(Resumable):
             self.progress.stop()
             self.desk.close()
             loop().run(self._store.close)
+
+    def shutdown(self) -> None:
+        """The same as `close()`, by AutoGluon's name."""
+        self.close()
 
     async def _close(self) -> None:
         experiment = self.experiment

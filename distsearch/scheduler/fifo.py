@@ -20,7 +20,8 @@ class FIFOScheduler(Scheduler):
             print(scheduler.get_best_config(), scheduler.get_best_reward())
             scheduler.get_training_curves('curves.png')
 
-    The reward of a trial is the *best* value of `reward_attr` that it reported, the largest with
+    The reward of a trial is the *best* value of `reward_attr` that it reported (or what it
+    returned, if that is one number and it never reported), the largest with
     mode='max', the smallest with mode='min'; NaN and what is not a number count as worst. The best
     trial is the one with the best reward, the earlier one of equals. Trials that failed keep
     their reports, and count with what they reported before.
@@ -40,10 +41,12 @@ class FIFOScheduler(Scheduler):
 
     Args:
         train_fn: a function decorated with `@args`.
-        args: values or spaces that replace those of the decorator (a mapping or a Namespace).
+        args: values or spaces that replace those of the decorator (a mapping or a Namespace), under
+            the names that it has. What is fixed so, and was to be searched, is said.
         resource: what one trial needs: `num_cpus`, `num_gpus` (may be a fraction), `memory_gb`.
-        searcher: 'random', 'grid', 'evolution', by Optuna 'tpe', 'gp', 'cmaes', 'qmc', 'nsga2', or
-            a Searcher; `search_options` are its named arguments (see the classes in searcher/).
+        searcher: 'random', 'grid', 'evolution', 'bohb', by Optuna 'tpe', 'gp', 'cmaes', 'qmc',
+            'nsga2', or a Searcher; `search_options` are its named arguments (see the classes in
+            searcher/). AutoGluon's 'bayesopt' and 'skopt' are 'gp'.
         num_trials, time_out: how many trials, for how many seconds; also of `run()`.
         max_reward: the search ends when a trial reaches it.
         reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time. Lists
@@ -90,13 +93,14 @@ class FIFOScheduler(Scheduler):
             The oldest that nobody will need are deleted, never the newest of a trial that runs,
             waits or is paused, of the parent of one that has not saved yet, of the best, or of what
             the rule or searcher may choose as a parent (their `may_need`).
-        seed: of the searcher; None draws one. It is kept in the log.
+        seed: of the searcher; None draws one. It is kept in the log. `random_seed`, as AutoGluon
+            has it, also in `search_options`, is the same.
         verbose: 0 prints nothing, 1 shows progress, failures and what trials print.
         training_history_callback: called with (training_history, start time in Unix seconds) when
             trials end, at most every `training_history_callback_delta_secs`.
 
-    Raises, before any trial starts: SpaceError, MissingPackage, PicklingError, ResourceError (a
-    request that no node can meet), StoreLocked, CheckpointError (a
-    storage that this process cannot write to), NodeError (no node could be brought up; if some
-    could, the others are reported and left out).
+    Raises, before any trial starts: OptionError for arguments that make no sense or that it does
+    not have, SpaceError, MissingPackage, PicklingError, ResourceError (a request that no node can
+    meet), StoreLocked, CheckpointError (a storage that this process cannot write to), NodeError
+    (no node could be brought up; if some could, the others are reported and left out).
     """

@@ -17,7 +17,7 @@ import numpy as np
 from ..core.decorators import TrainFunction
 from ..core.metrics import number
 from ..core.words import Continue, Decision, Launch, Pause, Report, Stop, Trial, Wait
-from ..errors import SpaceError, StoreError
+from ..errors import OptionError, StoreError
 from .base import Scheduler
 from .rungs import WORST, Rung, Rungs, SynchronousBracket, bracket_sizes, geometric_levels
 from .wording import limit
@@ -52,13 +52,13 @@ class HyperbandScheduler(Scheduler):
             rung, the third the first two, and so on. More of them guard against early reports
             that mislead.
         type: 'stopping': decided on arrival, against those that came before; a trial that is not
-            among the best ends. 'promotion': every trial pauses at its rung and goes on when it is
-            among the best; on any node, from what it kept with `reporter.save` before it reported
-            (or from the start, if it kept nothing). In both, one that fails leaves its place among
-            the best to the next. 'synchronous': as in the first paper: a rung is decided once all
-            its trials are there.
+            among the best ends, one that is as good as the last of these goes on. 'promotion':
+            every trial pauses at its rung and goes on when it is among the best; on any node, from
+            what it kept with `reporter.save` before it reported (or from the start, if it kept
+            nothing). In both, one that fails leaves its place among the best to the next.
+            'synchronous': as in the first paper: a rung is decided once all its trials are there.
 
-    Raises SpaceError for settings that make no sense, and when no max_t can be found.
+    Raises OptionError for settings that make no sense, and when no max_t can be found.
     """
 
     ranks_by_reward = True
@@ -77,7 +77,7 @@ class HyperbandScheduler(Scheduler):
         **options: Any,
     ) -> None:
         if type not in TYPES:
-            raise SpaceError(f"type={type!r}, but it is one of {', '.join(map(repr, TYPES))}")
+            raise OptionError(f"type={type!r}, but it is one of {', '.join(map(repr, TYPES))}")
         self.type = type
         self.max_t = max_t_of(train_fn, args, max_t)
         self.reduction_factor = reduction_factor
@@ -88,7 +88,7 @@ class HyperbandScheduler(Scheduler):
         else:
             levels = tuple(rung_levels)
         if not 1 <= brackets <= len(levels) + 1:
-            raise SpaceError(
+            raise OptionError(
                 f"brackets={brackets}, but with the rungs {list(levels)} there can be 1 to "
                 f"{len(levels) + 1}"
             )
@@ -350,11 +350,11 @@ def default_grace(max_t: float, brackets: int) -> float:
 def max_t_of(train_fn: TrainFunction, args: Any, max_t: float | None) -> float:
     """How long a trial trains at most: what was given, else what train_fn's arguments say.
 
-    Raises SpaceError when that makes no sense, or nothing says so.
+    Raises OptionError when that makes no sense, or nothing says so.
     """
     if max_t is not None:
         if number(max_t) is None or not 0 < max_t < math.inf:
-            raise SpaceError(f"max_t={max_t!r}; give a finite number above 0")
+            raise OptionError(f"max_t={max_t!r}; give a finite number above 0")
         return max_t
     given = {} if args is None else dict(args) if isinstance(args, Mapping) else vars(args)
     known = {**getattr(train_fn, "space", {}), **given}
@@ -362,7 +362,7 @@ def max_t_of(train_fn: TrainFunction, args: Any, max_t: float | None) -> float:
         value = number(known.get(name))
         if value is not None and value > 0:
             return value
-    raise SpaceError(
+    raise OptionError(
         "how long does a trial train at most? Give max_t=, or an argument `epochs` to the train "
         "function: @args(epochs=81, ...)"
     )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.words import Continue, Decision, Report, Stop, Trial
-from ..errors import SpaceError
+from ..errors import OptionError
 from .base import Scheduler
 
 
@@ -81,7 +81,7 @@ class MedianStoppingScheduler(Scheduler):
         grace_period: no trial is judged before this time.
         min_samples: nor while fewer other trials than this came as far.
 
-    Raises SpaceError when one of these is out of range.
+    Raises OptionError when one of these is out of range.
     """
 
     ranks_by_reward = True
@@ -90,9 +90,9 @@ class MedianStoppingScheduler(Scheduler):
         self, *args: Any, grace_period: float = 1, min_samples: int = 3, **options: Any
     ) -> None:
         if not grace_period >= 0:
-            raise SpaceError(f"grace_period={grace_period!r}, but it is a number from 0 on")
+            raise OptionError(f"grace_period={grace_period!r}, but it is a number from 0 on")
         if not min_samples >= 1:
-            raise SpaceError(f"min_samples={min_samples!r}, but it is an integer from 1 on")
+            raise OptionError(f"min_samples={min_samples!r}, but it is an integer from 1 on")
         self.grace_period, self.min_samples = grace_period, min_samples
         self._averages = Averages()
         self._judged: dict[int, int] = {}  # trial -> the last time at which it was judged

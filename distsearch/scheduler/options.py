@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union
@@ -17,10 +19,21 @@ from ..core.objectives import Objectives
 from ..core.settings import Settings, retries_of
 from ..core.travel import pack
 from ..core.words import Status
-from ..errors import ResourceError, SpaceError
+from ..errors import OptionError, ResourceError, SpaceError
 from ..resource.node import Node
 from ..resource.resource import Resource
+from ..searcher.arguments import names_taken, refuse_unknown, same_seed
+from ..space import Dict
+from ..space.base import plain
 
+AUTOGLUON = {  # its arguments, with what they would be if all rules had them
+    "delay_get_config": True,
+    "searcher_data": "rungs",
+    "rung_system_per_bracket": True,
+    "maxt_pending": False,
+    "keep_size_ratios": False,
+    "do_snapshots": False,
+}
 Addresses = Union[str, Node, Iterable["str | Node"]]
 NoneType = type(None)
 _KINDS: dict[Any, str] = {
@@ -38,7 +51,7 @@ _KINDS: dict[Any, str] = {
 class Options:
     """The arguments of a scheduler that can be checked one by one; see FIFOScheduler.
 
-    Making one raises SpaceError or ResourceError for the first that cannot be.
+    Making one raises OptionError or ResourceError for the first that cannot be.
     """
 
     resource: Mapping[str, Any] | Resource | None
@@ -90,14 +103,14 @@ class Options:
     ) -> Settings:
         """What the experiment in this folder needs to know; `earlier`: what it searched for before.
 
-        Begins the storage of its checkpoints. Raises PicklingError, ResourceError, SpaceError for
+        Begins the storage of its checkpoints. Raises PicklingError, ResourceError, OptionError for
         retries that cannot be, and what `storage_of` raises.
         """
         return Settings(
             packed=pack(train_fn),
             packed_here=pack(train_fn, stays_here=True),
             resource=Resource.parse(self.resource),
-            complete=train_fn.space.validate,
+            complete=partial(complete, train_fn.space),
             objectives=objectives,
             time_attr=self.time_attr,
             max_reward=self.max_reward,
@@ -123,16 +136,16 @@ def check_bounds(num_trials: int | None, time_out: float | None) -> None:
 def check_objectives(
     objectives: Objectives, rule: str, ranks_by_reward: bool, max_reward: float | None
 ) -> None:
-    """Raise SpaceError where several objectives meet a rule, or a goal, that is for one reward."""
+    """Raise OptionError where several objectives meet a rule, or a goal, that is for one reward."""
     if not objectives.several:
         return
     if ranks_by_reward:
-        raise SpaceError(
+        raise OptionError(
             f"{rule} ranks trials by one reward, but reward_attr={list(objectives.names)!r}; give "
             "it one of these, perhaps with constraints= on the others, or use FIFOScheduler"
         )
     if max_reward is not None:
-        raise SpaceError(
+        raise OptionError(
             f"max_reward={max_reward!r} is for one reward_attr, not for {len(objectives.names)}; "
             "end the search with num_trials= or time_out="
         )
@@ -141,18 +154,58 @@ def check_objectives(
 def with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
     """The train function with other arguments in the place of its own.
 
-    `args`: a mapping, a namespace or None. Raises SpaceError for what is not decorated by `@args`.
+    `args`: a mapping, a namespace or None. Raises OptionError for what is not decorated by `@args`,
+    SpaceError for a name that the function does not have.
     """
     if not isinstance(train_fn, TrainFunction):
-        raise SpaceError(
+        raise OptionError(
             f"{train_fn!r} is not decorated; write @args(lr=Real(...), ...) above its definition"
         )
-    if args is None:
+    if args is None or args is train_fn.args:
         return train_fn
     if not isinstance(args, Mapping) and not hasattr(args, "__dict__"):
-        raise SpaceError(f"args={args!r}; give a mapping or a namespace of arguments")
+        raise OptionError(f"args={args!r}; give a mapping or a namespace of arguments")
     values = args if isinstance(args, Mapping) else vars(args)
-    return TrainFunction(train_fn.__wrapped__, {**train_fn.space, **values})
+    return train_fn.with_args(values)
+
+
+def seed_of_others(rule: type, others: Mapping[str, Any], seed: int | None) -> int | None:
+    """The seed, once it is sure that nothing has to be done for the other arguments.
+
+    Raises OptionError for a name that the rule does not have, with the nearest that it has, and
+    for what AutoGluon has beside what is done here.
+    """
+    for name, value in others.items():
+        if name == "random_seed":
+            seed = same_seed(name, value, seed)
+        elif name not in AUTOGLUON:
+            refuse_unknown(rule.__name__, [name], names_taken(rule))
+        elif value != AUTOGLUON[name]:
+            raise OptionError(
+                f"{name}={value!r} of AutoGluon is not to be had; what happens here is what it "
+                f"calls {name}={AUTOGLUON[name]!r}"
+            )
+    return seed
+
+
+def complete(space: Dict, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole configuration that a trial gets; it may have other values for constants.
+
+    Raises SpaceError for what is not in the space, and for constants that JSON does not hold.
+    """
+    constants, rest = space.constants_of(config)
+    for path, value in constants.items():
+        constants[path] = value = plain(value)
+        try:
+            as_it_comes = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError):
+            as_it_comes = None
+        if as_it_comes != value:
+            raise SpaceError(
+                f"{path}={value!r} cannot be in a configuration, which is kept as JSON (numbers, "
+                f"text, lists, dicts); write train_fn.update({path}=...) and make a new scheduler"
+            )
+    return {**space.validate(rest), **constants}
 
 
 def nodes_of(addresses: Addresses | None) -> list[Node]:
@@ -166,7 +219,7 @@ def nodes_of(addresses: Addresses | None) -> list[Node]:
 
 def _choose(name: str, got: Any, valid: Sequence[Any]) -> None:
     if got not in valid:
-        raise SpaceError(f"{name}={got!r}, but it is one of {', '.join(map(repr, valid))}")
+        raise OptionError(f"{name}={got!r}, but it is one of {', '.join(map(repr, valid))}")
 
 
 def _check_bound(name: str, value: Any, kind: Any = Real) -> None:
@@ -180,7 +233,7 @@ def _check_bound(name: str, value: Any, kind: Any = Real) -> None:
 def _check_kind(name: str, value: Any, *kinds: Any) -> None:
     if not isinstance(value, kinds):
         wanted = " or ".join(_KINDS[kind] for kind in kinds)
-        raise SpaceError(f"{name}={value!r}; give {wanted}")
+        raise OptionError(f"{name}={value!r}; give {wanted}")
 
 
 def _retries(max_failures: int, retries: Mapping[str, int] | None) -> dict[Status, int]:
@@ -188,9 +241,9 @@ def _retries(max_failures: int, retries: Mapping[str, int] | None) -> dict[Statu
     kinds = [status.value for status in Status if status.is_failure]
     for name, number in (retries or {}).items():
         if name not in kinds:
-            raise SpaceError(f"retries={retries!r}, but {name!r} is none of {', '.join(kinds)}")
+            raise OptionError(f"retries={retries!r}, but {name!r} is none of {', '.join(kinds)}")
         _check_kind(f"retries[{name!r}]", number, Integral)
     if min([max_failures, *(retries or {}).values()]) < 0:
-        raise SpaceError(f"max_failures={max_failures}, retries={retries}; give 0 and more")
+        raise OptionError(f"max_failures={max_failures}, retries={retries}; give 0 and more")
     given = {Status(name): int(number) for name, number in (retries or {}).items()}
     return retries_of(given, max_failures)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..core.words import Decision, Report, Trial
-from ..errors import SpaceError
+from ..errors import OptionError
 from .hyperband import HyperbandScheduler
 from .rungs import WORST, Rungs
 
@@ -69,14 +69,14 @@ class PASHAScheduler(HyperbandScheduler):
     Args (beside those of HyperbandScheduler, without `brackets` and `type`):
         noise_percentile: 0 to 100, 90 in the paper.
 
-    Raises SpaceError when that is out of range, and what HyperbandScheduler raises.
+    Raises OptionError when that is out of range, and what HyperbandScheduler raises.
     """
 
     def __init__(self, *args: Any, noise_percentile: float = 90, **options: Any) -> None:
         if not 0 <= noise_percentile <= 100:
-            raise SpaceError(f"noise_percentile={noise_percentile!r}, but it is from 0 to 100")
+            raise OptionError(f"noise_percentile={noise_percentile!r}, but it is from 0 to 100")
         for name in {"type", "brackets"} & options.keys():
-            raise SpaceError(f"{name}= is not for PASHA, which promotes in one bracket")
+            raise OptionError(f"{name}= is not for PASHA, which promotes in one bracket")
         self.noise_percentile = noise_percentile
         self._curves: dict[int, dict[float, float]] = {}
         self._noise: list[float] = []  # of pairs in the highest open rung, sorted

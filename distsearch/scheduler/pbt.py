@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.decorators import TrainFunction
 from ..core.words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial, Wait
-from ..errors import SpaceError, StoreError
+from ..errors import OptionError, StoreError
 from ..space import Choice, Space
 from ..space.domains import Number
 from .base import Scheduler
@@ -34,9 +34,9 @@ def explore(
 ) -> dict[str, Any]:
     """A configuration near another one, inside the space.
 
-    Each number is multiplied by one of the `factors` (and clipped to its range; an integer moves
-    by 1 at least) or, with `resample_probability`, drawn anew. Each choice stays or, with this
-    probability, moves to another option, whose own parameters are then drawn.
+    Each number is multiplied by one of the `factors` (and clipped to its range; one with steps, as
+    an integer, moves by one step at least) or, with `resample_probability`, drawn anew. Each choice
+    stays or, with this probability, moves to another option, whose own parameters are then drawn.
     """
 
     def change(path: str, domain: Any) -> Any:
@@ -49,9 +49,7 @@ def explore(
         if is_drawn or not isinstance(domain, Number) or value == 0:
             return domain.draw(rng)
         moved = value * factors[int(rng.integers(len(factors)))]
-        if isinstance(value, int):
-            moved = math.ceil(moved) if moved > value else math.floor(moved)
-        return type(value)(min(max(moved, domain.lower), domain.upper))
+        return domain.beyond(moved, start=value)
 
     return space.validate(space.walk(change))
 
@@ -81,7 +79,7 @@ class PBTScheduler(Scheduler):
         quantile_fraction: the share of the population in the bottom and in the top quantile.
         resample_probability, perturbation_factors: how a configuration is explored.
 
-    Raises SpaceError when one of these is out of range, and when no max_t can be found.
+    Raises OptionError when one of these is out of range, and when no max_t can be found.
     """
 
     ranks_by_reward = True
@@ -113,7 +111,7 @@ class PBTScheduler(Scheduler):
             ("perturbation_factors", factors, factors and min(factors) > 0, "all above 0"),
         ):
             if not is_valid:
-                raise SpaceError(f"{name}={got!r}, but it must be {valid}")
+                raise OptionError(f"{name}={got!r}, but it must be {valid}")
         self.population_size = population_size
         self.max_t = max_t_of(train_fn, args, max_t)
         self.perturbation_interval = perturbation_interval

@@ -15,7 +15,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
-from ..errors import SpaceError
+from ..errors import OptionError
 
 WORST = -math.inf  # the reward of a trial that reported none, or NaN, at a rung
 
@@ -28,12 +28,12 @@ def geometric_levels(
     >>> geometric_levels(1, 3, 81)
     (1, 3, 9, 27)
 
-    Raises SpaceError where that has no end.
+    Raises OptionError where that has no end.
     """
     if not grace_period > 0:
-        raise SpaceError(f"grace_period={grace_period!r}, but it must be above 0")
+        raise OptionError(f"grace_period={grace_period!r}, but it must be above 0")
     if not reduction_factor > 1:
-        raise SpaceError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
+        raise OptionError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
     levels = []
     level = grace_period
     while level < max_t:
@@ -74,6 +74,10 @@ class Rung:
         """The trial that has a rank by now, from 1 to the number of trials."""
         return self._trials[-self._ascending[-rank][1]]
 
+    def is_as_good(self, trial: int, rank: int) -> bool:
+        """Whether a recorded trial has the reward of the one at a rank by now, and that is one."""
+        return WORST < self.rewards[trial] == self.rewards[self.holder_of(rank)]
+
     def take_best(self, places: int) -> int | None:
         """Take the best trial not yet taken, if it is among the first `places`."""
         while self._waiting and -self._waiting[0][0] != self.rewards[self._waiting[0][2]]:
@@ -104,15 +108,15 @@ class Rungs:
         rungs.reach(trial=0, time=1, reward=0.5)      # True: goes on (it is the only one)
         rungs.promotable()                            # (trial, level of the next rung) or None
 
-    Raises SpaceError for levels that do not rise or do not lie below `max_t`, and for a reduction
+    Raises OptionError for levels that do not rise or do not lie below `max_t`, and for a reduction
     factor that is not above 1.
     """
 
     def __init__(self, levels: Sequence[float], *, reduction_factor: float, max_t: float) -> None:
         if not reduction_factor > 1:
-            raise SpaceError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
+            raise OptionError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
         if list(levels) != sorted(set(levels)) or any(not 0 < level < max_t for level in levels):
-            raise SpaceError(
+            raise OptionError(
                 f"the rungs {list(levels)} must rise and lie above 0 and below max_t={max_t:g}"
             )
         self.reduction_factor = reduction_factor
@@ -128,7 +132,9 @@ class Rungs:
         A report counts at the highest rung that it reaches, once: a trial that reports only at
         epochs 2, 4 and 9 is compared at 1, 3 and 9, one that jumps over a rung is not compared
         there. With fewer trials at a rung than the factor, only the best so far belongs to the
-        best. True also where nothing was to be decided.
+        best. One that is as good as the last of the best is among them: at chance level, or where
+        a reward is rounded, equals say nothing about each other. True also where nothing was to
+        be decided.
         """
         index = self._highest(time)
         if index <= self._reached.get(trial, -1):
@@ -136,7 +142,8 @@ class Rungs:
         self._reached[trial] = index
         rung = self.rungs[index]
         rank = rung.add(trial, reward)
-        return reward is not None and rank <= max(1, self.places_at(rung))
+        places = max(1, self.places_at(rung))
+        return reward is not None and (rank <= places or rung.is_as_good(trial, places))
 
     def fail(self, trial: int) -> None:
         """Rank a trial that has failed last wherever it was: its place goes to the next best."""

@@ -87,6 +87,7 @@ class Resumable(Results):
         read it.
         """
         path = self.folder / "state.json" if checkpoint is None else Path(checkpoint)
+        path = path.expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         target = path if checkpoint is None else path.resolve()  # a link of the user's own
         with open(target, "w", encoding="utf-8", opener=private) as file:

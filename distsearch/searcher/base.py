@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Union
 import numpy as np
 
 from ..core.words import Launch
-from ..errors import SpaceError
+from ..errors import OptionError
 from ..space import Space
+from .arguments import names_taken
 
 Config = Mapping[str, Any]
 Suggested = Union[Config, Launch]  # a Launch names parents too
@@ -59,14 +60,19 @@ class Searcher:
         self._first = [space.validate(point) for point in points]
         self._first.reverse()
 
+    @classmethod
+    def takes(cls) -> list[str]:
+        """The names of the options that it has beside those of every searcher."""
+        return names_taken(cls, without=("space", "seed", "points_to_evaluate"))
+
     def aim(self, objectives: int, constraints: int = 0) -> None:
         """Hear, before anything else, how many rewards and constraints it will be told of.
 
-        Raises SpaceError when it cannot learn from so many rewards.
+        Raises OptionError when it cannot learn from so many rewards.
         """
         learns = type(self).tell is not Searcher.tell
         if objectives > 1 and learns and not self.several:
-            raise SpaceError(
+            raise OptionError(
                 f"{type(self).__name__} learns from one reward, not from {objectives} objectives; "
                 "give one reward_attr, perhaps with constraints= on the others, or another "
                 "searcher, such as 'tpe', 'nsga2', 'gp', 'evolution' or 'random'"

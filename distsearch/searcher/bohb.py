@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SpaceError
+from ..errors import OptionError
 from ..space import Choice, Space
 from ..space.base import Domain
 from .base import Config, Reward, Searcher, config_of
@@ -39,7 +39,7 @@ class BOHBSearcher(Searcher):
     drawn from. Where a parameter was not active it says nothing, so conditional spaces need no
     made-up values. Without rungs (FIFOScheduler) all trials count as whole trainings.
 
-    Raises SpaceError for settings that make no sense.
+    Raises OptionError for settings that make no sense.
     """
 
     slow = True
@@ -58,11 +58,11 @@ class BOHBSearcher(Searcher):
         super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
         for name, share in (("random_share", random_share), ("top_share", top_share)):
             if not 0 <= share <= 1:
-                raise SpaceError(f"{name}={share!r}, but it is from 0 to 1")
+                raise OptionError(f"{name}={share!r}, but it is from 0 to 1")
         if not candidates >= 1:
-            raise SpaceError(f"candidates={candidates!r}, but it must be 1 or more")
+            raise OptionError(f"candidates={candidates!r}, but it must be 1 or more")
         if not bandwidth_factor > 0:
-            raise SpaceError(f"bandwidth_factor={bandwidth_factor!r}, but it must be above 0")
+            raise OptionError(f"bandwidth_factor={bandwidth_factor!r}, but it must be above 0")
         self.random_share = random_share
         self.top_share = top_share
         self.candidates = candidates

@@ -9,10 +9,12 @@ from typing import Any
 
 from ..core.objectives import Objectives, Point
 from ..core.words import Launch, Trial, Wait
-from ..errors import SpaceError
-from ..space import Space
+from ..errors import OptionError, SpaceError
+from ..space import Dict
+from ..space.base import nearest
 from . import SEARCHERS
 from .ahead import Ahead
+from .arguments import ALIASES, SUCCESSORS, refuse_unknown
 from .base import Config, Searcher, launch_of
 
 
@@ -30,14 +32,14 @@ class Desk:
     `options`, `points_to_evaluate`: of a searcher that is named. `needed_soon()`: how many
     suggestions may be needed at once. `wake()` is called in the searcher's thread.
 
-    Raises SpaceError for an unknown name, for options that the searcher does not have, for given
-    points outside the space, and when the searcher cannot learn from so many objectives.
+    Raises OptionError for an unknown name, for options that the searcher does not have, and when it
+    cannot learn from so many objectives; SpaceError for given points outside the space.
     """
 
     def __init__(
         self,
         searcher: str | Searcher,
-        space: Space,
+        space: Dict,
         objectives: Objectives,
         *,
         seed: int,
@@ -83,7 +85,12 @@ class Desk:
         return replace(found, config=self._complete(found.config))
 
     def tell(self, trial: Trial) -> None:
-        """Let the searcher hear what became of a trial that has ended, or pauses."""
+        """Let the searcher hear what became of a trial that has ended, or pauses.
+
+        Not of one with other constants than its own, as of `run_with_config`.
+        """
+        if self._space.constants_of(trial.config)[0]:
+            return
         failed = trial.status.is_failure
         if self._objectives.is_plain:
             self._tell(trial.id, trial.config, None if failed else trial.best_reward)
@@ -153,7 +160,7 @@ def _refuse_options(
     searcher: Searcher, options: Mapping[str, Any], points: Iterable[Config] | None
 ) -> None:
     if options or points is not None:
-        raise SpaceError(
+        raise OptionError(
             "search_options and points_to_evaluate go to the searcher that you made "
             f"yourself, {type(searcher).__name__}(...), not to the scheduler"
         )
@@ -161,16 +168,28 @@ def _refuse_options(
 
 def _make(
     name: Any,
-    space: Space,
+    space: Dict,
     seed: int,
     options: Mapping[str, Any],
     points: Iterable[Config] | None,
 ) -> Searcher:
-    if not isinstance(name, str) or name not in SEARCHERS:
-        names = ", ".join(map(repr, SEARCHERS))
-        raise SpaceError(f"searcher={name!r}; give one of {names}, or a Searcher you made")
+    known = ALIASES.get(name, name) if isinstance(name, str) else name
+    if not isinstance(known, str) or known not in SEARCHERS:
+        raise OptionError(f"searcher={name!r}; {_valid_names(name)}")
+    made = SEARCHERS[known]
+    refuse_unknown(f"the searcher {name!r}", options, made.takes())
     try:
-        return SEARCHERS[name](space, seed=seed, points_to_evaluate=points, **options)
+        return made(space, seed=seed, points_to_evaluate=points, **options)
     except TypeError as error:
         given = dict(options)
-        raise SpaceError(f"search_options={given!r} of {name!r}: {error}") from error
+        raise OptionError(f"search_options={given!r} of {name!r}: {error}") from error
+
+
+def _valid_names(name: Any) -> str:
+    """What may stand in the place of a searcher that is not there."""
+    if isinstance(name, str) and name in SUCCESSORS:
+        return f"what AutoGluon calls so is {SUCCESSORS[name]}"
+    if isinstance(name, type) and issubclass(name, Searcher):
+        return f"make one: searcher={name.__name__}(train_fn.space)"
+    near = nearest(name.lower(), SEARCHERS) if isinstance(name, str) else ""
+    return f"{near}give one of {', '.join(map(repr, SEARCHERS))}, or a Searcher you made"

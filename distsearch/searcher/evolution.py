@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.objectives import Point, Standing, beats
 from ..core.words import Launch
-from ..errors import SpaceError
+from ..errors import OptionError
 from ..space import Choice, Space
 from ..space.base import Domain
 from .base import Config, Reward, Searcher, Suggested, config_of
@@ -45,7 +45,7 @@ class EvolutionSearcher(Searcher):
     beats by constrained domination (Deb et al. 2002): one that is feasible, or else violates the
     constraints least, and is not dominated by another such.
 
-    Raises SpaceError for settings that make no sense.
+    Raises OptionError for settings that make no sense.
     """
 
     several = constrained = True
@@ -63,11 +63,11 @@ class EvolutionSearcher(Searcher):
     ) -> None:
         super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
         if not 1 <= sample <= population:
-            raise SpaceError(
+            raise OptionError(
                 f"sample={sample!r} of population={population!r}, but it is from 1 to population"
             )
         if not 0 <= mutation_probability <= 1:
-            raise SpaceError(
+            raise OptionError(
                 f"mutation_probability={mutation_probability!r}, but it is from 0 to 1"
             )
         self.population = population
@@ -114,7 +114,8 @@ class EvolutionSearcher(Searcher):
         rewards = reward if isinstance(reward, tuple) else (reward,)
         if any(map(math.isnan, rewards)):
             return
-        self._members[trial_id] = (Point(rewards, rewards, violations).standing, dict(config))
+        standing = Point(rewards, rewards, violations).standing
+        self._members[trial_id] = standing, self.space.validate(config)  # in the order of the space
         if len(self._members) > self.population:
             oldest = next(iter(self._members))
             del self._members[oldest]

@@ -12,13 +12,14 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
-from ..errors import MissingPackage, SpaceError
+from ..errors import MissingPackage, OptionError
 from ..space import Choice, Int, Real, Space
 from ..space.base import Domain
+from .arguments import names_taken, refuse_unknown
 from .base import Config, Reward, Searcher
 from .random import draw_new, key
 
@@ -50,10 +51,11 @@ class OptunaSearcher(Searcher):
     Each suggestion comes from a sampler of its own, seeded by (seed, trial_id): it depends on what
     was asked and told before and on nothing else.
 
-    Raises MissingPackage when Optuna is missing, SpaceError for options that the sampler refuses.
+    Raises MissingPackage when Optuna is missing, OptionError for options that the sampler refuses.
     """
 
     slow = True
+    sampler_name: ClassVar[str] = ""  # of the class in optuna.samplers
     stateless: ClassVar[bool] = False  # whether the sampler looks only at parameters and values
     needs: ClassVar[tuple[str, ...]] = ("optuna",)
 
@@ -68,15 +70,25 @@ class OptunaSearcher(Searcher):
         super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
         self.options = options
         self._optuna: Any = _load(type(self).__name__, self.needs)
+        refuse_unknown(type(self).__name__, options, self.takes())
         with _quietly():
             self._study = self._optuna.create_study(direction="maximize")
             try:
                 self.sampler(0)
             except (TypeError, ValueError) as error:
-                raise SpaceError(f"search_options={options!r} of Optuna: {error}") from error
+                raise OptionError(
+                    f"{type(self).__name__} cannot be made with {options!r}: {error}"
+                ) from error
         self._common = self._optuna.search_space.IntersectionSearchSpace(include_pruned=True)
         self._number_of: dict[int, int] = {}  # what Optuna calls each trial
         self._seen: set[str] = set()
+
+    @classmethod
+    def takes(cls) -> list[str]:
+        """The names of the options that Optuna's sampler has."""
+        samplers = _load(cls.__name__, cls.needs).samplers
+        own = super().takes()
+        return own + names_taken(getattr(samplers, cls.sampler_name, object), without=("seed",))
 
     def aim(self, objectives: int, constraints: int = 0) -> None:
         """Make a study of so many objectives."""
@@ -196,17 +208,29 @@ class OptunaSearcher(Searcher):
             self._study.sampler = sampler
             trial = self._study.ask()
             config = self.space.walk(lambda path, domain: _suggested(trial, path, domain))
+            self._correct(trial.number, config)
         if self.stateless:
             # There it keeps for other processes what it suggests, also for parameters which the
             # trial turned out not to have: a replay knows nothing of those.
             self._study.get_trials(deepcopy=False)[trial.number].system_attrs = {}
         return trial.number, config
 
+    def _correct(self, number: int, config: Config) -> None:
+        """Let Optuna know the values that a trial gets where it has no steps on a log scale."""
+        params = self._study.get_trials(deepcopy=False)[number].params
+        for path, (domain, _) in self.space._layout.items():
+            if path in params and _has_steps(domain) and domain.log:
+                params[path] = config[path]
+
     def _distribution(self, domain: Domain) -> Any:
         kinds = self._optuna.distributions
         if isinstance(domain, Choice):
             return kinds.CategoricalDistribution(range(len(domain.choices)))
         assert isinstance(domain, (Real, Int))
+        if _has_steps(domain):
+            if domain.log:
+                return kinds.FloatDistribution(domain.lower, domain.upper, log=True)
+            return kinds.IntDistribution(0, int(domain.size) - 1)
         kind = kinds.FloatDistribution if isinstance(domain, Real) else kinds.IntDistribution
         return kind(domain.lower, domain.upper, log=domain.log)
 
@@ -218,6 +242,7 @@ class TPESearcher(OptunaSearcher):
     first 10 results (`n_startup_trials`) are random.
     """
 
+    sampler_name = "TPESampler"
     stateless = several = constrained = True
 
     def sampler(self, seed: int) -> Any:
@@ -267,6 +292,7 @@ class GPSearcher(OptunaSearcher):
     (`n_startup_trials`) are random.
     """
 
+    sampler_name = "GPSampler"
     stateless = several = constrained = True
     needs = ("optuna", "torch", "scipy")
 
@@ -294,6 +320,7 @@ class CMAESSearcher(OptunaSearcher):
     Choices and conditional parameters are drawn at random.
     """
 
+    sampler_name = "CmaEsSampler"
     needs = ("optuna", "cmaes")
 
     def sampler(self, seed: int) -> Any:
@@ -308,6 +335,7 @@ class QMCSearcher(OptunaSearcher):
     Results do not change what it suggests. Conditional parameters are drawn at random.
     """
 
+    sampler_name = "QMCSampler"
     several = True
     needs = ("optuna", "scipy")
     _sequence: Any = None
@@ -332,6 +360,7 @@ class QMCSearcher(OptunaSearcher):
 class NSGA2Searcher(OptunaSearcher):
     """The genetic algorithm NSGA-II (Deb et al. 2002), `searcher='nsga2'`."""
 
+    sampler_name = "NSGAIISampler"
     several = constrained = True
 
     def sampler(self, seed: int) -> Any:
@@ -355,12 +384,23 @@ def _suggested(trial: Any, path: str, domain: Domain) -> Any:
         # By position, since to Optuna 1, 1.0 and True are one.
         return domain.choices[trial.suggest_categorical(path, range(len(domain.choices)))]
     assert isinstance(domain, (Real, Int))
+    if _has_steps(domain):
+        if domain.log:
+            return domain.nearest(trial.suggest_float(path, domain.lower, domain.upper, log=True))
+        return domain.after(trial.suggest_int(path, 0, int(domain.size) - 1))
     suggest = trial.suggest_float if isinstance(domain, Real) else trial.suggest_int
     value = suggest(path, domain.lower, domain.upper, log=domain.log)
     return min(max(value, domain.lower), domain.upper)
 
 
+def _has_steps(domain: Domain) -> TypeGuard[Real | Int]:
+    """Whether a range has steps of its own; in Optuna it is the range of their numbers."""
+    return isinstance(domain, (Real, Int)) and domain.step != domain.whole_step
+
+
 def _to_optuna(domain: Domain, value: Any) -> Any:
+    if _has_steps(domain) and not domain.log:
+        return domain.steps_to(value)
     if not isinstance(domain, Choice):
         return value
     return [(type(choice), choice) for choice in domain.choices].index((type(value), value))

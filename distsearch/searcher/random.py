@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -21,8 +20,10 @@ class RandomSearcher(Searcher):
     >>> scheduler = FIFOScheduler(train_fn, searcher='random')
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self, space: Space, *, seed: int = 0, points_to_evaluate: Iterable[Config] | None = None
+    ) -> None:
+        super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
         self._seen: set[str] | None = set() if self.space.size < FINITE else None
 
     def ask(self, trial_id: int) -> Suggested | None:

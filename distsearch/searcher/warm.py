@@ -12,8 +12,9 @@ from ..core import store
 from ..core.metrics import number
 from ..core.objectives import Objectives, Point
 from ..core.words import Status
-from ..errors import SpaceError, StoreError
+from ..errors import OptionError, SpaceError, StoreError
 from ..space import Space
+from ..space.base import plain
 from .base import Config
 
 Folder = str | os.PathLike[str]
@@ -41,7 +42,8 @@ def collect(
 ) -> Known:
     """What the arguments `evaluated_points` and `warm_start` of a scheduler say.
 
-    Raises SpaceError for a given point outside the space, StoreError for a folder that has no
+    Raises SpaceError for a given point outside the space, OptionError for one that is no pair
+    with a number, StoreError for a folder that has no
     experiment, or none that reported this reward.
     """
     known = Known()
@@ -49,27 +51,41 @@ def collect(
         try:
             config, reward = point
         except (TypeError, ValueError):
-            raise SpaceError(
+            raise OptionError(
                 f"evaluated_points are pairs (configuration, reward), but got {point!r}"
             ) from None
         known.points.append((space.validate(config), _given(reward, objectives)))
     if isinstance(folders, (str, os.PathLike)):
         folders = [folders]
     for folder in folders or ():
-        _collect_from(Path(folder), space, known, objectives)
+        _collect_from(Path(folder).expanduser().absolute(), space, known, objectives)
     return known
 
 
 def _given(reward: Any, objectives: Objectives) -> Result:
     """The reward of an evaluated point, None for what is not finite."""
-    if objectives.is_plain or reward is None:
-        return number(reward)
+    if reward is None:
+        return None
+    if objectives.is_plain:
+        return number(_checked(reward))
     if not isinstance(reward, Mapping) or not reward.keys() >= set(objectives.metrics):
-        raise SpaceError(
+        raise OptionError(
             f"evaluated_points: got the reward {reward!r}, but this search compares by "
             f"{', '.join(objectives.metrics)}; give a dict with all of them"
         )
-    return _metrics_of(objectives.point(reward), reward, objectives)
+    metrics = {name: _checked(reward[name]) for name in objectives.metrics}
+    return _metrics_of(objectives.point(metrics), metrics, objectives)
+
+
+def _checked(reward: Any) -> float:
+    """A reward as a number; OptionError for text and the like, which would count as a failure."""
+    reward = plain(reward)
+    if isinstance(reward, bool) or not isinstance(reward, (int, float)):
+        raise OptionError(
+            f"evaluated_points: the reward {reward!r} is no number but of type "
+            f"{type(reward).__name__}; give a number, or None for a trial that failed"
+        )
+    return reward
 
 
 def _metrics_of(point: Point | None, report: Mapping[str, Any], objectives: Objectives) -> Result:

@@ -191,6 +191,19 @@ class Space(ABC):
             raise SpaceError(f"points must be an integer from 1 on, but got {points!r}")
         return self._grid("", points)
 
+    @property
+    def rand(self) -> Any:
+        """A value drawn at random and built; AutoGluon's name for `build(sample(rng))`."""
+        import numpy as np
+
+        return self.build(self.sample(np.random.default_rng()))
+
+    if not TYPE_CHECKING:  # to a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self).__name__
+            raise AttributeError(f"{kind} has no attribute {name!r}{successor(name)}")
+
     # ---- helpers
 
     @cached_property
@@ -320,12 +333,30 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+AUTOGLUON = {
+    "cs": "the space itself: `space.sample(rng)`, `space.default`, `space.grid()`",
+    "hp": "the space itself: `space.sample(rng)`, `space.validate(value)`",
+    "kwspaces": "`train_fn.space`",
+    "kwvars": "`train_fn.space`",
+    "data": "`choices` of a Choice, and a List or Dict itself",
+}
+
+
+def successor(name: str) -> str:
+    """The end of an error about an attribute that AutoGluon has: what stands in its place."""
+    return f"; in place of AutoGluon's there is {AUTOGLUON[name]}" if name in AUTOGLUON else ""
+
+
 def suggest(name: str, valid: Iterable[str]) -> str:
     """The end of an error about an unknown name: the closest ones, then all the valid ones."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}valid are: {', '.join(map(repr, names)) or 'none at all'}"
+    return f"{nearest(name, names)}valid are: {', '.join(map(repr, names)) or 'none at all'}"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A question after the closest of the valid names; '' if none is close."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from distsearch.errors import SpaceError
@@ -19,6 +19,8 @@ from distsearch.space.base import (
     without_secrets,
 )
 from distsearch.space.namespace import Namespace
+
+SHOWN = 8  # so many values stand in an error one by one
 
 
 class Container(Space):
@@ -83,11 +85,16 @@ class List(Container):
 
     >>> List(Int(1, 8), 'relu').build({'0': 3})
     [3, 'relu']
+
+    Raises:
+        SpaceError: for a list in place of the items; a list of one list is `List(List(1, 2))`.
     """
 
     kind = "list"
 
     def __init__(self, *items: Any) -> None:
+        if len(items) == 1 and not isinstance(items[0], Mapping):
+            refuse_several("List", items[0])
         vars(self).update(parts={str(i): as_space(item) for i, item in enumerate(items)})
 
     def _build(self, path: str, config: Config) -> list[Any]:
@@ -109,12 +116,15 @@ class Dict(Container, Mapping[str, Any]):
     4
 
     Raises:
-        SpaceError: for a name that is empty or has a dot in it, as dots join paths.
+        SpaceError: for a name that is empty or has a dot in it, as dots join paths, and for a
+            mapping in place of the names.
     """
 
     kind = "dict"
 
-    def __init__(self, /, **items: Any) -> None:
+    def __init__(self, /, *mapping: Any, **items: Any) -> None:
+        if mapping:
+            raise SpaceError("Dict takes its parts by name; write Dict(lr=...) or Dict(**mapping)")
         vars(self).update(parts=named_parts(items))
 
     def replace(self, /, **items: Any) -> Dict:
@@ -127,6 +137,44 @@ class Dict(Container, Mapping[str, Any]):
             if name not in self:
                 raise SpaceError(f"there is no {name!r} to replace; {suggest(name, self)}")
         return Dict(**{**self, **items})
+
+    def constants_of(self, config: Mapping[str, Any]) -> tuple[Config, Config]:
+        """The constants that a configuration names, by path, and the rest of it.
+
+        >>> Dict(lr=Real(0, 1), net=Dict(depth=4)).constants_of({'lr': 0.1, 'net': {'depth': 5}})
+        ({'net.depth': 5}, {'lr': 0.1})
+        """
+        constants: Config = {}
+        rest: Config = {}
+        for path, value in config.items():
+            name, _, inner = str(path).partition(".")
+            part = self.parts.get(name)
+            if isinstance(part, Constant) and not inner:
+                constants[name] = value
+            elif isinstance(part, Dict) and (inner or isinstance(value, Mapping)):
+                for found, all_of_them in zip(
+                    part.constants_of({inner: value} if inner else value),
+                    (constants, rest),
+                    strict=True,
+                ):
+                    all_of_them.update({join(name, path): one for path, one in found.items()})
+            else:
+                rest[path] = value
+        return constants, rest
+
+    def replace_at(self, path: str, value: Any) -> Dict:
+        """A new Dict with another space or constant at a path, as 'net.depth'.
+
+        Raises:
+            SpaceError: for a path that is not there, or not inside of Dicts alone.
+        """
+        name, _, inner = path.partition(".")
+        if not inner:
+            return self.replace(**{name: value})
+        part = self.get(name)
+        if not isinstance(part, Dict):
+            raise SpaceError(f"{path!r} cannot be replaced by itself; replace the whole {name!r}")
+        return self.replace(**{name: part.replace_at(inner, value)})
 
     def _build(self, path: str, config: Config) -> Namespace:
         return Namespace(self._build_parts(path, config))
@@ -152,9 +200,38 @@ def as_space(value: Any) -> Space:
         raise SpaceError(f"got the class {value.__name__}; make a space of it: {value.__name__}()")
     if not _has_space(value):
         return Constant(plain(value))
-    if not isinstance(value, dict):
-        return List(*value)
-    return Dict(**named_parts(value))
+    if isinstance(value, dict):
+        return Dict(**named_parts(value))
+    return List(*map(as_space, value))
+
+
+def refuse_several(kind: str, value: Any) -> None:
+    """Raise SpaceError for what holds several values, in place of the values one by one.
+
+    A dict with a space inside is a Dict, which is one part.
+    """
+    if isinstance(value, str | bytes | Space) or (isinstance(value, dict) and _has_space(value)):
+        return
+    try:
+        iter(value)
+    except TypeError:
+        return
+    values = _one_by_one(value)
+    given = shorten(repr(value))
+    alone = "Dict(**values)" if isinstance(value, Mapping) else f"List({values})"
+    raise SpaceError(
+        f"{kind}({given}) has one part, the whole {given}; write {kind}({values}), or, if that one "
+        f"is meant, {kind}({alone})"
+    )
+
+
+def _one_by_one(values: Any) -> str:
+    """What a container holds, as the arguments of a call."""
+    if not isinstance(values, Collection) or len(values) > SHOWN:
+        return "*values"
+    if len(values) == 1 and isinstance(inner := next(iter(values)), list | tuple):
+        return f"List({_one_by_one(inner)})"  # else it would be taken for several again
+    return ", ".join(repr(plain(one)) for one in values)
 
 
 def as_given(part: Space) -> Any:

@@ -9,26 +9,36 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from distsearch.errors import SpaceError
 from distsearch.space.base import Config, Domain, Space, join, plain
-from distsearch.space.containers import Constant, as_space, is_scalar, shorten
+from distsearch.space.containers import (
+    Constant,
+    as_space,
+    is_scalar,
+    refuse_several,
+    shorten,
+)
 
 if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make each fork dearer
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+NOISE = 1e-6  # of a step: so far may a number be from one that is meant
 LARGEST_INT = 2**40  # so that a coordinate, a float, tells any integer from its neighbours
 
 
 class Number(Domain):
-    """What Real and Int share: bounds, both included, and a scale."""
+    """What Real and Int share: bounds, both included, a scale, and the step between two values."""
 
     lower: Any
     upper: Any
     log: bool
+    step: Any  # None: any number in between
     noun: ClassVar[str]
     types: ClassVar[tuple[type, ...]]
-    margin: ClassVar[float]  # how far the bin of a value reaches to either side
+    whole_step: ClassVar[Any]  # the step where none is given
 
-    def __init__(self, lower: Any, upper: Any, default: Any = None, log: bool = False) -> None:
+    def __init__(
+        self, lower: Any, upper: Any, default: Any = None, log: bool = False, step: Any = None
+    ) -> None:
         lower, upper = self._bound(lower), self._bound(upper)
         name = type(self).__name__
         if lower > upper:
@@ -37,7 +47,9 @@ class Number(Domain):
             raise SpaceError(f"log of {name} must be True or False, but got {log!r}")
         if log and lower <= 0:
             raise SpaceError(f"{name} with log=True needs lower > 0, but got {lower}")
-        vars(self).update(lower=lower, upper=upper, log=log)
+        vars(self).update(lower=lower, upper=upper, log=log, step=self.whole_step)
+        if step is not None:
+            vars(self).update(step=self._valid_step(step))
         value = self._midpoint() if default is None else self.check(default, "the default")
         vars(self).update(preset=value)
 
@@ -47,32 +59,90 @@ class Number(Domain):
             raise SpaceError(f"a bound of {type(self).__name__} must be {self.noun}, got {bound!r}")
         return bound
 
+    def _valid_step(self, step: Any) -> Any:
+        """The step, which leads from `lower` to `upper`."""
+        step, name = plain(step), type(self).__name__
+        if not self._is_number(step) or not 0 < step <= sys.float_info.max:
+            raise SpaceError(f"step of {name} must be {self.noun} above 0, but got {step!r}")
+        from fractions import Fraction  # which few need
+
+        steps = (Fraction(str(self.upper)) - Fraction(str(self.lower))) / Fraction(str(step))
+        if steps > LARGEST_INT:
+            raise SpaceError(f"step={step!r} of {name} is too small for its range; leave it out")
+        if steps.denominator != 1:
+            last = self._at(math.floor(steps), step)
+            raise SpaceError(
+                f"{name} from {self.lower} does not come to {self.upper} in steps of {step}; give "
+                f"upper={last!r} or upper={self._at(math.ceil(steps), step)!r}"
+            )
+        return self.types[0](step)
+
+    def _at(self, steps: int, step: Any) -> Any:
+        """The value so many steps above `lower`."""
+        return self.lower + steps * step
+
     def _is_number(self, value: Any) -> bool:
         return isinstance(value, self.types) and not isinstance(value, bool)
 
-    def _round(self, value: float) -> Any:
-        return value
-
     def _midpoint(self) -> Any:
         if self.log:
-            return self._nearest(math.sqrt(self.lower) * math.sqrt(self.upper))
-        return self._nearest(self.lower + (self.upper - self.lower) / 2)
+            return self.nearest(math.sqrt(self.lower) * math.sqrt(self.upper))
+        return self.nearest(self.lower + (self.upper - self.lower) / 2)
 
-    def _nearest(self, value: float) -> Any:
-        return min(max(self._round(value), self.lower), self.upper)
+    @property
+    def size(self) -> float:
+        if self.lower == self.upper:
+            return 1.0
+        return math.inf if self.step is None else float(self.steps_to(self.upper) + 1)
+
+    def nearest(self, value: float) -> Any:
+        """The value of this range that is next to a number; of two the lower one."""
+        return self.after(math.ceil(self._place(value) - 0.5)) if self.step else self._cut(value)
+
+    def after(self, steps: int) -> Any:
+        """The value so many steps above `lower`, `upper` at the most."""
+        return self._at(min(max(steps, 0), self.steps_to(self.upper)), self.step)
+
+    def beyond(self, value: float, start: Any) -> Any:
+        """The value of this range at a number or next to it, further away from `start`."""
+        if self.step is None:
+            return self._cut(value)
+        place = self._place(value)
+        return self.after(math.ceil(place) if value > start else math.floor(place))
+
+    def _cut(self, value: float) -> Any:
+        return min(max(self.types[0](value), self.lower), self.upper)
+
+    def _place(self, value: float) -> float:
+        """How many steps a number is above `lower`."""
+        place = (value - self.lower) / self.step
+        whole = float(round(place))
+        return whole if abs(place - whole) < NOISE else place
+
+    def steps_to(self, value: Any) -> int:
+        """How many steps a value of this range is above `lower`."""
+        steps: int = round((value - self.lower) / self.step)
+        return steps
 
     def _ends(self) -> tuple[float, float]:
         """The outer ends of the first and last bin, on the scale on which coordinates are even."""
-        low, high = self.lower - self.margin, self.upper + self.margin
-        return (math.log(low), math.log(high)) if self.log else (low, high)
+        margin = 0.0 if self.step is None else self.step / 2
+        low, high = self.lower - margin, self.upper + margin
+        if not self.log:
+            return low, high
+        return math.log(low if low > 0 else self.lower / 2), math.log(high)
 
     def check(self, value: Any, name: str) -> Any:
         value = plain(value)
-        if not self._is_number(value) or not self.lower <= value <= self.upper:
+        valid = self._is_number(value) and self.lower <= value <= self.upper
+        found = self.nearest(value) if valid else value
+        if not valid or (self.step is not None and abs(value - found) > NOISE * self.step):
+            steps = f" in steps of {self.step}" if self.step != self.whole_step else ""
             raise SpaceError(
-                f"{name} must be {self.noun} from {self.lower} to {self.upper}, but got {value!r}"
+                f"{name} must be {self.noun} from {self.lower} to {self.upper}{steps}, "
+                f"but got {value!r}"
             )
-        return self.types[0](value)
+        return found
 
     def to_unit(self, value: Any) -> float:
         low, high = self._ends()
@@ -82,49 +152,62 @@ class Number(Domain):
     def from_unit(self, unit: NDArray[np.float64]) -> Any:
         low, high = self._ends()
         place = low + (high - low) * float(unit[0])
-        return self._nearest(math.exp(place) if self.log else place)
+        return self.nearest(math.exp(place) if self.log else place)
 
     def ticks(self, points: int) -> Iterable[Any]:
+        if self.size <= points:
+            return map(self.after, range(int(self.size))) if self.step else [self.lower]
         if points == 1:
             return [self.preset]
         import numpy as np
 
         spread = np.geomspace if self.log else np.linspace
         places = spread(self.lower, self.upper, points).tolist()
-        return dict.fromkeys(self._nearest(place) for place in places)
+        return dict.fromkeys(self.nearest(place) for place in places)
 
     def describe(self) -> dict[str, Any]:
         bounds = {"lower": self.lower, "upper": self.upper}
-        return {"type": self.kind, **bounds, "default": self.preset, "log": self.log}
+        steps = {} if self.step == self.whole_step else {"step": self.step}
+        return {"type": self.kind, **bounds, "default": self.preset, "log": self.log, **steps}
 
     def __repr__(self) -> str:
         default = f", default={self.preset!r}" if self.preset != self._midpoint() else ""
         log = ", log=True" if self.log else ""
-        return f"{type(self).__name__}({self.lower!r}, {self.upper!r}{default}{log})"
+        step = f", step={self.step!r}" if self.step != self.whole_step else ""
+        return f"{type(self).__name__}({self.lower!r}, {self.upper!r}{default}{log}{step})"
 
 
 class Real(Number):
     """A float from lower to upper, both included; with log=True uniform in its logarithm.
 
-    Without a default it is the midpoint, on the log scale the geometric one.
+    With a `step` it is one of lower, lower + step, ... upper. Without a default it is the midpoint,
+    on the log scale the geometric one.
 
     >>> Dict(lr=Real(1e-4, 1e-2, log=True)).default
     {'lr': 0.001}
+    >>> [config['x'] for config in Dict(x=Real(0, 0.4, step=0.1)).grid()]
+    [0.0, 0.1, 0.2, 0.3, 0.4]
 
     Raises:
         SpaceError: for bounds that are not finite numbers, or the wrong way round, for log with
-            bounds that are not positive, and for a default that is out of bounds.
+            bounds that are not positive, for a step that does not lead from lower to upper, and for
+            a default that is out of bounds or between two steps.
     """
 
     kind = "real"
     noun = "a finite number"
     types = (float, int)
-    margin = 0.0
+    whole_step = None
 
     def __init__(
-        self, lower: float, upper: float, default: float | None = None, log: bool = False
+        self,
+        lower: float,
+        upper: float,
+        default: float | None = None,
+        log: bool = False,
+        step: float | None = None,
     ) -> None:
-        super().__init__(lower, upper, default, log)
+        super().__init__(lower, upper, default, log, step)
         if math.isinf(self.upper - self.lower):
             raise SpaceError(f"Real from {lower} to {upper} is too wide for a float; narrow it")
 
@@ -134,49 +217,50 @@ class Real(Number):
             raise SpaceError(f"a bound of Real must be {self.noun}, got {bound!r}")
         return float(bound)
 
-    @property
-    def size(self) -> float:
-        return math.inf if self.lower < self.upper else 1.0
+    def _at(self, steps: int, step: Any) -> float:
+        """As it would be written: 0.3, not 0.30000000000000004."""
+        from fractions import Fraction
+
+        return float(Fraction(str(self.lower)) + steps * Fraction(str(step)))
 
 
 class Int(Number):
     """An integer from lower to upper, both included; with log=True uniform in its logarithm.
 
-    Without a default it is the midpoint, on the log scale the geometric one, rounded.
+    With a `step` it is one of lower, lower + step, ... upper. Without a default it is the midpoint,
+    on the log scale the geometric one, rounded.
 
     >>> Dict(width=Int(1, 100, log=True)).default
     {'width': 10}
+    >>> [config['width'] for config in Dict(width=Int(16, 64, step=16)).grid()]
+    [16, 32, 48, 64]
 
     Raises:
         SpaceError: for bounds that are not integers (bools and floats are not) or beyond 2**40,
-            for the wrong way round, for log with lower < 1, and for a default out of bounds.
+            for the wrong way round, for log with lower < 1, for a step that does not lead from
+            lower to upper, and for a default that is out of bounds or between two steps.
     """
 
     kind = "int"
     noun = "an integer"
     types = (int,)
-    margin = 0.5
+    whole_step = 1
 
     def __init__(
-        self, lower: int, upper: int, default: int | None = None, log: bool = False
+        self,
+        lower: int,
+        upper: int,
+        default: int | None = None,
+        log: bool = False,
+        step: int | None = None,
     ) -> None:
-        super().__init__(lower, upper, default, log)
+        super().__init__(lower, upper, default, log, step)
 
     def _bound(self, bound: Any) -> int:
         bound = super()._bound(bound)
         if abs(bound) > LARGEST_INT:
             raise SpaceError(f"a bound of Int must be from -2**40 to 2**40, got {bound}")
         return int(bound)
-
-    def _round(self, value: float) -> int:
-        return math.ceil(value - 0.5)
-
-    @property
-    def size(self) -> float:
-        return float(self.upper - self.lower + 1)
-
-    def ticks(self, points: int) -> Iterable[int]:
-        return range(self.lower, self.upper + 1) if self.size <= points else super().ticks(points)
 
 
 class Choice(Domain):
@@ -188,13 +272,17 @@ class Choice(Domain):
     repr; '#2', '#3' keep labels apart. `choices` lists them. The parameters of an option that is
     a space come in only when it is chosen, under the path and the label. Default: the first.
 
+    Options are given one by one, `Choice(*sizes)` for those in a list. A list may be an option
+    beside others, `Choice([1, 1], [3, 3])`; where it is the only one it is `List(3, 3)`.
+
     >>> Choice(Real(0, 1), 'none').choices
     ('real', 'none')
     >>> Dict(x=Choice(Real(0, 1), 'none')).default
     {'x': 'real', 'x.real': 0.5}
 
     Raises:
-        SpaceError: for no option at all, NaN, or the same value twice.
+        SpaceError: for no option at all, NaN, the same value twice, and for a list (or anything
+            else that holds several values) in place of the options.
     """
 
     kind = "choice"
@@ -205,6 +293,8 @@ class Choice(Domain):
     def __init__(self, *choices: Any) -> None:
         if not choices:
             raise SpaceError("a Choice needs at least one option, but got none")
+        if len(choices) == 1:
+            refuse_several("Choice", choices[0])
         options = tuple(map(as_space, choices))
         values = _name_options(options)
         position = {_key(value): i for i, value in enumerate(values)}

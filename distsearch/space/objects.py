@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from distsearch.errors import SpaceError
-from distsearch.space.base import Config
+from distsearch.space.base import Config, successor
 from distsearch.space.containers import Container, as_arguments, as_given, named_parts
 
 
@@ -66,7 +66,10 @@ class Lazy(Container):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "__wrapped__" not in vars(self):
             raise AttributeError(f"a lazy object has no attribute {name!r}")
-        return getattr(self.__wrapped__, name)
+        try:
+            return getattr(self.__wrapped__, name)
+        except AttributeError as error:
+            raise AttributeError(f"{error}{successor(name)}") from None
 
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(self.__wrapped__, type) and isinstance(instance, self.__wrapped__)

@@ -25,7 +25,12 @@ steady = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 FINITE = Dict(a=Choice("x", "y", Dict(deep=Bool())), b=Int(1, 3), c=Bool(), fixed=7)
-MIXED = Dict(lr=Real(1e-4, 1e-1, log=True), net=Choice("small", Dict(width=Int(1, 64))), wd=Bool())
+MIXED = Dict(
+    lr=Real(1e-4, 1e-1, log=True),
+    net=Choice("small", Dict(width=Int(1, 64))),
+    wd=Bool(),
+    batch=Int(16, 128, log=True, step=16),
+)
 
 
 # Few examples of a recursive strategy are large: half of these have a continuous part for sure.

@@ -48,6 +48,16 @@ def whole(ends: tuple[int, int], log: bool = False) -> Int:
     return Int(min(ends), max(ends), log=log)
 
 
+stepped = st.sampled_from(
+    [
+        Int(16, 128, step=16),
+        Int(-9, 0, step=3),
+        Int(1, 101, log=True, step=10),
+        Real(0, 1, step=0.1),
+        Real(0.1, 1, log=True, step=0.1),
+        Real(-1, -1, step=0.5),
+    ]
+)
 reals = st.one_of(
     st.tuples(finite, finite).map(real),
     st.tuples(positive, positive).map(lambda ends: real(ends, log=True)),
@@ -60,7 +70,7 @@ ints = st.one_of(
 plain_choices = st.lists(scalars, min_size=1, max_size=4, unique_by=kind_and_value).map(
     lambda values: Choice(*values)
 )
-leaves = st.one_of(reals, ints, st.just(Bool()), plain_choices)
+leaves = st.one_of(reals, ints, stepped, st.just(Bool()), plain_choices)
 
 
 def containers(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Space]:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 from distsearch.searcher import (
     SEARCHERS,
     BOHBSearcher,
@@ -106,7 +106,7 @@ class TestNSGA2OfSeveral(SeveralObjectivesKit):
 def test_a_searcher_takes_several_objectives_and_is_tested_or_refuses_them():
     tested = {getattr(kit.make, "func", kit.make) for kit in SeveralObjectivesKit.__subclasses__()}
     for make in set(SEARCHERS.values()) - tested:
-        with pytest.raises(SpaceError, match="learns from one reward"):
+        with pytest.raises(OptionError, match="learns from one reward"):
             make(Dict(x=Real(0, 1))).aim(2)
 
 

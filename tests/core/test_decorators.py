@@ -13,7 +13,7 @@ import pytest
 
 from distsearch.core.decorators import args
 from distsearch.errors import SpaceError
-from distsearch.space import Choice, Dict, Int, Real, obj
+from distsearch.space import Choice, Dict, Int, Namespace, Real, obj
 
 
 @obj(name=Choice("auto", "gluon"), rank=Int(1, 4))
@@ -43,11 +43,85 @@ def test_it_can_be_called_with_any_arguments():
     assert args()(lambda *given, **named: (given, named))(1, b=2) == ((1,), {"b": 2})
 
 
+def test_it_can_be_called_with_a_configuration_beside_its_args_as_in_autogluon():
+    train_fn, reports = make(), []
+    train_fn.args.batch_size = 8
+    config = {"lr": 0.01, "obj.rank": 4}
+    rank = train_fn(train_fn.args, config, reporter=lambda **report: reports.append(report))
+    assert (rank, reports) == (4, [{"epoch": 1, "accuracy": 0.01}])
+    given = args(lr=Real(0, 1), n=1)(lambda args, reporter: args)(train_fn.args, {"lr": 1.0}, None)
+    assert (given.lr, given.batch_size) == (1.0, 8)
+    with pytest.raises(SpaceError, match="no parameter 'lrr'"):
+        train_fn(train_fn.args, {"lrr": 0.01}, None)
+
+
+@pytest.mark.parametrize("name", ["kwspaces", "kwvars", "cs"])
+def test_what_autogluon_had_is_named_with_what_is_in_its_place(name):
+    with pytest.raises(AttributeError, match=f"'{name}'; in place of AutoGluon's there is .*space"):
+        getattr(make(), name)
+    with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
+        make().nothing
+
+
 def test_its_args_are_the_built_defaults():
     train_fn = make()
     assert train_fn.args.batch_size == train_fn.args["batch_size"] == 64
     assert isinstance(train_fn.args.obj, MyObj)
     assert train_fn.args is train_fn.args
+
+
+def test_what_is_set_in_its_args_counts_for_searches_too():
+    train_fn = args(lr=Real(0, 1), epochs=3, net=Dict(width=Int(1, 8), depth=4), sizes=[1, 2])(
+        print
+    )
+    held = train_fn.args
+    held.epochs = 7
+    held["sizes"] = [3]
+    held.net.depth = 5
+    vars(held).update(lr=Real(0, 2))
+    assert train_fn.space == Dict(
+        lr=Real(0, 2), epochs=7, net=Dict(width=Int(1, 8), depth=5), sizes=[3]
+    )
+    assert (held.lr, held.net.depth, train_fn.args.net.width) == (1.0, 5, 4)
+    assert train_fn.fixed == []
+    held.net = Dict(depth=Int(1, 3))
+    held.net.depth = held.lr = 1
+    assert train_fn.fixed == [
+        "lr=1 is fixed, it is not searched in Real(0.0, 1.0)",
+        "net=Dict(depth=1) is fixed, it is not searched in Dict(width=Int(1, 8), depth=4)",
+    ]
+    train_fn.update(lr=0.5)  # to the letter
+    assert "lr" not in str(train_fn.fixed)
+
+
+def test_what_cannot_be_set_in_its_args_is_refused():
+    train_fn = args(epochs=3, net=Choice(Dict(width=3), "none"))(print)
+    with pytest.raises(SpaceError, match="no 'epoch' to replace; did you mean 'epochs'"):
+        train_fn.args.epoch = 7
+    with pytest.raises(SpaceError, match=r"'net.width' cannot be replaced by itself"):
+        train_fn.args.net.width = 7
+    with pytest.raises(SpaceError, match="'epochs' cannot be taken away"):
+        del train_fn.args["epochs"]
+    train_fn.args.num_gpus = 2  # for a direct call
+    assert "num_gpus" not in train_fn.space
+
+
+def test_what_a_function_sets_in_a_direct_call_is_its_own():
+    def train(args, reporter):
+        args.epochs -= 1
+        args.device = "cpu"
+        return args.epochs
+
+    train_fn = args(epochs=3)(train)
+    assert [train_fn(train_fn.args, None), train_fn(train_fn.args, None)] == [2, 2]
+    assert train_fn.space == Dict(epochs=3)
+
+
+def test_its_args_travel_as_a_plain_namespace():
+    copy = cloudpickle.loads(cloudpickle.dumps(args(net=Dict(width=3))(print).args))
+    copy.anything = 1
+    copy.net.width = 4
+    assert copy == Namespace(net=Namespace(width=4), anything=1)
 
 
 def test_its_space_is_that_of_its_arguments():

@@ -923,7 +923,7 @@ def test_a_trial_without_the_metric_says_what_it_reported_instead(play):
         assert world.statuses == ["no_metric"] * 3
         assert "'accuracy'" in reasons[0] and "acc, epoch" in reasons[0]
         assert "'high'" in reasons[1]
-        assert "without calling reporter(..., accuracy=...)" in reasons[2]
+        assert "did not call reporter(..., accuracy=...)" in reasons[2]
 
     play(scene)
 

@@ -41,6 +41,13 @@ def test_a_new_experiment_has_a_folder_of_its_own_named_after_the_function(tmp_p
     assert one.name.startswith("_lambda_-")
 
 
+def test_a_home_folder_is_expanded_in_the_argument_and_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DISTSEARCH_RESULTS", "~/results")
+    assert folder.find("~/runs/digits", "f") == tmp_path / "runs" / "digits"
+    assert folder.find(None, "f").parent == tmp_path / "results"
+
+
 def test_a_named_folder_is_that_and_a_file_is_refused(began, tmp_path):
     assert folder.find("mine", "train_fn") == tmp_path / "mine"
     (tmp_path / "file").touch()

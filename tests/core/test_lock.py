@@ -20,9 +20,8 @@ from pathlib import Path
 from distsearch.core.lock import Lock
 
 lock = Lock(Path(sys.argv[1]))
-child = os.fork()
-if child:
-    print(child, flush=True)
+if not os.fork():
+    print(os.getpid(), flush=True)
 time.sleep(60)
 """
 

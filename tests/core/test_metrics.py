@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsearch.core.metrics import MAX_REPORT_BYTES, from_json, number, to_json
+from distsearch.core.metrics import MAX_REPORT_BYTES, from_json, number, report_json, to_json
 from distsearch.errors import ReportError
 
 values = st.recursive(
@@ -79,6 +79,22 @@ def test_0d_tensors_become_numbers():
 @pytest.mark.parametrize("value", [None, "0.9", True, [0.9], {"a": 1}, math.nan, 10**400])
 def test_what_is_not_a_number_is_kept_but_never_compared(value):
     assert number(there_and_back(accuracy=value)["accuracy"]) is None
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "'NaN", "''Infinity", "nan"])
+def test_text_that_reads_like_infinity_or_nan_stays_text(text):
+    back = there_and_back(accuracy=text, note=np.str_(text), loss=math.inf)
+    assert back == {"accuracy": text, "note": text, "loss": math.inf}
+    assert from_json(report_json(back)) == back  # as when a state is loaded
+    assert number(back["accuracy"]) is None
+
+
+def test_what_only_prints_as_nan_is_text():
+    class Missing:
+        def __repr__(self):
+            return "NaN"
+
+    assert there_and_back(accuracy=Missing()) == {"accuracy": "NaN"}
 
 
 def test_infinity_is_a_number():

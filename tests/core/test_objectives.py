@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsearch.core.objectives import Objectives, Point, beats, dominates, front
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 
 TWO = Objectives.parse(["accuracy", "latency"], ["max", "min"])
 
@@ -125,5 +125,5 @@ def test_one_mode_is_for_all_and_a_list_of_one_is_one():
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_would(arguments, says):
-    with pytest.raises(SpaceError, match=says):
+    with pytest.raises(OptionError, match=says):
         Objectives.parse(*arguments)

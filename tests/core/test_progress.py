@@ -264,14 +264,20 @@ def test_it_can_be_stopped_twice_and_started_again(capsys):
     assert (first, last, len(summaries)) == ("before", "after", 2)
 
 
-@pytest.mark.parametrize("stream", ["closed", "missing", "broken"])
+class Tee:
+    def __init__(self, stream):
+        self.write = stream.write
+
+
+@pytest.mark.parametrize("stream", ["closed", "missing", "broken", "of one method"])
 def test_an_output_that_nobody_can_write_to_does_no_harm(monkeypatch, stream):
     reading, writing = os.pipe()
     os.close(reading)
     output = os.fdopen(writing, "w")
     if stream == "closed":
         output.close()
-    monkeypatch.setattr(sys, "stdout", None if stream == "missing" else output)
+    put = {"missing": None, "of one method": Tee(output)}.get(stream, output)
+    monkeypatch.setattr(sys, "stdout", put)
     shown = Progress(1, lambda: NOW)
     shown.start()
     shown.say("a line")

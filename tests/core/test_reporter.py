@@ -173,11 +173,12 @@ def test_the_agents_death_ends_a_trial_that_waits(agent):
     assert isinstance(thread.outcome, (StopTrial, OSError))
 
 
-def test_rungs_are_due_at_the_first_report_that_reaches_each(agent):
+@pytest.mark.parametrize("kind", [float, np.float32, np.array])
+def test_rungs_are_due_at_the_first_report_that_reaches_each(agent, kind):
     link = agent(due=[9, 3, 1])
     dues = []
     for epoch in (0.5, 2, 2.5, 4, 4, 20, 21):
-        thread = in_thread(link.reporter, epoch=epoch)
+        thread = in_thread(link.reporter, epoch=kind(epoch))
         dues.append(link.line()[2])
         link.say(b"continue\n")
         thread.join(WAIT_S)

@@ -15,7 +15,7 @@ import pytest
 from distsearch.core import checkpoint
 from distsearch.core import storage as storage_module
 from distsearch.core.storage import MARK, Shelf, Storage, checked_url, without_secrets
-from distsearch.errors import CheckpointError, MissingPackage, SpaceError
+from distsearch.errors import CheckpointError, MissingPackage, OptionError
 from tests.bucket import FakeBucket
 
 
@@ -194,10 +194,10 @@ def test_a_kill_between_the_manifest_and_the_files_leaves_no_checkpoint(tmp_path
 @pytest.mark.parametrize(
     ("given", "error", "text"),
     [
-        ("s3://me:hunter2@bucket/x", SpaceError, "holds a password"),
-        ("nonsense://bucket", SpaceError, "nonsense"),
-        ("", SpaceError, "give a path or a URL"),
-        (3, SpaceError, "give a path or a URL"),
+        ("s3://me:hunter2@bucket/x", OptionError, "holds a password"),
+        ("nonsense://bucket", OptionError, "nonsense"),
+        ("", OptionError, "give a path or a URL"),
+        (3, OptionError, "give a path or a URL"),
         ("gdrive://x", MissingPackage, "on every node too"),
     ],
 )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+import os
+import pickle
 import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import cloudpickle
 import pytest
 
+import distsearch
 from distsearch.core.decorators import args
 from distsearch.core.travel import pack
 from distsearch.errors import PicklingError
@@ -42,6 +47,8 @@ def module(tmp_path, monkeypatch):
                 return 2 * x
 
             class Net:
+                kind = "here"
+
                 def forward(self, x):
                     return double(x)
 
@@ -59,29 +66,117 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop("my_project")
 
 
-def test_a_function_of_the_users_own_module_runs_where_that_module_is_not(module, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    code = """
-        import cloudpickle, sys
-        train_fn = cloudpickle.load(sys.stdin.buffer)
-        assert "my_project" not in sys.modules
-        print(train_fn(train_fn.space.build({"lr": 0.75}), None))
+def elsewhere(packed, folder, code, **files):
+    """Run code in another interpreter, where `train_fn` is what has arrived; what it prints.
+
+    `files`: modules that are there. Two `_` in their names stand for a slash.
     """
+    there = folder / "elsewhere"
+    there.mkdir()
+    for name, text in files.items():
+        path = there / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    (there / "function.pickle").write_bytes(packed.data)
+    begin = "from distsearch.core import arrival\ntrain_fn = arrival.load('function.pickle')\n"
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        input=pack(module.train_fn).data,
-        cwd=tmp_path / "elsewhere",
+        [sys.executable, "-c", begin + textwrap.dedent(code)],
+        cwd=there,
+        env={**os.environ, "PYTHONPATH": str(Path(distsearch.__file__).parents[1])},
         capture_output=True,
+        text=True,
         timeout=60,
     )
-    assert done.stdout == b"15\n", done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+CALL = "print(train_fn(train_fn.space.build({'lr': 0.75}), None))\n"
+
+
+def test_a_function_of_the_users_own_module_runs_where_that_module_is_not(module, tmp_path):
+    assert elsewhere(pack(module.train_fn), tmp_path, CALL) == ["15"]
+
+
+def test_what_has_travelled_is_found_in_its_module_by_pickle_and_by_worker_processes(
+    module, tmp_path
+):
+    code = """
+        import multiprocessing, pickle, sys
+        import my_project
+        assert type(pickle.loads(pickle.dumps(my_project.Net()))) is my_project.Net
+        assert vars(my_project) is my_project.double.__globals__
+        for method in ("spawn", "forkserver"):
+            with multiprocessing.get_context(method).Pool(1) as pool:
+                print(*pool.map(my_project.double, [1, 2]))
+    """
+    assert elsewhere(pack(module.train_fn), tmp_path, code) == ["2", "4", "2", "4"]
+
+
+def test_a_module_that_the_node_has_is_imported_there_so_that_there_is_one_of_each_class(
+    module, tmp_path
+):
+    source = inspect.getsource(module)
+    code = """
+        import my_other, my_project, os
+        assert my_project.train_fn.__wrapped__ is train_fn.__wrapped__
+        assert isinstance(my_other.net, my_project.Net)
+        print(os.path.samefile(my_project.__file__, "my_project.py"))
+    """
+    files = {"my_project": source, "my_other": "import my_project\nnet = my_project.Net()\n"}
+    assert elsewhere(pack(module.train_fn), tmp_path, code, **files) == ["True"]
+
+
+def test_another_module_of_that_name_is_not_taken_for_it(module, tmp_path):
+    other = inspect.getsource(module).replace("here", "there")
+    code = "import my_project; print(my_project.Net.kind)"
+    assert elsewhere(pack(module.train_fn), tmp_path, code, my_project=other) == ["here"]
+
+
+def test_a_module_of_a_package_is_found_there_too(tmp_path, monkeypatch):
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("print('it runs')\n")
+    (package / "training.py").write_text(
+        "from distsearch import args\nclass Net: pass\n"
+        "@args()\ndef train_fn(args, reporter): return Net()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_package.training
+
+    packed = pack(my_package.training.train_fn)
+    for name in ("my_package", "my_package.training"):
+        monkeypatch.delitem(sys.modules, name)
+    code = """
+        import pickle
+        from my_package import training
+        import my_package.helper
+        assert type(pickle.loads(pickle.dumps(train_fn(None, None)))) is training.Net
+        print(my_package.helper.WORD)
+    """
+    files = {"my_package__helper": "WORD = 'helps'\n"}
+    assert elsewhere(packed, tmp_path, code, **files) == ["helps"]
+
+
+def test_a_module_that_no_import_would_find_travels_also_to_this_machine(tmp_path, module):
+    (tmp_path / "my_file.py").write_text(
+        "from distsearch import args\n@args()\ndef train_fn(args, reporter): return 7\n"
+    )
+    spec = importlib.util.spec_from_file_location("my_loaded", tmp_path / "my_file.py")
+    loaded = sys.modules["my_loaded"] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
+        packed = pack(loaded.train_fn, stays_here=True)
+    finally:
+        del sys.modules["my_loaded"]
+    assert elsewhere(packed, tmp_path, "print(train_fn(None, None))") == ["7"]
 
 
 def test_what_has_travelled_still_has_its_source_and_so_lines_in_tracebacks():
     def train_fn(args, reporter):
         return [lr * 2 for lr in args.lrs]
 
-    there = cloudpickle.loads(pack(make(train_fn)).data)
+    there = pickle.loads(pickle.loads(pack(make(train_fn)).data).suited())
     assert inspect.getsource(inspect.unwrap(there)) == inspect.getsource(train_fn)
 
 
@@ -94,6 +189,16 @@ def test_packing_does_not_change_how_the_module_is_pickled_later(module):
 def test_installed_modules_that_the_function_uses_are_worth_preloading(module):
     assert {"math", "decimal"} <= set(pack(module.train_fn).modules)
     assert not {"my_project", "my_helper", "__main__"} & set(pack(module.train_fn).modules)
+
+
+def test_a_module_of_the_users_own_with_a_name_of_pythons_is_not_preloaded(tmp_path, monkeypatch):
+    (tmp_path / "statistics.py").write_text("def median(values): return 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "statistics", raising=False)
+    import statistics
+
+    assert "statistics" not in pack(make(lambda args, reporter: statistics.median([1]))).modules
+    monkeypatch.delitem(sys.modules, "statistics")
 
 
 def test_the_same_function_has_the_same_name_and_another_one_another():

@@ -94,6 +94,8 @@ class Driver:
             "function": packed.name,
             "config": {},
             "time_attr": "epoch",
+            "reward_attr": "accuracy",
+            "has_reported": False,
             "due": due,
             "cwd": None,
             "resume": False,

@@ -8,12 +8,13 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 import time
 
 import psutil
 import pytest
+
+from distsearch.resource.launcher import command
 
 WAIT_S = 20.0
 
@@ -40,8 +41,9 @@ class Parent:
         self.control, theirs = socket.socketpair()
         with theirs, open(folder / "launcher.log", "wb") as log:
             self.launcher = subprocess.Popen(
-                [sys.executable, "-m", "distsearch.resource.launcher", str(theirs.fileno())],
+                command(str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
+                cwd=folder,
                 start_new_session=True,
                 stderr=log,
             )
@@ -159,6 +161,16 @@ def test_a_process_has_its_own_session_folder_environment_and_threads(parent, tm
         threads=5,
     )
     assert lines.readline().decode() == f"{(True, str(tmp_path / 'own'), '3', 5)!r}\n"
+
+
+@pytest.mark.parametrize("spawn", [False, True], ids=["fork", "spawn"])
+def test_files_of_the_current_folder_are_not_taken_for_pythons(parent, tmp_path, spawn):
+    """Nor are those of the user's path, where its own modules come from."""
+    for name in ("json", "select", "socket", "queue", "typing", "pathlib"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('a file of mine')\n")
+    (tmp_path / "mine.py").write_text("WORD = 'found'\n")
+    lines = parent(spawn=spawn).fork("a", "import mine; say((mine.WORD, sys.path[0]))")
+    assert lines.readline().decode().strip() == repr(("found", str(tmp_path)))
 
 
 def test_each_process_has_its_own_environment(parent):

@@ -108,3 +108,10 @@ def test_importing_the_node_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_key_is_where_it_is_when_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Node("gpu7", key="~/.ssh/lab").key == str(tmp_path / ".ssh" / "lab")
+    monkeypatch.chdir(tmp_path)
+    assert Node("gpu7", key="lab").key == str(tmp_path / "lab")

@@ -54,6 +54,11 @@ def test_an_absolute_path_or_one_from_outside_lands_under_its_last_name(here):
     assert set(collect("../here/data.txt")) == {"data.txt"}
 
 
+def test_a_home_folder_is_expanded(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    assert collect("~/data.txt") == {"data.txt": here / "data.txt"}
+
+
 def test_modules_land_where_import_finds_them(here):
     import my_module_of_one_file
     import pack

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -82,6 +83,13 @@ def zoo_of_trials():
     def kills_its_group(reporter):
         os.killpg(0, signal.SIGKILL)
 
+    def is_hit_by_a_signal_without_a_name(reporter):
+        os.kill(os.getpid(), signal.SIGRTMIN + 6)
+        time.sleep(60)
+
+    def exits_with_a_number_that_no_system_holds(reporter):
+        sys.exit(10**30)
+
     def eats_memory(reporter):
         eaten = []
         while True:
@@ -134,6 +142,37 @@ def zoo_of_trials():
         os.close(1)
         os.close(2)
         reporter(accuracy=0.5)
+
+    def prints_through_a_tee(reporter):
+        class Tee:
+            def __init__(self, stream):
+                self.write = stream.write
+
+        sys.stdout = sys.__stdout__ = Tee(sys.stdout)
+        print("printed")
+        reporter(accuracy=0.5)
+
+    def has_no_stderr(reporter):
+        sys.stderr = sys.__stderr__ = None
+        reporter(accuracy=0.5)
+
+    def detaches_its_output(reporter):
+        import io
+
+        sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")
+        reporter(accuracy=0.5)
+
+    def output_fails_to_flush(reporter):
+        class Broken:
+            def flush(self):
+                raise RuntimeError("broken")
+
+        sys.stdout = sys.stderr = Broken()
+        reporter(accuracy=0.5)
+
+    def exits_with_text_and_no_stderr(reporter):
+        sys.stderr = None
+        sys.exit("no such file")
 
     def threads_go_on(reporter):
         def go_on():
@@ -229,6 +268,8 @@ ZOO = {
     "segfaults": (Status.KILLED, "SIGSEGV", None),
     "aborts": (Status.KILLED, "SIGABRT", None),
     "kills_its_group": (Status.KILLED, "SIGKILL", None),
+    "is_hit_by_a_signal_without_a_name": (Status.KILLED, "^killed by signal [0-9]+ ", None),
+    "exits_with_a_number_that_no_system_holds": (Status.EXITED, r"sys.exit\(10{30}\)", None),
     "memory_error": (Status.OUT_OF_MEMORY, "MemoryError", None),
     "gpu_memory_error": (Status.OUT_OF_MEMORY, "CUDA out of memory", None),
     "sleeps": (Status.TIMED_OUT, "ran longer than trial_timeout=8 s", None),
@@ -237,6 +278,11 @@ ZOO = {
     "swallows_exceptions": (Status.TIMED_OUT, "trial_timeout=8 s", 0.1),
     "prints_50_mb": (Status.FINISHED, "", 0.5),
     "closes_its_output": (Status.FINISHED, "", 0.5),
+    "prints_through_a_tee": (Status.FINISHED, "", 0.5),
+    "has_no_stderr": (Status.FINISHED, "", 0.5),
+    "detaches_its_output": (Status.FINISHED, "", 0.5),
+    "output_fails_to_flush": (Status.FINISHED, "", 0.5),
+    "exits_with_text_and_no_stderr": (Status.EXITED, r"sys.exit\(1\)", None),
     "threads_go_on": (Status.FINISHED, "", 0.5),
     "daemon_goes_on": (Status.FINISHED, "", 0.5),
     "reports_from_threads": (Status.FINISHED, "", 0.5),
@@ -245,7 +291,11 @@ ZOO = {
     "reports_none": (Status.NO_METRIC, "accuracy was never a number.*None", None),
     "reports_text": (Status.NO_METRIC, "accuracy was never a number.*'very good'", None),
     "reports_something_else": (Status.NO_METRIC, "'accuracy'.* had loss, lr", None),
-    "reports_nothing": (Status.NO_METRIC, r"without calling reporter\(..., accuracy=", None),
+    "reports_nothing": (
+        Status.NO_METRIC,
+        r"not call reporter\(..., accuracy=.*no number",
+        None,
+    ),
     "reports_numpy": (Status.FINISHED, "", 0.25),
     "reports_a_0d_array": (Status.FINISHED, "", 0.25),
     "reports_an_array": (Status.FINISHED, "", 0.5),
@@ -460,33 +510,164 @@ if __name__ == "__main__":
 
 
 def test_1_a_trial_may_use_pools_and_pickle_of_what_the_script_defines(driver):
+    """Worker processes find it too, however they start, and though the script has no guard."""
     one = driver("""
-import multiprocessing, pickle
-from concurrent.futures import ThreadPoolExecutor
+import enum, multiprocessing, pickle
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 import distsearch as ag
 
 class Net:
     pass
 
-def square(x):
-    return x * x
+class Kind(enum.Enum):
+    SMALL = 1
 
-@ag.args(x=ag.Real(0.0, 1.0))
+@dataclass
+class Size:
+    width: int
+
+FACTOR = 1
+
+def square(x):
+    return FACTOR * x * x
+
+def fresh(_):
+    return Net()
+
+def same(x):
+    return x
+
+def tell(queue):
+    queue.put(Net())
+
+@ag.args(
+    method=ag.Choice("fork", "spawn", "forkserver"), kind=ag.Choice(Kind.SMALL), size=Size(3)
+)
 def train_fn(args, reporter):
+    import __main__
+
     assert type(pickle.loads(pickle.dumps(Net()))) is Net
+    assert __main__.__file__ == args.script and __main__.square is square
+    __main__.FACTOR = 2
+    assert square(1) == 2
+    __main__.FACTOR = 1
     executor = ThreadPoolExecutor()  # never shut down, as in many scripts
     executor.submit(square, 3).result()
-    with multiprocessing.get_context("fork").Pool(2) as pool:  # ends its processes with SIGTERM
-        reporter(accuracy=sum(pool.map(square, [1, 2, 3])))
+    context = multiprocessing.get_context(args.method)
+    with context.Pool(2) as pool:  # ends its processes with SIGTERM
+        total = sum(pool.map(square, [1, 2, 3]))
+        assert pool.map(same, [args.kind, args.size]) == [args.kind, args.size]
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        assert type(executor.submit(fresh, 1).result()) is Net
+    queue = context.Queue()
+    process = context.Process(target=tell, args=(queue,))
+    process.start()
+    assert type(queue.get()) is Net
+    process.join()
+    reporter(accuracy=total)
 
-with ag.scheduler.FIFOScheduler(train_fn, trial_timeout=20) as scheduler:
-    scheduler.run(num_trials=1)
-    scheduler.join_jobs(timeout=25)
-    trial = scheduler.trials[0]
-    print("TRIAL", trial.status.value, trial.best_reward, trial.seconds < 8, trial.reason)
+train_fn.register_args(script=__file__)
+with ag.scheduler.FIFOScheduler(train_fn, trial_timeout=25, searcher="grid") as scheduler:
+    scheduler.run()
+    scheduler.join_jobs(timeout=40)
+    for trial in scheduler.trials:
+        print("TRIAL", trial.status.value, trial.best_reward, trial.config["method"], trial.reason)
 """)
-    assert one.words_after("TRIAL") == ["finished", "14.0", "True"]
+    for method in ("fork", "spawn", "forkserver"):
+        assert one.words_after("TRIAL") == ["finished", "14.0", method]
     assert "Traceback" not in one.end()
+
+
+def test_1_what_a_script_sets_up_for_the_whole_program_holds_in_its_trials(driver, tmp_path):
+    one = driver("""
+import logging, multiprocessing, sys, warnings
+import distsearch as ag
+from distsearch.core.travel import pack
+
+class Shouting(logging.Formatter):
+    def format(self, record):
+        return super().format(record).upper()
+
+logging.basicConfig(level=logging.INFO, format="root %(name)s: %(message)s")
+log = logging.getLogger("mine")
+to_file = logging.FileHandler("mine.log", encoding="utf-8")
+to_file.setLevel(logging.ERROR)
+log.addHandler(to_file)
+shown = logging.StreamHandler(sys.stdout)
+shown.setFormatter(Shouting("own: %(message)s"))
+other = logging.getLogger("mine.other")
+other.setLevel(logging.DEBUG)
+other.addHandler(shown)
+other.propagate = False
+logging.getLogger("mine.silent").disabled = True
+warnings.filterwarnings("ignore", message="an old.*")
+sys.argv[1:] = ["--word", "given"]
+
+@ag.args(a=ag.Real(0, 1))
+def train_fn(args, reporter):
+    log.debug("too fine")
+    log.info("an info")
+    log.error("an error ä")
+    other.debug("details")
+    logging.getLogger("mine.silent").error("never seen")
+    warnings.warn("an old way")
+    warnings.warn("a new way")
+    reporter(
+        accuracy=1, argv=sys.argv[1:], start_method=multiprocessing.get_start_method(),
+        limit=sys.getrecursionlimit(),
+    )
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    sys.setrecursionlimit(3210)
+    for isolation in ("fresh", "reuse"):
+        with ag.scheduler.FIFOScheduler(train_fn, isolation=isolation) as scheduler:
+            scheduler.run(num_trials=2)
+            scheduler.join_jobs(timeout=25)
+            report = scheduler.training_history[1][0]
+            print("TRIAL", scheduler.trials[1].status.value, report["argv"], report["limit"],
+                  report["start_method"])
+""")
+    for _ in range(2):
+        assert one.words_after("TRIAL") == ["finished", "['--word',", "'given']", "3210", "spawn"]
+    said = one.end().splitlines()
+    assert said.count("root mine: an info") == 4
+    assert said.count("OWN: DETAILS") == 4
+    assert not [line for line in said if "never" in line or "too fine" in line or "old way" in line]
+    assert len([line for line in said if "UserWarning: a new way" in line]) >= 2
+    assert (tmp_path / "mine.log").read_text("utf-8").splitlines() == ["an error ä"] * 4
+
+
+def test_1_files_of_the_current_folder_with_names_of_pythons_do_no_harm(driver, tmp_path):
+    """The script lies elsewhere, so that plain Python would not look at them either."""
+    (tmp_path / "here").mkdir()
+    for name in ("json", "select", "socket", "queue", "numpy"):
+        (tmp_path / "here" / f"{name}.py").write_text("raise ImportError('a file of mine')\n")
+    (tmp_path / "mine.py").write_text("WORD = 'mine'\n")
+    one = driver("""
+import os, pathlib, sys
+import distsearch as ag
+
+@ag.args(x=1)
+def train_fn(args, reporter):
+    import mine
+    import numpy
+    reporter(accuracy=1, word=mine.WORD, path=os.environ.get("PYTHONPATH") == args.path)
+
+if __name__ == "__main__":
+    os.chdir("here")
+    sys.path.insert(0, pathlib.Path("no text"))
+    train_fn.register_args(path=os.environ.get("PYTHONPATH"))
+    for method in ("fork", "spawn"):
+        with ag.scheduler.FIFOScheduler(train_fn, verbose=0, start_method=method) as scheduler:
+            scheduler.run(num_trials=1)
+            scheduler.join_jobs(timeout=25)
+            trial, report = scheduler.trials[0], scheduler.training_history[0][0]
+            print("TRIAL", trial.status.value, report["word"], report["path"], trial.reason)
+""")
+    assert one.words_after("TRIAL") == ["finished", "mine", "True"]
+    assert one.words_after("TRIAL") == ["finished", "mine", "True"]
 
 
 def test_1_a_process_that_a_trial_forks_cannot_report_for_it(search):
@@ -508,6 +689,37 @@ def test_1_a_process_that_a_trial_forks_cannot_report_for_it(search):
     scheduler.run(num_trials=1)
     assert scheduler.join_jobs(timeout=20) is True
     assert [(r["accuracy"], r["code"]) for r in scheduler.training_history[0]] == [(0.1, 7)]
+
+
+@pytest.mark.parametrize("isolation", ["fresh", "reuse"])
+def test_1_however_a_forked_process_ends_it_does_not_end_its_trial(search, capfd, isolation):
+    @ag.args(how=ag.Choice("return", "sys.exit", "raise", "grandchild"))
+    def train_fn(args, reporter):
+        child = os.fork()
+        if child == 0:
+            if args.how == "sys.exit":
+                sys.exit(3)
+            if args.how == "raise":
+                raise RuntimeError("only in the child")
+            if args.how == "grandchild" and os.fork() == 0:
+                sys.exit(5)
+            return "the child's"
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for epoch in range(1, 4):
+            reporter(epoch=epoch, accuracy=epoch, code=code)
+        return "the trial's"
+
+    scheduler = search(train_fn, searcher="grid", isolation=isolation, slots=1, verbose=1)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=30) is True
+    assert {trial.status for trial in scheduler.trials} == {Status.FINISHED}
+    history = scheduler.training_history
+    assert [[r["code"] for r in history[trial.id]] for trial in scheduler.trials] == [
+        [code] * 3 for code in (0, 3, 1, 0)
+    ]
+    said = capfd.readouterr().out
+    assert said.count("RuntimeError: only in the child") == 1
+    assert "raise RuntimeError" in said
 
 
 def test_1_an_error_whose_text_cannot_be_made_is_a_failure_like_others(search):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import redirect_stdout
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -23,6 +25,7 @@ from distsearch.errors import (
     DistsearchError,
     NodeError,
     NothingReported,
+    OptionError,
     ResourceError,
     SpaceError,
     StoreError,
@@ -448,6 +451,144 @@ def test_a_configuration_that_is_not_of_the_space_is_refused(search, call):
     assert scheduler.trials == []
 
 
+# What was asked is what is done
+
+
+@ag.args(kind=ag.Choice("float", "numpy", "list", "bool", "nan", "reports"))
+def returns_its_reward(args, reporter):
+    if args.kind == "reports":
+        reporter(epoch=1, accuracy=0.25)
+    values = {"float": 0.5, "numpy": np.float32(0.75), "list": [0.9], "bool": True}
+    return {**values, "nan": math.nan, "reports": 7}[args.kind]
+
+
+def test_one_number_that_is_returned_is_the_reward_of_a_trial_that_never_reported(search):
+    scheduler = search(returns_its_reward, searcher="grid", reward_attr="accuracy")
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=30)
+    found = {one.config["kind"]: (one.status.value, one.best_reward) for one in scheduler.trials}
+    assert found == {
+        "float": ("finished", 0.5),
+        "numpy": ("finished", 0.75),
+        "list": ("no_metric", None),
+        "bool": ("no_metric", None),
+        "nan": ("no_metric", None),
+        "reports": ("finished", 0.25),
+    }
+    reasons = {one.config["kind"]: one.reason for one in scheduler.trials}
+    assert "accuracy=...), and returned no number" in reasons["list"]
+    assert "accuracy was never a number (the last report had nan)" in reasons["nan"]
+    assert scheduler.run_with_config({"kind": "float"}) == 0.5
+
+
+@ag.args(x=ag.Real(0.0, 1.0), name="acc")
+def reports_another_name(args, reporter):
+    for epoch in range(3):
+        reporter(**{"epoch": epoch + 1, args.name: args.x})
+
+
+def test_the_first_report_without_the_reward_is_told_at_once_and_once(search, capsys):
+    scheduler = search(reports_another_name, slots=1, verbose=1)
+    scheduler.run(num_trials=2)
+    assert scheduler.join_jobs(timeout=30)
+    said = capsys.readouterr().out
+    warning = "warning: trial 0: no report had reward_attr='accuracy'; the last one had acc, epoch"
+    assert said.count("warning:") == said.count(warning) == 1
+    assert said.index(warning) < said.index("no_metric")
+
+
+def test_a_report_with_the_reward_is_no_reason_to_warn_not_even_nan(search, capsys):
+    for options in ({"args": {"name": "accuracy"}}, {"args": {"x": math.nan, "name": "accuracy"}}):
+        scheduler = search(reports_another_name, slots=1, verbose=1, **options)
+        scheduler.run(num_trials=1)
+        assert scheduler.join_jobs(timeout=30)
+    assert "warning:" not in capsys.readouterr().out
+
+
+def with_epochs():
+    @ag.args(lr=ag.Real(0.0, 1.0), epochs=3, net=ag.Dict(depth=4))
+    def train_fn(args, reporter):
+        reporter(epoch=1, accuracy=args.lr, epochs=args.epochs)
+        return [args.epochs, args.net.depth]
+
+    return train_fn
+
+
+def said_epochs(scheduler):
+    scheduler.run(num_trials=2)
+    assert scheduler.join_jobs(timeout=30)
+    return {report["epochs"] for (report,) in scheduler.training_history.values()}
+
+
+def test_what_is_changed_before_the_scheduler_counts(search, capsys):
+    train_fn = with_epochs()
+    train_fn.args.epochs = 7
+    train_fn.args.lr = 0.25
+    scheduler = search(train_fn, num_trials=2, verbose=1)
+    assert "lr=0.25 is fixed, it is not searched in Real(0.0, 1.0)" in capsys.readouterr().out
+    assert said_epochs(scheduler) == {7}
+    assert scheduler.get_best_reward() == 0.25
+
+
+def test_what_args_fixes_is_said_and_its_own_args_change_nothing(search, capsys):
+    train_fn = with_epochs()
+    scheduler = search(train_fn, args=train_fn.args, verbose=1)
+    assert scheduler.train_fn.space == train_fn.space
+    assert "is fixed" not in capsys.readouterr().out
+    scheduler = search(train_fn, args=argparse.Namespace(lr=0.25, epochs=9), verbose=1)
+    assert scheduler.train_fn.space["epochs"] == 9
+    assert "lr=0.25 is fixed, it is not searched in Real(0.0, 1.0)" in capsys.readouterr().out
+    with pytest.raises(SpaceError, match=r"no 'learning_rate' to replace; .*'lr'"):
+        search(train_fn, args={"learning_rate": ag.Real(2, 3)})
+
+
+def test_what_is_changed_after_the_scheduler_was_made_is_an_error(search):
+    train_fn = with_epochs()
+    scheduler = search(train_fn)
+    train_fn.update(epochs=5)
+    for call in (scheduler.run, scheduler.add_job, scheduler.run_with_config):
+        with pytest.raises(SpaceError, match=r"train_fn were changed .*\n.*epochs.*: 3 -> 5\nMake"):
+            call({"lr": 0.5})
+    train_fn.args.epochs = 3
+    assert said_epochs(scheduler) == {3}
+    train_fn.update(epochs=5)  # for the next one
+    assert said_epochs(search(train_fn)) == {5}
+
+
+def test_nothing_can_be_changed_while_trials_run(search, mailbox):
+    scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=1)
+    scheduler.run(num_trials=1)
+    mailbox.take()
+    for change in (sleeper.update, sleeper.register_args):
+        with pytest.raises(SpaceError, match="a search with sleeper runs"):
+            change(more=1)
+    with pytest.raises(SpaceError, match="a search with sleeper runs"):
+        sleeper.args.x = 0.5
+    scheduler.close()
+    sleeper.args.mailbox = ""
+
+
+def test_a_final_run_takes_other_constants(search):
+    class Learns(RandomSearcher):
+        def tell(self, trial_id, config, reward, violations=()):
+            self.space.encode(config)
+
+    train_fn = with_epochs()
+    scheduler = search(train_fn, searcher=Learns(train_fn.space))
+    assert said_epochs(scheduler) == {3}
+    best = scheduler.get_best_config()
+    assert scheduler.run_with_config(best) == [3, 4]
+    assert scheduler.run_with_config({**best, "epochs": 50, "net": {"depth": 6}}) == [50, 6]
+    assert scheduler.trials[-1].config == {**best, "epochs": 50, "net.depth": 6}
+    assert scheduler.run_with_config({**best, "epochs": np.int64(5), "net.depth": 7}) == [5, 7]
+    with pytest.raises(SpaceError, match=r"epochs=.*cannot be in a configuration, .* as JSON"):
+        scheduler.run_with_config({**best, "epochs": (1, 2)})
+    with pytest.raises(SpaceError, match=r"'epochs' is a constant of .*run_with_config"):
+        scheduler.add_job({**best, "epochs": 50})
+    with pytest.raises(SpaceError, match="no parameter 'epoch'"):
+        scheduler.run_with_config({**best, "epoch": 50})
+
+
 # Data
 
 
@@ -676,7 +817,7 @@ def test_trials_have_a_fresh_process_each_or_reuse_one_a_slot(search, isolation,
 
 
 def test_a_reused_process_forgets_the_folder_and_the_output_of_earlier_trials(search, capfd):
-    @ag.args(x=ag.Choice(0, 1, 2, 3))
+    @ag.args(x=ag.Choice(*range(7)))
     def train_fn(args, reporter):
         import os
 
@@ -688,14 +829,20 @@ def test_a_reused_process_forgets_the_folder_and_the_output_of_earlier_trials(se
             sys.stdout = io.StringIO()
         if args.x == 2:
             sys.stdout.close()
+        if args.x == 3:
+            sys.stdout = io.TextIOWrapper(sys.stdout.detach())
+        if args.x == 4:
+            sys.stdout = sys.__stdout__ = None
+        if args.x == 5:
+            sys.stderr = sys.__stderr__ = io.StringIO()
 
     scheduler = search(train_fn, searcher="grid", isolation="reuse", slots=1, verbose=1)
     scheduler.run()
     assert scheduler.join_jobs(timeout=20) is True
-    assert by_status(scheduler) == [Status.FINISHED] * 4
+    assert by_status(scheduler) == [Status.FINISHED] * 7
     assert len({reports[0]["folder"] for reports in scheduler.training_history.values()}) == 1
     said = capfd.readouterr().out
-    assert [x for x in range(4) if f"hello from {x}" in said] == [0, 1, 2, 3]
+    assert [x for x in range(7) if f"hello from {x}" in said] == list(range(7))
 
 
 def test_a_reused_process_that_dies_costs_only_its_own_trial(search):
@@ -917,30 +1064,45 @@ def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox)
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"mode": "best"}, SpaceError, "mode='best'.*'max', 'min'"),
-        ({"searcher": "magic"}, SpaceError, "searcher='magic'.*'random', 'grid'"),
-        ({"isolation": "none"}, SpaceError, "isolation='none'.*'fresh', 'reuse'"),
-        ({"start_method": "clone"}, SpaceError, "start_method='clone'.*'fork', 'spawn'"),
-        ({"visualizer": "tv"}, SpaceError, "visualizer='tv'"),
+        ({"mode": "best"}, OptionError, "mode='best'.*'max', 'min'"),
+        ({"searcher": "magic"}, OptionError, "searcher='magic'.*'random', 'grid'"),
+        ({"isolation": "none"}, OptionError, "isolation='none'.*'fresh', 'reuse'"),
+        ({"start_method": "clone"}, OptionError, "start_method='clone'.*'fork', 'spawn'"),
+        ({"visualizer": "tv"}, OptionError, "visualizer='tv'"),
         ({"resource": {"cpus": 1}}, ResourceError, "cpus.*num_cpus"),
         ({"resource": {"num_cpus": -1}}, ResourceError, "num_cpus=-1"),
         ({"points_to_evaluate": [{"y": 1}]}, SpaceError, "y"),
         ({"args": {"x": ag.Real(0, 1), "task_id": 3}}, SpaceError, "task_id"),
         ({"dist_ip_addrs": "a b"}, ResourceError, "'a b'"),
-        ({"searcher": RandomSearcher}, SpaceError, "a Searcher you made"),
-        ({"search_options": {"speed": 1}}, SpaceError, "search_options=.*speed"),
+        ({"searcher": RandomSearcher}, OptionError, "searcher=RandomSearcher.train_fn.space"),
+        (
+            {"search_options": {"speed": 1}},
+            OptionError,
+            "'random' has no argument 'speed'",
+        ),
+        ({"mode": "minimize"}, OptionError, "mode='minimize'; did you mean 'min'"),
+        ({"searcher": "TPE"}, OptionError, "did you mean 'tpe'"),
+        ({"searcher": "bayesopt_hyperband"}, OptionError, "AutoGluon calls so is searcher='bohb'"),
+        (
+            {"num_trails": 3},
+            OptionError,
+            "FIFOScheduler has no .*did you mean 'num_trials'",
+        ),
+        ({"searcher_data": "all"}, OptionError, "what happens here is .*searcher_data='rungs'"),
+        ({"seed": 1, "random_seed": 2}, OptionError, "random_seed=2 and seed=1 differ"),
+        ({"search_options": {"random_seed": "x"}}, OptionError, "random_seed='x'; give an integer"),
         ({"trial_timeout": "5"}, ResourceError, "trial_timeout='5'; give a number above 0"),
         ({"report_timeout": 0}, ResourceError, "report_timeout=0; give a number above 0"),
         ({"num_trials": 3.0}, ResourceError, "num_trials=3.0; give an integer above 0"),
-        ({"max_reward": "0.9"}, SpaceError, "max_reward='0.9'; give a number"),
-        ({"reward_attr": None}, SpaceError, "reward_attr=None; give a name"),
-        ({"max_failures": None}, SpaceError, "max_failures=None; give an integer"),
-        ({"seed": "abc"}, SpaceError, "seed='abc'; give an integer"),
-        ({"training_history_callback": 5}, SpaceError, "give a function or None"),
+        ({"max_reward": "0.9"}, OptionError, "max_reward='0.9'; give a number"),
+        ({"reward_attr": None}, OptionError, "reward_attr=None; give a name"),
+        ({"max_failures": None}, OptionError, "max_failures=None; give an integer"),
+        ({"seed": "abc"}, OptionError, "seed='abc'; give an integer"),
+        ({"training_history_callback": 5}, OptionError, "give a function or None"),
         ({"local": False}, NodeError, "leaves no node"),
         ({"dist_ip_addrs": 5}, ResourceError, "a node is text or a Node, got 5; give .host."),
         ({"client": 5}, ResourceError, "client=5; give a distributed.Client"),
-        ({"resume": "yes"}, SpaceError, "resume=.yes.; give True or False or None"),
+        ({"resume": "yes"}, OptionError, "resume=.yes.; give True or False or None"),
     ],
 )
 def test_wrong_arguments_are_refused_with_what_is_right(search, options, error, says):
@@ -960,5 +1122,28 @@ def test_a_function_without_the_decorator_is_refused(search):
     def plain(args, reporter):
         pass
 
-    with pytest.raises(SpaceError, match="@args"):
+    with pytest.raises(OptionError, match="@args"):
         search(plain)
+
+
+@ag.args(x=ag.Real(0, 1))
+def saves_a_folder_of_its_home(args, reporter):
+    Path("~/model").expanduser().mkdir()
+    reporter.save("~/model")
+    reporter(epoch=1, accuracy=args.x)
+
+
+def test_every_path_may_begin_with_the_home_folder(search, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    first = search(saves_a_folder_of_its_home, checkpoint="~/runs/first")
+    first.run(num_trials=1)
+    assert first.join_jobs(timeout=30)
+    assert first.folder == tmp_path / "home" / "runs" / "first"
+    assert first.trials[0].saved_step == 0
+    assert first.save("~/kept/state.json") == tmp_path / "home" / "kept" / "state.json"
+    first.get_training_curves("~/pictures/curves.png")
+    assert (tmp_path / "home" / "pictures" / "curves.png").exists()
+    first.close()
+    search(saves_a_folder_of_its_home, warm_start="~/runs/first", checkpoint="second")
+    assert not Path("~").exists()

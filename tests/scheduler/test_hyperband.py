@@ -7,7 +7,7 @@ import collections
 import pytest
 
 import distsearch as ag
-from distsearch.errors import SearchFailed, SpaceError
+from distsearch.errors import OptionError, SearchFailed
 from distsearch.scheduler.rungs import SynchronousBracket, bracket_sizes
 
 TYPES = ("stopping", "promotion", "synchronous")
@@ -166,7 +166,7 @@ def test_max_t_is_taken_from_the_train_functions_epochs(tmp_path):
 
 
 def test_without_max_t_the_error_says_where_it_could_come_from():
-    with pytest.raises(SpaceError, match=r"Give max_t=.*epochs"):
+    with pytest.raises(OptionError, match=r"Give max_t=.*epochs"):
         ag.scheduler.HyperbandScheduler(without_end)
 
 
@@ -182,7 +182,7 @@ def test_without_max_t_the_error_says_where_it_could_come_from():
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options, message):
-    with pytest.raises(SpaceError, match=message):
+    with pytest.raises(OptionError, match=message):
         ag.scheduler.HyperbandScheduler(without_end, max_t=9, **options)
 
 

@@ -227,7 +227,9 @@ def test_200_configurations_by_promotion_survive_the_death_of_a_node_in_their_mi
             assert all([r["epoch"] for r in h] == list(range(1, len(h) + 1)) for h in histories)
             assert max(map(len, histories)) == 81
     lost = list(store.read(tmp_path / "search", "lost"))
-    assert all(event.body.get("is_over", True) for event in lost), "it waited for the lease of a dead node"
+    assert all(event.body.get("is_over", True) for event in lost), (
+        "it waited for the lease of a dead node"
+    )
     (gone,) = [event for event in store.read(tmp_path / "search", "node") if "went" in event.body]
     went_on = {
         event.trial

@@ -14,7 +14,7 @@ import pytest
 import distsearch as ag
 from distsearch.core import store
 from distsearch.core.words import Status
-from distsearch.errors import LineageError, SpaceError
+from distsearch.errors import LineageError, OptionError
 from distsearch.scheduler import FIFOScheduler, Launch, Pause
 from distsearch.searcher import Searcher
 
@@ -317,7 +317,7 @@ def test_a_parent_that_is_no_earlier_trial_ends_the_search_with_its_name(search,
 def test_other_words_for_waiting_and_policies_are_refused(search):
     with pytest.raises(LineageError, match="'end' or 'checkpoint'"):
         Launch({}, (0,), wait_for="later")
-    with pytest.raises(SpaceError, match="'nearest_ancestor', 'scratch', 'fail', 'retry'"):
+    with pytest.raises(OptionError, match="'nearest_ancestor', 'scratch', 'fail', 'retry'"):
         search(same_bytes, on_parent_failure="pray")
 
 

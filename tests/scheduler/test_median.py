@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import distsearch as ag
 from distsearch.core.words import Status
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 from distsearch.scheduler import MedianStoppingScheduler
 from distsearch.scheduler.median import Averages
 
@@ -109,5 +109,5 @@ def test_a_search_stops_the_ones_below_the_median_after_the_grace_period(search)
 
 @pytest.mark.parametrize("wrong", [{"grace_period": -1}, {"min_samples": 0}])
 def test_settings_that_make_no_sense_are_refused(search, wrong):
-    with pytest.raises(SpaceError, match=next(iter(wrong))):
+    with pytest.raises(OptionError, match=next(iter(wrong))):
         search(train_fn, MedianStoppingScheduler, **wrong)

@@ -6,7 +6,7 @@ import pytest
 
 import distsearch as ag
 from distsearch.core.words import Report, Status, Trial
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 from distsearch.scheduler import PASHAScheduler
 from distsearch.scheduler.pasha import noise_between, percentile, same_ranking
 
@@ -123,5 +123,5 @@ def test_a_search_trains_long_only_if_the_ranking_changes(search, falls, last):
     "wrong", [{"noise_percentile": 101}, {"brackets": 2}, {"type": "stopping"}]
 )
 def test_settings_that_make_no_sense_are_refused(search, wrong):
-    with pytest.raises(SpaceError, match=next(iter(wrong))):
+    with pytest.raises(OptionError, match=next(iter(wrong))):
         search(train_fn, PASHAScheduler, max_t=27, **wrong)

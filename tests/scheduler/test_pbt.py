@@ -16,7 +16,7 @@ import distsearch as ag
 from distsearch import Choice, Dict, Int, Real
 from distsearch.core import checkpoint, store
 from distsearch.core.words import Report, Status, Trial
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 from distsearch.scheduler import PBTScheduler
 from distsearch.scheduler.pbt import explore
 from distsearch.testing.spaces import spaces
@@ -316,5 +316,5 @@ def test_a_folder_is_inherited_as_a_copy_that_may_be_changed(tmp_path):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(search, wrong):
-    with pytest.raises(SpaceError, match=next(iter(wrong))):
+    with pytest.raises(OptionError, match=next(iter(wrong))):
         search(train_fn, PBTScheduler, max_t=4, **wrong)

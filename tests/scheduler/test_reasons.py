@@ -64,10 +64,7 @@ def test_a_trial_that_hyperband_stops_tells_its_rank_its_rung_and_its_rival(sear
     assert why(searched(HyperbandScheduler, [0.9, 0.5, 0.5, 0.7, 0], **options)) == {
         0: [],
         1: [],
-        2: [
-            f"rank 2 {at.format(3)}0.5; "
-            "going on takes rank 1, held by trial 1 with the same, which came first"
-        ],
+        2: [],  # as good as the best
         3: [f"rank 3 {at.format(4)}0.7; going on takes rank 1, held by trial 1 with 0.5"],
         4: [f"rank 5 {at.format(5)}nan (no number)"],
     }
@@ -223,6 +220,8 @@ class Play:
         if all(trial.id not in self.rungs[one] for one in LEVELS if one >= level):
             self.rungs[level][trial.id] = WORST if reward is None else reward
         decision = self.rule.on_report(trial, Report(trial.id, epoch, metrics, reward, epoch))
+        if self.rule.type == "stopping" and reward is not None:
+            self.check_stopping(trial.id, level, decision.word)
         if decision.word == "continue":
             return
         self.running.remove(trial.id)
@@ -233,6 +232,12 @@ class Play:
             self.check_bracket(trial.id, level, loss, decision.reason)
         else:
             self.check_standing(trial.id, level, loss, decision.reason)
+
+    def check_stopping(self, trial, level, word):
+        """It ends where more than the places are for others, which are better, not equal."""
+        rung, places = self.rungs[level], max(1, len(self.rungs[level]) // FACTOR)
+        better = sum(reward > rung[trial] for reward in rung.values()) if trial in rung else 0
+        assert word == "continue" or better >= places or self.epochs[trial] > MAX_T
 
     def check_standing(self, trial, level, loss, reason):
         rank, total, at, said, more = STANDING.fullmatch(reason).groups()

@@ -11,7 +11,7 @@ import pytest
 import distsearch as ag
 from distsearch.core import store
 from distsearch.core.words import Status
-from distsearch.errors import SearchFailed, SpaceError, StoreError
+from distsearch.errors import OptionError, SearchFailed, StoreError
 from distsearch.scheduler import FIFOScheduler, HyperbandScheduler
 
 # Trials of ten epochs; each writes what it does into a file, and waits for `go` at epoch 5.
@@ -199,7 +199,7 @@ def test_an_unknown_kind_of_failure_is_refused(search, retries, text):
     def train_fn(args, reporter):
         reporter(accuracy=args.x)
 
-    with pytest.raises(SpaceError) as error:
+    with pytest.raises(OptionError) as error:
         search(train_fn, retries=retries)
     assert text in str(error.value)
 
@@ -365,12 +365,12 @@ def test_a_search_that_is_interrupted_goes_on_in_the_same_process_and_in_a_later
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"retries": {"failed": -1}}, SpaceError, "give 0 and more"),
-        ({"max_failures": -2}, SpaceError, "give 0 and more"),
+        ({"retries": {"failed": -1}}, OptionError, "give 0 and more"),
+        ({"max_failures": -2}, OptionError, "give 0 and more"),
         ({"checkpoint": "a_file"}, StoreError, "'a_file' is a file"),
-        ({"scheduler": HyperbandScheduler, "max_t": float("nan")}, SpaceError, "max_t=nan"),
-        ({"scheduler": HyperbandScheduler, "max_t": -3}, SpaceError, "max_t=-3"),
-        ({"scheduler": HyperbandScheduler, "max_t": "9"}, SpaceError, "max_t='9'"),
+        ({"scheduler": HyperbandScheduler, "max_t": float("nan")}, OptionError, "max_t=nan"),
+        ({"scheduler": HyperbandScheduler, "max_t": -3}, OptionError, "max_t=-3"),
+        ({"scheduler": HyperbandScheduler, "max_t": "9"}, OptionError, "max_t='9'"),
     ],
 )
 def test_numbers_that_make_no_sense_and_files_are_refused(search, tmp_path, options, error, text):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 from distsearch.scheduler.rungs import Rungs, geometric_levels
 
 
@@ -77,9 +77,25 @@ def test_nan_never_goes_on_and_is_never_promoted(reward):
     assert table.promotable() is None
 
 
-def test_of_equal_rewards_only_the_earliest_third_goes_on():
+def test_one_that_is_as_good_as_the_last_that_goes_on_goes_on_too():
     table = rungs()
-    assert [table.reach(n, 1, 0.1) for n in range(6)] == [True] + [False] * 5
+    assert [table.reach(n, 1, 0.1) for n in range(6)] == [True] * 6
+    assert table.reach(6, 1, 0.5)
+    assert table.reach(7, 1, 0.1)  # of two places the second is theirs
+    assert [table.reach(n, 1, reward) for n, reward in [(8, 0.5), (9, 0.5)]] == [True, True]
+    assert not table.reach(10, 1, 0.1)  # and now it is not
+
+
+def test_equals_of_the_worst_do_not_go_on():
+    table = rungs()
+    assert [table.reach(n, 1, -math.inf) for n in range(3)] == [True, False, False]
+
+
+def test_of_equals_only_the_earliest_third_is_promoted():
+    table = rungs()
+    for trial in range(6):
+        table.reach(trial, 1, 0.1)
+    assert [table.promotable() for _ in range(3)] == [(0, 3), (1, 3), None]
 
 
 def test_promotion_takes_the_best_third_from_the_highest_rung_first():
@@ -157,5 +173,5 @@ def test_never_more_than_a_share_of_a_rung_is_in_the_best(rewards, factor):
     ],
 )
 def test_rungs_that_make_no_sense_are_refused(arguments):
-    with pytest.raises(SpaceError):
+    with pytest.raises(OptionError):
         rungs(**arguments)

@@ -12,7 +12,7 @@ import distsearch as ag
 from distsearch.core import store
 from distsearch.core.objectives import dominates
 from distsearch.core.words import Status
-from distsearch.errors import DistsearchError, NothingReported, SpaceError, StoreError
+from distsearch.errors import DistsearchError, NothingReported, OptionError, StoreError
 from distsearch.scheduler import (
     FIFOScheduler,
     HyperbandScheduler,
@@ -166,7 +166,7 @@ def test_training_curves_are_those_of_the_first_objective_or_of_the_one_named(se
     data = scheduler.get_training_curves(picture, reward_attr="latency")
     assert data[task] == [(1, 100 * x)]
     assert picture.exists()
-    with pytest.raises(SpaceError, match="accuracy, latency"):
+    with pytest.raises(OptionError, match="accuracy, latency"):
         scheduler.get_training_curves(reward_attr="speed")
 
 
@@ -257,7 +257,7 @@ def test_hyperband_stops_what_violates_a_constraint_at_a_rung(search):
 )
 def test_a_rule_that_ranks_by_one_reward_refuses_several_and_says_what_to_do(search, rule):
     options = {} if rule is MedianStoppingScheduler else {"max_t": 9}
-    with pytest.raises(SpaceError, match=f"{rule.__name__} ranks.*constraints=.*FIFOScheduler"):
+    with pytest.raises(OptionError, match=f"{rule.__name__} ranks.*constraints=.*FIFOScheduler"):
         search(train_fn, rule, **BOTH, **options)
 
 
@@ -273,7 +273,7 @@ def test_a_rule_that_ranks_by_one_reward_refuses_several_and_says_what_to_do(sea
     ],
 )
 def test_what_does_not_go_with_several_objectives_is_refused(search, options, says):
-    with pytest.raises(SpaceError, match=says):
+    with pytest.raises(OptionError, match=says):
         search(train_fn, **{**BOTH, **options})
 
 
@@ -282,7 +282,7 @@ def test_an_own_searcher_that_learns_has_to_say_that_it_takes_several(search):
         def tell(self, trial_id, config, reward):
             self.best = max(self.best, reward)
 
-    with pytest.raises(SpaceError, match="Learns learns from one reward, not from 2"):
+    with pytest.raises(OptionError, match="Learns learns from one reward, not from 2"):
         search(train_fn, searcher=Learns(train_fn.space), **BOTH)
 
     class DoesNotLearn(RandomSearcher):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 from distsearch.searcher import BOHBSearcher, RandomSearcher
 from distsearch.searcher.bohb import Density
 from distsearch.space import Bool, Choice, Dict, Int, Real
@@ -174,5 +174,5 @@ def test_the_density_of_a_choice_worked_by_hand():
     [{"random_share": 2}, {"top_share": -1}, {"candidates": 0}, {"bandwidth_factor": 0}],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(SpaceError, match=next(iter(wrong))):
+    with pytest.raises(OptionError, match=next(iter(wrong))):
         bohb(**wrong)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 from distsearch.searcher import EvolutionSearcher, RandomSearcher
 from distsearch.space import Choice, Dict, Int, Real
 
@@ -117,7 +117,7 @@ def test_it_finds_better_configurations_than_random_search():
 
 @pytest.mark.parametrize("wrong", [{"population": 5}, {"sample": 0}, {"mutation_probability": 1.5}])
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(SpaceError, match=next(iter(wrong))):
+    with pytest.raises(OptionError, match=next(iter(wrong))):
         evolution(**wrong)
 
 

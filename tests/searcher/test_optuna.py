@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 
-from distsearch.errors import MissingPackage, SpaceError
+from distsearch.errors import MissingPackage, OptionError
 from distsearch.searcher import (
     CMAESSearcher,
     EvolutionSearcher,
@@ -212,9 +212,9 @@ def test_optuna_says_nothing_about_several_objectives_and_constraints_either(
 
 def test_options_go_to_the_sampler_and_wrong_ones_are_refused_at_once():
     assert TPESearcher(PLAIN, n_startup_trials=3).sampler(0)._n_startup_trials == 3
-    with pytest.raises(SpaceError, match="n_startup"):
+    with pytest.raises(OptionError, match="'n_startup'; did you mean 'n_startup_trials'"):
         TPESearcher(PLAIN, n_startup=3)
-    with pytest.raises(SpaceError, match="qmc_type"):
+    with pytest.raises(OptionError, match="qmc_type"):
         QMCSearcher(PLAIN, qmc_type="latin")
 
 
@@ -238,3 +238,23 @@ def test_optuna_says_nothing_and_its_settings_are_as_before(capfd, caplog, recwa
     assert [list(logging.getLogger(name).filters) for name in names] == filters
     optuna.create_study()
     assert "A new study created" in caplog.text
+
+
+def test_ranges_with_steps_are_ordered_ranges_to_optuna_with_the_values_that_trials_get():
+    steps = Dict(
+        width=Int(16, 128, step=16),
+        rate=Real(0, 1, step=0.1),
+        decay=Real(0.001, 0.1, log=True, step=0.001),
+    )
+    searcher = TPESearcher(steps, seed=1, n_startup_trials=3)
+    configs = [searcher.ask(number) for number in range(12)]
+    for number, config in enumerate(configs):
+        assert steps.validate(config) == config
+        searcher.tell(number, config, config["rate"])
+    for trial, config in zip(searcher._study.trials, configs, strict=True):
+        assert trial.params == {
+            "width": config["width"] // 16 - 1,
+            "rate": round(config["rate"] * 10),
+            "decay": config["decay"],
+        }
+        assert "Categorical" not in str(trial.distributions)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from distsearch.core.objectives import Objectives
 from distsearch.core.store import Store
-from distsearch.errors import SpaceError, StoreError
+from distsearch.errors import OptionError, SpaceError, StoreError
 from distsearch.searcher.warm import collect
 from distsearch.space import Choice, Dict, Int, Real
 
@@ -47,9 +48,29 @@ def test_given_results_are_validated_and_nan_is_a_failure():
     assert points == [({"x": 0.5, "n": 5}, 0.7), ({"x": 1.0, "n": 2}, None)]
 
 
+def test_numbers_of_numpy_are_rewards_too():
+    points = known([({"x": 0.5}, np.float32(0.5)), ({"x": 1}, np.int64(2))]).points
+    assert [reward for _, reward in points] == [0.5, 2.0]
+    objectives = Objectives.parse("accuracy", "max", "latency <= 20")
+    point = {"accuracy": np.float32(0.5), "latency": np.int64(7)}
+    assert collect(SPACE, [({}, point)], None, objectives).points[0][1] == {
+        "accuracy": 0.5,
+        "latency": 7.0,
+    }
+
+
+@pytest.mark.parametrize("text", ["0.9", "Infinity", [0.9], True])
+def test_a_reward_that_is_no_number_is_refused_and_not_taken_for_a_failure(text):
+    with pytest.raises(OptionError, match=r"is no number but of type .*give a number, or None"):
+        known([({"x": 0.5}, text)])
+    with pytest.raises(OptionError, match="is no number"):
+        constrained = Objectives.parse("accuracy", "max", "latency <= 20")
+        collect(SPACE, [({}, {"accuracy": text, "latency": 7})], None, constrained)
+
+
 @pytest.mark.parametrize("wrong", [[({"x": 7}, 0.5)], [{"x": 0.5}], [0.5]])
 def test_given_results_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(SpaceError):
+    with pytest.raises((SpaceError, OptionError)):
         known(wrong)
 
 

@@ -132,3 +132,22 @@ def test_differences_say_what_changed():
     assert swapped == ["order: a, b -> b, a"]
     longer = differences(Choice("a").describe(), Choice("a", "b").describe())
     assert longer == ['choices.1: added, is "b"']
+
+
+def test_a_list_or_a_mapping_in_place_of_the_parts_is_refused_with_the_spelling():
+    with pytest.raises(SpaceError, match=r"write List\(1, Int\(1, 3\)\), or, .* List\(List\("):
+        List([1, Int(1, 3)])
+    with pytest.raises(SpaceError, match=r"write Dict\(lr=...\) or Dict\(\*\*mapping\)"):
+        Dict({"lr": Real(0, 1)})
+    assert List(List(1, 2)).build({}) == [[1, 2]]
+    assert Dict(nested=[[Int(1, 3)]]).build({}) == {"nested": [[2]]}
+    assert List({"a": 1}).build({}) == [{"a": 1}]
+
+
+def test_a_random_value_and_other_names_of_autogluon():
+    space = Dict(lr=Real(0, 1), net=Choice("a", "b"), epochs=3)
+    assert 0 <= space.rand.lr <= 1
+    assert {Int(1, 3).rand for _ in range(100)} == {1, 2, 3}
+    with pytest.raises(AttributeError, match=r"'cs'; in place of .*space.sample\(rng\)"):
+        space.cs
+    assert not hasattr(space, "lr")

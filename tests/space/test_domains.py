@@ -234,3 +234,98 @@ def test_importing_spaces_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+SIZES = [16, 32, 64]
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@pytest.mark.parametrize(
+    ("several", "spelled"),
+    [
+        (SIZES, r"Choice\(16, 32, 64\), or, if that one is meant, Choice\(List\(16, 32, 64\)\)"),
+        (tuple(SIZES), r"Choice\(16, 32, 64\)"),
+        (np.array(SIZES), r"Choice\(16, 32, 64\)"),
+        ({16: "a", 32: "b"}.keys(), r"Choice\(16, 32\)"),
+        ({16}, r"Choice\(16\)"),
+        (range(16, 129, 8), r"Choice\(\*values\)"),
+        ((size for size in SIZES), r"Choice\(\*values\)"),
+        (Color, r"Choice\(<Color.RED: 'red'>, <Color.BLUE: 'blue'>\)"),
+        ({"sgd": 0.3, "adam": 0.7}, r"Choice\('sgd', 'adam'\), or, .* Choice\(Dict\("),
+        ([Real(0, 1), "none"], r"Choice\(Real\(0.0, 1.0\), 'none'\)"),
+        ([[3, 3]], r"Choice\(List\(3, 3\)\)"),
+    ],
+)
+def test_several_values_in_place_of_the_options_are_refused_with_the_spelling(several, spelled):
+    with pytest.raises(SpaceError, match=f"write {spelled}"):
+        Choice(several)
+
+
+def test_a_list_can_be_an_option_beside_others_and_as_a_list_space_the_only_one():
+    assert Choice([1, 1], [3, 3]).build({"": [3, 3]}) == [3, 3]
+    assert Choice(List(3, 3)).build({}) == [3, 3]
+    assert Choice({"width": Int(1, 3)}).build({}) == {"width": 2}
+    assert Choice(np.array(3)).size == Choice("relu").size == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (Int(16, 128, step=16), [16, 32, 48, 64, 80, 96, 112, 128]),
+        (Int(1, 101, log=True, step=50), [1, 51, 101]),
+        (Real(0, 1, step=0.1), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
+        (Real(0.1, 0.5, log=True, step=0.1), [0.1, 0.2, 0.3, 0.4, 0.5]),
+        (Real(-1, -0.5, step=0.5), [-1.0, -0.5]),
+        (Int(3, 3, step=2), [3]),
+    ],
+)
+def test_a_range_with_steps_has_these_values_in_order_on_one_coordinate(space, expected):
+    assert values(space, points=20) == expected
+    assert (space.size, Dict(x=space).dimension) == (len(expected), 1)
+    units = [space.to_unit(value) for value in expected]
+    assert units == sorted(set(units))
+    assert [space.from_unit(np.array([unit])) for unit in units] == expected
+    rng = np.random.default_rng(0)
+    assert {space.draw(rng) for _ in range(2000)} == set(expected)
+    assert default(space) in expected
+    assert eval(repr(space)) == space
+
+
+def test_steps_are_uniform_or_on_a_log_scale_denser_at_the_lower_end():
+    rng = np.random.default_rng(0)
+    drawn = [Int(10, 100, step=10).draw(rng) for _ in range(4000)]
+    assert all(300 < drawn.count(value) < 500 for value in range(10, 101, 10))
+    drawn = [Int(10, 100, log=True, step=10).draw(rng) for _ in range(4000)]
+    assert drawn.count(10) > 2 * drawn.count(30) > 2 * drawn.count(90)
+
+
+def test_numbers_that_are_meant_for_a_step_are_that_and_others_are_refused():
+    space = Dict(x=Real(0, 1, step=0.1), n=Int(16, 128, default=32, step=16))
+    assert space.validate({"x": 0.1 + 0.2}) == {"x": 0.3, "n": 32}
+    with pytest.raises(SpaceError, match=r"n must be .* 128 in steps of 16, but got 20"):
+        space.validate({"n": 20})
+    with pytest.raises(SpaceError, match=r"the default must be .* in steps of 0.1, but got 0.25"):
+        Real(0, 1, 0.25, step=0.1)
+    assert space.describe()["items"]["n"]["step"] == 16
+    assert "step" not in Int(1, 3).describe() and "step" not in Real(1, 3).describe()
+    assert Int(1, 3, step=1) == Int(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Int(1, 100, step=10), "give upper=91 or upper=101"),
+        (lambda: Real(0, 1, step=0.3), "give upper=0.9 or upper=1.2"),
+        (lambda: Int(1, 9, step=0.5), "step of Int must be an integer above 0"),
+        (lambda: Real(0, 1, step=0), "step of Real must be a finite number above 0, but got 0"),
+        (lambda: Real(0, 1, step=math.nan), "step of Real must be"),
+        (lambda: Real(0, 1, step=1e-30), "too small for its range"),
+    ],
+)
+def test_a_step_that_makes_no_sense_is_refused_with_what_is_right(make, says):
+    with pytest.raises(SpaceError, match=says):
+        make()

@@ -294,9 +294,10 @@ class Life:
                 self.say(f"S {epoch} 0 {json.dumps({'name': path.name, 'bytes': size})}")
             x = job["config"]["x"]
             metrics = {"epoch": epoch, "accuracy": accuracy(x, epoch), "cost": round(x, 6)}
-            due = reporter._is_due(metrics)
+            body = json.dumps(metrics)
+            due = reporter._is_due(body)
             self.witness.reports(number, attempt, sequence, due)
-            self.say(f"R {sequence} {int(due)} {json.dumps(metrics)}")
+            self.say(f"R {sequence} {int(due)} {body}")
             if due and await self.next_line() != "continue":
                 return _end("stopped")
         return _end("returned")

@@ -1,0 +1,83 @@
+"""Which arguments a searcher takes by name, and what is said of the others.
+
+AutoGluon's names are taken where they mean the same; of others their successor is named.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ..errors import OptionError
+from ..space.base import suggest
+
+ALIASES = {"bayesopt": "gp", "skopt": "gp"}  # AutoGluon's, both are Gaussian processes
+SUCCESSORS = {
+    "bayesopt_hyperband": "searcher='bohb'",
+    "bayesopt_constrained": "searcher='gp' with constraints=",
+    "num_init_random": "n_startup_trials of 'gp' and 'tpe'",
+    "debug_log": "the log of the experiment; leave it out",
+    "searcher_data": "what every searcher hears of (see Searcher.observe); leave it out",
+}
+
+Points = Iterable[Mapping[str, Any]]
+
+
+def names_taken(kind: type, without: Collection[str] = ()) -> list[str]:
+    """The names that calling a class takes, those of its bases included where it hands them on."""
+    names: list[str] = []
+    for one in kind.__mro__:
+        if "__init__" not in vars(one) or one is object:
+            continue
+        parameters = inspect.signature(vars(one)["__init__"]).parameters.values()
+        named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        names += [name for name in named[1:] if name not in names]
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return [name for name in names if name not in without]
+
+
+def refuse_unknown(what: str, given: Iterable[str], valid: Collection[str]) -> None:
+    """Raise OptionError, with the nearest name or the successor, for a name that is not valid."""
+    for name in given:
+        if name in SUCCESSORS and name not in valid:
+            raise OptionError(
+                f"{what} has no argument {name!r}; AutoGluon's is here {SUCCESSORS[name]}"
+            )
+        if name not in valid:
+            raise OptionError(f"{what} has no argument {name!r}; {suggest(name, valid)}")
+
+
+def taken_out(
+    options: Mapping[str, Any] | None, seed: int | None, points: Points | None
+) -> tuple[dict[str, Any], int | None, Points | None]:
+    """Search options without those that are arguments of the scheduler; these besides.
+
+    `seed`, and AutoGluon's `random_seed` and `first_is_default` (the default configuration is tried
+    first, or is not).
+
+    >>> taken_out({"random_seed": 7, "sample": 5}, None, None)
+    ({'sample': 5}, 7, None)
+
+    Raises OptionError for another seed than that of the scheduler.
+    """
+    rest = dict(options or {})
+    for name in ("seed", "random_seed"):
+        if name in rest:
+            seed = same_seed(name, rest.pop(name), seed)
+    if "points_to_evaluate" in rest and points is None:
+        points = rest.pop("points_to_evaluate")
+    if "first_is_default" in rest:
+        first: list[Mapping[str, Any]] = [{}] if rest.pop("first_is_default") else []
+        points = [*first, *(points or [])]
+    return rest, seed, points
+
+
+def same_seed(name: str, value: Any, seed: int | None) -> int:
+    """The seed that is given under another name; OptionError where the two differ."""
+    if seed is not None and seed != value:
+        raise OptionError(f"{name}={value!r} and seed={seed!r} differ; give seed= alone")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise OptionError(f"{name}={value!r}; give an integer")
+    return value
