@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from . import errors, scheduler, searcher, space, testing, train
     from .core.decorators import args
     from .core.record import open
+    from .core.rescue import rescue
     from .resource.node import Node
     from .resource.resource import Resource
     from .space import Bool, Categorical, Choice, Dict, Int, List, Real, func, obj
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "args": ".core.decorators",
     "open": ".core.record",
+    "rescue": ".core.rescue",
     "Node": ".resource.node",
     "Resource": ".resource.resource",
     **dict.fromkeys(
@@ -56,6 +58,7 @@ __all__ = [
     "func",
     "obj",
     "open",
+    "rescue",
     "scheduler",
     "searcher",
     "space",

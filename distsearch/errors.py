@@ -66,7 +66,14 @@ class UploadError(DistsearchError, ValueError):
 
 
 class StoreError(DistsearchError, RuntimeError):
-    """The log of an experiment cannot be opened or written."""
+    """The log of an experiment cannot be opened or written.
+
+    `is_damage`: because it is not as it was written; the text says what of it is whole.
+    """
+
+    def __init__(self, text: str = "", *, is_damage: bool = False) -> None:
+        super().__init__(text)
+        self.is_damage = is_damage
 
 
 class StoreLocked(StoreError):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -18,15 +20,18 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from distributed import Security
 
 import distsearch as ag
 from distsearch import Node
-from distsearch.core import store
-from distsearch.errors import PicklingError
+from distsearch.core import arrival, store
+from distsearch.core.travel import pack
+from distsearch.errors import PicklingError, StoreError
 from distsearch.resource.dask_link import Cluster
+from distsearch.resource.private import name_of
 from distsearch.resource.ssh import bring_up
 from distsearch.resource.tls import Authority
 from distsearch.scheduler import FIFOScheduler
@@ -352,28 +357,111 @@ def test_values_under_names_of_secrets_reach_no_log_and_no_output(hosts, tmp_pat
     assert "hunter" not in shown + "".join(capfd.readouterr())
 
 
-def test_other_users_can_read_nothing_of_an_experiment_even_in_a_folder_that_was_there(tmp_path):
+@pytest.mark.parametrize("umask", [0, 0o022, 0o777], ids=oct)
+def test_other_users_can_read_nothing_of_an_experiment_even_in_a_folder_that_was_there(
+    tmp_path, umask
+):
     @ag.args(x=ag.Real(0.0, 1.0))
     def train_fn(args, reporter):
-        reporter.save({"x": args.x})
+        reporter.save({"x": args.x, "weights": np.zeros(3)})
         reporter(accuracy=args.x)
 
-    (tmp_path / "named").mkdir(mode=0o755)
-    before = os.umask(0o022)
+    folder = tmp_path / "named"
+    before = os.umask(umask)
     try:
+        for path in (folder, folder / "trials", folder / "trials" / "0", folder / "work"):
+            path.mkdir()
+            path.chmod(0o755)
+        for name in ("lock", "launcher.log", "state.json", "trials/0/output.txt"):
+            (folder / name).touch()
+            (folder / name).chmod(0o644)
+        with open(tmp_path / "upload.sh", "w", opener=lambda name, flags: os.open(name, flags)):
+            os.chmod(tmp_path / "upload.sh", 0o755)
         with FIFOScheduler(train_fn, checkpoint="named", local=HERE, verbose=0) as scheduler:
-            scheduler.run(num_trials=1)
+            scheduler.upload_files("upload.sh")
+            scheduler.run(num_trials=2)
             assert scheduler.join_jobs(timeout=30) is True
-            readable = [path.name for path in (tmp_path / "named").iterdir() if is_open(path)]
+            scheduler.save()
+            scheduler.save(tmp_path / "elsewhere.json")
+            paths = [*folder.rglob("*"), tmp_path / "elsewhere.json"]
+            readable = [path.name for path in paths if is_open(path)]
+            mine = {path.stat().st_mode & 0o700 for path in paths if path.is_dir()}
     finally:
         os.umask(before)
-    assert readable == []
+    assert readable == [] and mine == {0o700}
+    assert {"events.db-wal", "events.end", "manifest.json", "upload.sh"} <= {p.name for p in paths}
     with sqlite3.connect(tmp_path / "named" / "events.db") as log:
-        assert log.execute("select count(*) from reports").fetchone() == (1,)
+        assert log.execute("select count(*) from reports").fetchone() == (2,)
 
 
 def is_open(path):
     return path.stat().st_mode & 0o077 != 0
+
+
+class Runs:
+    """What shows, when it is unpickled, that it was."""
+
+    def __init__(self, canary):
+        self.canary = str(canary)
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.canary),)
+
+
+def test_in_a_folder_that_somebody_prepared_no_link_is_followed_and_no_foreign_pickle_runs(
+    tmp_path,
+):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        print("hello")
+        reporter(accuracy=args.x)
+
+    name = pack(train_fn, stays_here=True).name
+    theirs, folder = tmp_path / "theirs", tmp_path / "named"
+    (theirs / "functions").mkdir(parents=True)
+    (theirs / "functions" / name).write_bytes(pickle.dumps(Runs(tmp_path / "canary")))
+    (theirs / "thesis").write_text("all of it")
+
+    def prepare(*links):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for link in links:
+            (folder / link).parent.mkdir(parents=True, exist_ok=True)
+            (folder / link).symlink_to(theirs / ("functions" if link == "functions" else "thesis"))
+
+    def search():
+        options = {"local": HERE, "verbose": 0, "checkpoint": folder, "max_failures": 0}
+        with FIFOScheduler(train_fn, **options) as scheduler:
+            scheduler.run(num_trials=1)
+            assert scheduler.join_jobs(timeout=30) is True
+            scheduler.save()
+            return [trial.status.value for trial in scheduler.trials]
+
+    prepare("functions")
+    assert search() == ["finished"]
+    for link in ("events.db-wal", "events.end", "trials", "work"):  # put aside
+        prepare(link)
+        assert search() == ["finished"]
+        assert (folder / "put-aside-1" / link).is_symlink()
+    for link in ("lock", "events.db"):
+        prepare(link)
+        with pytest.raises(StoreError, match="is a link"):
+            search()
+    for link in ("state.json", "launcher.log"):
+        prepare(link)
+        with pytest.raises(OSError, match="is a link"):
+            search()
+    assert (theirs / "thesis").read_text() == "all of it"
+    assert {path.name for path in theirs.rglob("*")} == {"functions", name, "thesis"}
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_train_function_is_not_unpickled_if_it_is_not_the_one_that_was_sent(tmp_path):
+    path = tmp_path / name_of(b"what was sent")
+    path.write_bytes(pickle.dumps(Runs(tmp_path / "canary")))
+    with pytest.raises(RuntimeError, match="not the train function that the driver sent"):
+        arrival.load(str(path))
+    assert not (tmp_path / "canary").exists()
 
 
 # The table

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from typing import Any
 
+from ..resource.private import name_of, private
+
 FUNCTION = "DISTSEARCH_FUNCTION"  # what a trial has loaded, for the processes that it starts
 
 
@@ -61,9 +63,15 @@ class Cargo:
 
 
 def load(path: str) -> Any:
-    """The train function of a file that the driver sent; all that came along is in its place."""
-    with open(path, "rb") as file:
-        cargo: Cargo = pickle.load(file)
+    """The train function of a file that the driver sent; all that came along is in its place.
+
+    Raises RuntimeError for another content than what the driver sent, before it is unpickled.
+    """
+    with open(path, "rb", opener=private) as file:
+        data = file.read()
+    if name_of(data) != os.path.basename(path):
+        raise RuntimeError(f"{path} is not the train function that the driver sent")
+    cargo: Cargo = pickle.loads(data)
     os.environ[FUNCTION] = path
     begin_main(cargo.script)
     unpickler = pickle.Unpickler(io.BytesIO(cargo.suited()))

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..resource.cache import MANIFEST, delete, link_or_copy
+from ..resource.private import make_folders, make_private, private
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
 YOUNG_S = 1.0  # a running trial keeps younger ones too: the log may not know the newest two yet
@@ -81,7 +82,8 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
     Raises CheckpointError.
     """
     try:
-        target.mkdir(parents=True, mode=0o700)
+        make_folders(target.parent)
+        target.mkdir(mode=0o700)
         if isinstance(state, (str, os.PathLike)):
             folder = Path(state).expanduser()
             if not folder.is_dir():
@@ -91,6 +93,7 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
         else:
             _write_state(state, target)
             kind = "state"
+        make_private(target)
     except CheckpointError:
         raise
     except Exception as error:  # safetensors and torch have many
@@ -349,7 +352,7 @@ def _sync(path: Path) -> None:
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file; it is on the disk when this returns, and nobody sees a part of it."""
     unfinished = path.with_name(f".{path.name}.part")
-    with open(unfinished, "wb") as file:
+    with open(unfinished, "wb", opener=private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

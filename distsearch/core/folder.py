@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import StoreError
 from . import store
 from .imports import refuse_search_in_import
+from .lock import Lock
 from .storage import Storage, checked_url
 
 
@@ -34,17 +35,25 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
     return folder
 
 
-def earlier_run(folder: Path, resume: bool | None) -> dict[str, Any] | None:
-    """What the folder's experiment searched for, if there is one: it is to be resumed.
+def take(folder: Path, resume: bool | None) -> store.Store:
+    """The log of a folder, which no other driver has from here on: only then it is looked at.
 
-    With resume=False it is put aside, under a name with a number: a fresh start deletes nothing.
+    With resume=False an earlier experiment is put aside, under a name with a number: a fresh start
+    deletes nothing. Raises StoreLocked and StoreError.
     """
-    if not (folder / store.FILE).exists():
-        return None
-    store.check(folder)
+    lock = Lock(folder)
     if resume is False:
-        _archive(folder)
-        return None
+        while (folder / store.FILE).exists():
+            try:
+                _archive(folder)  # with the lock, so that nobody takes it meanwhile
+            finally:
+                lock.release()
+            lock = Lock(folder)
+    return store.Store(folder, lock)
+
+
+def earlier_run(folder: Path) -> dict[str, Any] | None:
+    """What the experiment of a folder that was taken searched for: it is to be resumed."""
     earlier = None
     for event in store.read(folder, "experiment"):  # the last, which may have been loaded
         earlier = dict(event.body)

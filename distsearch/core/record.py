@@ -14,9 +14,7 @@ import atexit
 import functools
 import os
 import shutil
-import sqlite3
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +41,8 @@ def open(folder: str | os.PathLike[str]) -> SearchRecord:
     the home. Nothing there is locked or changed. A trial that ran when its driver was killed is
     `running` in the record, until the search goes on.
 
-    Raises StoreError when the folder holds no search, and names those right below it; StoreVersion
-    when another version of distsearch wrote its log.
+    Raises StoreError when the folder holds no search, and names those right below it, and when its
+    log is not as it was written; StoreVersion when another version of distsearch wrote it.
     """
     return SearchRecord(Path(folder).expanduser().absolute())
 
@@ -57,6 +55,8 @@ class SearchRecord(Results):
     """
 
     def __init__(self, folder: Path) -> None:
+        if (folder / store.FILE).is_file():
+            store.verify(folder)
         self._first = _first_of(folder)
         super().__init__(Ledger.described(self._first.body), folder, self._first.body)
         self._start_time = self._first.time
@@ -73,7 +73,7 @@ class SearchRecord(Results):
                 "ends; open the folder again to follow the new one"
             )
         before = self.ledger.last_id
-        for event in _read(self.folder, after=before):
+        for event in store.read(self.folder, after=before):
             if event.kind == "experiment":  # each run of the driver begins with one
                 self.searched, self._start_time = event.body, event.time
             self.ledger.apply(event)
@@ -118,19 +118,10 @@ def _first_of(folder: Path) -> store.Event:
     """The event with which a search begins. Raises StoreError when the folder has none."""
     if not (folder / store.FILE).is_file():  # to read it would make an empty one
         raise StoreError(_no_log(folder))
-    first = next(_read(folder, "experiment"), None)
+    first = next(store.read(folder, "experiment"), None)
     if first is None:
         raise StoreError(_nothing_yet(folder))
     return first
-
-
-def _read(folder: Path, *kinds: str, after: int = 0) -> Iterator[store.Event]:
-    try:
-        yield from store.read(folder, *kinds, after=after)
-    except sqlite3.Error as error:
-        if "no such table" in str(error):
-            raise StoreError(_nothing_yet(folder)) from None
-        raise StoreError(f"the log {folder / store.FILE} cannot be read: {error}") from error
 
 
 def _nothing_yet(folder: Path) -> str:

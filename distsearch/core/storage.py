@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 
 from ..errors import CheckpointError, MissingPackage, OptionError
 from ..resource.cache import MANIFEST, delete
+from ..resource.private import make_folders, make_private
 from . import checkpoint
 
 T = TypeVar("T")
@@ -119,7 +120,7 @@ class Storage:
         """Fetch the files of a checkpoint into a new folder."""
         for path in manifest["files"]:
             local = target / path
-            local.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folders(local.parent)
             remote = f"{self._path(trial, name)}/{path}"
             self.patiently(lambda r=remote, to=local: self._files.get_file(r, str(to)))  # type: ignore[misc]
 
@@ -165,7 +166,7 @@ class Storage:
 
     def _write(self, path: str, data: bytes) -> None:
         if self.folder is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folders(Path(path).parent)
             checkpoint.write_durably(Path(path), data)
         else:
             self._in_a_folder(path, lambda: self._files.pipe_file(path, data))
@@ -244,7 +245,7 @@ class Shelf:
             reason = self.storage.cannot("write to", error)
             raise checkpoint.cannot_write(step, self._url, reason) from None
         if not in_place:
-            (target / MANIFEST).write_text(json.dumps(manifest))
+            checkpoint.write_durably(target / MANIFEST, json.dumps(manifest).encode())
             checkpoint.trim(target.parent, 1)
         self._own.insert(0, name)
         return target, checkpoint.size_of(manifest)
@@ -300,13 +301,15 @@ class Shelf:
             return state
         own = self._trials / str(self.trial) / "loaded" / f"{trial}-{name}"
         shutil.rmtree(own, ignore_errors=True)
+        make_folders(own.parent)
         return Path(shutil.copytree(state, own))  # the trial may write there
 
     def _fetch(self, trial: int, name: str, target: Path, manifest: Mapping[str, Any]) -> None:
         unfinished = target.with_name(f"fetched-{uuid.uuid4().hex}")
         try:
             self.storage.get(trial, name, unfinished, manifest)
-            (unfinished / MANIFEST).write_text(json.dumps(manifest))
+            checkpoint.write_durably(unfinished / MANIFEST, json.dumps(manifest).encode())
+            make_private(unfinished)
             delete(target)
             unfinished.rename(target)
         except OSError:

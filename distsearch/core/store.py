@@ -1,6 +1,7 @@
 """The log of an experiment: one SQLite file to which events are only ever added.
 
-    events   id (1, 2, ...), time (Unix seconds), kind, trial, attempt, seq, body (JSON)
+    events   id (1, 2, ...), time (Unix seconds), kind, trial, attempt, seq, body (JSON), and seal,
+             by which damage is found (see `schema.py`)
     trials   a view: one row a trial, with its configuration, status and end
     reports  a view: one row a report
     lineage  a view: one row for each trial and parent of it; `inherited` is whose weights it has
@@ -36,62 +37,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import socket
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import StoreError, StoreLocked, StoreVersion
+from ..resource.private import delete, make_folders, make_private, private
+from .belongings import FOLDERS, claim, put_aside_leftovers
+from .end_mark import FILE as END
+from .end_mark import MarkFile
+from .hold import Hold
+from .lock import Lock
 from .metrics import decode, from_json, report_json, strict_json
+from .schema import FILE as FILE
+from .schema import INSERT, ROW, SELECT, create, is_empty, seal, sealed, version_of
+from .schema import VERSION as VERSION
+from .schema import check_version as check_version
+from .verify import Verified, cause, damaged, in_words, is_full, opened
+from .verify import verify as verify
 
-FILE = "events.db"
-VERSION = 2  # of the log; what each kind of event says
-READ_BY = {1: "0.1"}  # which distsearch reads a log of another version
-SCHEMA = """
-create table if not exists events (
-    id integer primary key, time real not null, kind text not null,
-    trial integer, attempt integer, seq integer, body text not null);
-create index if not exists events_of_trial on events (trial, kind, id);
-create view if not exists reports as
-    select trial, attempt, seq, time, body as metrics from events where kind = 'report';
-create view if not exists trials as
-    select l.trial, json_extract(l.body, '$.config') as config,
-        coalesce(json_extract(e.body, '$.status'), case when s.id is null then 'waiting' else
-            coalesce((select case kind when 'paused' then 'paused' else 'waiting' end from events
-                where trial = l.trial and kind in ('lost', 'again', 'paused') and id > s.id
-                order by id desc limit 1), 'running') end) as status,
-        s.attempt as attempt, json_extract(s.body, '$.places[0].node') as host, s.time as started,
-        e.time as ended, json_extract(e.body, '$.best') as best,
-        json_extract(e.body, '$.reason') as reason,
-        json_extract(e.body, '$.traceback') as traceback,
-        json_extract(e.body, '$.max_rss_bytes') as max_rss_bytes,
-        json_extract(e.body, '$.seconds') as seconds
-    from events l
-    left join events s on s.id = (
-        select max(id) from events where trial = l.trial and kind = 'started')
-    left join events e on e.id = (
-        select max(id) from events where trial = l.trial and kind in ('ended', 'again'))
-        and e.kind = 'ended'
-    where l.kind = 'launched';
-create view if not exists lineage as
-    select l.trial, p.value as parent,
-        json_extract(i.body, '$.from[' || p.key || ']') as inherited,
-        json_extract(i.body, '$.policy') as policy, json_extract(i.body, '$.reason') as reason
-    from events l, json_each(l.body, '$.parents') p
-    left join events i on i.id = (
-        select max(id) from events where trial = l.trial and kind = 'inherits')
-    where l.kind = 'launched';
-"""
-INSERT = "insert into events (id, time, kind, trial, attempt, seq, body) values "
-ROW = "(?, ?, ?, ?, ?, ?, ?)"
 FEW = 40
 RETRY_S = 1.0
+TRIES = 3
+WAIT_S = 10.0
+_open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
 class Event(NamedTuple):
@@ -112,49 +86,60 @@ class Store:
         event = store.append("started", trial=3, attempt=1, body={"places": []})
         store.when_durable(lambda: tell_the_node(event))
 
-    Raises StoreLocked when another driver writes to this folder (its process and host are named),
-    StoreVersion when another version of distsearch wrote it, StoreError when the file is damaged.
+    `lock`: that of the folder, where the caller has it already. Raises StoreLocked when another
+    driver writes to this folder (its process and host are named), StoreVersion when another version
+    of distsearch wrote it, StoreError when the file is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lock: Lock | None = None) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = folder / FILE
-        self._lock = _lock(folder / "lock")
+        self._lock = lock or Lock(folder)
+        self._made_file = not self.path.exists()
+        self.put_aside: Path | None = None  # where that is which another log has left here
         try:
-            _make_private(self.path)
+            if self._made_file:
+                self.put_aside = put_aside_leftovers(folder)
+                os.close(private(self.path, os.O_RDWR | os.O_CREAT))
+            for path in folder.glob(f"{FILE}*"):  # what SQLite makes besides gets the same mode
+                make_private(path)
             self._connection = self._open()
-        except BaseException:
-            self._lock.close()
+            self._hold = Hold(self.path)
+            self.put_aside = claim(folder, self.log_id, self.put_aside)
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, OSError):
+                raise in_words(error, self.path) from error
             raise
-        (last,) = self._connection.execute("select max(id) from events").fetchone()
-        self._next_id = 1 + (last or 0)
+        self._mark = MarkFile(folder, self.log_id)
+        self._mark.write(self._next_id - 1, self._seal)
         self._pending: list[tuple[Any, ...]] = []
         self._callbacks: list[Callable[[], None]] = []
         self._writing = False
         self._scheduled = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="distsearch-store")
+        self._is_unsure = False  # whether some of what is to be written is in the file already
         self.trouble = ""
         self._closed = False
+        _open_stores.add(self)
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        found = verify(self.folder)
+        log_id = int.from_bytes(os.urandom(8), "little", signed=True) if found is None else found[0]
         try:
-            quick_check(self.path)
-            _check_version(connection, self.path)
-            connection.execute("pragma journal_mode=wal")
-            connection.execute("pragma synchronous=full")
-            connection.executescript(SCHEMA)
-            connection.execute(f"pragma user_version={VERSION}")
-        except StoreVersion:
-            connection.close()
-            raise
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            raise StoreError(
-                f"the log {self.path} is damaged ({error}); it was left as it is. Move it away to "
-                f"start anew, or rescue it with: sqlite3 {self.path} .recover"
-            ) from error
+            connection = _connect(self.path)
+            try:
+                connection.execute("pragma journal_mode=wal")
+                connection.execute("pragma synchronous=full")
+                if found is None:
+                    create(connection, log_id)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise in_words(error, self.path) from error
+        self.log_id, last, self._seal = found or Verified(log_id, 0, log_id)
+        self._next_id = last + 1
         return connection
 
     def append(
@@ -195,8 +180,8 @@ class Store:
     def keep_output(self, trial: int, text: str) -> None:
         """Add to what a trial of another node has printed, in `trials/N/output.txt`."""
         folder = self.folder / "trials" / str(int(trial))
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(folder / "output.txt", "a", encoding="utf-8") as file:
+        make_folders(folder)
+        with open(folder / "output.txt", "a", encoding="utf-8", opener=private) as file:
             file.write(text)
 
     async def flush(self) -> None:
@@ -236,6 +221,54 @@ class Store:
         done.add_done_callback(lambda done: self._written(done, rows, callbacks))
 
     def _commit(self, rows: list[tuple[Any, ...]]) -> None:
+        """Write rows; when this returns they are on the disk, and where readers find them."""
+        if not rows:
+            return
+        for _ in range(TRIES):
+            if not self._hold.renew():
+                self._reopen()
+            if self._is_unsure:
+                rows = self._missing_of(rows)
+            self._is_unsure = True
+            new = sealed(rows, self._seal)
+            self._insert(new)
+            if self._hold.renew():
+                self._is_unsure = False
+                if new:
+                    self._seal = new[-1][-1]
+                    self._mark.write(new[-1][0], self._seal)
+                return
+        raise sqlite3.OperationalError("others delete its files again and again")
+
+    def _missing_of(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Of rows that may have been written, those that have not; the others end the log."""
+        query = "select id, seal from events order by id desc limit 1"
+        last, self._seal = self._connection.execute(query).fetchone() or (0, self.log_id)
+        if last + 1 < rows[0][0]:
+            raise sqlite3.OperationalError(f"events {last + 1} to {rows[0][0] - 1} are gone")
+        return [row for row in rows if row[0] > last]
+
+    def _reopen(self) -> None:
+        """Open the log again: another process has deleted files of it that this one has open."""
+        if not self._hold.has_database():
+            raise sqlite3.OperationalError("it is no longer in its folder: put it back")
+        self._is_unsure = True
+        self._connection.close()
+        self._hold.close()
+        self._connection = _connect(self.path)
+        self._connection.execute("pragma synchronous=full")
+        self._hold = Hold(self.path)
+
+    def mend(self) -> None:
+        """Make sure that readers in this process find the files that all others do."""
+        if not self._closed and not self._hold.renew():
+            self._writer.submit(self._mend).result(WAIT_S)
+
+    def _mend(self) -> None:
+        if not self._hold.renew():
+            self._reopen()
+
+    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
         if not rows:
             return
         if len(rows) <= FEW:  # one statement, which lets the loop's thread run meanwhile
@@ -260,8 +293,11 @@ class Store:
         self._writing = False
         error = done.exception()
         if error is not None:
-            # A full disk, most likely: nothing is acknowledged or started until it is written.
-            self.trouble = f"cannot write {self.path}: {error}; trying again until there is space"
+            # Nothing is acknowledged or started until it is written.
+            until = " until there is space" if is_full(error, self.path) else ""
+            self.trouble = (
+                f"cannot write {self.path}: {cause(error, self.path)}; trying again{until}"
+            )
             self._pending[:0] = rows
             self._callbacks[:0] = callbacks
             self._scheduled = True
@@ -274,51 +310,38 @@ class Store:
             self._write_soon()
 
     def close(self) -> None:
-        """Write what is left and let go of the file."""
+        """Write what is left and let go of the folder."""
+        self._close()
+
+    def _close(self, is_unused: bool = False) -> None:
         self._closed = True
         self._writer.shutdown(wait=True)
         with contextlib.suppress(sqlite3.Error):
             self._commit(self._pending)
         self._pending = []
         self._connection.close()
-        # A process that was forked meanwhile holds the file open, and with it the lock.
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
-        self._lock.close()
+        self._hold.close()
+        self._mark.close()
+        _open_stores.discard(self)
+        if is_unused:
+            for path in (self.path, self.folder / END, *map(self.folder.joinpath, FOLDERS)):
+                delete(path)
+        self._lock.release(unused=is_unused)
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Let go of the folder if what follows fails; a new log without events goes then."""
+        try:
+            yield
+        except BaseException:
+            self._close(is_unused=self._made_file and self._next_id == 1)
+            raise
 
 
-def quick_check(path: Path) -> None:
-    """Raise sqlite3.DatabaseError for a damaged database, of which no byte is changed."""
-    # Read-only: the last writer to close would merge the write-ahead log into the damaged file.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        if connection.execute("pragma quick_check").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("its quick_check failed")
-    finally:
-        connection.close()
-
-
-def check_version(version: int, what: str) -> None:
-    """Raise StoreVersion for a log of another version, and say which distsearch reads it."""
-    if version == VERSION:
-        return
-    reads = f"distsearch {READ_BY[version]}" if version in READ_BY else "a newer distsearch"
-    raise StoreVersion(
-        f"{what} is of version {version}, which {reads} reads; this one reads version {VERSION}. "
-        f"Use {reads} for it, or start anew in another folder (checkpoint=)"
-    )
-
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("pragma user_version").fetchone()
-    if not version:  # an empty file, or of the first version, which did not say so
-        is_empty = not connection.execute("select 1 from sqlite_master limit 1").fetchone()
-        version = VERSION if is_empty else 1
-    check_version(version, f"the log {path}")
-
-
-def check(folder: Path) -> None:
-    """Raise StoreLocked or StoreError if the folder's log cannot be taken over."""
-    Store(folder).close()
+def _connect(path: Path) -> sqlite3.Connection:
+    """The connection of the one writer, to a file that is there."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) -> Iterator[Event]:
@@ -330,7 +353,8 @@ def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) ->
 
     >>> for event in read(Path("distsearch_results/toy"), after=last.id): ...
 
-    Raises StoreVersion.
+    Each is checked by its seal; see `verify` for what is missing. Raises StoreError and
+    StoreVersion.
     """
     where = ["id > ?"]
     values: list[Any] = [after]
@@ -340,42 +364,21 @@ def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) ->
     if trial is not None:
         where.append("trial = ?")
         values.append(trial)
-    query = "select id, time, kind, trial, attempt, seq, body from events"
-    query += " where " + " and ".join(where) + " order by id"
-    # (Not made, where there is none.)
-    connection = sqlite3.connect(f"{(folder / FILE).absolute().as_uri()}?mode=rw", uri=True)
-    try:
-        _check_version(connection, folder / FILE)
-        for row in connection.execute(query, values):
+    query = f"{SELECT} where {' and '.join(where)} order by id"
+    for store in list(_open_stores):  # of this process, which would read the files that it has open
+        if store.folder == folder:
+            store.mend()
+    path = folder / FILE
+    with opened(folder) as connection:
+        if is_empty(connection):
+            return
+        check_version(version_of(connection), f"the log {path}")
+        for *row, own, before in connection.execute(query, values):
             number, at, kind, of, attempt, seq, body = row
+            if before is None or seal(tuple(row), before) != own:
+                raise damaged(path, f"event {number} is not as it was written", 0)
             yield Event(number, at, kind, of, attempt, seq, _decode(kind, body))
-    finally:
-        connection.close()
 
 
 def _decode(kind: str, text: str) -> Any:
     return from_json(text) if kind == "report" else decode(text)
-
-
-def _make_private(path: Path) -> None:
-    """Make an empty file of mode 0600, if there is none; SQLite's other files take its mode."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-
-
-def _lock(path: Path) -> Any:
-    _make_private(path)
-    file = open(path, "a+")  # noqa: SIM115 - held open as long as the store lives
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise StoreLocked(
-            f"the experiment in {path.parent} is being run by {holder}; wait for it, end it, or "
-            "give this search another name"
-        ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file

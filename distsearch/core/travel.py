@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 
 from ..errors import PicklingError
+from ..resource.private import name_of
 from . import surroundings
 from .arrival import Cargo, namespace, wrapped_in
 from .imports import under_way
@@ -62,8 +63,7 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     if whole is not None and source is None:
         named = None
     data = pickle.dumps(Cargo(script, module.__name__, source, named, whole))
-    digest = hashlib.sha256(data).hexdigest()[:16]
-    return Packed(data, f"{digest}.pickle", tuple(sorted(_modules_of(function, around))))
+    return Packed(data, name_of(data), tuple(sorted(_modules_of(function, around))))
 
 
 def _dumps(function: Any, around: Surroundings, by_value: list[str]) -> bytes:

@@ -21,6 +21,7 @@ from typing import Any
 
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
+from ..resource.private import private
 from ..space.base import without_secrets
 from . import arrival, checkpoint
 from . import decorators as decorators
@@ -209,7 +210,7 @@ def report_reward(job: dict[str, Any], reporter: Reporter, reward: Any) -> None:
 def redirect_output(path: str) -> None:
     """Let standard output and error, of grandchildren too, go to the end of a file."""
     _flush()
-    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    output = private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(output, descriptor)
         stream: Any = getattr(sys, f"__{name}__")

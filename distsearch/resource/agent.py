@@ -48,7 +48,8 @@ from pathlib import Path
 from typing import Any
 
 from .cache import CheckpointCache
-from .processes import Process, Processes, private, sessions_above
+from .private import delete, make_folder, make_folders, private, private_mode
+from .processes import Process, Processes, sessions_above
 
 Message = dict[str, Any]
 
@@ -127,9 +128,10 @@ class Agent:
     async def start(self) -> None:
         """Make the folders and start the launcher."""
         self._loop = asyncio.get_running_loop()
-        for path in (self.folder, self.folder / "functions", self.folder / "trials"):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.work_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        delete(self.folder / "functions")  # what is there now, somebody else may have put there
+        for name in ("functions", "trials", "work"):
+            make_folder(self.folder / name)
         self.processes.start()
         self._tasks.append(self._loop.create_task(self._follow_output()))
         self._tasks.append(self._loop.create_task(self._watch_memory()))
@@ -202,8 +204,7 @@ class Agent:
             return
         folder = f"{self._trials_folder}/{number}"  # text, as objects of `Path` would take longer
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
+            make_folder(folder)
             process = self._idle_process(message) or self._new_process(message)
         except OSError as error:  # no disk or no file descriptor left: only this trial fails
             reason = f"it could not be started: {error}"
@@ -470,7 +471,7 @@ class Agent:
             size = os.stat(trial.output).st_size
             if size == trial.output_read:
                 return
-            with open(trial.output, "rb") as file:
+            with open(trial.output, "rb", opener=private) as file:
                 file.seek(trial.output_read)
                 text = file.read(OUTPUT_LIMIT)
                 skipped = size - trial.output_read - len(text)
@@ -616,10 +617,10 @@ def receive_piece(folder: Path, open_files: dict[str, Any], message: Message) ->
         raise ValueError(f"the path {message['path']!r} leads through a link out of the folder")
     temporary = target.with_name(f".{target.name}.part")
     if message["path"] not in open_files:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(target.parent)
         temporary.unlink(missing_ok=True)
         open_files[message["path"]] = hashlib.sha256()
-    with open(temporary, "ab") as file:
+    with open(temporary, "ab", opener=private) as file:
         file.write(message["data"])
     digest = open_files[message["path"]]
     digest.update(message["data"])
@@ -630,5 +631,5 @@ def receive_piece(folder: Path, open_files: dict[str, Any], message: Message) ->
             raise ValueError(f"{message['path']!r} arrived damaged")
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
-        os.chmod(temporary, message["mode"])
+        os.chmod(temporary, private_mode(message["mode"]))
         os.replace(temporary, target)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from .private import make_folders, private
+
 MANIFEST = "manifest.json"  # the commit mark of a checkpoint
 UNFINISHED_MANIFEST = f".{MANIFEST}.part"
 COPY_S = 10.0  # so long one call of `hold` copies, where a disk has no links
@@ -137,11 +139,11 @@ def _is_held(source: Path, target: Path, deadline: float) -> bool:
     """Link a file, or copy it, or go on copying it; whether the target is whole in time."""
     if target.exists() and target.stat().st_size == source.stat().st_size:
         return True
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folders(target.parent)
     with contextlib.suppress(OSError):  # no links here, or the copy has been begun
         os.link(source, target)
         return True
-    with open(source, "rb") as original, open(target, "ab") as copy:
+    with open(source, "rb") as original, open(target, "ab", opener=private) as copy:
         original.seek(copy.tell())
         while block := original.read(BLOCK_BYTES):
             copy.write(block)
@@ -163,8 +165,8 @@ def receive_piece(checkpoint: Path, path: str, offset: int, data: Data) -> None:
 
 def write_piece(path: Path, offset: int, data: Data) -> None:
     """Write a piece of a file that may not be there yet."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    make_folders(path.parent)
+    file = private(path, os.O_WRONLY | os.O_CREAT)
     try:
         rest = memoryview(data)
         while rest:  # a disk that fills up meanwhile takes what it can, and raises nothing

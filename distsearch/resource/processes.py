@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .launcher import THREAD_VARIABLES, command, signal_group
+from .private import private
 
 LAUNCHERS = 5  # when more have died than that, the node is given up
 IMPORT_S = 300.0  # a launcher that imports for longer than that is taken for hanging
@@ -65,11 +66,6 @@ class ProcessListener(Protocol):
 
     def on_given_up(self, reason: str) -> None:
         """Hear that launchers die again and again: there is none any more."""
-
-
-def private(path: str, flags: int) -> int:
-    """Open a file for nobody else: the `opener` of `open`."""
-    return os.open(path, flags, 0o600)
 
 
 class Processes:

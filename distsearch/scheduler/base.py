@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder, store
+from ..core import folder
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
 from ..core.ends import CLOSED, INTERRUPTED
@@ -145,22 +145,24 @@ class Scheduler(Resumable):
 
         self._is_named = checkpoint is not None
         self.folder = folder.find(checkpoint, self.train_fn.__name__)
-        earlier = folder.earlier_run(self.folder, resume)
-
-        if earlier is not None:
-            seed = earlier["seed"]
-        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
-        self.desk = Desk(
-            searcher,
-            self.train_fn.space,
-            self.objectives,
-            seed=self.seed,
-            options=search_options,
-            points_to_evaluate=points_to_evaluate,
-            needed_soon=self._needed_soon,
-            wake=self._wake,
-        )
-        self.searcher = self.desk.searcher
+        self._store = folder.take(self.folder, resume)
+        with self._store.closed_on_error():
+            earlier = folder.earlier_run(self.folder)
+            if earlier is not None:
+                seed = earlier["seed"]
+            self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+            self.desk = Desk(
+                searcher,
+                self.train_fn.space,
+                self.objectives,
+                seed=self.seed,
+                options=search_options,
+                points_to_evaluate=points_to_evaluate,
+                needed_soon=self._needed_soon,
+                wake=self._wake,
+            )
+            self.searcher = self.desk.searcher
+            settings = options.settings(self.train_fn, self.objectives, self.folder, earlier)
 
         self.num_trials, self.time_out = num_trials, time_out
         self._start_time = time.time()
@@ -168,10 +170,10 @@ class Scheduler(Resumable):
         self._closed = False
         self._hurries = False
 
-        settings = options.settings(self.train_fn, self.objectives, self.folder, earlier)
-        self._store = store.Store(self.folder)
         self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
         say = self.progress.say
+        if self._store.put_aside is not None:
+            say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
         self._callback = Callback(
             training_history_callback,
             period_s=training_history_callback_delta_secs,

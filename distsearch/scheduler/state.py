@@ -18,6 +18,7 @@ from ..core.objectives import Objectives
 from ..core.progress import Progress
 from ..core.results import Results
 from ..errors import DistsearchError, StoreError
+from ..resource.private import private
 from ..searcher import Searcher, warm
 from ..searcher.desk import Desk
 
@@ -82,12 +83,15 @@ class Resumable(Results):
     def save(self, checkpoint: str | os.PathLike[str] | None = None) -> Path:
         """Write `state_dict()` as JSON; by default into the experiment's folder. Returns the path.
 
-        The log itself is always up to date: this is for taking a copy elsewhere.
+        The log itself is always up to date: this is for taking a copy elsewhere. Nobody else can
+        read it.
         """
         path = self.folder / "state.json" if checkpoint is None else Path(checkpoint)
         path = path.expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.state_dict()))
+        target = path if checkpoint is None else path.resolve()  # a link of the user's own
+        with open(target, "w", encoding="utf-8", opener=private) as file:
+            file.write(json.dumps(self.state_dict()))
         return path
 
     @property

@@ -117,6 +117,7 @@ def _results(folder: Path, objectives: Objectives) -> Iterator[tuple[Config, Res
     """The trials of an experiment that failed (None), or had a result: what counts for them."""
     if not (folder / store.FILE).exists():
         raise StoreError(f"warm_start={str(folder)!r}: there is no experiment in that folder")
+    store.verify(folder)
     configs: dict[int, Config] = {}
     results: dict[int, Result] = {}
     failed = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -262,6 +263,38 @@ class StoreKit:
             with pytest.raises(StoreError, match=r"is damaged.*it was left as it is.*\.recover"):
                 self.make(tmp_path)
         assert self.contents(tmp_path) == before
+
+    @pytest.mark.parametrize("place", [0.02, 0.5, 0.97])
+    @pytest.mark.parametrize("how", ["flipped", "ended"])
+    def test_what_a_killed_writer_has_left_is_refused_if_a_bit_of_it_is_another(
+        self, tmp_path: Path, how: str, place: float
+    ) -> None:
+        self.killed_writer(tmp_path, 600)
+        whole = self.numbers(tmp_path)
+        path = max(map(tmp_path.joinpath, self.contents(tmp_path)), key=lambda p: p.stat().st_size)
+        data = bytearray(path.read_bytes())
+        at = int(place * len(data))
+        data[at] ^= 1
+        path.write_bytes(data if how == "flipped" else data[:at])
+        before = self.contents(tmp_path)
+        try:
+            self.make(tmp_path).close()
+        except StoreError as error:
+            assert re.search("is damaged.*it was left as it is", str(error))
+            assert self.contents(tmp_path) == before
+        else:  # the bit was in no use
+            assert self.numbers(tmp_path) == list(range(len(whole)))
+
+    def test_a_letter_that_changed_inside_an_event_is_refused(self, tmp_path: Path) -> None:
+        self.fill(tmp_path, 500)
+        path = tmp_path / self.file
+        data = path.read_bytes()
+        at = data.index(b'"n": ') + 1
+        path.write_bytes(data[:at] + b"?" + data[at + 1 :])
+        with pytest.raises(StoreError, match="is damaged"):
+            self.make(tmp_path)
+        with pytest.raises(StoreError, match="is damaged"):
+            list(self.read(tmp_path))
 
     def test_what_is_no_log_at_all_is_refused_and_kept(self, tmp_path: Path) -> None:
         (tmp_path / self.file).write_bytes(b"my thesis\n" * 1000)

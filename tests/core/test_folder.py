@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
+import distsearch as ag
 from distsearch.core import folder
 from distsearch.core.store import Store
-from distsearch.errors import StoreError
+from distsearch.errors import PicklingError, StoreError, StoreLocked
+
+ONE = ag.Node("localhost", num_cpus=1)
 
 
 @pytest.fixture
@@ -51,16 +55,74 @@ def test_a_named_folder_is_that_and_a_file_is_refused(began, tmp_path):
         folder.find("file", "train_fn")
 
 
+def searched_in(path, resume=None):
+    """What a driver that takes a folder goes on with."""
+    store = folder.take(path, resume)
+    try:
+        return folder.earlier_run(path)
+    finally:
+        store.close()
+
+
 def test_an_earlier_run_is_taken_up_unless_a_fresh_start_is_wanted_which_deletes_nothing(began):
     mine = began("mine", seed=3)
-    assert folder.earlier_run(mine.with_name("other"), None) is None
-    assert folder.earlier_run(mine, None) == folder.earlier_run(mine, True) == {"seed": 3}
-    assert folder.earlier_run(mine, False) is None
-    assert not mine.exists()
+    assert searched_in(mine.with_name("other")) is None
+    assert searched_in(mine) == searched_in(mine, True) == {"seed": 3}
+    assert searched_in(mine, False) is None
     began("mine", seed=4)
-    assert folder.earlier_run(mine, False) is None
-    archived = [folder.earlier_run(mine.with_name(f"mine.{n}"), None) for n in (1, 2)]
+    assert searched_in(mine, False) is None
+    archived = [searched_in(mine.with_name(f"mine.{n}")) for n in (1, 2)]
     assert archived == [{"seed": 3}, {"seed": 4}]
+
+
+@pytest.mark.parametrize("resume", [None, True, False])
+def test_a_folder_is_locked_before_it_is_looked_at(began, resume):
+    mine = began("mine", seed=3)
+    store = folder.take(mine, None)
+    with pytest.raises(StoreLocked):
+        folder.take(mine, resume)
+    assert not mine.with_name("mine.1").exists()  # nothing was put aside
+    store.close()
+
+
+def test_a_driver_that_comes_while_another_prepares_is_refused_and_later_resumes(tmp_path):
+    """Between looking at a folder and running in it lies what may take seconds: pickling."""
+    met = []
+
+    class Slow:
+        def __reduce__(self):
+            if not met:
+                met.append("refused")
+                with pytest.raises(StoreLocked, match=r"earlier scheduler.*close\(\)"):
+                    make()
+            return (int, ())
+
+    @ag.args(x=ag.Real(0, 1), slow=Slow())
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+
+    def make():
+        return ag.scheduler.FIFOScheduler(
+            train_fn, checkpoint=tmp_path / "mine", local=ONE, verbose=0
+        )
+
+    for before in (0, 1):
+        with make() as scheduler:
+            assert len(scheduler.trials) == before
+            scheduler.run(num_trials=before + 1)
+            assert scheduler.join_jobs(timeout=30)
+    assert met == ["refused"]
+
+
+def test_a_search_that_could_not_be_made_leaves_no_folder_and_no_lock(tmp_path):
+    @ag.args(x=ag.Real(0, 1), lock=threading.Lock())
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+
+    for _ in range(2):
+        with pytest.raises(PicklingError):
+            ag.scheduler.FIFOScheduler(train_fn, checkpoint=tmp_path / "mine", verbose=0)
+        assert not (tmp_path / "mine").exists()
 
 
 def test_the_storage_of_an_experiment_is_its_own_and_stays_when_it_is_resumed(tmp_path):

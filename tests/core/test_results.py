@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import numpy
 import pytest
 
 import distsearch as ag
-from distsearch.core import checkpoint, store
+from distsearch.core import checkpoint, schema, store
 from distsearch.core.words import Launch, Status
 from distsearch.errors import (
     CheckpointError,
@@ -452,13 +453,30 @@ def test_a_search_that_has_only_just_begun_says_so(tmp_path):
 
 def test_a_file_that_is_no_log_is_an_error_that_names_it(tmp_path):
     (tmp_path / store.FILE).write_text("this is no database, it is a poem about one " * 20)
-    with pytest.raises(StoreError, match=r"events\.db cannot be read"):
+    with pytest.raises(StoreError, match=r"events\.db is damaged .file is not a database"):
         ag.open(tmp_path)
+
+
+@pytest.mark.parametrize("use", ["opened", "resumed", "a warm start"])
+def test_a_log_whose_end_is_missing_is_refused_by_whoever_uses_it(tmp_path, use):
+    folder = tmp_path / "s"
+    search(folder, *configs(0.2, 0.3))
+    log = sqlite3.connect(folder / store.FILE)
+    log.execute("delete from events where id = (select max(id) from events)")
+    log.commit()
+    log.close()
+    with pytest.raises(StoreError, match="which had been written, are missing"):
+        if use == "opened":
+            ag.open(folder)
+        elif use == "resumed":
+            FIFOScheduler(train_fn, checkpoint=folder, **OPTIONS)
+        else:
+            FIFOScheduler(train_fn, warm_start=folder, checkpoint=tmp_path / "t", **OPTIONS)
 
 
 def test_the_log_of_another_version_says_which_distsearch_reads_it(tmp_path, monkeypatch):
     search(tmp_path / "s", *configs(0.2))
-    monkeypatch.setattr(store, "VERSION", store.VERSION + 1)
+    monkeypatch.setattr(schema, "VERSION", store.VERSION + 1)
     with pytest.raises(StoreVersion, match="of version 2"):
         ag.open(tmp_path / "s")
 

@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 import math
 import os
+import re
+import resource
 import sqlite3
 import subprocess
 import sys
 
 import pytest
 
-from distsearch.core import store
+import distsearch as ag
+from distsearch.core import schema, store
+from distsearch.core.lock import Lock
 from distsearch.core.metrics import to_json
 from distsearch.core.store import FILE, Store, read
-from distsearch.errors import StoreVersion
+from distsearch.errors import StoreError, StoreVersion
 
 WAIT_S = 30.0
 
@@ -149,6 +153,257 @@ def test_an_event_that_is_found_by_trial_needs_no_scan(tmp_path):
     for query in plans:
         steps = [row[3] for row in sql(tmp_path, f"explain query plan {query}")]
         assert not [step for step in steps if "SCAN" in step and "CONSTANT" not in step], steps
+
+
+READER = """
+import sqlite3, sys
+for line in sys.stdin:
+    log = sqlite3.connect(sys.argv[1])
+    (count,) = log.execute("select count(*) from events").fetchone()
+    log.close()
+    print(count, flush=True)
+"""
+
+
+class Reader:
+    """Another process, which opens the log, looks how many events it has, and closes it."""
+
+    def __init__(self, folder):
+        command = [sys.executable, "-c", READER, str(folder / FILE)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def count(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.stdin.close()
+        self.process.wait(WAIT_S)
+        self.process.stdout.close()
+
+
+def back_up(folder, *names):
+    """What a backup does in the driver's own process: open, read and close the log's files."""
+    for path in [folder / name for name in names] or folder.glob("events*"):
+        path.read_bytes()
+
+
+def test_readers_see_all_that_is_acknowledged_though_the_driver_backs_up_its_folder(tmp_path):
+    """Each close loses SQLite's locks; the next reader takes the log away from the driver."""
+
+    async def run():
+        log = Store(tmp_path)
+        with Reader(tmp_path) as reader:
+            for number in range(1, 20):
+                log.append("report", 0, 1, number, {"n": number})
+                await asyncio.wait_for(log.flush(), WAIT_S)
+                if number % 3:
+                    back_up(tmp_path)
+                assert reader.count() == number
+                assert len(list(store.read(tmp_path))) == number  # nor does it here
+        log.close()
+
+    asyncio.run(run())
+    assert [event.seq for event in store.read(tmp_path)] == list(range(1, 20))
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_what_is_committed_while_a_reader_takes_the_files_away_is_committed_again(tmp_path, moment):
+    async def run():
+        log = Store(tmp_path)
+        insert = log._insert
+
+        def disturbed(rows):
+            if moment == "before":
+                disturb()
+            insert(rows)
+            if moment == "after":
+                disturb()
+
+        def disturb():
+            if len(seen) < 2:
+                seen.append(log._hold.has_database())
+                back_up(tmp_path)
+                reader.count()
+
+        seen = []
+        with Reader(tmp_path) as reader:
+            log.append("report", 0, 1, 1, {})
+            await asyncio.wait_for(log.flush(), WAIT_S)
+            log._insert = disturbed
+            log.append("report", 0, 1, 2, {})
+            await asyncio.wait_for(log.flush(), WAIT_S)
+            assert reader.count() == 2
+        assert seen == [True, True]
+        log.close()
+
+    asyncio.run(run())
+    assert [event.seq for event in store.read(tmp_path)] == [1, 2]
+
+
+def test_a_log_that_was_moved_away_gets_nothing_acknowledged_until_it_is_back(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store, "RETRY_S", 0.05)
+    folder, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+
+    async def run():
+        log = Store(folder)
+        log.append("report", 0, 1, 1, {})
+        await asyncio.wait_for(log.flush(), WAIT_S)
+        folder.rename(elsewhere)
+        log.append("report", 0, 1, 2, {})
+        flush = asyncio.ensure_future(log.flush())
+        while not log.trouble:
+            await asyncio.sleep(0.01)
+        assert "no longer in its folder" in log.trouble and not flush.done()
+        elsewhere.rename(folder)
+        await asyncio.wait_for(flush, WAIT_S)
+        assert log.trouble == ""
+        log.close()
+
+    asyncio.run(asyncio.wait_for(run(), WAIT_S))
+    assert [event.seq for event in store.read(folder)] == [1, 2]
+
+
+def killed(folder, count):
+    """A log of so many events whose writer was killed: all of it is in the write-ahead log."""
+    code = (
+        "import asyncio, os, sys\nfrom pathlib import Path\n"
+        "from distsearch.core.store import Store\n"
+        "async def write():\n"
+        "    log = Store(Path(sys.argv[1]))\n"
+        "    for number in range(int(sys.argv[2])):\n"
+        "        log.append('report', 0, 1, number, {'n': number})\n"
+        "        await log.flush()\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "asyncio.run(write())\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder), str(count)], timeout=WAIT_S)
+
+
+def test_events_that_are_missing_at_the_end_are_counted_and_the_rest_can_be_rescued(tmp_path):
+    killed(tmp_path, 30)
+    log = tmp_path / "events.db-wal"
+    log.write_bytes(log.read_bytes()[:-20_000])
+    damage = {path.name: path.read_bytes() for path in tmp_path.glob("events*")}
+    with pytest.raises(StoreError, match=r"events (\d+) to 30, .*, are missing") as error:
+        Store(tmp_path)
+    whole = int(re.search(r"Its first (\d+) events are whole", str(error.value))[1])
+    assert 0 < whole < 30
+    assert ag.rescue(tmp_path) == whole
+    assert [event.seq for event in store.read(tmp_path)] == list(range(whole))
+    for name in ("events.db", "events.db-wal", "events.end"):
+        assert (tmp_path / "damaged-1" / name).read_bytes() == damage[name]
+    write(tmp_path, ("report", 0, 1, 77, {}))  # and it goes on from there
+    assert [event.seq for event in store.read(tmp_path)] == [*range(whole), 77]
+    assert ag.rescue(tmp_path) == whole + 1  # nothing to be done
+    assert not (tmp_path / "damaged-2").exists()
+
+
+def test_a_log_that_lost_the_power_before_its_end_mark_was_written_is_whole(tmp_path):
+    killed(tmp_path, 5)
+    for content in (None, b"", bytes(80)):
+        (tmp_path / "events.end").unlink(missing_ok=True)
+        if content is not None:
+            (tmp_path / "events.end").write_bytes(content)
+        Store(tmp_path).close()
+        assert len(list(store.read(tmp_path))) == 5
+
+
+def test_a_file_that_was_emptied_or_cannot_be_trusted_is_said_to_be_damaged(tmp_path):
+    write(tmp_path, ("report", 0, 1, 1, {}))
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(b"")
+    with pytest.raises(StoreError, match="is empty, but 1 events had been written"):
+        Store(tmp_path)
+    with pytest.raises(StoreError, match="not one event can be read"):
+        ag.rescue(tmp_path)
+    (tmp_path / FILE).write_bytes(whole)
+    (tmp_path / "events.end").write_bytes(b"what is this?")
+    with pytest.raises(StoreError, match=r"events\.end.*is damaged.*Delete it"):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize("changed", ["an event", "a view", "the version"])
+def test_who_changes_the_log_with_sql_is_found_out(tmp_path, changed):
+    write(tmp_path, launched(0), launched(1), launched(2))
+    statement = {
+        "an event": "delete from events where id = 2",
+        "a view": "drop view lineage",
+        "the version": "pragma user_version = 7",
+    }[changed]
+    log = sqlite3.connect(tmp_path / FILE)
+    log.execute(statement)
+    log.commit()
+    log.close()
+    with pytest.raises(StoreError, match="is damaged"):
+        Store(tmp_path)
+
+
+# Errors that are no damage: each by its name, and nothing is said to be damaged
+
+
+def refused(folder):
+    with pytest.raises(StoreError) as error:
+        Store(folder)
+    assert "damaged" not in str(error.value) and not error.value.is_damage
+    return str(error.value)
+
+
+def test_a_log_that_another_program_has_locked_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "BUSY_S", 0.1)
+    write(tmp_path, ("report", 0, 1, 1, {}))
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("pragma locking_mode=exclusive")
+    other.execute("begin exclusive")
+    try:
+        assert "another program has locked it" in refused(tmp_path)
+    finally:
+        other.close()
+    Store(tmp_path).close()
+
+
+def test_too_many_open_files_are_called_that(tmp_path):
+    write(tmp_path, ("report", 0, 1, 1, {}))
+    files = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lock = Lock(tmp_path)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 200), hard))
+        with contextlib.suppress(OSError):
+            while True:
+                files.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(StoreError, match="Too many open files") as error:
+            Store(tmp_path, lock)
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "damaged" not in str(error.value)
+    Store(tmp_path).close()
+
+
+def test_a_full_disk_is_called_that_and_the_log_goes_on_when_there_is_space(tmp_path):
+    with full_disk(tmp_path / "disk", 1 << 20):
+        folder = tmp_path / "disk" / "mine"
+        killed(folder, 3)
+        for name in ("events.db-shm",):  # as after the power was gone
+            (folder / name).unlink()
+        ballast = tmp_path / "disk" / "ballast"
+        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        assert "its disk is full" in refused(folder)
+        assert "its disk is full" in refused(tmp_path / "disk" / "another")
+        ballast.unlink()
+        write(folder, ("report", 0, 1, 3, {}))
+        assert [event.seq for event in store.read(folder)] == [0, 1, 2, 3]
 
 
 @contextlib.contextmanager

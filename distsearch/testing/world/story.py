@@ -17,6 +17,7 @@ from unittest import mock
 from ...core import experiment as experiment_module
 from ...core import progress
 from ...core import store as store_module
+from ...core.lock import Lock
 from ...core.store import Store
 from ...errors import NodeError, ResourceError, SearchFailed
 from ...resource import agent as agent_module
@@ -192,9 +193,9 @@ class Story:
         if self.plan.echo:
             yield fleet.Fleet, "on_messages", self.echoing(fleet.Fleet.on_messages)
 
-    def make_store(self, folder: Path) -> Store:
+    def make_store(self, folder: Path, lock: Lock) -> Store:
         """The real store; its files are closed when its driver dies."""
-        made = Store(folder)
+        made = Store(folder, lock)
         self.stores.append(made)
         return made
 

@@ -1,0 +1,124 @@
+"""The lock of an experiment's folder: of all drivers one has it, and only then looks inside.
+
+It ends with its process, however that ends: processes that were forked meanwhile do not keep it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import weakref
+from pathlib import Path
+
+from ..errors import StoreError, StoreLocked
+from ..resource.private import private
+from .verify import cause
+
+FILE = "lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+class Lock:
+    """The right to write to a folder, which is made if need be.
+
+        lock = Lock(folder)     # now nobody else writes there
+        lock.release()
+
+    Raises StoreLocked, which names who has it; StoreError when none can be had.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / FILE
+        self.made_folder = not folder.exists()
+        try:
+            self._file = self._take()
+        except OSError as error:
+            raise StoreError(
+                f"the folder {folder} cannot be taken: {_remedy(error, folder)}"
+            ) from error
+        _held.add(self)
+        with contextlib.suppress(OSError):  # on a full disk it stays unsaid
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+    def _take(self) -> int:
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                file = private(self.path, os.O_RDWR | os.O_CREAT)
+            except FileNotFoundError:  # who had the folder has just put it aside
+                continue
+            try:
+                self._lock(file)
+                # It may have been put aside, or deleted, between opening and locking.
+                if self._is_at_its_path(file):
+                    return file
+            except BaseException:
+                os.close(file)
+                raise
+            os.close(file)
+
+    def _lock(self, file: int) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
+            is_own = any(os.path.sameopenfile(lock._file, file) for lock in _held)
+            raise StoreLocked(_who(self.folder, holder, is_own=is_own)) from None
+
+    def _is_at_its_path(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def release(self, *, unused: bool = False) -> None:
+        """Let another driver have the folder; an `unused` one goes, if it was made for this."""
+        if unused and self.made_folder and self in _held:
+            with contextlib.suppress(OSError):  # something may have been put there
+                self.path.unlink()
+                self.folder.rmdir()
+        if self in _held:
+            _held.discard(self)
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # also for whom C code has forked
+            os.close(self._file)
+
+    def forget(self) -> None:
+        """In a forked child: let go of the file, whose lock stays with the parent."""
+        os.close(self._file)
+
+
+def _who(folder: Path, holder: str, *, is_own: bool) -> str:
+    text = f"the experiment in {folder} is being run by {holder}"
+    if is_own:
+        return (
+            f"{text}: that is this very process, in which an earlier scheduler still has it. Call "
+            "close() on that one, or use it in a `with` block (in a notebook: before the cell runs "
+            "again)"
+        )
+    return f"{text}; wait for it, end it, or give this search another name"
+
+
+def _remedy(error: OSError, folder: Path) -> str:
+    if error.errno in _NO_LOCKS:
+        return (
+            f"its disk gives no locks ({error.strerror}), without which two drivers could write to "
+            "one log; choose a folder on another disk (checkpoint=), or have locks turned on there "
+            "(NFS: lockd)"
+        )
+    return cause(error, folder / FILE)
+
+
+def _forget_all() -> None:
+    """A forked child has the files of its parent open: closed here, they hold no lock any more."""
+    for lock in list(_held):
+        _held.discard(lock)
+        lock.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

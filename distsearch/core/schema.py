@@ -1,0 +1,136 @@
+"""What the log's file holds: its tables and views, its version, and how each event is sealed.
+
+Each event is sealed with a hash over itself and the seal before it; the first one follows the
+log's own random id. So an event that was changed, or lost from the middle, does not fit, nor does
+one of another log.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sqlite3
+import struct
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from ..errors import StoreVersion
+
+FILE = "events.db"
+BUSY_S = 5.0  # how long it is waited for whoever has locked it
+VERSION = 2  # of the log; what each kind of event says
+READ_BY = {1: "0.1"}  # which distsearch reads a log of another version
+TABLES = """
+create table events (
+    id integer primary key, time real not null, kind text not null,
+    trial integer, attempt integer, seq integer, body text not null, seal integer not null);
+create table log (id integer not null, version integer not null);
+create index events_of_trial on events (trial, kind, id);
+create view reports as
+    select trial, attempt, seq, time, body as metrics from events where kind = 'report';
+create view trials as
+    select l.trial, json_extract(l.body, '$.config') as config,
+        coalesce(json_extract(e.body, '$.status'), case when s.id is null then 'waiting' else
+            coalesce((select case kind when 'paused' then 'paused' else 'waiting' end from events
+                where trial = l.trial and kind in ('lost', 'again', 'paused') and id > s.id
+                order by id desc limit 1), 'running') end) as status,
+        s.attempt as attempt, json_extract(s.body, '$.places[0].node') as host, s.time as started,
+        e.time as ended, json_extract(e.body, '$.best') as best,
+        json_extract(e.body, '$.reason') as reason,
+        json_extract(e.body, '$.traceback') as traceback,
+        json_extract(e.body, '$.max_rss_bytes') as max_rss_bytes,
+        json_extract(e.body, '$.seconds') as seconds
+    from events l
+    left join events s on s.id = (
+        select max(id) from events where trial = l.trial and kind = 'started')
+    left join events e on e.id = (
+        select max(id) from events where trial = l.trial and kind in ('ended', 'again'))
+        and e.kind = 'ended'
+    where l.kind = 'launched';
+create view lineage as
+    select l.trial, p.value as parent,
+        json_extract(i.body, '$.from[' || p.key || ']') as inherited,
+        json_extract(i.body, '$.policy') as policy, json_extract(i.body, '$.reason') as reason
+    from events l, json_each(l.body, '$.parents') p
+    left join events i on i.id = (
+        select max(id) from events where trial = l.trial and kind = 'inherits')
+    where l.kind = 'launched';
+"""
+INSERT = "insert into events (id, time, kind, trial, attempt, seq, body, seal) values "
+ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
+# Rows with their seals, and the seal that each of them follows.
+SELECT = (
+    "select id, time, kind, trial, attempt, seq, body, seal, coalesce("
+    "(select seal from events before where before.id = events.id - 1), (select id from log)) "
+    "from events"
+)
+
+_INTEGER = struct.Struct("<q")  # as SQLite's
+Row = tuple[Any, ...]  # id, time, kind, trial, attempt, seq, body (text)
+
+
+def seal(row: Row, before: int) -> int:
+    """The seal of a row of the log that follows the one with the seal `before`."""
+    # marshal's second format is the quickest that says the same of the same in each Python.
+    data = marshal.dumps((before, row), 2)
+    return int(_INTEGER.unpack(blake2b(data, digest_size=8).digest())[0])
+
+
+def sealed(rows: Iterable[Row], before: int) -> list[Row]:
+    """Rows with their seals, of which the first follows the one with the seal `before`."""
+    found = []
+    for row in rows:
+        before = seal(row, before)
+        found.append((*row, before))
+    return found
+
+
+def create(connection: sqlite3.Connection, log_id: int) -> None:
+    """Make an empty log, all of it or nothing."""
+    about = f"insert into log values ({log_id}, {VERSION}); pragma user_version={VERSION};"
+    connection.executescript(f"begin; {TABLES} {about} commit")
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether no log has been made yet."""
+    return not connection.execute("select 1 from sqlite_master limit 1").fetchone()
+
+
+def is_intact(connection: sqlite3.Connection) -> bool:
+    """Whether tables and views are those of this version, to the letter; others may be there."""
+    whole = sqlite3.connect(":memory:")
+    try:
+        create(whole, 0)
+        query = "select type, name, tbl_name, sql from sqlite_master"
+        return set(connection.execute(query)) >= set(whole.execute(query))
+    finally:
+        whole.close()
+
+
+def check_version(version: int, what: str) -> None:
+    """Raise StoreVersion for a log of another version, and say which distsearch reads it."""
+    if version == VERSION:
+        return
+    reads = f"distsearch {READ_BY[version]}" if version in READ_BY else "a newer distsearch"
+    raise StoreVersion(
+        f"{what} is of version {version}, which {reads} reads; this one reads version {VERSION}. "
+        f"Use {reads} for it, or start anew in another folder (checkpoint=)"
+    )
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The version of a log that is not empty; the first one did not say so."""
+    (version,) = connection.execute("pragma user_version").fetchone()
+    return int(version) or 1
+
+
+def reading(folder: Path) -> sqlite3.Connection:
+    """A connection that only reads, and leaves the files of the log as it has found them."""
+    path = folder / FILE
+    log = path.with_name(f"{FILE}-wal")
+    # The last one to close merges a write-ahead log into the file, if it may write; if it may not,
+    # it leaves an empty one that was not there.
+    mode = "ro" if log.exists() and log.stat().st_size else "rw"
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S)

@@ -1,0 +1,103 @@
+"""Files and folders for nobody else: their modes whatever the umask, and never through a link.
+
+Somebody else may have prepared the folder in which a search is to live, with links that lead to
+files of yours. So what is written there is opened without following them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+
+FILE_MODE, FOLDER_MODE = 0o600, 0o700
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
+
+
+def private(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file that nobody else can read, and that is no link: the `opener` of `open`.
+
+    Raises OSError (ELOOP) that says so for a link, and for what is no file at all.
+    """
+    try:
+        # (Not to wait for who reads the other end, where somebody has put a pipe.)
+        file = os.open(path, flags | _NO_LINK | os.O_NONBLOCK | os.O_CLOEXEC, FILE_MODE)
+    except OSError as error:
+        if os.path.islink(path):
+            raise link_error(path) from error
+        raise
+    try:
+        mode = os.fstat(file).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.ELOOP, "it is no file, and nothing is written there", str(path))
+        if stat.S_IMODE(mode) != FILE_MODE and flags & (os.O_WRONLY | os.O_RDWR):
+            os.fchmod(file, FILE_MODE)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder that nobody else can enter, unless there is one: then it becomes private.
+
+    Its parents have to be there. Raises OSError (ELOOP) that says so for a link.
+    """
+    try:
+        os.mkdir(path, FOLDER_MODE)
+    except FileExistsError:
+        if os.path.islink(path):
+            raise link_error(path) from None
+        if not os.path.isdir(path):
+            raise
+    if stat.S_IMODE(os.lstat(path).st_mode) != FOLDER_MODE:
+        os.chmod(path, FOLDER_MODE)
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder, and those above it that are missing, all of them private."""
+    if not path.parent.exists():
+        make_folders(path.parent)
+    make_folder(path)
+
+
+def make_private(path: Path) -> None:
+    """Take a file, or a folder and all in it, from everybody else; links are left as they are."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISREG(mode) and stat.S_IMODE(mode) != private_mode(mode):
+        os.chmod(path, private_mode(mode))
+    elif stat.S_ISDIR(mode):
+        make_folder(path)
+        for inner in path.iterdir():
+            make_private(inner)
+
+
+def delete(path: Path) -> None:
+    """Delete what is there, if anything is: a file, a folder with all in it, or just the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def private_mode(mode: int) -> int:
+    """The mode of a file for nobody else: what its owner can run stays so.
+
+    >>> oct(private_mode(0o755))
+    '0o700'
+    """
+    return FILE_MODE | mode & stat.S_IXUSR
+
+
+def name_of(pickled: bytes) -> str:
+    """The name of the file with a train function, by which its content is known before it runs."""
+    return f"{hashlib.sha256(pickled).hexdigest()}.pickle"
+
+
+def link_error(path: str | os.PathLike[str]) -> OSError:
+    """The error for a link where a file or a folder of the search is to be."""
+    text = "it is a link, which a search does not follow in its own folder; delete it, or move it"
+    return OSError(errno.ELOOP, text, os.fspath(path))
