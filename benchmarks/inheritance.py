@@ -96,11 +96,11 @@ def inheritances(
     loop().call(one.put_checkpoint(trial, made))
     kept = place / "driver"
     watch.time("to the driver", lambda: loop().call(one.fetch_checkpoint(trial, kept)), size)
-    loop().call(one.drop_checkpoint(trial, made.name))
+    loop().call(one.delete_checkpoint(trial, made.name))
     brought = kept / made.name
     watch.time("to another node", lambda: loop().call(two.put_checkpoint(trial, brought)), size)
     watch.time("to it again", lambda: loop().call(two.put_checkpoint(trial, brought)))
-    loop().call(two.drop_checkpoint(trial, made.name))
+    loop().call(two.delete_checkpoint(trial, made.name))
     shutil.rmtree(kept)
     child = place / "trials" / "child" / "checkpoints"
     watch.time("same node: linked", lambda: checkpoint.inherit(child, [parent.parent]))

@@ -59,7 +59,7 @@ def save(
         if isinstance(error, OSError):
             raise cannot_write(step, str(folder), error) from error
         raise
-    trim(folder, keep, young_s)
+    delete_all_but_newest(folder, keep, young_s)
     return target
 
 
@@ -113,7 +113,9 @@ def size_of(manifest: Mapping[str, Any]) -> int:
     return sum(facts["bytes"] for facts in manifest["files"].values())
 
 
-def trim(folder: Path, keep: int = KEPT, young_s: float = 0.0, *, is_over: bool = False) -> None:
+def delete_all_but_newest(
+    folder: Path, keep: int = KEPT, young_s: float = 0.0, *, is_over: bool = False
+) -> None:
     """Delete all but the newest `keep` checkpoints, and what a kill has left half written.
 
     When the trial is over also what it has inherited, if it has saved its own.
@@ -139,7 +141,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((path.parent for path in folder.glob(f"*-step-*/{MANIFEST}")), key=number_of)
 
 
-def roll_back(folder: Path, step: int | None) -> None:
+def delete_newer(folder: Path, step: int | None) -> None:
     """Delete the checkpoints saved after that of a step, unless that leaves none; None: all.
 
     A trial that starts again goes on from the last checkpoint that the log knows: a later one may

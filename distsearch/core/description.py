@@ -13,7 +13,9 @@ from typing import Any
 from ..space import Space, differences
 from .objectives import Objectives
 
-LATER = frozenset({"rule", "constraints", "storage", "search_options"})  # older logs lack these
+LATER = frozenset(
+    {"searcher_because", "rule", "constraints", "storage", "search_options"}
+)  # older logs lack these
 _AS_A_WHOLE = ("searcher", "scheduler", "reward_attr", "mode", "constraints", "time_attr")
 _BY_NAME = ("search_options", "rule")
 

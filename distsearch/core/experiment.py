@@ -204,7 +204,7 @@ class Experiment:
     def abandon(self, reason: str) -> None:
         """Take every running attempt as over: the nodes are about to be closed."""
         for attempt in list(self._live.values()):
-            self._forget(attempt)
+            self._hear_no_more(attempt)
             self._attempt_over(attempt, Status.STOPPED, reason)
             self.manager.release(attempt.lease)
         self.check_idle()
@@ -279,7 +279,7 @@ class Experiment:
         self.say(f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it")
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
         for attempt in attempts:
-            self._forget(attempt)
+            self._hear_no_more(attempt)
             self._attempt_over(attempt, Status.NODE_LOST, reason, delay_s=delay_s)
         self.wake()
 
@@ -368,7 +368,7 @@ class Experiment:
         if attempt.verdict is None:
             due = self.ask("due_at", attempt.trial, otherwise=None)
         if attempt.verdict is not None:
-            self._forget(attempt)
+            self._hear_no_more(attempt)
             self._attempt_over(attempt, *attempt.verdict)
             self.manager.release(attempt.lease)
             self.fill()
@@ -381,7 +381,7 @@ class Experiment:
         child = attempt.trial
         without = [parent.id for parent in lost]
         reason = f"the weights of trial {without[0]} are not to be had"
-        self._forget(attempt)
+        self._hear_no_more(attempt)
         self.log(
             "lost", child, {"status": Status.STOPPED.value, "reason": reason, "without": without}
         )
@@ -534,7 +534,7 @@ class Experiment:
                 reason = self.settings.objectives.missing_in(trial.reports, trial.last_metrics)
         facts = {k: v for k, v in message.items() if k not in ("op", "trial", "attempt")}
         attempt.returned = message.get("returned")
-        self._forget(attempt)
+        self._hear_no_more(attempt)
         self.keeper.ended(attempt)
         self._attempt_over(attempt, status, reason, facts)
         self.keeper.delete_old(trial)
@@ -557,7 +557,7 @@ class Experiment:
         if attempt.stop(Verdict(status, reason), after_save_s):
             self.store.when_durable(attempt.send_stop)
 
-    def _forget(self, attempt: Attempt) -> None:
+    def _hear_no_more(self, attempt: Attempt) -> None:
         """An attempt is over, and its messages are heard no more."""
         attempt.close()
         del self._live[attempt.trial.id]

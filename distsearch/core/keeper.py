@@ -19,7 +19,7 @@ from ..resource.cache import MANIFEST, delete
 from ..resource.remote import Message, Remote
 from .attempt import Attempt
 from .budget import Budget, Checkpoint, in_words
-from .checkpoint import OF_AN_ATTEMPT, checkpoints, number_of, trim, up_to
+from .checkpoint import OF_AN_ATTEMPT, checkpoints, delete_all_but_newest, number_of, up_to
 from .ledger import Ledger
 from .storage import Storage, without_secrets
 from .store import Event, Store
@@ -121,7 +121,7 @@ class Keeper:
         known = {trial: self.budget.names(trial) for trial in self.budget.trials}
         try:
             if self.storage is not None:
-                await asyncio.to_thread(self.storage.sweep, attempts, known)
+                await asyncio.to_thread(self.storage.delete_unknown, attempts, known)
             await asyncio.to_thread(self._delete_halves, attempts)
         except Exception as error:
             why = without_secrets(str(error) or repr(error))
@@ -160,7 +160,9 @@ class Keeper:
         trial, is_here = attempt.trial, attempt.places[0].remote.is_local
         if is_here and trial.saves_first is not None and self.storage is None:
             folder = self.folder_of(trial)
-            self._store.when_durable(partial(trim, folder, self._keep, is_over=True))
+            self._store.when_durable(
+                partial(delete_all_but_newest, folder, self._keep, is_over=True)
+            )
 
     def names_in_storage(self, attempt: Attempt) -> Message | None:
         """Where in the storage a trial finds what it goes on from: names, the newest first."""
@@ -400,7 +402,7 @@ class Keeper:
             for remote in remotes:
                 if remote is not None:
                     with contextlib.suppress(NodeError):  # with the node its copies go too
-                        await remote.drop_checkpoint(*gone)
+                        await remote.delete_checkpoint(*gone)
         except Exception as error:
             why = without_secrets(str(error) or repr(error))
             self._say(f"checkpoint {gone.name} of trial {gone.trial} could not be deleted: {why}")

@@ -148,7 +148,9 @@ class Storage:
             return []
         return [str(path).rstrip("/").rpartition("/")[2] for path in found]
 
-    def sweep(self, last_attempts: Mapping[int, int], known: Mapping[int, Iterable[str]]) -> None:
+    def delete_unknown(
+        self, last_attempts: Mapping[int, int], known: Mapping[int, Iterable[str]]
+    ) -> None:
         """Delete what killed attempts have left: what is not known, up to each trial's last one."""
         for trial, attempt in last_attempts.items():
             for name in set(self.names(trial)) - set(known.get(trial, ())):
@@ -246,7 +248,7 @@ class Shelf:
             raise checkpoint.cannot_write(step, self._url, reason) from None
         if not in_place:
             checkpoint.write_durably(target / MANIFEST, json.dumps(manifest).encode())
-            checkpoint.trim(target.parent, 1)
+            checkpoint.delete_all_but_newest(target.parent, 1)
         self._own.insert(0, name)
         return target, checkpoint.size_of(manifest)
 

@@ -96,7 +96,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         redirect_output(job["output"])
         if shelf is None:
             if job["resume"]:
-                checkpoint.roll_back(reporter.checkpoints, job["saved_step"])
+                checkpoint.delete_newer(reporter.checkpoints, job["saved_step"])
             if parents:
                 siblings = reporter.folder.parent
                 sources = [siblings / str(one) for one in parents.values() if one is not None]

@@ -59,7 +59,7 @@ class CheckpointCache:
         """Keep a checkpoint readable while its trial may delete it; None: it has done so already.
 
         Gives its files and their sizes in bytes, the manifest last. What is held is the same files
-        under other names, until `let_go`. Where the disk has no links they are copies; {} says
+        under other names, until `release`. Where the disk has no links they are copies; {} says
         that a call has copied for `COPY_S` and is to be repeated.
         """
         checkpoint, held = self._inside(trial, name), self._held(trial, name)
@@ -78,12 +78,12 @@ class CheckpointCache:
                     return {}
             return files
         except (OSError, KeyError):
-            self.let_go(trial, name)
+            self.release(trial, name)
             if (checkpoint / MANIFEST).exists():
                 raise
             return None
 
-    def let_go(self, trial: int, name: str) -> None:
+    def release(self, trial: int, name: str) -> None:
         """Keep a held checkpoint no longer: it has been read."""
         shutil.rmtree(self._held(trial, name), ignore_errors=True)
 
@@ -108,7 +108,7 @@ class CheckpointCache:
         """Write a piece of a file; the last piece of the manifest comes after all others."""
         receive_piece(self._inside(trial, name), path, offset, data)
 
-    def drop(self, trial: int, name: str) -> None:
+    def delete(self, trial: int, name: str) -> None:
         """Delete a checkpoint."""
         delete(self._inside(trial, name))
 

@@ -165,7 +165,7 @@ class Remote:
             raise
         finally:
             if not self._gone:
-                await self._ask("let_go", trial, name)
+                await self._ask("release", trial, name)
         return target
 
     async def put_checkpoint(self, trial: int, checkpoint: Path) -> int:
@@ -195,9 +195,9 @@ class Remote:
             await self._move(sizes, put)
             return sum(sizes.values())
 
-    async def drop_checkpoint(self, trial: int, name: str) -> None:
+    async def delete_checkpoint(self, trial: int, name: str) -> None:
         """Delete a checkpoint from the node. Raises NodeError."""
-        await self._ask("drop", trial, name)
+        await self._ask("delete", trial, name)
 
     async def _move(self, sizes: dict[str, int], move: Callable[[Piece], Awaitable[None]]) -> None:
         """Move all files in pieces, a few at a time; then the manifest, whose end commits them."""

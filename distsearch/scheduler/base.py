@@ -28,7 +28,7 @@ from ..resource.manager import DistributedResourceManager
 from ..resource.node import Node
 from ..resource.resource import Resource
 from ..resource.uploads import Source, collect
-from ..searcher import Searcher, warm
+from ..searcher import Searcher, auto, warm
 from ..searcher.arguments import taken_out
 from ..searcher.desk import Desk
 from ..space import differences
@@ -158,6 +158,14 @@ class Scheduler(Resumable):
                 seed=self.seed,
                 options=search_options,
                 points_to_evaluate=points_to_evaluate,
+                choice=auto.choose(
+                    self.train_fn.space,
+                    rule=type(self).__name__,
+                    num_trials=num_trials,
+                    max_t=getattr(self, "max_t", None),
+                    objectives=len(self.objectives.names),
+                    earlier=None if earlier is None else earlier["searcher"],
+                ),
                 needed_soon=self._needed_soon,
                 wake=self._wake,
             )
@@ -183,6 +191,8 @@ class Scheduler(Resumable):
         )
         for line in self.train_fn.fixed:
             say(line)
+        if self.desk.why:
+            say(f"searcher='auto': {type(self.searcher).__name__}, as {self.desk.why}")
         self.manager = DistributedResourceManager()
         self.experiment = Experiment(self, settings, self.manager, self._store, say)
         self.fleet = Fleet(

@@ -44,7 +44,8 @@ class FIFOScheduler(Scheduler):
         args: values or spaces that replace those of the decorator (a mapping or a Namespace), under
             the names that it has. What is fixed so, and was to be searched, is said.
         resource: what one trial needs: `num_cpus`, `num_gpus` (may be a fraction), `memory_gb`.
-        searcher: 'random', 'grid', 'evolution', 'bohb', 'mfgp' (a Gaussian process; it needs the
+        searcher: 'auto' (one of the following, as suits the space, the rule and the budget; which,
+            and why, is said and kept in the log), 'random', 'grid', 'evolution', 'bohb', 'mfgp' (a Gaussian process; it needs the
             fewest trials), by Optuna 'tpe', 'gp', 'cmaes', 'qmc', 'nsga2', or a Searcher;
             `search_options` are its named arguments (see the classes in searcher/). AutoGluon's
             'bayesopt' and 'skopt' are 'gp'.

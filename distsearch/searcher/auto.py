@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from ..space import Choice, Space
+from . import SEARCHERS
 
+NAMES = {made.__name__: name for name, made in SEARCHERS.items()}
 MANY = 5000  # trials; a model that looks at 500 of them earns little, and each suggestion costs
 
 
@@ -16,17 +18,21 @@ def choose(
     num_trials: int | None = None,
     max_t: float | None = None,
     objectives: int = 1,
+    earlier: str | None = None,
 ) -> tuple[str, str]:
     """The name of the searcher that suits a search, and why, in one line.
 
     `rule`: the name of the scheduler's class; `max_t`: how long a trial trains at most, if the rule
     stops or pauses trials before (None: it does not); `objectives`: how many rewards there are.
+    `earlier`: the class of the searcher of the run that is resumed, which then goes on.
 
     >>> choose(Dict(lr=Real(1e-4, 1e-1, log=True)), rule='HyperbandScheduler', max_t=81)
     ('mfgp', 'a Gaussian process learns most from few trials, and from short ones, up to 81')
 
     The figures behind it are in benchmarks/README.md.
     """
+    if earlier in NAMES:
+        return NAMES[earlier], "the search that is resumed has begun with it"
     if rule == "PBTScheduler":
         return "random", "the rule itself changes configurations; it starts from random ones"
     if num_trials is not None and space.size <= num_trials:

@@ -29,7 +29,8 @@ class Desk:
     The searcher hears rewards of which larger ones are better; a slow one works ahead in a thread
     of its own (see `Ahead`). Whatever it suggests is completed and checked by `space`.
 
-    `options`, `points_to_evaluate`: of a searcher that is named. `needed_soon()`: how many
+    `options`, `points_to_evaluate`: of a searcher that is named. `choice`: which one 'auto' stands
+    for, and why (see `auto.choose`); `why` is that reason then, and else ''. `needed_soon()`: how many
     suggestions may be needed at once. `wake()` is called in the searcher's thread.
 
     Raises OptionError for an unknown name, for options that the searcher does not have, and when it
@@ -45,10 +46,12 @@ class Desk:
         seed: int,
         options: Mapping[str, Any] | None = None,
         points_to_evaluate: Iterable[Config] | None = None,
+        choice: tuple[str, str] | None = None,
         needed_soon: Callable[[], int],
         wake: Callable[[], None],
     ) -> None:
         options = options or {}
+        self.why = ""
         self._space, self._objectives = space, objectives
         self._options = json.loads(
             json.dumps(dict(options), default=lambda one: type(one).__name__)
@@ -57,6 +60,8 @@ class Desk:
             _refuse_options(searcher, options, points_to_evaluate)
             self.searcher = searcher
         else:
+            if searcher == "auto":
+                searcher, self.why = _chosen(options, choice)
             self.searcher = _make(searcher, space, seed, options, points_to_evaluate)
         if not objectives.is_plain:
             self.searcher.aim(len(objectives.names), len(objectives.constraints))
@@ -67,7 +72,8 @@ class Desk:
     @property
     def described(self) -> dict[str, Any]:
         """The searcher's name and options as plain data, as a search is described."""
-        return {"searcher": type(self.searcher).__name__, "search_options": self._options}
+        described = {"searcher": type(self.searcher).__name__, "search_options": self._options}
+        return {**described, **({"searcher_because": self.why} if self.why else {})}
 
     def next(self, trial_id: int) -> Launch | Wait | None:
         """What the searcher suggests for a new trial; Wait() while it thinks, None: no more.
@@ -166,6 +172,16 @@ def _refuse_options(
         )
 
 
+def _chosen(options: Mapping[str, Any], choice: tuple[str, str] | None) -> tuple[str, str]:
+    assert choice is not None, "'auto' needs a choice"
+    if options:
+        raise OptionError(
+            f"search_options={dict(options)!r} are for one searcher, but searcher='auto' chooses "
+            f"it; name it, perhaps searcher={choice[0]!r}"
+        )
+    return choice
+
+
 def _make(
     name: Any,
     space: Dict,
@@ -192,4 +208,4 @@ def _valid_names(name: Any) -> str:
     if isinstance(name, type) and issubclass(name, Searcher):
         return f"make one: searcher={name.__name__}(train_fn.space)"
     near = nearest(name.lower(), SEARCHERS) if isinstance(name, str) else ""
-    return f"{near}give one of {', '.join(map(repr, SEARCHERS))}, or a Searcher you made"
+    return f"{near}give one of {', '.join(map(repr, ['auto', *SEARCHERS]))}, or a Searcher you made"

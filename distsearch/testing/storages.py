@@ -168,7 +168,7 @@ class StorageKit:
         first, second = shelf(), shelf(attempt=2)
         lost, known = (first.save({}, step)[0].name for step in (1, 2))
         new = second.save({}, 3)[0].name
-        storage.sweep({0: 1}, {0: [known]})
+        storage.delete_unknown({0: 1}, {0: [known]})
         assert [self.is_there(storage, name) for name in (lost, known, new)] == [False, True, True]
 
     def test_a_place_without_the_mark_is_refused_by_the_node_that_sees_it(

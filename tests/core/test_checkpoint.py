@@ -314,5 +314,5 @@ def test_what_is_kept_is_private(tmp_path):
 def test_rolling_back_leaves_what_was_saved_up_to_the_logged_step(tmp_path, steps, logged, left):
     for step in steps:
         checkpoint.save({"epoch": step}, tmp_path, step)
-    checkpoint.roll_back(tmp_path, logged)
+    checkpoint.delete_newer(tmp_path, logged)
     assert [int(path.name.rpartition("-")[2]) for path in checkpoint.checkpoints(tmp_path)] == left

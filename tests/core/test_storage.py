@@ -187,7 +187,7 @@ def test_a_kill_between_the_manifest_and_the_files_leaves_no_checkpoint(tmp_path
     (left,) = names(storage)
     with pytest.raises(FileNotFoundError):
         storage.manifest(0, left)
-    storage.sweep({0: 1}, {})
+    storage.delete_unknown({0: 1}, {})
     assert names(storage) == []
 
 

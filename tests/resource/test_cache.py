@@ -257,7 +257,7 @@ def test_dropping_one_takes_its_manifest_first(tmp_path, node, monkeypatch):
         "rmtree",
         lambda path, **options: (gone.append((path / MANIFEST).exists()), rmtree(path, **options)),
     )
-    run(node.drop_checkpoint(3, NAME))
+    run(node.delete_checkpoint(3, NAME))
     assert gone == [False]
     assert not made.exists()
 
@@ -265,7 +265,7 @@ def test_dropping_one_takes_its_manifest_first(tmp_path, node, monkeypatch):
 @pytest.mark.parametrize("name", ["../../../etc", "/etc", "a/../../b"])
 def test_nothing_outside_the_checkpoints_is_touched(tmp_path, node, name):
     with pytest.raises(NodeError, match="not below the checkpoints"):
-        run(node._ask("drop", 3, name))
+        run(node._ask("delete", 3, name))
     with pytest.raises(NodeError, match="not below the checkpoints"):
         run(node._ask("write", 3, NAME, f"../{name}/../../../../x", 0, b"x"))
     node.cache.newest = lambda trial: name

@@ -156,7 +156,7 @@ def test_what_goes_wrong_on_the_node_is_told_and_the_pipe_goes_on(cache, folder)
 def test_nothing_but_pieces_can_be_asked_for(cache, folder):
     async def ask(client):
         with pytest.raises(NodeError, match="neither 'read' nor 'write'"):
-            await client._ask(["drop", 3, NAME, "files/w", 0, 1], b"")
+            await client._ask(["delete", 3, NAME, "files/w", 0, 1], b"")
 
     run_with_client(cache, folder, ask)
 

@@ -75,4 +75,4 @@ def test_the_same_checkpoint_may_be_fetched_twice_at_once(tmp_path):
 
     asyncio.run(twice())
     assert checkpoint.load(tmp_path / "driver") == {"epoch": 1}
-    assert 100 - node.answers == 6, "newest, hold, two files, let_go; newest: it is there"
+    assert 100 - node.answers == 6, "newest, hold, two files, release; newest: it is there"

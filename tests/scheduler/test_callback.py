@@ -27,17 +27,17 @@ def test_one_that_hangs_is_not_called_again_and_the_end_does_not_wait_for_it_for
     said, monkeypatch
 ):
     monkeypatch.setattr(callback_module, "LAST_CALL_S", 0.2)
-    calls, let_go = [], threading.Event()
+    calls, release = [], threading.Event()
 
     def hangs(history, start_time):
         calls.append((history, start_time))
-        let_go.wait(WAIT_S)
+        release.wait(WAIT_S)
 
     one = made(hangs, said)
     for _ in range(20):
         one.call_if_due()
     one.call_at_the_end()
-    let_go.set()
+    release.set()
     assert calls == [({0: []}, 5.0)]
     assert said == [
         "training_history_callback has not returned for 0.2 s: the search is over without it"

@@ -95,7 +95,7 @@ def test_options_beside_a_searcher_that_is_made_already_are_refused(desk, given)
 
 @pytest.mark.parametrize("name", ["rnd", None])
 def test_a_searcher_that_is_not_there_is_refused_with_the_valid_names(desk, name):
-    with pytest.raises(OptionError, match="give one of 'random', 'grid'"):
+    with pytest.raises(OptionError, match="give one of 'auto', 'random', 'grid'"):
         desk(name)
 
 

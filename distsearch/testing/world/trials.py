@@ -267,7 +267,7 @@ class Life:
         fate = random.Random(f"{plan.seed} {number} {attempt}")
         folder = Path(job["folder"]) / "checkpoints"
         if job["resume"]:
-            checkpoint.roll_back(folder, job["saved_step"])
+            checkpoint.delete_newer(folder, job["saved_step"])
         siblings = folder.parents[1]
         sources = [source for _, source in job["parents"] if source is not None]
         checkpoint.inherit(folder, [siblings / str(source) for source in sources])
