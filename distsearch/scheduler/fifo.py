@@ -45,10 +45,10 @@ class FIFOScheduler(Scheduler):
             the names that it has. What is fixed so, and was to be searched, is said.
         resource: what one trial needs: `num_cpus`, `num_gpus` (may be a fraction), `memory_gb`.
         searcher: 'auto' (one of the following, as suits the space, the rule and the budget; which,
-            and why, is said and kept in the log), 'random', 'grid', 'evolution', 'bohb', 'mfgp' (a Gaussian process; it needs the
-            fewest trials), by Optuna 'tpe', 'gp', 'cmaes', 'qmc', 'nsga2', or a Searcher;
-            `search_options` are its named arguments (see the classes in searcher/). AutoGluon's
-            'bayesopt' and 'skopt' are 'gp'.
+            and why, is said and kept in the log), 'random', 'grid', 'evolution', 'bohb', 'mfgp' (a
+            Gaussian process; it needs the fewest trials), by Optuna 'tpe', 'gp', 'cmaes', 'qmc',
+            'nsga2', or a Searcher; `search_options` are its named arguments (see the classes in
+            searcher/). AutoGluon's 'bayesopt' and 'skopt' are 'gp'.
         num_trials, time_out: how many trials, for how many seconds; also of `run()`.
         max_reward: the search ends when a trial reaches it.
         reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time. Lists

@@ -30,8 +30,8 @@ class Desk:
     of its own (see `Ahead`). Whatever it suggests is completed and checked by `space`.
 
     `options`, `points_to_evaluate`: of a searcher that is named. `choice`: which one 'auto' stands
-    for, and why (see `auto.choose`); `why` is that reason then, and else ''. `needed_soon()`: how many
-    suggestions may be needed at once. `wake()` is called in the searcher's thread.
+    for, and why (see `auto.choose`); `why` is that reason then, and else ''. `needed_soon()`: how
+    many suggestions may be needed at once. `wake()` is called in the searcher's thread.
 
     Raises OptionError for an unknown name, for options that the searcher does not have, and when it
     cannot learn from so many objectives; SpaceError for given points outside the space.
