@@ -90,7 +90,7 @@ class Experiment:
         self.ended_earlier = 0  # trials that ended in an earlier run of the driver
         self._live: dict[int, Attempt] = {}
         self._by_remote: dict[int, dict[int, Attempt]] = {}
-        self._searches = False  # not while only single trials of the user run
+        self._in_run = False  # a run() goes on, and not only single trials of the user
         self._earlier_lease_until: float | None = None  # that of the last driver's agents
         self._request: LeaseRequest | None = None
         self._granting = False
@@ -135,7 +135,7 @@ class Experiment:
     def run(self, num_trials: int | None, time_out_s: float | None) -> None:
         """Launch up to `num_trials` more trials, for `time_out_s` seconds from now at most."""
         is_resumed = self.source.begin_run(num_trials)
-        self._searches = True
+        self._in_run = True
         self.ending, self.error, self.deadline = "", None, None
         if self._timer is not None:
             self._timer.cancel()
@@ -514,7 +514,7 @@ class Experiment:
 
     def _end_if_good_enough(self) -> None:
         goal, best = self.settings.max_reward, self.ledger.best
-        if goal is None or best is None or self.ending or not self._searches:
+        if goal is None or best is None or self.ending or not self._in_run:
             return
         if self.ledger.standings.has_reached(goal):
             name = self.settings.objectives.names[0]
@@ -609,7 +609,7 @@ class Experiment:
                 timer.cancel()
         self._timer = self._notice = None
         if self.ending != CLOSED and self._came_after_the_end:
-            self.ending, self.source.is_exhausted, self._searches = "", True, False
+            self.ending, self.source.is_exhausted, self._in_run = "", True, False
             self.fill()
         elif not self.is_idle:
             self.ended_at = time.monotonic()
@@ -628,7 +628,7 @@ class Experiment:
 
     def _rest(self) -> None:
         if not self._is_busy:
-            self._searches = False
+            self._in_run = False
             self._idle.set()
 
     def _watch_for_nodes(self) -> None:

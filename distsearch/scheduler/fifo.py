@@ -98,6 +98,8 @@ class FIFOScheduler(Scheduler):
         seed: of the searcher; None draws one. It is kept in the log. `random_seed`, as AutoGluon
             has it, also in `search_options`, is the same.
         verbose: 0 prints nothing, 1 shows progress, failures and what trials print.
+        visualizer: 'none', for programs written for AutoGluon: it does nothing; see
+            `get_training_curves`.
         training_history_callback: called with (training_history, start time in Unix seconds) when
             trials end, at most every `training_history_callback_delta_secs`.
 
