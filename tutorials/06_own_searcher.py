@@ -9,6 +9,7 @@ order. It knows nothing of trials' processes, nor of nodes: it can be tried with
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -30,10 +31,15 @@ class AroundTheBest(Searcher):
         self.best, self.best_reward = None, -math.inf
         self.seen = set()
 
+    @staticmethod
+    def name(config):
+        """The same for equal configurations, in whichever order their parameters come."""
+        return json.dumps(config, sort_keys=True)
+
     def ask(self, trial_id):
         config = super().ask(trial_id)  # one of points_to_evaluate, else what `suggest` says
         if config is not None:
-            self.seen.add(repr(config))
+            self.seen.add(self.name(config))
         return config
 
     def suggest(self, trial_id, rng):
@@ -49,16 +55,16 @@ class AroundTheBest(Searcher):
                 # Mostly small steps, now and then a large one, which also changes choices.
                 step = self.step * rng.standard_cauchy(len(vector))
                 config = self.space.decode(vector + step)
-            if repr(config) not in self.seen:
+            if self.name(config) not in self.seen:
                 return config
         # A small space is used up at some point; then None ends the search.
-        left = (config for config in self.space.grid(1000) if repr(config) not in self.seen)
+        left = (config for config in self.space.grid(1000) if self.name(config) not in self.seen)
         return next(left, None)
 
     def tell(self, trial_id, config, reward):
         # Larger is better, also with mode="min"; None: the trial failed, or reported no number.
         # A trial that was paused is told again when it has more; others' trials are told too.
-        self.seen.add(repr(config))
+        self.seen.add(self.name(config))
         if reward is None or math.isnan(reward):
             return
         if reward > self.best_reward:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 from pathlib import Path
 
 from ..errors import StoreError
+from ..resource.private import make_folders
 from . import schema
 from .belongings import LOG_FILES, new_folder
 from .lock import Lock
@@ -21,7 +23,7 @@ def rescue(folder: str | os.PathLike[str]) -> int:
         distsearch.rescue("distsearch_results/train_fn-20260101-120000-1a2b")
 
     The same command goes on with the search from there. The damaged files are kept, in a folder
-    `damaged-1` (-2, ...) beside the log. A log that is whole stays as it is. Raises StoreError
+    `damaged-1` (-2, ...) beside the log, with the trials and checkpoints that came later. A log that is whole stays as it is. Raises StoreError
     when no event is whole, StoreLocked while a driver runs.
     """
     place = Path(folder).expanduser().absolute()
@@ -71,3 +73,21 @@ def _replace(folder: Path, log_id: int, rows: list[Row]) -> None:
         with contextlib.suppress(FileNotFoundError):
             (folder / name).rename(aside / name)
     new.rename(folder / FILE)
+    _put_unknown_aside(folder, aside, rows)
+
+
+def _put_unknown_aside(folder: Path, aside: Path, rows: list[Row]) -> None:
+    """Move what the log knows no longer: trials that it has not launched, checkpoints not saved.
+
+    Else a trial of the same number would go on from another one's weights.
+    """
+    events = [(row[2], row[3], json.loads(row[6])) for row in rows if row[3] is not None]
+    launched = {str(trial) for kind, trial, _ in events if kind == "launched"}
+    saved = {(str(trial), body["name"]) for kind, trial, body in events if kind == "saved"}
+    for trial in (path for path in (folder / "trials").glob("*") if path.name.isdigit()):
+        found = [path for path in (trial / "checkpoints").glob("*-step-*")]
+        unknown = [path for path in found if (trial.name, path.name) not in saved]
+        for path in [trial] if trial.name not in launched else unknown:
+            target = aside / path.relative_to(folder)
+            make_folders(target.parent)
+            path.rename(target)

@@ -41,7 +41,10 @@ def main(channel: socket.socket, threads: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
-    os.register_at_fork(after_in_child=_forget_trial)
+    # A child that the trial forks may be sent a SIGTERM before it could forget the trial's handler.
+    os.register_at_fork(
+        before=_block_term, after_in_parent=_unblock_term, after_in_child=_forget_trial
+    )
     limit_threads(threads)
     fresh_randomness()
     end: dict[str, Any] = {"code": 0}
@@ -203,7 +206,9 @@ def returned_value(value: Any) -> Any:
 
 def report_reward(job: dict[str, Any], reporter: Reporter, reward: Any) -> None:
     """Report what a train function that never reports has returned, where there is one reward."""
-    if job["reward_attr"] is not None:
+    # (One that goes on from a checkpoint may have had nothing left to report.)
+    goes_on = job["resume"] or job["parents"]
+    if job["reward_attr"] is not None and not goes_on:
         reporter(**{job["reward_attr"]: reward})
 
 
@@ -286,6 +291,15 @@ def _forget_trial() -> None:
     _current.clear()
     if signal.getsignal(signal.SIGTERM) is _on_term:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _unblock_term()
+
+
+def _block_term() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+
+
+def _unblock_term() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
 
 def _on_term(number: int, frame: Any) -> None:

@@ -16,6 +16,7 @@ from ..core.decorators import TrainFunction
 from ..core.folder import storage_of
 from ..core.lineage import POLICIES
 from ..core.objectives import Objectives
+from ..core.results import Results
 from ..core.settings import Settings, retries_of
 from ..core.travel import pack
 from ..core.words import Status
@@ -179,7 +180,8 @@ def seed_of_others(rule: type, others: Mapping[str, Any], seed: int | None) -> i
         if name == "random_seed":
             seed = same_seed(name, value, seed)
         elif name not in AUTOGLUON:
-            refuse_unknown(rule.__name__, [name], names_taken(rule))
+            valid = names_taken(rule, without=names_taken(Results))  # which users do not make
+            refuse_unknown(rule.__name__, [name], valid)
         elif value != AUTOGLUON[name]:
             raise OptionError(
                 f"{name}={value!r} of AutoGluon is not to be had; what happens here is what it "

@@ -1378,7 +1378,7 @@ def test_output_that_cannot_be_kept_is_shown_and_ends_nothing(play):
         node = world.node()
         world.experiment.run(1, None)
         await node.hears("start", 0)
-        (world.folder / "trials").write_text("in the way")
+        (world.folder / "trials/0").write_text("in the way")
         for text in ("one\n", "two\n"):
             node.says({"op": "output", "trial": 0, "attempt": 1, "text": text})
         assert [line for line in world.said if "[ worker" in line] == [

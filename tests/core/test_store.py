@@ -306,6 +306,23 @@ def test_events_that_are_missing_at_the_end_are_counted_and_the_rest_can_be_resc
     assert not (tmp_path / "damaged-2").exists()
 
 
+def test_what_a_rescued_log_knows_no_longer_is_put_aside_lest_another_trial_finds_it(tmp_path):
+    about = {"step": 1, "name": "1000001-step-1", "bytes": 10}
+    events = [launched(0), started(0, 1), ("saved", 0, 1, None, about), launched(1), launched(2)]
+    write(tmp_path, *events)
+    for name in ("0/checkpoints/1000001-step-1", "0/checkpoints/1000002-step-2", "1/checkpoints"):
+        (tmp_path / "trials" / name).mkdir(parents=True)
+    log = sqlite3.connect(tmp_path / FILE)
+    log.execute("delete from events where id = 4")
+    log.commit()
+    log.close()
+    assert ag.rescue(tmp_path) == 3
+    left = [path.name for path in (tmp_path / "trials/0/checkpoints").iterdir()]
+    assert left == ["1000001-step-1"] and not (tmp_path / "trials/1").exists()
+    aside = tmp_path / "damaged-1/trials"
+    assert (aside / "0/checkpoints/1000002-step-2").is_dir() and (aside / "1").is_dir()
+
+
 def test_a_log_that_lost_the_power_before_its_end_mark_was_written_is_whole(tmp_path):
     killed(tmp_path, 5)
     for content in (None, b"", bytes(80)):

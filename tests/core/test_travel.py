@@ -77,8 +77,8 @@ def elsewhere(packed, folder, code, **files):
         path = there / f"{name.replace('__', '/')}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    (there / "function.pickle").write_bytes(packed.data)
-    begin = "from distsearch.core import arrival\ntrain_fn = arrival.load('function.pickle')\n"
+    (there / packed.name).write_bytes(packed.data)
+    begin = f"from distsearch.core import arrival\ntrain_fn = arrival.load({packed.name!r})\n"
     done = subprocess.run(
         [sys.executable, "-c", begin + textwrap.dedent(code)],
         cwd=there,

@@ -213,7 +213,7 @@ def zoo_of_trials():
         reporter(loss=0.5, lr=1)
 
     def reports_nothing(reporter):
-        return 0.5
+        return "0.5"
 
     def reports_numpy(reporter):
         reporter(accuracy=np.float32(0.25), steps=np.int64(3), flag=np.bool_(True))
@@ -1322,3 +1322,21 @@ def test_10_spawned_trials_end_in_the_same_statuses(search, left_after):
     }
     history = scheduler.training_history.values()
     assert left_after([report["pid"] for reports in history for report in reports]) == []
+
+
+def test_pools_by_fork_end_in_trials_however_soon_they_are_ended(search):
+    """Each is told to end at once, perhaps before its processes have begun."""
+
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        import multiprocessing
+
+        for _ in range(6):
+            with multiprocessing.get_context("fork").Pool(2):
+                pass
+        reporter(accuracy=args.x)
+
+    scheduler = search(train_fn, trial_timeout=40)
+    scheduler.run(num_trials=4)
+    assert scheduler.join_jobs(timeout=100)
+    assert {trial.status for trial in scheduler.trials} == {Status.FINISHED}

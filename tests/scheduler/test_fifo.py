@@ -1069,6 +1069,8 @@ def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox)
         ({"isolation": "none"}, OptionError, "isolation='none'.*'fresh', 'reuse'"),
         ({"start_method": "clone"}, OptionError, "start_method='clone'.*'fork', 'spawn'"),
         ({"visualizer": "tv"}, OptionError, "visualizer='tv'"),
+        ({"folder": "x"}, OptionError, "no argument 'folder'"),
+        ({"ledger": None}, OptionError, "no argument 'ledger'"),
         ({"resource": {"cpus": 1}}, ResourceError, "cpus.*num_cpus"),
         ({"resource": {"num_cpus": -1}}, ResourceError, "num_cpus=-1"),
         ({"points_to_evaluate": [{"y": 1}]}, SpaceError, "y"),
