@@ -23,8 +23,9 @@ def rescue(folder: str | os.PathLike[str]) -> int:
         distsearch.rescue("distsearch_results/train_fn-20260101-120000-1a2b")
 
     The same command goes on with the search from there. The damaged files are kept, in a folder
-    `damaged-1` (-2, ...) beside the log, with the trials and checkpoints that came later. A log that is whole stays as it is. Raises StoreError
-    when no event is whole, StoreLocked while a driver runs.
+    `damaged-1` (-2, ...) beside the log, with the trials and checkpoints that came later. A log
+    that is whole stays as it is. Raises StoreError when no event is whole, StoreLocked while a
+    driver runs.
     """
     place = Path(folder).expanduser().absolute()
     if not (place / FILE).is_file():
@@ -85,7 +86,7 @@ def _put_unknown_aside(folder: Path, aside: Path, rows: list[Row]) -> None:
     launched = {str(trial) for kind, trial, _ in events if kind == "launched"}
     saved = {(str(trial), body["name"]) for kind, trial, body in events if kind == "saved"}
     for trial in (path for path in (folder / "trials").glob("*") if path.name.isdigit()):
-        found = [path for path in (trial / "checkpoints").glob("*-step-*")]
+        found = (trial / "checkpoints").glob("*-step-*")
         unknown = [path for path in found if (trial.name, path.name) not in saved]
         for path in [trial] if trial.name not in launched else unknown:
             target = aside / path.relative_to(folder)
