@@ -35,7 +35,7 @@ def close_attempts(
     """
     unconfirmed = [ledger.trials[trial_id] for trial_id in ledger.unconfirmed]
     for trial in unconfirmed:
-        queue.is_over(trial, lease_s)
+        queue.ends(trial, lease_s)
     for trial in list(ledger.open.values()):
         if trial.status is not Status.RUNNING:
             continue
@@ -56,7 +56,7 @@ def close_attempts(
 
 def queue_unfinished(ledger: Ledger, queue: Queue, children: Children) -> None:
     """Queue the trials that an interrupted run left; `run_with_config` takes up its own."""
-    for trial in _left(ledger, queue):
+    for trial in _in_no_queue(ledger, queue):
         if trial.is_final or trial in children:
             continue
         if trial.parents and trial.inherits is None:
@@ -67,12 +67,12 @@ def queue_unfinished(ledger: Ledger, queue: Queue, children: Children) -> None:
 
 def unfinished_final(ledger: Ledger, queue: Queue, config: Mapping[str, Any]) -> Trial | None:
     """The trial of an interrupted `run_with_config` with this configuration."""
-    for trial in _left(ledger, queue):
+    for trial in _in_no_queue(ledger, queue):
         if trial.is_final and dict(trial.config) == dict(config):
             return trial
     return None
 
 
-def _left(ledger: Ledger, queue: Queue) -> list[Trial]:
+def _in_no_queue(ledger: Ledger, queue: Queue) -> list[Trial]:
     waiting = (trial for trial in ledger.open.values() if trial.status is Status.WAITING)
     return [trial for trial in waiting if trial not in queue]

@@ -77,11 +77,14 @@ class Ends:
         if decided is not None and status is not Status.FINISHED:
             status, reason = verdict_of(decided)
         if status is Status.PAUSED:
-            self._owner.log("paused", trial, {**facts, "reason": reason})
+            measured = {key: value for key, value in facts.items() if key != "status"}
+            self._owner.log("paused", trial, {**measured, "reason": reason})
             self._owner.ask("on_pause", trial, otherwise=None)
             self._owner.queue_children(of=trial)
-        elif status is Status.STOPPED and decided is None and self._owner.ending in UNFINISHED:
+        elif status is Status.STOPPED and decided is None and reason in UNFINISHED:
             self.interrupted(trial, reason, facts)
+            if not self._owner.ending and not trial.is_final:  # the next run() has begun meanwhile
+                self._queue.put(trial)
         elif self._may_run_again(trial, status):
             self._run_again(trial, status, reason, facts)
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -88,6 +89,8 @@ class Experiment:
         self.error: BaseException | None = None
         self.ending = ""  # why nothing more is launched
         self.ended_earlier = 0  # trials that ended in an earlier run of the driver
+        self._to_resume: dict[int, Trial] = {}  # by the rule, in the next run(): this one has ended
+        self._looks: deque[tuple[Trial | None, bool]] = deque()  # at children: of whom, stuck
         self._live: dict[int, Attempt] = {}
         self._by_remote: dict[int, dict[int, Attempt]] = {}
         self._in_run = False  # a run() goes on, and not only single trials of the user
@@ -149,6 +152,9 @@ class Experiment:
         self._idle.clear()
         self._close_earlier_attempts()
         earlier.queue_unfinished(self.ledger, self.queue, self.children)
+        for trial in self._to_resume.values():
+            self.queue.put(trial)
+        self._to_resume.clear()
         self.queue_children()
         if is_resumed:
             self._end_if_good_enough()  # the earlier run was, perhaps
@@ -157,7 +163,8 @@ class Experiment:
     def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
         """Queue one configuration, to be launched before the searcher's next one."""
         if self.is_idle:  # whatever ended the search holds no longer, but it does not go on
-            self.ending, self.error, self.source.is_exhausted = "", None, True
+            self.ending, self.error = "", None
+            self.source.serve_given_only()
             self._close_earlier_attempts()
         trial = None
         if is_final:
@@ -183,16 +190,16 @@ class Experiment:
 
         Trials that save checkpoints go on for up to `after_save_s` seconds, until their next one.
         """
-        if self.ending:
-            self.error = self.error or error
+        self.error = self.error or error
+        if self.ending and reason != CLOSED:
             return
-        self.ending, self.error = reason, error
+        self.ending = reason
         if self._request is not None:
             self._request.cancel()
             self._request = None
         for trial in [*self.queue.clear(), *self.children.clear()]:
-            if trial.status is Status.PAUSED:  # the rule has said it once that it goes on
-                self.queue.put(trial)
+            if trial.status is not Status.WAITING:  # the rule resumes it, and will not say so again
+                self._to_resume[trial.id] = trial
             elif reason not in UNFINISHED:
                 self.ends.end_trial(trial, reason, Status.STOPPED)
             self.ends.answer(trial)
@@ -205,7 +212,7 @@ class Experiment:
         """Take every running attempt as over: the nodes are about to be closed."""
         for attempt in list(self._live.values()):
             self._hear_no_more(attempt)
-            self._attempt_over(attempt, Status.STOPPED, reason)
+            self._attempt_over(attempt, *(attempt.verdict or Verdict(Status.STOPPED, reason)))
             self.manager.release(attempt.lease)
         self.check_idle()
 
@@ -366,7 +373,7 @@ class Experiment:
             return
         due = None
         if attempt.verdict is None:
-            due = self.ask("due_at", attempt.trial, otherwise=None)
+            due = self._ask_when_due(attempt.trial)
         if attempt.verdict is not None:
             self._hear_no_more(attempt)
             self._attempt_over(attempt, *attempt.verdict)
@@ -375,6 +382,18 @@ class Experiment:
             return
         storage = self.keeper.names_in_storage(attempt)
         attempt.begin(start_of(self.settings, attempt, due, storage))
+
+    def _ask_when_due(self, trial: Trial) -> str | list[float] | None:
+        due = self.ask("due_at", trial, otherwise=None)
+        if due is None or due == "every":
+            return due
+        try:
+            return [float(time) for time in due]
+        except (TypeError, ValueError):
+            name = f"{type(self.rule).__name__}.due_at"
+            error = TypeError(f"{name} returned {due!r}; return 'every', a list of times, or None")
+            self.end(str(error), error)
+            return None
 
     def _orphaned(self, attempt: Attempt, lost: Sequence[Trial]) -> None:
         """A child was to start, but its parents' weights are gone: its slot serves others."""
@@ -385,7 +404,7 @@ class Experiment:
         self.log(
             "lost", child, {"status": Status.STOPPED.value, "reason": reason, "without": without}
         )
-        self.queue.is_over(child)
+        self.queue.ends(child)
         if not self.ending:
             self.children.add(child)
             self.queue_children()
@@ -396,9 +415,15 @@ class Experiment:
 
     def queue_children(self, of: Trial | None = None, stuck: bool = False) -> None:
         """Queue the children (of one trial, or all) that can start."""
-        if self.children and not self.ending:
-            for child in self.children.ready(of, stuck):
+        if not self.children or self.ending:
+            return
+        self._looks.append((of, stuck))
+        if len(self._looks) > 1:  # a child has ended for want of a parent, whose children are next
+            return
+        while self._looks:
+            for child in self.children.ready(*self._looks[0]):
                 self.queue.put(child)
+            self._looks.popleft()
 
     # What the agents say
 
@@ -500,8 +525,8 @@ class Experiment:
         It is asked also while the search ends, as a replay will let it hear of the report too.
         """
         decision: Decision = self.ask("on_report", trial, report, otherwise=Continue())
-        if isinstance(decision, Continue):
-            return decision
+        if isinstance(decision, Continue) or (isinstance(decision, Pause) and trial.is_final):
+            return Continue()  # whoever waits for a final trial would wait for ever
         if not isinstance(decision, (Stop, Pause)):
             name = f"{type(self.rule).__name__}.on_report"
             error = TypeError(f"{name} returned {decision!r}; return Continue(), Stop() or Pause()")
@@ -579,7 +604,7 @@ class Experiment:
         verdict = Verdict(status, reason)
         if attempt.verdict is not None and status is Status.NODE_LOST:
             verdict = attempt.verdict
-        self.queue.is_over(attempt.trial, delay_s)
+        self.queue.ends(attempt.trial, delay_s)
         self.ends.attempt_over(attempt.trial, verdict, facts, attempt.returned)
 
     @property
@@ -596,10 +621,10 @@ class Experiment:
             self._watch_for_nodes()
             return
         if self.children and not self._is_busy:  # what they wait for will not come
+            before = len(self.children)
             self.queue_children(stuck=True)
-            self.source.something_happened()
-            if self._wants_more:
-                self.fill()
+            if len(self.children) < before:
+                self.wake()
                 return
         if self._is_busy:
             self._watch_for_nodes()
@@ -608,8 +633,9 @@ class Experiment:
             if timer is not None:
                 timer.cancel()
         self._timer = self._notice = None
-        if self.ending != CLOSED and self._came_after_the_end:
-            self.ending, self.source.is_exhausted, self._in_run = "", True, False
+        if self.ending and self.ending != CLOSED and len(self.queue):  # it came after the end
+            self.ending, self._in_run = "", False
+            self.source.serve_given_only()
             self.fill()
         elif not self.is_idle:
             self.ended_at = time.monotonic()
@@ -620,11 +646,6 @@ class Experiment:
         source = self.source
         comes = source.has_more or source.is_thinking or len(self.queue) > 0
         return bool(self._live) or (comes and not self.ending) or self.keeper.is_busy
-
-    @property
-    def _came_after_the_end(self) -> bool:
-        """Whether the user has asked for a single trial while the search ended."""
-        return any(trial.status is Status.WAITING for trial in self.queue)
 
     def _rest(self) -> None:
         if not self._is_busy:

@@ -14,8 +14,8 @@ class Queue:
         queue.put(trial)
         queue.pop()                      # the next one that may start, or None
         queue.begins(trial)              # an attempt of it begins,
-        queue.is_over(trial)             # and is over
-        queue.is_over(trial, 35.0)       # the same, but a lost node may go on for so many seconds
+        queue.ends(trial)             # and is over
+        queue.ends(trial, 35.0)       # the same, but a lost node may go on for so many seconds
 
     So no trial ever has two attempts at a time, whoever wants it to go on: the loss of a node, the
     rule that resumes a paused one, a child for whose sake it runs again, or a new `run()`.
@@ -26,7 +26,8 @@ class Queue:
         self._on_ready = on_ready
         self._ready: dict[int, Trial] = {}
         self._later: dict[int, Trial] = {}  # to be put once their last attempts are over
-        self._busy: dict[int, asyncio.TimerHandle | None] = {}  # trials with an attempt: see below
+        # Trials with an attempt that is not over; of a lost node with the timer of its lease.
+        self._busy: dict[int, asyncio.TimerHandle | None] = {}
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._later)
@@ -74,15 +75,15 @@ class Queue:
         assert trial.id not in self._busy, f"trial {trial.id} has an attempt already"
         self._busy[trial.id] = None
 
-    def is_over(self, trial: Trial, after_s: float = 0.0) -> None:
+    def ends(self, trial: Trial, after_s: float = 0.0) -> None:
         """Take note that the attempt of a trial is over, or will be after so many seconds."""
         if after_s:
             loop = asyncio.get_running_loop()
-            self._busy[trial.id] = loop.call_later(after_s, self._is_over_now, trial)
+            self._busy[trial.id] = loop.call_later(after_s, self._ends_now, trial)
         else:
             self._free(trial)
 
-    def _is_over_now(self, trial: Trial) -> None:
+    def _ends_now(self, trial: Trial) -> None:
         self._free(trial)
         self._on_ready()
 

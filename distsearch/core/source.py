@@ -44,10 +44,11 @@ class Source:
         self._launch = launch
         self._wake = wake
         self.num_trials: int | None = None  # that the present run() may launch
-        self.is_exhausted = True  # also while only single trials of the user run
-        self._waits = False  # for something to happen, before there are new trials,
-        self._thinks = False  # of its own: it will call wake()
-        self._resumes_nobody = True
+        self.is_exhausted = True  # the rule has no more trials, or only those of the user run
+        self._serves_given_only = True
+        self._waits = False  # the rule launches nothing new before something happens,
+        self._thinks = False  # which it will tell itself, by wake()
+        self._resumes_nobody = True  # no trial is paused, or the rule lets none go on now
         self._launched = 0  # in the present run(), or in an earlier run of the driver
         self._restored = 0  # by an earlier run of the driver, and not counted by a run() yet
 
@@ -63,14 +64,18 @@ class Source:
         if num_trials is not None:  # what is more belongs to the next run() of the same program
             self._launched = min(self._restored, num_trials)
         self._restored -= self._launched
-        self.is_exhausted = False
+        self.is_exhausted = self._serves_given_only = False
         self.something_happened()
         return is_resumed
+
+    def serve_given_only(self) -> None:
+        """Ask the rule for nothing until the next run(): only trials of the user run."""
+        self.is_exhausted = self._serves_given_only = self._resumes_nobody = True
 
     def something_happened(self) -> None:
         """The rule may know more to launch now."""
         self._waits = self._thinks = False
-        self._resumes_nobody = self._ledger.counts.paused == 0
+        self._resumes_nobody = self._serves_given_only or self._ledger.counts.paused == 0
 
     @property
     def is_open(self) -> bool:
@@ -108,12 +113,15 @@ class Source:
         return self._queue.pop() or self._next_resumed() or self._next_new()
 
     def _next_resumed(self) -> Trial | None:
+        named: set[int] = set()
         while not self._resumes_nobody:
             trial_id = self._rule.next_resume()
             trial = None if trial_id is None else self._ledger.trials[trial_id]
-            if trial is None or trial in self._queue:  # some rules name the same one again
+            if trial is None or trial in self._queue or trial.id in named:  # some name one again
                 self._resumes_nobody = True
-            elif not trial.status.is_end:  # it did, if it ended before it could pause
+            elif trial.status.is_end:  # it has ended before it could pause
+                named.add(trial.id)
+            else:
                 self._queue.put(trial)
                 if ready := self._queue.pop():  # none, if its last attempt is not over yet
                     return ready
@@ -146,9 +154,12 @@ class Source:
             self._launched += 1
         elif isinstance(answer, Wait):
             self._waits, self._thinks = True, answer.thinking
-        else:
+        elif answer is None:
             self.is_exhausted = True
+        else:
+            name = f"{type(self._rule).__name__}.next_launch"
+            raise TypeError(f"{name} returned {answer!r}; return Launch(...), Wait() or None")
         if not isinstance(answer, Launch) or not self.is_open:
             # The rule may have kept paused trials back for new ones, which do not come.
-            self._resumes_nobody = self._ledger.counts.paused == 0
+            self._resumes_nobody = self._serves_given_only or self._ledger.counts.paused == 0
         return answer if isinstance(answer, Launch) else None

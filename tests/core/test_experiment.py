@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import math
 import sqlite3
@@ -1389,5 +1390,160 @@ def test_output_that_cannot_be_kept_is_shown_and_ends_nothing(play):
         node.says(report(0, 1, accuracy=0.5), ended(0))
         await world.end()
         assert world.statuses == ["finished"]
+
+    play(scene, Script(1))
+
+
+# What comes at an odd moment, or from a rule that is odd
+
+
+def is_paused(trial):
+    return ended(trial, status="paused", reason="by the rule")
+
+
+@pytest.mark.parametrize("why", ["time_out=1 s is over", "interrupted"])
+def test_a_trial_that_is_resumed_while_it_is_still_ending_goes_on_in_the_next_run(play, why):
+    async def scene(world):
+        node = world.node(cpus=2)
+        world.experiment.run(2, None)
+        await node.hears("start", 1)
+        node.says(*(report(n, 1, due=True, epoch=1, accuracy=0.1) for n in (0, 1)), is_paused(1))
+        resume(world, 0)
+        world.experiment.end(why)
+        node.says(is_paused(0))
+        await world.end()
+        assert world.statuses == ["paused", "paused"] and world.experiment.error is None
+        world.experiment.run(None, None)
+        await node.hears("start", 0, attempt=2)
+
+    play(scene, PausesAtOne(2))
+
+
+def test_a_trial_that_ends_with_an_interrupted_run_after_the_next_has_begun_goes_on(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        world.experiment.end("interrupted", after_save_s=30)
+        world.experiment.run(None, None)  # after a second Ctrl-C, which ended the waiting
+        node.says(ended(0, status="stopped", reason="interrupted"))
+        await node.hears("start", 0, attempt=2)
+
+    play(scene, Script(1))
+
+
+def test_a_final_trial_that_the_rule_would_pause_goes_on(play):
+    async def scene(world):
+        node = world.node()
+        trial = world.experiment.add({"n": 9}, is_final=True)
+        waiting = asyncio.ensure_future(world.experiment.wait_for(trial))
+        decided = await node.hears("start", 0)
+        node.says(report(0, 1, due=True, epoch=1, accuracy=0.1))
+        decided = await node.hears("decide", 0)
+        assert decided["decision"] == "continue"
+        node.says(ended(0, returned=7))
+        assert await asyncio.wait_for(waiting, WAIT_S) == 7
+
+    play(scene, PausesAtOne(0))
+
+
+def test_only_the_final_trial_runs_after_a_search_that_ended_with_paused_ones(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(2, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, due=True, epoch=1, accuracy=0.1), is_paused(0))
+        await node.hears("start", 1)
+        world.experiment.end("time_out=1 s is over")
+        node.says(ended(1, status="stopped", reason="time_out=1 s is over"))
+        await world.end()
+        world.rule.resumed.append(0)
+        world.experiment.add({"n": 9}, is_final=True)
+        await node.hears("start", 2)
+        node.says(report(2, 1, epoch=9, accuracy=0.1), ended(2))
+        await world.end()
+        assert world.statuses == ["paused", "stopped", "finished"]
+
+    play(scene, PausesAtOne(2))
+
+
+def test_the_failure_of_the_first_of_a_long_line_of_children_ends_all_of_them(play):
+    async def scene(world):
+        node = world.node()
+        count = itertools.count()
+
+        def child():
+            number = next(count)
+            if number == 256:
+                return None
+            return Launch({"n": number}, parents=(number - 1,) if number else ())
+
+        world.rule.next_launch = child
+        world.experiment.run(256, None)
+        await node.hears("start", 0)
+        node.says(ended(0, status="exited", reason="sys.exit(1)"))
+        await world.end()
+        assert world.statuses == ["exited"] + ["failed"] * 255
+
+    play(scene, on_parent_failure="fail")
+
+
+def test_a_rule_that_names_an_ended_trial_for_ever_hangs_nothing(play):
+    async def scene(world):
+        node = world.node()
+        world.rule.decide = lambda trial, report: Pause() if trial.id else Continue()
+        world.rule.next_resume = lambda: 0
+        world.experiment.run(2, None)
+        await node.hears("start", 0)
+        node.says(report(0, 1, accuracy=0.1), ended(0))
+        await node.hears("start", 1)
+        node.says(report(1, 1, due=True, accuracy=0.1), is_paused(1))
+        await world.end()
+        assert world.statuses == ["finished", "paused"]
+
+    play(scene, Script(2))
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "says"),
+    [
+        ("due_at", {"a"}, "due_at returned {'a'}; return 'every', a list of times, or None"),
+        ("next_launch", {"n": 1}, r"next_launch returned {'n': 1}; return Launch\(...\)"),
+        ("on_report", "stop", r"on_report returned 'stop'; return Continue\(\), Stop\(\)"),
+    ],
+)
+def test_an_answer_of_the_rule_that_is_none_ends_the_search_with_what_it_may_return(
+    play, method, answer, says
+):
+    async def scene(world):
+        node = world.node()
+        setattr(world.rule, method, lambda *_: answer)
+        node.answer = lambda message: (
+            asyncio.get_running_loop().call_soon(
+                node.says, report(0, 1, due=True, accuracy=0.1), ended(0, status="stopped")
+            )
+            if message["op"] == "start"
+            else None
+        )
+        world.experiment.run(1, None)
+        await world.end()
+        with pytest.raises(TypeError, match=says):
+            raise world.experiment.error
+
+    play(scene, Script(1))
+
+
+def test_what_is_added_while_a_search_ends_does_not_start_when_it_is_closed(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        world.experiment.end("time_out=1 s is over")
+        added = world.experiment.add({"n": 9})
+        world.experiment.end("closed")
+        world.experiment.abandon("closed")
+        await world.end()
+        assert [message["trial"] for message in node.told("start")] == [0]
+        assert added.status is Status.WAITING and world.statuses[0] == "stopped"
 
     play(scene, Script(1))

@@ -34,7 +34,7 @@ def test_a_trial_whose_attempt_runs_comes_out_after_it_is_over():
     queue.put(first)
     queue.put(second)
     assert first in queue and drained(queue) == [1]
-    queue.is_over(first)
+    queue.ends(first)
     assert drained(queue) == [0]
 
 
@@ -43,7 +43,7 @@ def test_a_trial_that_ended_before_its_attempt_was_over_does_not_come_out():
     queue.begins(trial)
     queue.put(trial)
     trial.status = Status.FAILED
-    queue.is_over(trial)
+    queue.ends(trial)
     assert len(queue) == 0 and queue.pop() is None
 
 
@@ -52,7 +52,7 @@ def test_a_trial_that_a_lost_node_may_still_run_comes_out_when_that_is_over_and_
         ready = asyncio.Event()
         queue, (trial,) = Queue(on_ready=ready.set), trials(1)
         queue.begins(trial)
-        queue.is_over(trial, 0.05)
+        queue.ends(trial, 0.05)
         queue.put(trial)
         assert queue.pop() is None
         queue.clear()  # what Ctrl-C does forgets who waits, but not who may still run

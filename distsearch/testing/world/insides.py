@@ -117,6 +117,7 @@ def state_of(scheduler: Scheduler) -> dict[str, Any]:
     # (One that has ended in the meantime is passed over. Those that the rule has named, but that
     # did not start before the end, are in the queue, and a replay lets the rule name them again.)
     named = [trial.id for trial in queue if trial.status is Status.PAUSED]
+    named += scheduler.experiment._to_resume
     promoted = [*named, *getattr(scheduler, "_promoted", ())]
     state["promoted"] = [one for one in promoted if not ledger.trials[one].status.is_end]
     for name in MEMORIES:
