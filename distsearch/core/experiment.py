@@ -153,7 +153,8 @@ class Experiment:
         self._close_earlier_attempts()
         earlier.queue_unfinished(self.ledger, self.queue, self.children)
         for trial in self._to_resume.values():
-            self.queue.put(trial)
+            if not trial.status.is_end:
+                self.queue.put(trial)
         self._to_resume.clear()
         self.queue_children()
         if is_resumed:
