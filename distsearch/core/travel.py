@@ -249,6 +249,7 @@ def _modules_of(function: Any, around: Surroundings) -> set[str]:
     tops = {name.partition(".")[0] for name in found}
     found.update({"numpy.random"} if "numpy" in tops else ())
     found.update({"torch._dynamo"} if "torch" in tops else ())
+    found.update(around.modules())
     own = ("__main__", "builtins")
     return {name for name in found if name not in own and _is_library(name)}
 
