@@ -305,7 +305,7 @@ def test_a_search_is_followed_from_another_process_while_it_runs(tmp_path, runni
     names = set(folder.iterdir())
     record = ag.open(folder)
     assert [trial.status for trial in record.trials] == [Status.FINISHED, Status.RUNNING]
-    assert record.get_best_reward() == 1.0
+    assert record.trials[0].best_reward == 1.0
     assert record.load_checkpoint(0) == {"epoch": 2}
     assert record.get_training_curves()[0] == [(1.0, 0.5), (2.0, 1.0)]
     assert "2 trials (1 running, 1 finished)" in repr(record)
