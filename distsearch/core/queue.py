@@ -43,11 +43,6 @@ class Queue:
         """Whether there is a trial that may start now."""
         return bool(self._ready)
 
-    @property
-    def held(self) -> list[Trial]:
-        """The trials that wait until a lost node cannot run them any more."""
-        return [trial for trial in self._later.values() if self._busy.get(trial.id) is not None]
-
     def put(self, trial: Trial) -> None:
         """Have a trial start as soon as it can."""
         if trial in self:

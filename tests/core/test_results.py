@@ -17,6 +17,7 @@ import pytest
 
 import distsearch as ag
 from distsearch.core import checkpoint, schema, store
+from distsearch.core.ledger import Ledger
 from distsearch.core.words import Launch, Status
 from distsearch.errors import (
     CheckpointError,
@@ -115,6 +116,9 @@ def test_a_record_answers_what_the_scheduler_does(finished):
     assert record.get_pareto_front() == scheduler.get_pareto_front()
     assert record.lineage() == scheduler.lineage()
     assert record.num_finished_tasks == scheduler.num_finished_tasks == 4
+    ledger = Ledger.of(scheduler.folder)
+    assert list(map(repr, ledger.trials.values())) == list(map(repr, scheduler.trials))
+    assert (ledger.counts, ledger.best.id) == (scheduler.ledger.counts, 2)
 
 
 def test_the_metadata_of_a_record_is_json_and_lacks_only_what_a_trial_gets(finished):
@@ -195,6 +199,7 @@ def test_several_objectives_have_a_front_and_no_best(tmp_path):
 def test_a_search_that_was_told_results_beforehand_can_be_opened(tmp_path):
     known = [({"lr": 0.1, **SMALL}, 0.1)]
     search(tmp_path / "s", *configs(0.2), searcher="random", evaluated_points=known)
+    assert len(Ledger.of(tmp_path / "s").trials) == 1  # the log begins with what was known
     assert ag.open(tmp_path / "s").get_best_reward() == pytest.approx(0.6)
 
 
