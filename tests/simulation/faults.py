@@ -160,7 +160,7 @@ FAULTS = {
         )
     ],
     "a slot is never given back": [
-        (Experiment, "_on_ended", "self.manager.release(attempt.lease)", "pass")
+        (Experiment, "_rank_over", "self.manager.release(attempt.lease)", "pass")
     ],
     "a slot is leased twice": [
         (NodeResourceManager, "allocate", "self._change(allocation, -1)", "pass"),
