@@ -102,7 +102,9 @@ class Plan:
 
 def _gang(room: Sequence[int], draw: random.Random) -> tuple[int, int | None]:
     """How many ranks a trial has, and how many on each node, where there is room for so many."""
-    shapes: list[tuple[int, int | None]] = [(ranks, None) for ranks in range(2, min(4, sum(room)) + 1)]
+    shapes: list[tuple[int, int | None]] = [
+        (ranks, None) for ranks in range(2, min(4, sum(room)) + 1)
+    ]
     shapes += [
         (nodes * each, each)
         for each in (1, 2)
