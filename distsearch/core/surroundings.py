@@ -61,7 +61,8 @@ class Logger:
     def set_up(self) -> None:
         """Set the logger of this name so; one that has handlers here keeps them."""
         logger = logging.getLogger(self.name)
-        logger.setLevel(self.level)
+        if logger.level != self.level:  # to set it empties the caches of all loggers
+            logger.setLevel(self.level)
         logger.propagate, logger.disabled = self.propagate, self.disabled
         if not logger.handlers:  # else its module, which was imported here too, has added them
             for output in self.outputs:
@@ -109,7 +110,8 @@ class Surroundings:
         for one in reversed(self.filters):  # the first comes to lie in front
             if one not in here:
                 one.set_up()
-        logging.disable(self.disabled_below)
+        if logging.root.manager.disable != self.disabled_below:
+            logging.disable(self.disabled_below)
         for logger in self.loggers:
             logger.set_up()
 
