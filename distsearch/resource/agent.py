@@ -5,7 +5,7 @@ and knows nothing of Dask or SSH: `handle(messages)` takes what the driver says,
 is given what the driver should hear. Messages are dicts of JSON-able values with a key `op`:
 
     from the driver
-        preload    modules, sys_path, entry, spawn       once, before the first start
+        preload    modules, sys_path, entry, spawn, surroundings      before the first start
         function   name, data (offset, done)             a pickled train function (a piece of it)
         upload     path, data, done, sha256, mode        a piece of a file for the work folder
         start      trial, attempt, job, env, threads, limits, reuse
@@ -173,6 +173,7 @@ class Agent:
             sys_path=message["sys_path"],
             entry=message["entry"],
             spawn=message["spawn"],
+            surroundings=message["surroundings"],
         )
 
     def _on_function(self, message: Message) -> None:
