@@ -319,15 +319,21 @@ class Agent:
 
     def _take_line(self, process: Process, trial: RunningTrial, line: bytes) -> None:
         kind, sequence, due, body = line.split(b" ", 3)
-        about = {"trial": trial.trial, "attempt": trial.attempt}
         if kind == b"R":
-            text, number = body.decode(), int(sequence)
             self._unacknowledged += len(body)
-            self._tell(op="report", **about, seq=number, due=due == b"1", body=text)
+            self._tell(
+                op="report",
+                trial=trial.trial,
+                attempt=trial.attempt,
+                seq=int(sequence),
+                due=due == b"1",
+                body=body.decode(),
+            )
             if trial.leaving is not None and trial.has_saved:
                 self._end_now(trial, *trial.leaving)
         elif kind == b"S":
-            self._tell(op="saved", **about, step=int(sequence), **json.loads(body))
+            about = {"trial": trial.trial, "attempt": trial.attempt, "step": int(sequence)}
+            self._tell(op="saved", **about, **json.loads(body))
             if trial.leaving is not None:
                 # The report of what was saved may follow, and should not be lost.
                 trial.has_saved = True
