@@ -49,7 +49,8 @@ from typing import Any
 
 from .cache import CheckpointCache
 from .private import delete, make_folder, make_folders, private, private_mode
-from .processes import Process, Processes, sessions_above
+from .proc import families_above
+from .processes import Process, Processes
 
 Message = dict[str, Any]
 
@@ -423,9 +424,9 @@ class Agent:
             if not trial.status:
                 trial.status, trial.reason = "node_lost", reason
 
-    def on_imports_given_up(self, reason: str) -> None:
-        """Tell the user why trials start later from now on."""
-        self._tell(op="notice", text=reason)
+    def on_trouble(self, text: str) -> None:
+        """Tell the user what is not as it should be."""
+        self._tell(op="notice", text=text)
 
     def on_given_up(self, reason: str) -> None:
         """Tell the driver that nothing can run here any more."""
@@ -500,7 +501,7 @@ class Agent:
                 if trial.memory_bytes is not None and trial.process.pid and not trial.status
             }
             limits = {pid: trial.memory_bytes or 0 for pid, trial in limited.items()}
-            for pid, used in sessions_above(limits):
+            for pid, used in families_above(limits):
                 trial, limit = limited[pid], limits[pid]
                 reason = f"used {used / 1e9:.2f} GB, more than memory_gb={limit / 1e9:g}"
                 trial.status, trial.reason = "out_of_memory", reason
@@ -545,7 +546,7 @@ class Agent:
         """Have a launcher again, once the driver is heard of."""
         if self._resting and self.lease_s is not None and self._silent_s <= self.lease_s:
             self._resting = False
-            self.processes.start()
+            self.processes.start_again()
 
     # Speaking
 

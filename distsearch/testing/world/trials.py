@@ -85,6 +85,10 @@ class FakeProcesses:
         self.loop = asyncio.get_running_loop()
         self.is_up = True
 
+    def start_again(self) -> None:
+        """Start the launcher, after a rest."""
+        self.start()
+
     def configure(self, **configuration: Any) -> None:
         """Nothing: there is nothing to import."""
 
