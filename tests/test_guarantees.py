@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -107,6 +108,76 @@ def test_12_with_the_drivers_disk_full_no_report_is_answered_until_there_is_spac
         scheduler.close()
         logged = [event.body["epoch"] for event in store.read(folder / "search", "report")]
         assert logged == list(range(1, 31)) and answered() == 30
+
+
+def test_12_trials_that_print_to_a_full_disk_go_on(tmp_path):
+    @ag.args(x=ag.Real(0.0, 1.0), go=str(tmp_path / "go"))
+    def train_fn(args, reporter):
+        reporter(epoch=1, accuracy=args.x)
+        while not os.path.exists(args.go):
+            time.sleep(0.01)
+        print("x" * (3 << 20))
+        reporter(epoch=2, accuracy=args.x)
+
+    folder = tmp_path / "disk"
+    with full_disk(folder, 2 << 20) as more:
+        scheduler = FIFOScheduler(train_fn, local=HERE, verbose=0, checkpoint=folder / "search")
+        scheduler.run(num_trials=2)
+        (tmp_path / "go").touch()
+        deadline = time.monotonic() + 20
+        while scheduler._store.stuck_s == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        more(64 << 20)
+        assert scheduler.join_jobs(timeout=30) is True
+        scheduler.close()
+        assert [trial.status.value for trial in scheduler.trials] == ["finished"] * 2
+
+
+FULL = """
+import sys, time
+import distsearch as ag
+from tests.core.test_store import full_disk
+from pathlib import Path
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    for epoch in range(100_000):
+        reporter(epoch=epoch, accuracy=args.x, ballast="x" * 20_000)
+
+if __name__ == "__main__":
+    with full_disk(Path("disk"), 2 << 20):
+        with ag.scheduler.FIFOScheduler(
+            train_fn, local=ag.Node("localhost", num_cpus=1), verbose=0, checkpoint="disk/search"
+        ) as search:
+            search.run(num_trials=3)
+            while search._store.stuck_s == 0:
+                time.sleep(0.02)
+            print("FULL", flush=True)
+            search.join_jobs()
+"""
+
+
+def test_12_ctrl_c_with_a_full_disk_ends_in_seconds(tmp_path):
+    (tmp_path / "full.py").write_text(FULL)
+    with full_disk(tmp_path / "probe", 1 << 20):
+        pass  # or this is skipped
+    driver = subprocess.Popen(
+        [sys.executable, "full.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert driver.stdout.readline() == "FULL\n"
+        begun = time.monotonic()
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(30) == -signal.SIGINT, "which is 130 in a shell"
+        assert time.monotonic() - begun < 10
+    finally:
+        driver.kill()
+        driver.wait()
+        driver.stdout.close()
 
 
 def test_12_with_a_nodes_disk_full_the_trial_is_told_and_its_last_checkpoint_stays(hosts, tmp_path):

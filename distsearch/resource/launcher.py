@@ -41,6 +41,7 @@ from .guard import (
     forget_guard,
     set_process_option,
 )
+from .output import make_patient
 from .proc import children, kill
 
 PARENT_PERIOD_MS = 1000
@@ -179,7 +180,8 @@ class Launcher:
             for name, value in env.items():
                 if os.environ.get(name) != value:  # setenv copies pages that are shared until then
                     os.environ[name] = value
-            os.chdir(folder)
+            with contextlib.suppress(OSError):  # the job names it again, and can say what is wrong
+                os.chdir(folder)
             if os.getppid() == launcher:  # else it died before the death signal was set
                 entry = sys.modules[self.entry]
                 code = entry.main(socket.socket(fileno=os.dup(descriptor)), threads)
@@ -288,6 +290,7 @@ def main(arguments: list[str]) -> None:
     """Be a launcher (one argument: a descriptor), or a spawned trial (with its entry)."""
     descriptor, *trial = arguments
     control = socket.socket(fileno=int(descriptor))
+    make_patient()
     if not trial:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the end of its socket ends the launcher

@@ -54,6 +54,8 @@ CLOSE_BOUND_S = 30.0
 HURRY_S = 0.5  # what close() waits for at most after a second Ctrl-C
 CHECKPOINT_S = 30.0  # what Ctrl-C leaves a trial for its next checkpoint
 INTERRUPT_BOUND_S = CHECKPOINT_S + 15.0
+DISK_PATIENCE_S = 3.0  # what Ctrl-C and close() wait for a log that cannot be written
+LOOK_S = 0.2
 _open_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 
@@ -369,14 +371,20 @@ class Scheduler(Resumable):
         )
         loop().run(lambda: self.experiment.end(INTERRUPTED, after_save_s=CHECKPOINT_S))
         try:
-            waiting.result(INTERRUPT_BOUND_S)
+            self._wait_for_the_last(waiting)  # close() ends what is left
         except KeyboardInterrupt:
             self._hurries = True
             raise
-        except concurrent.futures.TimeoutError:
-            pass  # close() ends what is left
         self.progress.stop()
         self.progress.say(self._how_to_go_on())
+
+    def _wait_for_the_last(self, waiting: concurrent.futures.Future[None]) -> None:
+        """Wait for trials that are to end, unless they would not hear of it: the disk is full."""
+        until = time.monotonic() + INTERRUPT_BOUND_S
+        while time.monotonic() < until and self._store.stuck_s < DISK_PATIENCE_S:
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                waiting.result(LOOK_S)
+                return
 
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
@@ -495,7 +503,8 @@ class Scheduler(Resumable):
             experiment.abandon(CLOSED)
         await self.fleet.close()
         experiment.close()
-        await self._store.flush()
+        if not await self._store.flush_or_give_up(DISK_PATIENCE_S):
+            self.progress.say(f"closed; the last events are not in the log: {self._store.trouble}")
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import signal
@@ -481,7 +483,7 @@ def test_a_node_whose_launcher_does_not_even_start_is_given_up(play, monkeypatch
     async def scene(driver):
         driver.start(returns)
         assert "did not start within 0.3 s" in (await driver.first("problem"))["reason"]
-        assert (await driver.first("ended"))["status"] == "node_lost"
+        assert "did not start within 0.3 s" in (await driver.first("refused"))["reason"]
 
     play(scene)
 
@@ -504,8 +506,7 @@ def test_a_launcher_that_dies_amid_imports_leaves_no_descriptor_open(play, slow_
         for trial in range(20):
             driver.start(returns, trial=trial)
         os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
-        await driver.until(lambda: len(driver.of_all("ended")) == 20)
-        assert {message["status"] for message in driver.of_all("ended")} == {"node_lost"}
+        await driver.until(lambda: len(driver.of_all("refused")) == 20)
         assert len(os.listdir("/proc/self/fd")) <= before
         let_it_import(tmp_path)
         await driver.begins_no_more_than_it_needs(trial=99)
@@ -796,6 +797,85 @@ def test_a_trial_above_its_memory_is_killed_and_says_so(play, function):
         end = await driver.first("ended")
         assert end["status"] == "out_of_memory"
         assert "more than memory_gb=0.15" in end["reason"]
+
+    play(scene)
+
+
+# What a node lacks
+
+
+def clears_its_folder(args, reporter):
+    import os
+    import shutil
+
+    shutil.rmtree(os.getcwd())
+    reporter(epoch=1)
+
+
+def test_a_trial_that_clears_its_current_folder_spoils_no_other(play):
+    async def scene(driver):
+        driver.say(op="upload", path="a/b", data=b"3", done=True, sha256=SHA_OF_3, mode=0o600)
+        driver.start(clears_its_folder)
+        await driver.first("ended")
+        driver.start(returns, trial=1)
+        refused = await driver.first("refused", 1)
+        assert refused["lacks"] == ["the uploaded files"]
+        assert "a trial has deleted what all of them need" in refused["reason"]
+        driver.say(op="upload", path="a/b", data=b"3", done=True, sha256=SHA_OF_3, mode=0o600)
+        driver.start(returns, trial=1, attempt=2)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene)
+
+
+SHA_OF_3 = hashlib.sha256(b"3").hexdigest()
+
+
+def test_a_trial_whose_process_cannot_be_made_has_not_begun(play, monkeypatch):
+    """And so it is when it has no room for its folder, or its output."""
+
+    def full(*arguments, **options):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async def scene(driver):
+        (driver.agent.folder / "trials" / "1").mkdir()
+        monkeypatch.setattr(processes_module.socket, "socketpair", full)
+        driver.start(returns, trial=0)
+        assert "too many open files" in (await driver.first("refused", 0))["reason"]
+        monkeypatch.undo()
+        output = driver.agent.folder / "trials" / "1" / "output.txt"
+        output.symlink_to("/dev/full")  # what is no file is no shortage
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "failed"
+        driver.start(returns, trial=2)
+        assert (await driver.first("ended", 2))["status"] == "finished"
+
+    play(scene)
+
+
+def test_trials_that_wait_for_a_launcher_that_dies_have_not_begun(play, slow_import, tmp_path):
+    async def scene(driver):
+        driver.start(returns)
+        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+        assert "launcher died" in (await driver.first("refused"))["reason"]
+        let_it_import(tmp_path)
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene, **slow_import)
+
+
+def needs_room(args, reporter):
+    with open("/dev/full", "w", buffering=1) as file:
+        print("3", file=file)
+
+
+def test_a_trial_that_fails_for_want_of_room_may_run_again(play):
+    async def scene(driver):
+        driver.start(needs_room)
+        end = await driver.first("ended")
+        assert (end["status"], end["no_space"]) == ("killed", True)
+        assert end["reason"].startswith("the disk is full: OSError: [Errno 28]")
 
     play(scene)
 
