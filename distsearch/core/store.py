@@ -67,6 +67,7 @@ LOOK_S = 0.2
 TRIES = 3
 WAIT_S = 10.0
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+os.register_at_fork(after_in_child=lambda: _open_stores.clear())  # their writers live in the parent
 
 
 class Event(NamedTuple):

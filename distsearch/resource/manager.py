@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -333,6 +334,9 @@ class DistributedResourceManager:
 def shared_queue() -> LeaseQueue:
     """The queue of this process."""
     return LeaseQueue()
+
+
+os.register_at_fork(after_in_child=shared_queue.cache_clear)
 
 
 def _missing(slots: NodeResourceManager, request: LeaseRequest) -> float:

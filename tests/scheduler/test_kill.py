@@ -260,3 +260,42 @@ def test_closing_leaves_no_process(search, mailbox, left_after):
     assert left_after(pids, timeout_s=0.5) == []
     after = {process.pid for process in psutil.Process().children(recursive=True)}
     assert after <= before
+
+
+FORKS = """
+import os, sys, time
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0), go="go")
+def train_fn(args, reporter):
+    reporter(accuracy=args.x)
+    while not os.path.exists(args.go):
+        time.sleep(0.01)
+
+def search(name, go):
+    return ag.scheduler.FIFOScheduler(
+        train_fn, {"go": go}, local=ag.Node("localhost", num_cpus=1), verbose=0, checkpoint=name)
+
+if __name__ == "__main__":
+    with search("parents", "go") as own:
+        own.run(num_trials=2)
+        while not own.training_history:
+            time.sleep(0.01)
+        child = os.fork()
+        if child == 0:
+            with search("childs", "/") as other:
+                other.run(num_trials=2)
+                done = other.join_jobs(timeout=20)
+                reports = len(ag.open("parents").training_history)
+            os._exit(0 if done and reports == 1 else 3)
+        print("CHILD", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        open("go", "w").close()
+        own.join_jobs()
+"""
+
+
+def test_a_search_in_a_forked_child_does_not_wait_for_the_slots_of_its_parent(driver):
+    one = driver(FORKS)
+    assert one.words_after("CHILD") == ["0"]
+    one.end()
+    assert one.process.returncode == 0
