@@ -28,9 +28,10 @@ from distributed import Security
 
 import distsearch as ag
 from distsearch import Node
-from distsearch.core import arrival, store
+from distsearch.core import arrival, experiment, store
 from distsearch.core.travel import pack
 from distsearch.errors import PicklingError, StoreError
+from distsearch.resource import fleet
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.private import name_of
 from distsearch.resource.ssh import bring_up
@@ -68,6 +69,77 @@ class Decides(FIFOScheduler):
 
     def on_report(self, trial, report):
         return super().on_report(trial, report)
+
+
+# 6. Nodes come and go
+
+
+def test_6_a_node_that_cannot_be_reached_for_a_while_comes_back_by_itself(
+    hosts, tmp_path, monkeypatch
+):
+    """After the leases of what may still run there; here they are short."""
+    monkeypatch.setattr(experiment, "NODE_LEASE_S", 0.2)
+    monkeypatch.setattr(experiment, "LEASE_GRACE_S", 0.0)
+    monkeypatch.setattr(fleet, "LEASE_OVER_S", 0.2)
+
+    @ag.args(x=ag.Real(0.0, 1.0), go=str(tmp_path / "go"))
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+        while not os.path.exists(args.go):
+            time.sleep(0.01)
+
+    host, nodes = over_ssh(hosts)
+    lines = []
+    with FIFOScheduler(train_fn, verbose=0, checkpoint=tmp_path / "search", **nodes) as scheduler:
+        monkeypatch.setattr(scheduler.fleet, "_say", lines.append)
+        scheduler.run(num_trials=1)
+        wait_until(lambda: scheduler.training_history)
+        host.refuse()
+        host.cut()
+        wait_until(lambda: lines)
+        assert "is tried again, next in 1 s" in lines[0] and "nothing listens" in lines[0]
+        hosts.call(host.listen(port=host.port))
+        (tmp_path / "go").touch()
+        assert scheduler.join_jobs(timeout=60) is True
+        assert [trial.status.value for trial in scheduler.trials] == ["finished"]
+        assert lines[-1] == "node 127.0.0.1 is back"
+
+
+def test_6_a_lost_node_that_is_taken_away_does_not_come_back(hosts, tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "LEASE_OVER_S", 60.0)
+    host, nodes = over_ssh(hosts)
+    nodes["local"] = HERE
+    with FIFOScheduler(prints_nothing, verbose=0, **nodes) as scheduler:
+        host.cut()
+        wait_until(lambda: scheduler.fleet._comebacks)
+        scheduler.remove_remote(nodes["dist_ip_addrs"])
+        wait_until(lambda: not scheduler.fleet._comebacks)
+
+
+def test_22_a_host_that_hangs_does_not_hold_up_those_that_are_up(hosts, monkeypatch):
+    monkeypatch.setattr(fleet, "START_S", 0.5)
+    host = hosts.start(hangs=True)
+    node = Node("127.0.0.1", port=host.port, python=sys.executable)
+    begun = time.monotonic()
+    with FIFOScheduler(
+        prints_nothing, local=HERE, dist_ip_addrs=node, ssh_config=[hosts.config], verbose=0
+    ) as scheduler:
+        scheduler.run(num_trials=2)
+        assert scheduler.join_jobs(timeout=30) is True
+    assert time.monotonic() - begun < 15
+
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def prints_nothing(args, reporter):
+    reporter(accuracy=args.x)
+
+
+def wait_until(condition, timeout_s=30.0):
+    """Wait for what nobody tells."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 # 12. Full disks

@@ -14,9 +14,7 @@ from .remote import Listener, Remote
 from .slots import NodeResourceManager
 
 _shared_slots: dict[NodeFacts, NodeResourceManager] = {}
-os.register_at_fork(
-    after_in_child=_shared_slots.clear
-)  # what the parent holds, it gives back there
+os.register_at_fork(after_in_child=_shared_slots.clear)  # the parent frees what it has leased
 
 
 class LocalRemote(Remote):

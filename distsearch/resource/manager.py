@@ -249,7 +249,7 @@ class DistributedResourceManager:
 
     def check(self, resource: Resource) -> None:
         """Raise ResourceError, which says what every node has, if no node can ever meet this."""
-        if any(remote.slots.fits(resource) for remote in self.remotes.values()):
+        if self.can_meet(resource):
             return
         if not self.remotes:
             raise ResourceError(f"{resource} cannot be met: no node is up; add one")
@@ -258,6 +258,10 @@ class DistributedResourceManager:
         raise ResourceError(
             f"{resource} fits on no node: {'; '.join(has)}{more}. Ask for less, or add a node"
         )
+
+    def can_meet(self, resource: Resource) -> bool:
+        """Whether some node could ever meet this."""
+        return any(remote.slots.fits(resource) for remote in self.remotes.values())
 
     def room_for(self, resource: Resource) -> int:
         """How many requests like this one all nodes can meet at once, when nothing else runs."""

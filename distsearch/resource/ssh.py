@@ -68,6 +68,16 @@ async def bring_up(
     `ssh_config`: files to read instead of ~/.ssh/config. `tunnel` is for nodes that say nothing
     themselves. Later calls add nodes; `await remote.close()` takes one away.
     """
+    return not_lost(await asyncio.gather(*start_all(cluster, nodes, ssh_config, tunnel)))
+
+
+def start_all(
+    cluster: Cluster,
+    nodes: Sequence[Node],
+    ssh_config: Sequence[str] | None = None,
+    tunnel: bool | None = None,
+) -> list[asyncio.Task[DaskRemote | NodeError]]:
+    """The same, with a task for each: one that is slow holds up no other."""
     logins: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOGINS_AT_ONCE))
 
     async def one(node: Node, remote_id: int) -> DaskRemote | NodeError:
@@ -83,8 +93,7 @@ async def bring_up(
             failure.__cause__ = error
             return failure
 
-    ids = [next(cluster.remote_ids) for _ in nodes]
-    return not_lost(await asyncio.gather(*map(one, nodes, ids)))
+    return [asyncio.create_task(one(node, next(cluster.remote_ids))) for node in nodes]
 
 
 async def _join(

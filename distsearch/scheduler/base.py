@@ -217,8 +217,14 @@ class Scheduler(Resumable):
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
         self.experiment.log("experiment", body=self.searched)
         self.experiment.keeper.delete_leftovers()
-        await self.fleet.start(local=local, addresses=nodes_of(addresses), client=client)
-        self.manager.check(self.experiment.settings.resource)
+        resource = self.experiment.settings.resource
+        await self.fleet.start(
+            local=local,
+            addresses=nodes_of(addresses),
+            client=client,
+            enough=lambda: self.manager.can_meet(resource),
+        )
+        self.manager.check(resource)
 
     # The rule: what a scheduler of your own overrides
 
