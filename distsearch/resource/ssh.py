@@ -34,6 +34,7 @@ from .dask_link import Cluster, DaskRemote, not_lost
 from .detect import declared
 from .node import Node
 from .node_process import READY
+from .strangers import is_own
 from .versions import PACKAGES, compare, own_versions
 
 if TYPE_CHECKING:
@@ -242,7 +243,11 @@ class NodeProcess:
             to_driver = await connection.forward_remote_port(
                 "127.0.0.1", 0, "127.0.0.1", scheduler_port
             )
-            to_node = await connection.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+            own_port: list[int] = []
+            to_node = await connection.forward_local_port(
+                "127.0.0.1", 0, "127.0.0.1", port, lambda _, from_: is_own(from_, own_port[0])
+            )
+            own_port.append(to_node.get_port())
         except (asyncssh.Error, asyncssh.ChannelListenError, OSError) as error:
             raise NodeError(
                 f"node {str(self.node)!r} forwards no ports: {error}; allow it there "
