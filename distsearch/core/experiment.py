@@ -51,12 +51,14 @@ class Experiment:
         manager: DistributedResourceManager,
         store: Store,
         say: Callable[[str], None],
+        show: Callable[[str], None] | None = None,
     ) -> None:
         self.rule = rule
         self.settings = settings
         self.manager = manager
         self.store = store
         self.say = say
+        self.show = show or say  # what trials print
         self.ledger = Ledger(settings.objectives, settings.time_attr)
         self.queue = Queue(on_ready=self.wake)
         self.ends = Ends(self, self.ledger, self.queue, retries=settings.retries, say=say)
@@ -463,7 +465,7 @@ class Experiment:
             self._keep_output(message["trial"], message["text"])
         prefix = "" if remote.is_local else f"[ worker {remote.host} ] : "
         for line in message["text"].splitlines():
-            self.say(prefix + line)
+            self.show(prefix + line)
 
     def _keep_output(self, trial_id: int, text: str) -> None:
         try:

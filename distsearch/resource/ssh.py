@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 
-from ..errors import HostKeyError, NodeError
+from ..errors import HostKeyError, NodeError, printable
 from . import starter
 from .dask_link import Cluster, DaskRemote, not_lost
 from .detect import declared
@@ -48,6 +48,7 @@ START_S = 40
 LEASE_S = 30
 GRACE_S = 5
 PING_S = 5
+LINE_LIMIT = 1000  # characters of a line that a node says, or that its login says
 
 # Preferred, unless the configuration names ciphers: twice as fast as asyncssh's first choice.
 FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
@@ -91,7 +92,7 @@ def start_all(
             return error
         except Exception as error:  # whatever it is, it must not fail the other nodes
             failure = NodeError(f"node {str(node)!r}: {error or repr(error)}")
-            failure.__cause__ = error
+            failure.__cause__ = shown_cause(error)
             return failure
 
     return [asyncio.create_task(one(node, next(cluster.remote_ids))) for node in nodes]
@@ -119,7 +120,7 @@ async def _join(
         await process.end()
         if isinstance(error, NodeError) and tunnel is False:
             hint = "with tunnel=True nothing but SSH's port is needed"
-            raise NodeError(f"{error}; {hint}") from error
+            raise NodeError(f"{error}; {hint}") from shown_cause(error)
         raise
     process.over.add_done_callback(lambda over: remote.lose(over.result()[1]))
     return remote
@@ -170,7 +171,7 @@ class NodeProcess:
             raise NodeError(
                 f"node {str(node)!r} accepted the login but starts no process: "
                 f"{str(error) or f'no answer in {HELLO_S} s'}; try: {ssh(node)} true"
-            ) from error
+            ) from shown_cause(error)
         self = cls(node, connections, process)
         self._write({"env": dict(node.env), "packages": list(PACKAGES)})
         try:
@@ -222,7 +223,7 @@ class NodeProcess:
         try:
             _, connection = await self._connections[-1].create_unix_connection(session, path)
         except asyncssh.Error as error:
-            raise ConnectionError(f"no way to {path}: {error}") from error
+            raise ConnectionError(printable(f"no way to {path}: {error}")) from None
         return cast("PipeConnection", connection)
 
     async def _end_node(self) -> tuple[bool, str]:
@@ -252,7 +253,7 @@ class NodeProcess:
             raise NodeError(
                 f"node {str(self.node)!r} forwards no ports: {error}; allow it there "
                 "(AllowTcpForwarding yes in sshd_config) or use Node(..., tunnel=False)"
-            ) from error
+            ) from shown_cause(error)
         return {
             "scheduler": f"tls://127.0.0.1:{to_driver.get_port()}",
             "host": "127.0.0.1",
@@ -293,16 +294,17 @@ class NodeProcess:
                     self._hello.set_result(message)
                 elif message["op"] == "gone":
                     asked_to = message["reason"] == starter.ASKED_TO
-                    over = (True, "" if asked_to else message["reason"] + self._last_words())
+                    reason = str(message["reason"])[:LINE_LIMIT]
+                    over = (True, "" if asked_to else reason + self._last_words())
                 elif message["line"].startswith(READY):
                     self._ready.set_result(message["line"][len(READY) :].strip())
                 else:
-                    self._output.append(message["line"].rstrip())
+                    self._output.append(str(message["line"])[:LINE_LIMIT].rstrip())
             await asyncio.wait_for(self._process.wait_closed(), 2)
             if not over[0] and self._process.exit_status is not None:
                 over = (False, f"the starter ended with exit code {self._process.exit_status}")
         except (asyncssh.Error, OSError, asyncio.TimeoutError) as error:
-            over = (False, f"the SSH connection was lost: {error}")
+            over = (False, f"the SSH connection was lost: {error}"[:LINE_LIMIT])
         finally:
             self.over.set_result(over)
 
@@ -340,6 +342,15 @@ def _message(line: str) -> dict[str, Any]:
     return {"op": "output", "line": line}  # what a shell prints: a greeting, or a complaint
 
 
+def shown_cause(error: BaseException) -> BaseException | None:
+    """The cause of an error, unless its text could do something to a terminal.
+
+    Whoever answers at an address may write into it, before it is known who that is; Python shows
+    causes as they are.
+    """
+    return error if printable(str(error)) == str(error) else None
+
+
 def starter_command(python: str | None) -> str:
     """The command that runs the starter's source, in one line that every shell reads alike."""
     source = Path(starter.__file__).read_bytes()
@@ -375,7 +386,7 @@ async def log_in(
         connections.append(await login.insist(connections[-1] if connections else through))
     except (asyncssh.Error, OSError, ValueError, asyncio.TimeoutError) as error:
         await hang_up(connections)
-        raise login.explain(error) from error
+        raise login.explain(error) from shown_cause(error)
     except BaseException:
         await hang_up(connections)
         raise
@@ -522,7 +533,7 @@ class _Login:
         if isinstance(error, asyncssh.KeyImportError | FileNotFoundError) and self.node.key:
             return NodeError(f"{name}: the key {self.node.key!r} cannot be used: {error}")
         return NodeError(
-            f"{name}: no login at {where}: {str(error) or type(error).__name__}; "
+            f"{name}: no login at {where}: {(str(error) or type(error).__name__)[:LINE_LIMIT]}; "
             f"what does this say? {ssh(self.node)} true"
         )
 

@@ -196,7 +196,9 @@ class Scheduler(Resumable):
         if self.desk.why:
             say(f"searcher='auto': {type(self.searcher).__name__}, as {self.desk.why}")
         self.manager = DistributedResourceManager()
-        self.experiment = Experiment(self, settings, self.manager, self._store, say)
+        self.experiment = Experiment(
+            self, settings, self.manager, self._store, say, self.progress.show
+        )
         self.fleet = Fleet(
             self.folder, self.experiment, tunnel=tunnel, ssh_config=ssh_config, say=say
         )
