@@ -470,11 +470,18 @@ def test_values_under_names_of_secrets_reach_no_log_and_no_output(hosts, tmp_pat
     @ag.args(
         x=ag.Real(0.0, 1.0),
         password="hunter1",
+        clientSecret="hunter6",
+        pwd="hunter7",
+        jwt=ag.Choice("hunter8", "hunter9"),
+        access=ag.Dict(accessToken=ag.List("hunter10", ag.Choice("hunter11", "hunter12"))),
+        source="https://ada:hunter13@host/data?page=2&token=hunter14",
         data=ag.Dict(api_key="hunter2", workers=ag.Int(1, 2)),
         options={"auth_token": "hunter3"},
         max_tokens=512,
     )
     def train_fn(args, reporter):
+        assert args.clientSecret == "hunter6" and args.jwt in ("hunter8", "hunter9")
+        assert args.access.accessToken[1] in ("hunter11", "hunter12") and "hunter14" in args.source
         assert args.password == "hunter1" and args.data.api_key == "hunter2"
         assert args.options["auth_token"] == "hunter3" and os.environ["HUNTER"] == "hunter4"
         reporter(accuracy=args.x, secret="hunter5", tokens=args.max_tokens, tokenizer="bpe")

@@ -24,7 +24,7 @@ import cloudpickle as cloudpickle  # unpickling needs these three; the launcher 
 
 from ..resource.output import NO_SPACE, SHORTAGES, stream
 from ..resource.private import private
-from ..space.base import without_secrets
+from ..space.privacy import without_secrets
 from . import arrival, checkpoint
 from . import decorators as decorators
 from . import surroundings as surroundings
