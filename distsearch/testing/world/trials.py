@@ -106,7 +106,9 @@ class FakeProcesses:
         env: Mapping[str, str],
         reuse: bool,
     ) -> Process:
-        """A new process, which lives in a moment."""
+        """A new process, which lives in a moment, unless the node has no room for it."""
+        if self.worker.lacks:
+            raise OSError(self.worker.lacks, "the node can start nothing")
         no_channel: Any = None  # lines are handed over as they are
         process = Process(str(next(self._count)), no_channel, setting, reuse, reading=True)
         self.lives[process.key] = Life(self, process)
