@@ -52,11 +52,13 @@ from .cache import CheckpointCache
 from .output import SHORTAGES
 from .private import delete, make_folder, make_folders, private, private_mode
 from .proc import families_above
-from .processes import Process, Processes
+from .process import Process
+from .processes import Processes
 
 Message = dict[str, Any]
 
 FUNCTION, UPLOADS = "the train function", "the uploaded files"  # what a node may lack
+FOLDERS = ("functions", "trials", "work")
 WINDOW = 8 << 20
 KILL_GRACE_S = 10.0
 OUTPUT_PERIOD_S = 0.2
@@ -136,7 +138,8 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         delete(self.folder / "functions")  # what is there now, somebody else may have put there
-        self._make_folders()
+        for name in FOLDERS:
+            make_folder(self.folder / name)
         self.processes.start()
         self._tasks.append(self._loop.create_task(self._follow_output()))
         self._tasks.append(self._loop.create_task(self._watch_memory()))
@@ -254,7 +257,7 @@ class Agent:
 
     def _make_folders(self) -> None:
         """Make the folders of this node, also those that a trial has deleted."""
-        for name in ("functions", "trials", "work"):
+        for name in FOLDERS:
             if not os.path.isdir(self.folder / name):
                 make_folders(self.folder / name)
 

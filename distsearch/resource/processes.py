@@ -14,14 +14,14 @@ import signal
 import socket
 import subprocess
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from .guard import END_ALL
 from .launcher import THREAD_VARIABLES, command, signal_group
 from .private import private
 from .proc import MARK, kill_marked, mark_of
+from .process import Process, ProcessListener
 
 LAUNCHERS = 5  # so many in a row may die before the next one has to wait
 LONGEST_REST_S = 30.0  # that it waits at most
@@ -31,44 +31,6 @@ PINGS = 6  # so many without an answer mean that it will give none
 CLEAN_S = 2.0  # what its guard needs at most to clean up after it
 REAP_S = 5.0  # a killed launcher that takes longer to end is held by a disk
 SOON_S = 0.05
-
-
-@dataclass(eq=False)
-class Process:
-    """A process of the launcher; `work` is what its owner has given it to do."""
-
-    key: str
-    channel: socket.socket
-    setting: tuple[Any, ...]  # environment, threads and folder, which cannot be changed any more
-    reuse: bool
-    pid: int | None = None
-    unread: bytes = b""
-    unsent: bytes = b""
-    work: Any = None
-    reading: bool = False
-    exited: bool = False
-
-
-class ProcessListener(Protocol):
-    """Who hears what processes do."""
-
-    def on_started(self, process: Process) -> None:
-        """Hear that a process lives; its `pid` is known now."""
-
-    def on_lines(self, process: Process, lines: list[bytes]) -> None:
-        """Take whole lines that a process has said."""
-
-    def on_exit(self, process: Process, exit_: dict[str, Any]) -> None:
-        """Hear that a process is reaped, after all that it said; `exit_` is the launcher's word."""
-
-    def on_launcher_died(self, reason: str) -> None:
-        """Hear that all processes are about to go, as the launcher has."""
-
-    def on_trouble(self, text: str) -> None:
-        """Hear what the user should know: it goes on, but not as it should."""
-
-    def on_given_up(self, reason: str) -> None:
-        """Hear that no launcher lives long enough to start a process: there is none any more."""
 
 
 class Processes:

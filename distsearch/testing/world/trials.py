@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ...core import checkpoint
 from ...core.reporter import Reporter
-from ...resource.processes import Process, ProcessListener
+from ...resource.process import Process, ProcessListener
 from .dask import running_worker
 from .machines import bury
 from .plan import Plan
