@@ -13,6 +13,7 @@ from distsearch.errors import SpaceError
 from distsearch.space import Dict, Namespace
 from distsearch.space.base import join, successor
 from distsearch.space.containers import as_space
+from distsearch.space.privacy import without_secrets
 
 RESERVED = frozenset({"task_id", "num_cpus", "num_gpus", "gpu_ids"})  # every trial gets these
 
@@ -149,7 +150,8 @@ class TrainFunction:
     def fixed(self) -> list[str]:
         """A line for each argument that was to be searched, and has a value in `args` instead."""
         return [
-            f"{name}={self.space[name]!r} is fixed, it is not searched in {self._declared[name]!r}"
+            f"{name}={without_secrets(self.space[name], name)!r} is fixed, it is not searched in "
+            f"{self._declared[name]!r}"
             for name, part in self._declared.parts.items()
             if part.size != 1 and name in self.space and self.space.parts[name].size == 1
         ]

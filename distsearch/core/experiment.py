@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from ..errors import NodeError
+from ..errors import DistsearchError, NodeError
+from ..resource.agent import FUNCTION, UPLOADS
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from . import earlier
@@ -28,6 +29,7 @@ from .lineage import check_parents
 from .metrics import encode
 from .orders import function_of, preload_of, start_of
 from .queue import Queue
+from .rests import Rests
 from .rule import Rule
 from .settings import Settings
 from .source import Source
@@ -49,12 +51,14 @@ class Experiment:
         manager: DistributedResourceManager,
         store: Store,
         say: Callable[[str], None],
+        show: Callable[[str], None] | None = None,
     ) -> None:
         self.rule = rule
         self.settings = settings
         self.manager = manager
         self.store = store
         self.say = say
+        self.show = show or say  # what trials print
         self.ledger = Ledger(settings.objectives, settings.time_attr)
         self.queue = Queue(on_ready=self.wake)
         self.ends = Ends(self, self.ledger, self.queue, retries=settings.retries, say=say)
@@ -83,6 +87,7 @@ class Experiment:
         self.source = Source(
             rule, self.ledger, self.queue, self.children, launch=self._new_trial, wake=self.wake
         )
+        self.rests = Rests(manager, say)
         self.deadline: float | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
@@ -220,6 +225,7 @@ class Experiment:
     def close(self) -> None:
         """Let go of what waits for a time to come."""
         self.queue.close()
+        self.rests.close()
 
     async def wait(self) -> None:
         """Return when nothing runs and nothing more will be launched."""
@@ -356,9 +362,7 @@ class Experiment:
         if attempt.is_over or attempt.verdict is not None or self.keeper.is_ready(attempt):
             self._send(attempt)
             return
-        task = asyncio.get_running_loop().create_task(self._bring(attempt))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._in_background(self._bring(attempt))
 
     async def _bring(self, attempt: Attempt) -> None:
         lost = await self.keeper.prepare(attempt)
@@ -461,7 +465,7 @@ class Experiment:
             self._keep_output(message["trial"], message["text"])
         prefix = "" if remote.is_local else f"[ worker {remote.host} ] : "
         for line in message["text"].splitlines():
-            self.say(prefix + line)
+            self.show(prefix + line)
 
     def _keep_output(self, trial_id: int, text: str) -> None:
         try:
@@ -560,6 +564,10 @@ class Experiment:
                 reason = self.settings.objectives.missing_in(trial.reports, trial.last_metrics)
         facts = {k: v for k, v in message.items() if k not in ("op", "trial", "attempt")}
         attempt.returned = message.get("returned")
+        if facts.pop("no_space", False):
+            self.rests.failed(remote, reason)
+        else:
+            self.rests.began(remote)
         self._hear_no_more(attempt)
         self.keeper.ended(attempt)
         self._attempt_over(attempt, status, reason, facts)
@@ -569,6 +577,48 @@ class Experiment:
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)
         self.fill()
+
+    def _on_refused(self, remote: Remote, message: Message) -> None:
+        """A trial has not begun, for want of something on its node: it costs no attempt."""
+        attempt = self._attempt(message)
+        if attempt is None:
+            return
+        self._send_again(remote, message["lacks"])
+        self.rests.failed(remote, message["reason"])
+        self._hear_no_more(attempt)
+        if attempt.verdict is not None:
+            self._attempt_over(attempt, *attempt.verdict)
+        else:
+            reason = f"it did not begin: {message['reason']}"
+            self._goes_back(attempt.trial, {"status": Status.STOPPED.value, "reason": reason})
+        self.manager.release(attempt.lease)
+        self.fill()
+
+    def _goes_back(self, trial: Trial, why: Mapping[str, Any]) -> None:
+        """A trial that has its slots does not begin: it waits for others, unless all is over."""
+        self.log("lost", trial, why)
+        self.queue.ends(trial)
+        if not self.ending:
+            self.queue.put(trial)
+        elif self.ending not in UNFINISHED:
+            self.ends.end_trial(trial, self.ending, Status.STOPPED)
+
+    def _send_again(self, remote: Remote, lacks: Sequence[str]) -> None:
+        if FUNCTION in lacks:
+            remote.send(function_of(self.settings, remote))
+        if UPLOADS in lacks:
+            self._in_background(self._upload_again(remote))
+
+    async def _upload_again(self, remote: Remote) -> None:
+        try:
+            await remote.upload_again()
+        except (DistsearchError, OSError) as error:  # the next start will ask for it again
+            self.say(f"{remote.host}: {error}")
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _attempt(self, message: Message) -> Attempt | None:
         attempt = self._live.get(message["trial"])

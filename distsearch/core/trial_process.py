@@ -8,6 +8,7 @@ often before there is a job for it. A job comes as one line of JSON; reports go 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -21,8 +22,9 @@ from typing import Any
 
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
+from ..resource.output import NO_SPACE, SHORTAGES, stream
 from ..resource.private import private
-from ..space.base import without_secrets
+from ..space.privacy import without_secrets
 from . import arrival, checkpoint
 from . import decorators as decorators
 from .metrics import MAX_REPORT_BYTES, is_one_number, strict_json
@@ -31,6 +33,8 @@ from .storage import Shelf
 from .surroundings import set_up as set_up  # called by the launcher, for all that it forks
 
 _AROUND = (__file__, decorators.__file__, arrival.__file__)
+# What a machine may lack for a while, and what a trial may have taken from the others.
+NOT_BEGUN = (*SHORTAGES, errno.ENOENT)
 _functions: dict[str, Any] = {}
 _current: list[Reporter] = []
 
@@ -80,7 +84,10 @@ def read_job(channel: socket.socket) -> dict[str, Any] | None:
 
 
 def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
-    """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'."""
+    """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'.
+
+    Or 'not begun': the disk has no room for its output, say, or a folder is gone.
+    """
     end: dict[str, Any] = {"how": "returned", "code": 0, "error": "", "traceback": ""}
     shelf = shelf_of(job)
     parents = dict(job["parents"])
@@ -94,17 +101,10 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         keep=job["keep"],
         shelf=shelf,
     )
+    begun = False
     try:
-        os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it
-        redirect_output(job["output"])
-        if shelf is None:
-            if job["resume"]:
-                checkpoint.delete_newer(reporter.checkpoints, job["saved_step"])
-            if parents:
-                siblings = reporter.folder.parent
-                sources = [siblings / str(one) for one in parents.values() if one is not None]
-                checkpoint.inherit(reporter.checkpoints, sources)
-        put_first(job["work_folder"])
+        prepare(job, reporter, shelf)
+        begun = True
         train_function = load_function(job["function"])
         constants, config = train_function.space.constants_of(job["config"])
         space = train_function.space
@@ -128,6 +128,9 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
                 sys.stderr.write(f"{code}\n")
         end.update(how="exit", code=code if isinstance(code, int) else int(code is not None))
     except BaseException as error:
+        number = errno_of(error)
+        if not begun and number in NOT_BEGUN:
+            return {**end, "how": "not begun", "error": in_words(error)[:2000]}
         text = "".join(traceback.format_exception(type(error), error, own_part(error)))
         end.update(
             how="raised",
@@ -136,12 +139,36 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
             traceback=text[-20_000:],
             # By its name, since torch's, which is about a GPU, is none of Python's.
             memory=isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",
+            no_space=number in NO_SPACE,
         )
     finally:
         _current.clear()
     if job["reuse"]:
         reporter.close()  # what its threads still say would count for the next trial
     return end
+
+
+def prepare(job: dict[str, Any], reporter: Reporter, shelf: Shelf | None) -> None:
+    """All that has to be there before the train function is looked at."""
+    os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it
+    redirect_output(job["output"])
+    if shelf is None:
+        if job["resume"]:
+            checkpoint.delete_newer(reporter.checkpoints, job["saved_step"])
+        if job["parents"]:
+            siblings = reporter.folder.parent
+            sources = [siblings / str(one) for _, one in job["parents"] if one is not None]
+            checkpoint.inherit(reporter.checkpoints, sources)
+    put_first(job["work_folder"])
+
+
+def errno_of(error: BaseException | None) -> int | None:
+    """The number of the system's error that an error is, or comes from."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno
+        error = error.__cause__
+    return None
 
 
 def shelf_of(job: dict[str, Any]) -> Shelf | None:
@@ -218,13 +245,13 @@ def redirect_output(path: str) -> None:
     output = private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(output, descriptor)
-        stream: Any = getattr(sys, f"__{name}__")
+        text: Any = getattr(sys, f"__{name}__")
         try:
-            stream.reconfigure(line_buffering=True)
+            text.reconfigure(line_buffering=True)
         except (AttributeError, ValueError):  # an earlier trial has closed, detached or replaced it
-            stream = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+            text = stream(descriptor)
+        setattr(sys, name, text)
+        setattr(sys, f"__{name}__", text)
     if output > 2:
         os.close(output)
 
@@ -281,9 +308,9 @@ def _tell_own_error(end: dict[str, Any]) -> None:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    for output in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # the user may have closed it, or put anything there
-            stream.flush()
+            output.flush()
 
 
 def _forget_trial() -> None:

@@ -20,6 +20,7 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         saved      trial, attempt, step, name, bytes
         output     trial, attempt, text                  whole lines
         ended      trial, attempt, status, reason, ...   the process is reaped: its slot is free
+        refused    trial, attempt, reason, lacks         it has not begun, for want of something
         problem    reason                                the node cannot go on
         notice     text                                  what the user should know of the node
         uploaded   path, error
@@ -48,11 +49,16 @@ from pathlib import Path
 from typing import Any
 
 from .cache import CheckpointCache
+from .output import SHORTAGES
 from .private import delete, make_folder, make_folders, private, private_mode
-from .processes import Process, Processes, sessions_above
+from .proc import families_above
+from .process import Process
+from .processes import Processes
 
 Message = dict[str, Any]
 
+FUNCTION, UPLOADS = "the train function", "the uploaded files"  # what a node may lack
+FOLDERS = ("functions", "trials", "work")
 WINDOW = 8 << 20
 KILL_GRACE_S = 10.0
 OUTPUT_PERIOD_S = 0.2
@@ -76,6 +82,7 @@ class RunningTrial:
     heard: float = 0.0  # when the trial last said something
     output_read: int = 0
     end: Message | None = None
+    launcher_died: bool = False  # and that has ended it
     status: str = ""  # set when the agent ends the trial; wins over what the process says
     reason: str = ""
     leaving: tuple[str, str] | None = None  # status and reason, for its next checkpoint
@@ -120,6 +127,7 @@ class Agent:
         self._lease_from = 0.0
         self._resting = False  # the driver has long been silent: there is not even a launcher
         self._uploads: dict[str, Any] = {}
+        self._uploaded: set[str] = set()  # what has to be in the work folder, at its top
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -130,7 +138,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         delete(self.folder / "functions")  # what is there now, somebody else may have put there
-        for name in ("functions", "trials", "work"):
+        for name in FOLDERS:
             make_folder(self.folder / name)
         self.processes.start()
         self._tasks.append(self._loop.create_task(self._follow_output()))
@@ -179,10 +187,16 @@ class Agent:
     def _on_function(self, message: Message) -> None:
         path = self.folder / "functions" / message["name"]
         unfinished = path.with_name(f".{path.name}.part")
-        with open(unfinished, "ab" if message.get("offset") else "wb", opener=private) as file:
-            file.write(message["data"])
-        if message.get("done", True):  # a small one is no piece
-            os.replace(unfinished, path)
+        with contextlib.suppress(OSError):  # the disk is full, say: a start will ask for it again
+            self._make_folders()
+            if not message.get("offset"):
+                delete(unfinished)
+            elif os.stat(unfinished).st_size != message["offset"]:
+                return  # a piece is missing
+            with open(unfinished, "ab", opener=private) as file:
+                file.write(message["data"])
+            if message.get("done", True):  # a small one is no piece
+                os.replace(unfinished, path)
 
     def _on_upload(self, message: Message) -> None:
         path = message["path"]
@@ -193,6 +207,7 @@ class Agent:
             self._tell(op="uploaded", path=path, error=str(error))
         else:
             if message["done"]:
+                self._uploaded.add(Path(path).parts[0])
                 self._tell(op="uploaded", path=path, error="")
 
     def _on_start(self, message: Message) -> None:
@@ -204,12 +219,20 @@ class Agent:
             self._tell(op="ended", **address, status="node_lost", reason=reason, traceback="")
             return
         folder = f"{self._trials_folder}/{number}"  # text, as objects of `Path` would take longer
+        address = {"trial": number, "attempt": attempt}
         try:
+            self._make_folders()
+            if lacks := self._lacks(message["job"]["function"]):
+                reason = f"a trial has deleted what all of them need: {' and '.join(lacks)}"
+                self._tell(op="refused", **address, reason=reason, lacks=lacks)
+                return
             make_folder(folder)
             process = self._idle_process(message) or self._new_process(message)
-        except OSError as error:  # no disk or no file descriptor left: only this trial fails
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                self._tell(op="refused", **address, reason=str(error), lacks=[])
+                return
             reason = f"it could not be started: {error}"
-            address = {"trial": number, "attempt": attempt}
             self._tell(op="ended", **address, status="killed", reason=reason, traceback="")
             return
         output = f"{folder}/output.txt"
@@ -232,6 +255,21 @@ class Agent:
             self._begin(trial)
         if not message["reuse"]:
             self._keep_a_spare(message)
+
+    def _make_folders(self) -> None:
+        """Make the folders of this node, also those that a trial has deleted."""
+        for name in FOLDERS:
+            if not os.path.isdir(self.folder / name):
+                make_folders(self.folder / name)
+
+    def _lacks(self, function: str) -> list[str]:
+        """What the driver has to send again before a trial can start."""
+        lacks = []
+        if not os.path.exists(f"{self.folder}/functions/{function}"):
+            lacks.append(FUNCTION)
+        if not all(os.path.lexists(self.work_folder / name) for name in self._uploaded):
+            lacks.append(UPLOADS)
+        return lacks
 
     def _on_decide(self, message: Message) -> None:
         trial = self._trials.get((message["trial"], message["attempt"]))
@@ -429,10 +467,11 @@ class Agent:
         for trial in self._trials.values():
             if not trial.status:
                 trial.status, trial.reason = "node_lost", reason
+                trial.launcher_died = True
 
-    def on_imports_given_up(self, reason: str) -> None:
-        """Tell the user why trials start later from now on."""
-        self._tell(op="notice", text=reason)
+    def on_trouble(self, text: str) -> None:
+        """Tell the user what is not as it should be."""
+        self._tell(op="notice", text=text)
 
     def on_given_up(self, reason: str) -> None:
         """Tell the driver that nothing can run here any more."""
@@ -442,6 +481,9 @@ class Agent:
         """Tell the driver that an attempt is over and its slot free."""
         del self._trials[trial.trial, trial.attempt]
         self._cancel_timers(trial)
+        if reason := why_not_begun(trial, exit_):
+            self._tell(op="refused", **_address_of_attempt(trial), reason=reason, lacks=[])
+            return
         self._send_output(trial, last=True)
         end = trial.end or {}
         status, reason = how_it_ended(trial, exit_)
@@ -453,6 +495,7 @@ class Agent:
             error=end.get("error", ""),
             traceback=end.get("traceback", ""),
             returned=end.get("returned"),
+            no_space=end.get("no_space", False),
             exit_code=exit_.get("code"),
             signal=exit_.get("signal"),
             max_rss_bytes=exit_.get("max_rss_bytes"),
@@ -507,7 +550,7 @@ class Agent:
                 if trial.memory_bytes is not None and trial.process.pid and not trial.status
             }
             limits = {pid: trial.memory_bytes or 0 for pid, trial in limited.items()}
-            for pid, used in sessions_above(limits):
+            for pid, used in families_above(limits):
                 trial, limit = limited[pid], limits[pid]
                 reason = f"used {used / 1e9:.2f} GB, more than memory_gb={limit / 1e9:g}"
                 trial.status, trial.reason = "out_of_memory", reason
@@ -552,7 +595,7 @@ class Agent:
         """Have a launcher again, once the driver is heard of."""
         if self._resting and self.lease_s is not None and self._silent_s <= self.lease_s:
             self._resting = False
-            self.processes.start()
+            self.processes.start_again()
 
     # Speaking
 
@@ -577,12 +620,23 @@ def _address_of_attempt(trial: RunningTrial) -> Message:
     return {"trial": trial.trial, "attempt": trial.attempt}
 
 
+def why_not_begun(trial: RunningTrial, exit_: Message) -> str:
+    """Why an attempt has not begun, if it has not, and nobody has ended it."""
+    if trial.end is not None and trial.end["how"] == "not begun" and not trial.status:
+        return str(trial.end["error"])
+    if trial.process.pid is None and (not trial.status or trial.launcher_died):
+        return str(trial.reason or exit_.get("error") or "the process could not be started")
+    return ""
+
+
 def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     """The status of an attempt and the reason in words."""
     end = trial.end
     if trial.status:
         return trial.status, trial.reason
     if end is not None and end["how"] == "raised":
+        if end.get("no_space"):
+            return "killed", f"the disk is full: {end['error']}"
         return ("out_of_memory" if end.get("memory") else "failed"), end["error"]
     if end is not None and end["how"] == "exit" and end["code"] != 0:
         return "exited", f"sys.exit({end['code']})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -83,12 +84,16 @@ class LeaseQueue:
         self._members.setdefault(slots, set()).add(manager)
         self.freed(slots)
 
-    def leave(self, slots: NodeResourceManager, manager: DistributedResourceManager) -> None:
-        """Keep the requests of a manager off a node that it has given up."""
+    def keep_off(self, slots: NodeResourceManager, manager: DistributedResourceManager) -> None:
+        """Let the requests of a manager wait for other nodes than this one."""
         holder = self._fences.get(slots)
         if holder is not None and holder.manager is manager:
             self.unfence(holder)
             self._unplaced.append(holder)
+
+    def leave(self, slots: NodeResourceManager, manager: DistributedResourceManager) -> None:
+        """Keep the requests of a manager off a node that it has given up."""
+        self.keep_off(slots, manager)
         self._members[slots].discard(manager)
         if not self._members[slots]:
             del self._members[slots]
@@ -205,6 +210,7 @@ class DistributedResourceManager:
         # Nodes that are equally full stand together: few levels to look at, however many nodes.
         self._at_level: dict[Level, dict[int, Remote]] = {}
         self._level_of: dict[int, Level] = {}
+        self._resting: set[int] = set()
 
     def add(self, remote: Remote) -> None:
         """Take a node in and serve who waits for it; ResourceError if its id is taken."""
@@ -220,15 +226,30 @@ class DistributedResourceManager:
         if self.remotes.get(remote.remote_id) is not remote:
             return
         del self.remotes[remote.remote_id], self._by_slots[remote.slots]
+        self._resting.discard(remote.remote_id)
         self._forget_level(remote)
         # Another search may go on with this node, so its slots have to be free.
         for lease in self.leases.pop(remote.remote_id).values():
             remote.slots.release(lease.allocation)
         self.queue.leave(remote.slots, self)
 
+    def rest(self, remote: Remote) -> None:
+        """Lease nothing more of a node until `wake`; what is leased stays so."""
+        if self.remotes.get(remote.remote_id) is remote:
+            self._resting.add(remote.remote_id)
+            self._forget_level(remote)
+            self.queue.keep_off(remote.slots, self)
+            self.queue.serve()
+
+    def wake(self, remote: Remote) -> None:
+        """Lease of a node again, if it is still there, and serve who waits for it."""
+        if remote.remote_id in self._resting and self.remotes.get(remote.remote_id) is remote:
+            self._resting.discard(remote.remote_id)
+            self.queue.freed(remote.slots)
+
     def check(self, resource: Resource) -> None:
         """Raise ResourceError, which says what every node has, if no node can ever meet this."""
-        if any(remote.slots.fits(resource) for remote in self.remotes.values()):
+        if self.can_meet(resource):
             return
         if not self.remotes:
             raise ResourceError(f"{resource} cannot be met: no node is up; add one")
@@ -237,6 +258,10 @@ class DistributedResourceManager:
         raise ResourceError(
             f"{resource} fits on no node: {'; '.join(has)}{more}. Ask for less, or add a node"
         )
+
+    def can_meet(self, resource: Resource) -> bool:
+        """Whether some node could ever meet this."""
+        return any(remote.slots.fits(resource) for remote in self.remotes.values())
 
     def room_for(self, resource: Resource) -> int:
         """How many requests like this one all nodes can meet at once, when nothing else runs."""
@@ -272,7 +297,8 @@ class DistributedResourceManager:
 
     def remote_with(self, slots: NodeResourceManager) -> Remote | None:
         """The node whose slots these are, if it belongs to this manager."""
-        return self._by_slots.get(slots)
+        remote = self._by_slots.get(slots)
+        return None if remote is None or remote.remote_id in self._resting else remote
 
     def choices(self, resource: Resource) -> Iterator[Remote]:
         """Nodes with free CPUs and GPUs for this, the best first."""
@@ -289,6 +315,8 @@ class DistributedResourceManager:
         """Take note of how full a node is now."""
         remote = self._by_slots[slots]
         self._forget_level(remote)
+        if remote.remote_id in self._resting:
+            return
         self._level_of[remote.remote_id] = slots.level
         self._at_level.setdefault(slots.level, {})[remote.remote_id] = remote
 
@@ -310,6 +338,9 @@ class DistributedResourceManager:
 def shared_queue() -> LeaseQueue:
     """The queue of this process."""
     return LeaseQueue()
+
+
+os.register_at_fork(after_in_child=shared_queue.cache_clear)
 
 
 def _missing(slots: NodeResourceManager, request: LeaseRequest) -> float:

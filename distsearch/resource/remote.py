@@ -57,6 +57,7 @@ class Remote:
         self.trial_cwd: str | None = None
         self.lost_because: str | None = None
         self._uploads: dict[str, asyncio.Future[None]] = {}
+        self._uploaded: dict[str, Path] = {}  # by their names on the node: from which files
         self._uploading = asyncio.Lock()
         self._putting = asyncio.Lock()
         self._moving = asyncio.Semaphore(MOVED_AT_ONCE)
@@ -88,6 +89,12 @@ class Remote:
         """
         async with self._uploading:
             await self._upload(name, source)
+            self._uploaded[name] = source
+
+    async def upload_again(self) -> None:
+        """Put all files there again that were uploaded; a trial has deleted them."""
+        for name, source in list(self._uploaded.items()):
+            await self.upload(name, source)
 
     async def _upload(self, name: str, source: Path) -> None:
         arrived = self._uploads[name] = asyncio.get_running_loop().create_future()

@@ -28,12 +28,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 
-from ..errors import HostKeyError, NodeError
+from ..errors import HostKeyError, NodeError, printable
 from . import starter
 from .dask_link import Cluster, DaskRemote, not_lost
 from .detect import declared
 from .node import Node
 from .node_process import READY
+from .strangers import is_own
 from .versions import PACKAGES, compare, own_versions
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ START_S = 40
 LEASE_S = 30
 GRACE_S = 5
 PING_S = 5
+LINE_LIMIT = 1000  # characters of a line that a node says, or that its login says
 
 # Preferred, unless the configuration names ciphers: twice as fast as asyncssh's first choice.
 FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
@@ -68,6 +70,16 @@ async def bring_up(
     `ssh_config`: files to read instead of ~/.ssh/config. `tunnel` is for nodes that say nothing
     themselves. Later calls add nodes; `await remote.close()` takes one away.
     """
+    return not_lost(await asyncio.gather(*start_all(cluster, nodes, ssh_config, tunnel)))
+
+
+def start_all(
+    cluster: Cluster,
+    nodes: Sequence[Node],
+    ssh_config: Sequence[str] | None = None,
+    tunnel: bool | None = None,
+) -> list[asyncio.Task[DaskRemote | NodeError]]:
+    """The same, with a task for each: one that is slow holds up no other."""
     logins: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOGINS_AT_ONCE))
 
     async def one(node: Node, remote_id: int) -> DaskRemote | NodeError:
@@ -80,11 +92,10 @@ async def bring_up(
             return error
         except Exception as error:  # whatever it is, it must not fail the other nodes
             failure = NodeError(f"node {str(node)!r}: {error or repr(error)}")
-            failure.__cause__ = error
+            failure.__cause__ = shown_cause(error)
             return failure
 
-    ids = [next(cluster.remote_ids) for _ in nodes]
-    return not_lost(await asyncio.gather(*map(one, nodes, ids)))
+    return [asyncio.create_task(one(node, next(cluster.remote_ids))) for node in nodes]
 
 
 async def _join(
@@ -109,7 +120,7 @@ async def _join(
         await process.end()
         if isinstance(error, NodeError) and tunnel is False:
             hint = "with tunnel=True nothing but SSH's port is needed"
-            raise NodeError(f"{error}; {hint}") from error
+            raise NodeError(f"{error}; {hint}") from shown_cause(error)
         raise
     process.over.add_done_callback(lambda over: remote.lose(over.result()[1]))
     return remote
@@ -160,7 +171,7 @@ class NodeProcess:
             raise NodeError(
                 f"node {str(node)!r} accepted the login but starts no process: "
                 f"{str(error) or f'no answer in {HELLO_S} s'}; try: {ssh(node)} true"
-            ) from error
+            ) from shown_cause(error)
         self = cls(node, connections, process)
         self._write({"env": dict(node.env), "packages": list(PACKAGES)})
         try:
@@ -212,7 +223,7 @@ class NodeProcess:
         try:
             _, connection = await self._connections[-1].create_unix_connection(session, path)
         except asyncssh.Error as error:
-            raise ConnectionError(f"no way to {path}: {error}") from error
+            raise ConnectionError(printable(f"no way to {path}: {error}")) from None
         return cast("PipeConnection", connection)
 
     async def _end_node(self) -> tuple[bool, str]:
@@ -233,12 +244,16 @@ class NodeProcess:
             to_driver = await connection.forward_remote_port(
                 "127.0.0.1", 0, "127.0.0.1", scheduler_port
             )
-            to_node = await connection.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+            own_port: list[int] = []
+            to_node = await connection.forward_local_port(
+                "127.0.0.1", 0, "127.0.0.1", port, lambda _, from_: is_own(from_, own_port[0])
+            )
+            own_port.append(to_node.get_port())
         except (asyncssh.Error, asyncssh.ChannelListenError, OSError) as error:
             raise NodeError(
                 f"node {str(self.node)!r} forwards no ports: {error}; allow it there "
                 "(AllowTcpForwarding yes in sshd_config) or use Node(..., tunnel=False)"
-            ) from error
+            ) from shown_cause(error)
         return {
             "scheduler": f"tls://127.0.0.1:{to_driver.get_port()}",
             "host": "127.0.0.1",
@@ -279,16 +294,17 @@ class NodeProcess:
                     self._hello.set_result(message)
                 elif message["op"] == "gone":
                     asked_to = message["reason"] == starter.ASKED_TO
-                    over = (True, "" if asked_to else message["reason"] + self._last_words())
+                    reason = str(message["reason"])[:LINE_LIMIT]
+                    over = (True, "" if asked_to else reason + self._last_words())
                 elif message["line"].startswith(READY):
                     self._ready.set_result(message["line"][len(READY) :].strip())
                 else:
-                    self._output.append(message["line"].rstrip())
+                    self._output.append(str(message["line"])[:LINE_LIMIT].rstrip())
             await asyncio.wait_for(self._process.wait_closed(), 2)
             if not over[0] and self._process.exit_status is not None:
                 over = (False, f"the starter ended with exit code {self._process.exit_status}")
         except (asyncssh.Error, OSError, asyncio.TimeoutError) as error:
-            over = (False, f"the SSH connection was lost: {error}")
+            over = (False, f"the SSH connection was lost: {error}"[:LINE_LIMIT])
         finally:
             self.over.set_result(over)
 
@@ -326,6 +342,15 @@ def _message(line: str) -> dict[str, Any]:
     return {"op": "output", "line": line}  # what a shell prints: a greeting, or a complaint
 
 
+def shown_cause(error: BaseException) -> BaseException | None:
+    """The cause of an error, unless its text could do something to a terminal.
+
+    Whoever answers at an address may write into it, before it is known who that is; Python shows
+    causes as they are.
+    """
+    return error if printable(str(error)) == str(error) else None
+
+
 def starter_command(python: str | None) -> str:
     """The command that runs the starter's source, in one line that every shell reads alike."""
     source = Path(starter.__file__).read_bytes()
@@ -361,7 +386,7 @@ async def log_in(
         connections.append(await login.insist(connections[-1] if connections else through))
     except (asyncssh.Error, OSError, ValueError, asyncio.TimeoutError) as error:
         await hang_up(connections)
-        raise login.explain(error) from error
+        raise login.explain(error) from shown_cause(error)
     except BaseException:
         await hang_up(connections)
         raise
@@ -508,7 +533,7 @@ class _Login:
         if isinstance(error, asyncssh.KeyImportError | FileNotFoundError) and self.node.key:
             return NodeError(f"{name}: the key {self.node.key!r} cannot be used: {error}")
         return NodeError(
-            f"{name}: no login at {where}: {str(error) or type(error).__name__}; "
+            f"{name}: no login at {where}: {(str(error) or type(error).__name__)[:LINE_LIMIT]}; "
             f"what does this say? {ssh(self.node)} true"
         )
 

@@ -54,6 +54,8 @@ CLOSE_BOUND_S = 30.0
 HURRY_S = 0.5  # what close() waits for at most after a second Ctrl-C
 CHECKPOINT_S = 30.0  # what Ctrl-C leaves a trial for its next checkpoint
 INTERRUPT_BOUND_S = CHECKPOINT_S + 15.0
+DISK_PATIENCE_S = 3.0  # what Ctrl-C and close() wait for a log that cannot be written
+LOOK_S = 0.2
 _open_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 
@@ -194,7 +196,9 @@ class Scheduler(Resumable):
         if self.desk.why:
             say(f"searcher='auto': {type(self.searcher).__name__}, as {self.desk.why}")
         self.manager = DistributedResourceManager()
-        self.experiment = Experiment(self, settings, self.manager, self._store, say)
+        self.experiment = Experiment(
+            self, settings, self.manager, self._store, say, self.progress.show
+        )
         self.fleet = Fleet(
             self.folder, self.experiment, tunnel=tunnel, ssh_config=ssh_config, say=say
         )
@@ -215,8 +219,14 @@ class Scheduler(Resumable):
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
         self.experiment.log("experiment", body=self.searched)
         self.experiment.keeper.delete_leftovers()
-        await self.fleet.start(local=local, addresses=nodes_of(addresses), client=client)
-        self.manager.check(self.experiment.settings.resource)
+        resource = self.experiment.settings.resource
+        await self.fleet.start(
+            local=local,
+            addresses=nodes_of(addresses),
+            client=client,
+            enough=lambda: self.manager.can_meet(resource),
+        )
+        self.manager.check(resource)
 
     # The rule: what a scheduler of your own overrides
 
@@ -369,14 +379,20 @@ class Scheduler(Resumable):
         )
         loop().run(lambda: self.experiment.end(INTERRUPTED, after_save_s=CHECKPOINT_S))
         try:
-            waiting.result(INTERRUPT_BOUND_S)
+            self._wait_for_the_last(waiting)  # close() ends what is left
         except KeyboardInterrupt:
             self._hurries = True
             raise
-        except concurrent.futures.TimeoutError:
-            pass  # close() ends what is left
         self.progress.stop()
         self.progress.say(self._how_to_go_on())
+
+    def _wait_for_the_last(self, waiting: concurrent.futures.Future[None]) -> None:
+        """Wait for trials that are to end, unless they would not hear of it: the disk is full."""
+        until = time.monotonic() + INTERRUPT_BOUND_S
+        while time.monotonic() < until and self._store.stuck_s < DISK_PATIENCE_S:
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                waiting.result(LOOK_S)
+                return
 
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
@@ -495,7 +511,8 @@ class Scheduler(Resumable):
             experiment.abandon(CLOSED)
         await self.fleet.close()
         experiment.close()
-        await self._store.flush()
+        if not await self._store.flush_or_give_up(DISK_PATIENCE_S):
+            self.progress.say(f"closed; the last events are not in the log: {self._store.trouble}")
 
     def __enter__(self) -> Self:
         return self

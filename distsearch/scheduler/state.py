@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..errors import DistsearchError, StoreError
 from ..resource.private import private
 from ..searcher import Searcher, warm
 from ..searcher.desk import Desk
+from ..space.privacy import command_without_secrets
 
 
 class Resumable(Results):
@@ -156,7 +156,7 @@ class Resumable(Results):
         self.experiment.restore(events)
 
     def _how_to_go_on(self) -> str:
-        command = shlex.join(sys.orig_argv)
+        command = command_without_secrets(sys.orig_argv)
         if self._is_named:
             return f"the same command goes on with this search: {command}"
         return f"to go on with this search, give it checkpoint={str(self.folder)!r} in: {command}"

@@ -16,6 +16,7 @@ from distsearch.core.ends import Ends
 from distsearch.core.experiment import Experiment
 from distsearch.core.keeper import Keeper
 from distsearch.core.ledger import Ledger
+from distsearch.core.lock import Lock
 from distsearch.core.queue import Queue
 from distsearch.core.standings import Standings
 from distsearch.core.store import Store
@@ -51,7 +52,11 @@ def spoiled(owner, method, right, wrong):
 LONG = {"epoch_s": 25.0, "blows": 9}
 SUSPENDED = {**LONG, "troubles": ["node_pause"], "delay_s": 1.5, "blows": 4}
 CUT_OFF = {**LONG, "troubles": ["connection_breaks", "partition"]}
+CRAMPED = {"troubles": ["no_room"], "blows": 9}
 WEATHER = {
+    "a trial that did not begin is forgotten": CRAMPED,
+    "the slot of a trial that did not begin stays taken": CRAMPED,
+    "two drivers have one folder": {"troubles": ["racing_start"], "blows": 9},
     "reports of a stale attempt are taken": CUT_OFF,
     "the lease counts from when the answer arrives": {**SUSPENDED, "rule": "fifo"},
     "an agent's lease never ends": CUT_OFF,
@@ -92,6 +97,13 @@ WEATHER = {
     },
 }
 FAULTS = {
+    "a trial that did not begin is forgotten": [
+        (Experiment, "_goes_back", "self.queue.put(trial)", "pass")
+    ],
+    "the slot of a trial that did not begin stays taken": [
+        (Experiment, "_on_refused", "self.manager.release(attempt.lease)", "pass")
+    ],
+    "two drivers have one folder": [(Lock, "_lock", "fcntl.LOCK_EX", "fcntl.LOCK_SH")],
     "reports of a stale attempt are taken": [
         (
             Experiment,

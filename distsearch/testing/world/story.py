@@ -31,12 +31,18 @@ from .judge import Judge, Sent
 from .machines import DriverDied, Machine, UserThread, Violation, World, running_machine
 from .plan import Plan, Weather, train_fn
 from .rules import Partial, Unasked
+from .shortages import no_room, racing_start
 from .trials import FakeProcesses
-from .troubles import TROUBLES
+from .troubles import TROUBLES as BLOWS
 
 LIMIT_S = 20_000.0
 TROUBLE_S = 150.0  # after this time nothing more goes wrong by itself
 OPERATOR_S = 15.0
+TROUBLES: dict[str, Callable[..., None]] = {
+    **BLOWS,
+    "no_room": no_room,
+    "racing_start": racing_start,
+}
 VERSIONS = versions.own_versions()
 MEMORY = Path("/dev/shm")  # a folder in memory, where there is one
 
@@ -360,6 +366,13 @@ class Story:
         self.world.note("the user interrupts the search")
         self.interrupted = True
         self.driver.do(insides.interrupt, scheduler, self.draw.choice([0.0, 30.0]))
+
+    def has_the_folder(self) -> bool:
+        """Whether a driver lives, and has the folder of the search."""
+        scheduler = self.scheduler
+        if self.troubles_are_over or not self.driver.alive or scheduler is None:
+            return False
+        return not insides.is_closed(scheduler)
 
     # Nodes
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ...core import checkpoint
 from ...core.reporter import Reporter
-from ...resource.processes import Process, ProcessListener
+from ...resource.process import Process, ProcessListener
 from .dask import running_worker
 from .machines import bury
 from .plan import Plan
@@ -85,6 +85,10 @@ class FakeProcesses:
         self.loop = asyncio.get_running_loop()
         self.is_up = True
 
+    def start_again(self) -> None:
+        """Start the launcher, after a rest."""
+        self.start()
+
     def configure(self, **configuration: Any) -> None:
         """Nothing: there is nothing to import."""
 
@@ -102,7 +106,9 @@ class FakeProcesses:
         env: Mapping[str, str],
         reuse: bool,
     ) -> Process:
-        """A new process, which lives in a moment."""
+        """A new process, which lives in a moment, unless the node has no room for it."""
+        if self.worker.lacks:
+            raise OSError(self.worker.lacks, "the node can start nothing")
         no_channel: Any = None  # lines are handed over as they are
         process = Process(str(next(self._count)), no_channel, setting, reuse, reading=True)
         self.lives[process.key] = Life(self, process)
