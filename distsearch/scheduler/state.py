@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import description, store
+from ..core import description, reach, store
 from ..core.decorators import TrainFunction
 from ..core.experiment import Experiment
 from ..core.loop import loop
@@ -123,6 +123,7 @@ class Resumable(Results):
             time_attr=settings.time_attr,
             rule=self.rule_settings,
             storage=None if settings.storage is None else settings.storage.url,
+            code=reach.fingerprint(self.train_fn),
         )
 
     def _warm_start(self, known: warm.Known) -> None:
@@ -153,6 +154,8 @@ class Resumable(Results):
                 + "\n  ".join(changes)
                 + "\nUndo these changes, or choose another checkpoint="
             )
+        for line in description.notices(earlier, self.searched):
+            self.progress.say(line)
         self.experiment.restore(events)
 
     def _how_to_go_on(self) -> str:

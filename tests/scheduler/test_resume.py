@@ -112,6 +112,31 @@ def test_a_changed_rule_is_refused_with_the_difference(search):
     assert "rungs: [[1, 3]] -> [[1, 3, 9]]" in str(error.value)
 
 
+def test_other_constants_and_other_code_are_said_and_the_search_goes_on_with_them(search, capfd):
+    def run(epochs, train, num_trials):
+        decorated = ag.args(x=ag.Real(0.0, 1.0), epochs=epochs)(train)
+        with search(decorated, checkpoint="named", verbose=1) as scheduler:
+            scheduler.run(num_trials=num_trials)
+            scheduler.join_jobs()
+            return [len(reports) for reports in scheduler.training_history.values()]
+
+    def train_fn(args, reporter):
+        for epoch in range(args.epochs):
+            reporter(epoch=epoch + 1, accuracy=args.x)
+
+    def other(args, reporter):
+        for epoch in range(2 * args.epochs):
+            reporter(epoch=epoch + 1, accuracy=args.x)
+
+    assert run(1, train_fn, 1) == [1]
+    assert run(2, train_fn, 2) == [1, 2]
+    said = capfd.readouterr().out
+    assert "epochs.value: 1 -> 2" in said and "the code of" not in said
+    assert run(2, other, 3) == [1, 2, 4]
+    said = capfd.readouterr().out
+    assert "the code of other, or of what it uses, is not what it was" in said
+
+
 def test_a_trial_whose_process_is_killed_runs_again_from_its_checkpoint(search, capfd):
     @ag.args(x=ag.Real(0.0, 1.0))
     def train_fn(args, reporter):
