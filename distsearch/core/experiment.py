@@ -240,6 +240,11 @@ class Experiment:
         return not self.ending and self.source.is_open
 
     @property
+    def why_it_ends(self) -> str:
+        """Why nothing more is launched, in words; '' while the search goes on."""
+        return self.ending or (self.source.why_closed if self.is_idle else "")
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing is to be launched."""
         return self._idle.is_set()
@@ -655,12 +660,20 @@ class Experiment:
 
     def _watch_for_nodes(self) -> None:
         """While there is nowhere to run, say so from time to time."""
-        if self._notice is None and not self.manager.remotes:
+        if self._notice is None and self._want_of_slots:
             self._notice = asyncio.get_running_loop().call_later(0.5, self._say_no_node)
 
     def _say_no_node(self) -> None:
         self._notice = None
-        if self.manager.remotes or self.is_idle:
+        if self.is_idle or not (want := self._want_of_slots):
             return
-        self.say("no node is left: waiting for one to come back or for add_remote(...)")
+        self.say(f"{want}: waiting for one to come back or for add_remote(...)")
         self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
+
+    @property
+    def _want_of_slots(self) -> str:
+        """What is missing where no node could run a trial, in words; else ''."""
+        remotes = self.manager.remotes.values()
+        if any(remote.slots.fits(self.settings.resource) for remote in remotes):
+            return ""
+        return f"no node is left{f' that has {self.settings.resource}' if remotes else ''}"

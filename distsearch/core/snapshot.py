@@ -45,7 +45,7 @@ def take_snapshot(experiment: Experiment, objectives: Objectives) -> Snapshot:
         elapsed_s=elapsed,
         time_left_s=left,
         trials_per_minute=60 * ended_here / elapsed if elapsed > 0 else 0.0,
-        note=experiment.store.trouble or experiment.ending,
+        note=experiment.store.trouble or experiment.why_it_ends,
     )
 
 

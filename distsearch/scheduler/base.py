@@ -332,7 +332,10 @@ class Scheduler(Resumable):
 
     @property
     def _could_go_on_forever(self) -> bool:
-        return self.experiment.settings.max_reward is None and self.train_fn.space.size == math.inf
+        if not type(self).next_launch.__module__.startswith(f"{__package__}."):
+            return False  # a rule of the user's own, which may end by itself
+        has_no_end = self.searcher.endless and self.train_fn.space.size == math.inf
+        return has_no_end and self.experiment.settings.max_reward is None
 
     def join_jobs(self, timeout: float | None = None) -> bool:
         """Wait until all trials have ended, for `timeout` seconds in total; True if they have.

@@ -49,7 +49,8 @@ class FIFOScheduler(Scheduler):
             Gaussian process; it needs the fewest trials), by Optuna 'tpe', 'gp', 'cmaes', 'qmc',
             'nsga2', or a Searcher; `search_options` are its named arguments (see the classes in
             searcher/). AutoGluon's 'bayesopt' and 'skopt' are 'gp'.
-        num_trials, time_out: how many trials, for how many seconds; also of `run()`.
+        num_trials, time_out: how many trials, for how many seconds; also of `run()`. A search that
+            ends by itself needs neither: a grid, a finite space, a searcher that returns None.
         max_reward: the search ends when a trial reaches it.
         reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time. Lists
             for several objectives; one mode may stand for all. Rules that rank by one reward

@@ -33,7 +33,7 @@ from distsearch.errors import (
     TrialFailed,
 )
 from distsearch.scheduler import FIFOScheduler
-from distsearch.searcher import RandomSearcher
+from distsearch.searcher import RandomSearcher, Searcher
 
 
 @ag.args(x=ag.Real(0.0, 1.0))
@@ -235,6 +235,55 @@ def test_join_jobs_before_run_returns_at_once(search):
 def test_a_search_that_would_never_end_is_refused(search):
     with pytest.raises(ResourceError, match="num_trials=, time_out= or max_reward="):
         search(identity).run()
+
+
+@pytest.mark.parametrize("searcher", ["random", "evolution", "mfgp", "bohb", "auto"])
+def test_searchers_that_never_end_are_refused_without_a_bound(search, searcher):
+    with pytest.raises(ResourceError, match="num_trials="):
+        search(identity, searcher=searcher).run()
+
+
+class Three(Searcher):
+    """Ends after three suggestions."""
+
+    def suggest(self, trial_id, rng):
+        return self.space.sample(rng) if trial_id < 3 else None
+
+
+class ThreeLaunches(FIFOScheduler):
+    """A rule that ends after three launches."""
+
+    def next_launch(self):
+        return super().next_launch() if len(self.ledger.trials) < 3 else None
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"searcher": "grid"}, 5),
+        ({"searcher": Three(identity.space)}, 3),
+        ({"scheduler": ThreeLaunches}, 3),
+    ],
+)
+def test_a_search_that_ends_by_itself_needs_no_bound_and_says_why_it_ended(
+    search, capfd, options, count
+):
+    scheduler = search(identity, verbose=1, **options)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=30) is True
+    assert len(scheduler.trials) == count
+    assert f"there are no more configurations to try ({count})" in capfd.readouterr().out
+
+
+def test_the_summary_says_which_bound_has_ended_the_search(search, capfd):
+    scheduler = search(identity, searcher="grid", verbose=1)
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    assert "; num_trials=2 are launched\n" in capfd.readouterr().out
+    scheduler.run(num_trials=9)
+    scheduler.join_jobs()
+    said = capfd.readouterr().out
+    assert "; there are no more configurations to try (3 of num_trials=9)\n" in said
 
 
 def test_a_finite_space_ends_by_itself(search):
