@@ -78,7 +78,7 @@ class Ends:
             status, reason = verdict_of(decided)
         if status is Status.PAUSED:
             measured = {key: value for key, value in facts.items() if key != "status"}
-            self._owner.log("paused", trial, {**measured, "reason": reason})
+            self._owner.log("paused", trial, {**measured, "reason": reason, **_result_of(trial)})
             self._owner.ask("on_pause", trial, otherwise=None)
             self._owner.queue_children(of=trial)
         elif status is Status.STOPPED and decided is None and reason in UNFINISHED:
@@ -121,16 +121,13 @@ class Ends:
         returned: Any = None,
     ) -> None:
         """Log that a trial has ended."""
-        body = {**facts, "status": status.value, "reason": reason, "best": trial.best_reward}
-        if trial.point is not None:
-            values = list(trial.point.values)
-            body["best"] = values if len(values) > 1 else values[0]
-            body["violations"] = list(trial.point.violations)
+        body = {**facts, "status": status.value, "reason": reason, **_result_of(trial)}
         self._queue.remove(trial)
         self._owner.log("ended", trial, body)
-        self._owner.ask("on_end", trial, otherwise=None)
-        if status.is_failure:
-            self._tell_of_failure()
+        if not trial.is_final:  # that is told to whoever has called `run_with_config`
+            self._owner.ask("on_end", trial, otherwise=None)
+            if status.is_failure:
+                self._tell_of_failure()
         self.answer(trial, returned)
         self._owner.queue_children(of=trial)
 
@@ -156,6 +153,15 @@ class Ends:
         for future in self._waiting.pop(trial.id, ()):
             if not future.done():
                 future.set_result(returned)
+
+
+def _result_of(trial: Trial) -> dict[str, Any]:
+    """What the log says of a trial's result, where its attempt is over."""
+    if trial.point is None:
+        return {"best": trial.best_reward}
+    values = list(trial.point.values)
+    best = values if len(values) > 1 else values[0]
+    return {"best": best, "violations": list(trial.point.violations)}
 
 
 def verdict_of(decision: Decision) -> Verdict:

@@ -378,7 +378,7 @@ class Experiment:
         if attempt.is_over:
             return
         due = None
-        if attempt.verdict is None:
+        if attempt.verdict is None and not attempt.trial.is_final:
             due = self._ask_when_due(attempt.trial)
         if attempt.verdict is not None:
             self._hear_no_more(attempt)
@@ -528,11 +528,14 @@ class Experiment:
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.
 
-        It is asked also while the search ends, as a replay will let it hear of the report too.
+        It is asked also while the search ends, as a replay will let it hear of the report too. A
+        final trial is none of its business.
         """
+        if trial.is_final:
+            return Continue()
         decision: Decision = self.ask("on_report", trial, report, otherwise=Continue())
-        if isinstance(decision, Continue) or (isinstance(decision, Pause) and trial.is_final):
-            return Continue()  # whoever waits for a final trial would wait for ever
+        if isinstance(decision, Continue):
+            return decision
         if not isinstance(decision, (Stop, Pause)):
             name = f"{type(self.rule).__name__}.on_report"
             error = TypeError(f"{name} returned {decision!r}; return Continue(), Stop() or Pause()")

@@ -404,7 +404,8 @@ class Scheduler(Resumable):
 
         For the final training with `get_best_config()`, also with other constants, as in
         `run_with_config({**scheduler.get_best_config(), 'epochs': 100})`: this trial does not count
-        when the best is looked for. What is not JSON (numbers, strings, lists, dicts) comes back as
+        when the best is looked for, and is in no history, curve or count of the search
+        (`Trial.is_final`). What is not JSON (numbers, strings, lists, dicts) comes back as
         its text; keep models with `reporter.save`. Ctrl-C stops the trial. Raises SpaceError for a
         configuration that makes no sense, TrialFailed, with the traceback, if the trial fails, and
         if it is stopped.

@@ -138,7 +138,7 @@ class Resumable(Results):
         """Go on with the earlier run that the folder's log holds, and say so."""
         self._restore(earlier, store.read(self.folder))
         paused = self.ledger.counts.paused
-        ended, total = self.num_finished_tasks, len(self.trials)
+        ended, total = self.num_finished_tasks, self.ledger.counts.launched
         also = f", {paused} are paused" if paused else ""
         self.progress.say(
             f"going on with {self.folder}: of {total} trials {ended} have ended{also}, "

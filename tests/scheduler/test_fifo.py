@@ -324,7 +324,7 @@ def test_run_with_config_still_works_after_max_reward_was_reached(search):
     scheduler.run()
     scheduler.join_jobs(timeout=20)
     assert scheduler.run_with_config(scheduler.get_best_config()) == "trained to the end"
-    assert len(scheduler.training_history[scheduler.trials[-1].id]) == 5
+    assert scheduler.trials[-1].furthest == 5
 
 
 def test_the_best_is_the_best_report_of_any_trial_and_nan_never_wins(search):
@@ -448,7 +448,47 @@ def test_run_with_config_returns_what_the_function_returned(search):
     scheduler.join_jobs()
     best = scheduler.get_best_config()
     assert scheduler.run_with_config(best)["x"] == best["x"]
-    assert scheduler.num_finished_tasks == 4
+    assert scheduler.num_finished_tasks == 2
+
+
+def test_a_final_run_is_in_no_result_of_the_search_and_sql_says_which_it_is(search, tmp_path):
+    scheduler = search(identity, searcher="grid", checkpoint="named")
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    scheduler.run_with_config({"x": 0.99})
+    found = [scheduler, ag.open(tmp_path / "named")]
+    for results in found:
+        histories = (results.training_history, results.config_history, results.lineage())
+        assert [list(one) for one in (*histories, results.get_training_curves())] == [[0, 1]] * 4
+        assert results.metadata["num_trials"] == results.num_finished_tasks == 2
+        assert [trial.is_final for trial in results.trials] == [False, False, True]
+        assert list(results.dataframe()["is_final"]) == [False, False, True]
+    assert "2 trials (2 finished), 1 by run_with_config" in repr(found[1])
+    scheduler.close()
+    with sqlite3.connect(tmp_path / "named/events.db") as connection:
+        query = "select trial, is_final from trials order by trial"
+        assert list(connection.execute(query)) == [(0, 0), (1, 0), (2, 1)]
+    with search(identity, searcher="grid", checkpoint="named") as again:
+        again.run(num_trials=3)
+        again.join_jobs()
+        assert list(again.config_history) == [0, 1, 3]
+
+
+def test_a_searcher_and_a_warm_start_do_not_hear_of_a_final_run(search):
+    class Hears(RandomSearcher):
+        def tell(self, trial_id, config, reward, *more):
+            told.append(config["x"])
+
+    told = []
+    with search(identity, searcher=Hears(identity.space), checkpoint="named") as scheduler:
+        scheduler.run(num_trials=1)
+        scheduler.join_jobs()
+        scheduler.run_with_config({"x": 0.99})
+        own = list(scheduler.config_history.values())
+    assert told == [config["x"] for config in own]
+    told.clear()
+    search(identity, searcher=Hears(identity.space), warm_start="named")
+    assert told == [config["x"] for config in own]
 
 
 def test_run_with_config_raises_with_the_traceback_when_the_trial_fails(search):
