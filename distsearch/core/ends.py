@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from .attempt import Verdict
+from .attempt import Returned, Verdict
 from .ledger import Ledger
 from .queue import Queue
 from .words import Decision, Pause, Status, Trial
@@ -63,10 +63,16 @@ class Ends:
         self._queue = queue
         self._retries = retries
         self._say = say
-        self._waiting: dict[int, list[asyncio.Future[Any]]] = {}  # for the ends of trials
+        self._waiting: dict[
+            int, list[asyncio.Future[Returned | None]]
+        ] = {}  # for the ends of trials
 
     def attempt_over(
-        self, trial: Trial, verdict: Verdict, facts: Mapping[str, Any], returned: Any = None
+        self,
+        trial: Trial,
+        verdict: Verdict,
+        facts: Mapping[str, Any],
+        returned: Returned | None = None,
     ) -> None:
         """Log what becomes of a trial whose attempt has ended so.
 
@@ -118,7 +124,7 @@ class Ends:
         reason: str,
         status: Status,
         facts: Mapping[str, Any] = NO_FACTS,
-        returned: Any = None,
+        returned: Returned | None = None,
     ) -> None:
         """Log that a trial has ended."""
         body = {**facts, "status": status.value, "reason": reason, **_result_of(trial)}
@@ -140,15 +146,15 @@ class Ends:
 
     # Those who wait for the end of a trial
 
-    async def wait_for(self, trial: Trial) -> Any:
+    async def wait_for(self, trial: Trial) -> Returned | None:
         """Return what the train function returned, once the trial has ended."""
         if trial.status.is_end:
             return None
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Returned | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(trial.id, []).append(future)
         return await future
 
-    def answer(self, trial: Trial, returned: Any = None) -> None:
+    def answer(self, trial: Trial, returned: Returned | None = None) -> None:
         """Let nobody wait for a trial any more."""
         for future in self._waiting.pop(trial.id, ()):
             if not future.done():

@@ -19,7 +19,7 @@ from ..errors import NodeError
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from . import earlier
-from .attempt import Attempt, Verdict
+from .attempt import Attempt, Returned, Verdict
 from .children import Children
 from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
@@ -225,7 +225,7 @@ class Experiment:
         """Return when nothing runs and nothing more will be launched."""
         await self._idle.wait()
 
-    async def wait_for(self, trial: Trial) -> Any:
+    async def wait_for(self, trial: Trial) -> Returned | None:
         """Return what the train function returned, once the trial has ended."""
         return await self.ends.wait_for(trial)
 
@@ -567,7 +567,7 @@ class Experiment:
                 status = Status.NO_METRIC
                 reason = self.settings.objectives.missing_in(trial.reports, trial.last_metrics)
         facts = {k: v for k, v in message.items() if k not in ("op", "trial", "attempt")}
-        attempt.returned = message.get("returned")
+        attempt.returned = Returned(message.get("returned"), message.get("kept"), remote)
         self._hear_no_more(attempt)
         self.keeper.ended(attempt)
         self._attempt_over(attempt, status, reason, facts)

@@ -68,6 +68,7 @@ class Results:
         """The newest checkpoint of a trial, by default the best one, as `reporter.load()` gives it.
 
             model.load_state_dict(scheduler.load_checkpoint())
+            booster = xgboost.Booster(model_file=scheduler.load_checkpoint())   # of a saved file
 
         None when the trial has saved nothing. A damaged one is passed over with a warning. Raises
         CheckpointError when the storage cannot be read.

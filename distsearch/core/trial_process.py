@@ -22,11 +22,11 @@ from typing import Any
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
 from ..resource.private import private
-from ..space.base import without_secrets
 from . import arrival, checkpoint
 from . import decorators as decorators
+from . import returned as returned_value
 from . import surroundings as surroundings
-from .metrics import MAX_REPORT_BYTES, is_one_number, strict_json
+from .metrics import is_one_number
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
 
@@ -115,7 +115,9 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
             values[name] = value
         _current.append(reporter)
         returned = train_function(values, reporter)
-        end["returned"] = returned_value(returned)
+        end["returned"] = returned_value.as_text(returned)
+        if job["is_final"]:
+            end["kept"] = returned_value.keep(returned, job["folder"], job["attempt"])
         if is_one_number(returned) and not (job["has_reported"] or reporter.has_reported):
             report_reward(job, reporter, returned)
     except StopTrial:
@@ -194,14 +196,6 @@ def own_part(error: BaseException) -> TracebackType | None:
     while frames is not None and frames.tb_frame.f_code.co_filename in _AROUND:
         frames = frames.tb_next
     return frames or error.__traceback__
-
-
-def returned_value(value: Any) -> Any:
-    """What the train function returned, as JSON can carry it to the driver."""
-    if value is None:
-        return None
-    text = strict_json(without_secrets({"value": value}))
-    return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else repr(value)[:1000]
 
 
 def report_reward(job: dict[str, Any], reporter: Reporter, reward: Any) -> None:

@@ -446,6 +446,7 @@ class Agent:
             error=end.get("error", ""),
             traceback=end.get("traceback", ""),
             returned=end.get("returned"),
+            **({"kept": end["kept"]} if end.get("kept") else {}),
             exit_code=exit_.get("code"),
             signal=exit_.get("signal"),
             max_rss_bytes=exit_.get("max_rss_bytes"),

@@ -8,11 +8,13 @@ import contextlib
 import math
 import os
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core import folder
+from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
 from ..core.ends import CLOSED, INTERRUPTED
@@ -405,10 +407,11 @@ class Scheduler(Resumable):
         For the final training with `get_best_config()`, also with other constants, as in
         `run_with_config({**scheduler.get_best_config(), 'epochs': 100})`: this trial does not count
         when the best is looked for, and is in no history, curve or count of the search
-        (`Trial.is_final`). What is not JSON (numbers, strings, lists, dicts) comes back as
-        its text; keep models with `reporter.save`. Ctrl-C stops the trial. Raises SpaceError for a
-        configuration that makes no sense, TrialFailed, with the traceback, if the trial fails, and
-        if it is stopped.
+        (`Trial.is_final`). Numbers, text, bytes, arrays, tensors, and lists, tuples and dicts of
+        these come back as they were; other objects, such as models, as their text, of which a
+        RuntimeWarning tells: keep them with `reporter.save`. Ctrl-C stops the trial. Raises
+        SpaceError for a configuration that makes no sense, TrialFailed, with the traceback, if the
+        trial fails, and if it is stopped, NodeError if its node is lost right after its end.
         """
         self._check_open()
         self._check_function()
@@ -418,11 +421,11 @@ class Scheduler(Resumable):
             trial = self.experiment.add(valid, is_final=True)
             returned = await self.experiment.wait_for(trial)
             await self._store.flush()
-            return trial, returned
+            return trial, *await returned_value.of(returned, trial.id, self.folder / "trials")
 
         with interrupts.term_too():
             try:
-                trial, returned = loop().call(run())
+                trial, returned, warning = loop().call(run())
             except KeyboardInterrupt:
                 self._interrupt(loop().submit(self.experiment.wait()))
                 raise
@@ -430,6 +433,8 @@ class Scheduler(Resumable):
             raise TrialFailed(
                 f"trial {trial.id} {trial.status.value}: {trial.reason}\n{trial.error}".rstrip()
             )
+        if warning:
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
         return returned
 
     # Nodes

@@ -1460,7 +1460,7 @@ def test_a_final_trial_that_the_rule_would_pause_goes_on(play):
         decided = await node.hears("decide", 0)
         assert decided["decision"] == "continue"
         node.says(ended(0, returned=7))
-        assert await asyncio.wait_for(waiting, WAIT_S) == 7
+        assert (await asyncio.wait_for(waiting, WAIT_S)).value == 7
 
     play(scene, PausesAtOne(0))
 

@@ -451,6 +451,87 @@ def test_run_with_config_returns_what_the_function_returned(search):
     assert scheduler.num_finished_tasks == 2
 
 
+@pytest.mark.parametrize("reuse", [False, True])
+def test_what_is_no_json_comes_back_from_a_final_run_as_it_was(search, reuse):
+    torch = pytest.importorskip("torch")
+
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        import torch
+
+        reporter(accuracy=args.x)
+        probabilities = np.arange(200_000.0).reshape(2, -1)
+        return {
+            "array": probabilities,
+            "one": np.array([args.x]),
+            "tensor": torch.tensor([1.0, args.x], dtype=torch.bfloat16),
+            "bytes": b"\x00\xff",
+            "tuple": (1, math.nan, math.inf),
+            7: "seven",
+            "long": [0.5] * 50_000,
+        }
+
+    scheduler = search(train_fn, isolation="reuse" if reuse else "fresh")
+    found = scheduler.run_with_config({"x": 0.25})
+    assert list(found) == ["array", "one", "tensor", "bytes", "tuple", 7, "long"]
+    assert np.array_equal(found["array"], np.arange(200_000.0).reshape(2, -1))
+    assert found["one"].tolist() == [0.25]
+    assert torch.equal(found["tensor"], torch.tensor([1.0, 0.25], dtype=torch.bfloat16))
+    assert found["bytes"] == b"\x00\xff" and found[7] == "seven"
+    assert repr(found["tuple"]) == "(1, nan, inf)" and found["long"] == [0.5] * 50_000
+    assert scheduler.run_with_config({"x": 0.5})["one"].tolist() == [0.5]
+
+
+def test_what_only_pickle_could_bring_back_is_text_and_a_warning_names_it(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+        return {"score": np.float64(args.x), "models": [Path("a"), np.ones(2)]}
+
+    scheduler = search(train_fn)
+    with pytest.warns(RuntimeWarning, match=r"\['models'\]\[0\] is a PosixPath.*reporter.save"):
+        found = scheduler.run_with_config({"x": 0.25})
+    assert found["score"] == 0.25 and found["models"][0] == "PosixPath('a')"
+    assert found["models"][1].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["circle", "sparse"])
+def test_what_cannot_be_kept_of_what_a_final_run_returns_does_not_fail_it(search, kind):
+    pytest.importorskip("torch")
+
+    @ag.args(x=ag.Real(0.0, 1.0), kind=kind)
+    def train_fn(args, reporter):
+        import torch
+
+        reporter(accuracy=args.x)
+        circle = {}
+        circle["self"] = circle
+        return circle if args.kind == "circle" else {"a": torch.eye(2).to_sparse()}
+
+    scheduler = search(train_fn)
+    with pytest.warns(RuntimeWarning, match="comes back as its text"):
+        scheduler.run_with_config({"x": 0.25})
+    assert scheduler.trials[0].status is Status.FINISHED
+
+
+def test_a_file_that_a_trial_has_saved_is_given_back_by_load_checkpoint(search, tmp_path):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        before = reporter.load()
+        assert before is None or before.read_bytes() == b"a model"
+        model = reporter.folder / "model.bin"
+        model.write_bytes(b"a model")
+        reporter.save(model)
+        reporter(accuracy=args.x)
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    assert scheduler.trials[0].status is Status.FINISHED
+    assert scheduler.load_checkpoint().read_bytes() == b"a model"
+    assert scheduler.load_checkpoint().name == "model.bin"
+
+
 def test_a_final_run_is_in_no_result_of_the_search_and_sql_says_which_it_is(search, tmp_path):
     scheduler = search(identity, searcher="grid", checkpoint="named")
     scheduler.run(num_trials=2)
