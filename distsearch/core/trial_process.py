@@ -21,7 +21,8 @@ from typing import Any
 
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
-from ..resource.private import private
+from ..resource.private import make_folder, private
+from ..space.namespace import Arguments
 from . import arrival, checkpoint
 from . import decorators as decorators
 from . import returned as returned_value
@@ -95,7 +96,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         shelf=shelf,
     )
     try:
-        os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it
+        os.chdir(job["cwd"] or own_work_folder(job))  # an earlier trial may have left it
         redirect_output(job["output"])
         if shelf is None:
             if job["resume"]:
@@ -110,9 +111,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         space = train_function.space
         for path, value in constants.items():
             space = space.replace_at(path, value)
-        values = space.build(config)
-        for name, value in job["args"].items():
-            values[name] = value
+        values = Arguments(space.build(config), {**job["args"], "folder": job["folder"]})
         _current.append(reporter)
         returned = train_function(values, reporter)
         end["returned"] = returned_value.as_text(returned)
@@ -144,6 +143,16 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
     if job["reuse"]:
         reporter.close()  # what its threads still say would count for the next trial
     return end
+
+
+def own_work_folder(job: dict[str, Any]) -> str:
+    """A working folder that is the trial's own, in which the uploads are linked."""
+    folder = f"{job['folder']}/work"
+    make_folder(folder)
+    for entry in os.scandir(job["work_folder"]):
+        with contextlib.suppress(FileExistsError):  # of an earlier attempt, or the trial's own
+            os.symlink(entry.path, f"{folder}/{entry.name}")
+    return folder
 
 
 def shelf_of(job: dict[str, Any]) -> Shelf | None:

@@ -99,6 +99,7 @@ class Scheduler(Resumable):
         ssh_config: Sequence[str | os.PathLike[str]] | None = None,
         isolation: str = "fresh",
         start_method: str | None = None,
+        work_in: str | None = None,
         trial_timeout: float | None = None,
         report_timeout: float | None = None,
         max_failures: int = 3,
@@ -129,6 +130,7 @@ class Scheduler(Resumable):
             training_history_callback=training_history_callback,
             isolation=isolation,
             start_method=start_method,
+            work_in=work_in,
             trial_timeout=trial_timeout,
             report_timeout=report_timeout,
             max_failures=max_failures,
@@ -198,7 +200,12 @@ class Scheduler(Resumable):
         self.manager = DistributedResourceManager()
         self.experiment = Experiment(self, settings, self.manager, self._store, say)
         self.fleet = Fleet(
-            self.folder, self.experiment, tunnel=tunnel, ssh_config=ssh_config, say=say
+            self.folder,
+            self.experiment,
+            tunnel=tunnel,
+            ssh_config=ssh_config,
+            say=say,
+            work_in=work_in,
         )
         _open_schedulers.add(self)
         train_fn.note(self)
@@ -460,9 +467,11 @@ class Scheduler(Resumable):
 
             scheduler.upload_files(['data.txt', 'images/', helper])
 
-        From then on trials run in a folder that holds just what was uploaded, on this machine
-        too, so that `open('data.txt')` and `import helper` do the same everywhere. Nodes that are
-        added later get the files as well. Raises UploadError.
+        From then on each trial runs in a folder of its own in which just what was uploaded is
+        linked, on this machine too, so that `open('data.txt')` and `import helper` do the same
+        everywhere, and `open('model.pt', 'wb')` is the trial's own. (What it changes in an uploaded
+        file or folder, all trials of the node see.) Nodes that are added later get the files as
+        well. Raises UploadError.
         """
         self._check_open()
         loop().call(self.fleet.upload(collect(files)))

@@ -76,6 +76,9 @@ class FIFOScheduler(Scheduler):
             alone; for the nodes that do not say it themselves.
         isolation: 'fresh' (a new process for every trial) or 'reuse' (one process a slot).
         start_method: how a trial's process is made: 'fork' (default on Linux) or 'spawn'.
+        work_in: None: trials of this machine run in the current folder, and share it, until
+            `upload_files` was called. 'trial': they run in a folder of their own from the start, as
+            they do after that, and always on other nodes (`args.folder` + '/work').
         trial_timeout, report_timeout: seconds that a trial may take, or may be silent, from when
             its process lives: what a node imports once for all trials does not count.
         max_failures: how many times a trial may lose its node, and how many times its process

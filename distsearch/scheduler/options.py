@@ -65,6 +65,7 @@ class Options:
     training_history_callback: Any
     isolation: str
     start_method: str | None
+    work_in: str | None
     trial_timeout: float | None
     report_timeout: float | None
     max_failures: int
@@ -79,6 +80,7 @@ class Options:
     def __post_init__(self) -> None:
         _choose("isolation", self.isolation, ("fresh", "reuse"))
         _choose("start_method", self.start_method, (None, "fork", "spawn"))
+        _choose("work_in", self.work_in, (None, "trial"))
         _choose("visualizer", self.visualizer, ("none",))
         _choose("on_parent_failure", self.on_parent_failure, POLICIES)
         check_bounds(self.num_trials, self.time_out)

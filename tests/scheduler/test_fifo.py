@@ -6,6 +6,8 @@ import argparse
 import io
 import json
 import math
+import os
+import pickle
 import re
 import sqlite3
 import sys
@@ -984,6 +986,102 @@ def test_trials_have_a_fresh_process_each_or_reuse_one_a_slot(search, isolation,
     pids = {reports[0]["pid"] for reports in scheduler.training_history.values()}
     assert len(pids) == processes
     assert set(by_status(scheduler)) == {Status.FINISHED}
+
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def writes_a_model(args, reporter):
+    with open("model.pt", "x") as model:
+        print(args.task_id, file=model)
+    reporter(accuracy=args.x, data=os.path.exists("data.txt"), folder=args.folder)
+
+
+@pytest.mark.parametrize("isolation", ["fresh", "reuse"])
+@pytest.mark.parametrize("is_uploaded", [True, False])
+def test_each_trial_writes_relative_files_into_a_folder_of_its_own(search, is_uploaded, isolation):
+    Path("data.txt").write_text("data")
+    options = {} if is_uploaded else {"work_in": "trial"}
+    scheduler = search(writes_a_model, isolation=isolation, **options)
+    if is_uploaded:
+        scheduler.upload_files("data.txt")
+    scheduler.run(num_trials=4)
+    scheduler.join_jobs()
+    assert set(by_status(scheduler)) == {Status.FINISHED}
+    for task_id, (report,) in scheduler.training_history.items():
+        folder = Path(report["folder"])
+        assert folder == scheduler.folder / "trials" / str(task_id)
+        assert (folder / "work/model.pt").read_text() == f"{task_id}\n"
+        assert (folder / "output.txt").exists() and report["data"] is is_uploaded
+    assert not Path("model.pt").exists()
+
+
+def test_a_trial_that_runs_again_finds_what_it_has_written_and_later_uploads(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        if not os.path.exists("state"):
+            Path("state").write_text("1")
+            os.kill(os.getpid(), 9)
+        reporter(accuracy=args.x, data=Path("data.txt").read_text())
+
+    Path("data.txt").write_text("data")
+    scheduler = search(train_fn)
+    scheduler.upload_files("data.txt")
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    assert (scheduler.trials[0].status, scheduler.trials[0].attempt) == (Status.FINISHED, 2)
+
+
+def test_arguments_can_be_passed_on_and_hold_no_facts_of_the_trial(search):
+    @ag.args(x=ag.Real(0.0, 1.0), net=ag.Dict(width=4))
+    def train_fn(args, reporter):
+        def build(x, net):
+            return x * net.width
+
+        again = pickle.loads(pickle.dumps(args))
+        facts = [args.task_id, args["num_cpus"], args.get("num_gpus"), again.gpu_ids]
+        reporter(accuracy=build(**args), keys=sorted(vars(args)), facts=facts, n=len(dict(**again)))
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    (report,) = scheduler.training_history[0]
+    assert (report["accuracy"], report["keys"], report["n"]) == (2.0, ["net", "x"], 2)
+    assert report["facts"] == [0, 1, 0, []]
+
+
+def test_an_argument_named_folder_is_the_users_own(search):
+    @ag.args(x=ag.Real(0.0, 1.0), folder="/data")
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x, folder=[args.folder, args["folder"]])
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    assert scheduler.training_history[0][0]["folder"] == ["/data", "/data"]
+
+
+def test_what_argparse_has_for_the_searched_arguments_is_the_first_trial(search):
+    parsed = argparse.Namespace(lr=0.02, batch=32, opt="sgd", epochs=1, wd=7.0)
+    spaces = {
+        "lr": ag.Real(1e-4, 1.0, log=True),
+        "opt": ag.Choice("adam", "sgd"),
+        "wd": ag.Real(0, 1),
+    }
+
+    @ag.args(parsed, **spaces)
+    def train_fn(args, reporter):
+        reporter(accuracy=args.lr * args.epochs)
+
+    scheduler = search(train_fn, checkpoint="named")
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    assert scheduler.config_history[0] == {"lr": 0.02, "opt": "sgd", "wd": 0.5}
+    assert scheduler.config_history[1] != scheduler.config_history[0]
+    scheduler.close()
+    with pytest.raises(StoreError, match=r"(?s)lr.default: 0.02 -> 0.03.*opt.default"):
+        search(
+            ag.args(argparse.Namespace(lr=0.03, epochs=1), **spaces)(train_fn.__wrapped__),
+            checkpoint="named",
+        )
 
 
 def test_a_reused_process_forgets_the_folder_and_the_output_of_earlier_trials(search, capfd):
