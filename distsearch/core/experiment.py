@@ -464,7 +464,12 @@ class Experiment:
     def _on_output(self, remote: Remote, message: Message) -> None:
         if not remote.is_local:  # the node's own copy goes with the node
             self._keep_output(message["trial"], message["text"])
+        if not self.settings.shows_output:
+            return
         prefix = "" if remote.is_local else f"[ worker {remote.host} ] : "
+        if self.settings.labels_output:
+            where = "" if remote.is_local else f", {remote.host}"
+            prefix = f"[trial {message['trial']}{where}] "
         for line in message["text"].splitlines():
             self.say(prefix + line)
 

@@ -109,7 +109,8 @@ class Scheduler(Resumable):
         keep: int = KEPT,
         max_bytes: str | float | None = None,
         seed: int | None = None,
-        verbose: int = 1,
+        verbose: int = 2,
+        label_output: bool = False,
         **others: Any,
     ) -> None:
         seed = seed_of_others(type(self), others, seed)
@@ -141,6 +142,7 @@ class Scheduler(Resumable):
             max_bytes=max_bytes,
             seed=seed,
             verbose=verbose,
+            label_output=label_output,
         )
         check_objectives(self.objectives, type(self).__name__, self.ranks_by_reward, max_reward)
         self.train_fn = with_args(train_fn, args)

@@ -101,7 +101,9 @@ class FIFOScheduler(Scheduler):
             the rule or searcher may choose as a parent (their `may_need`).
         seed: of the searcher; None draws one. It is kept in the log. `random_seed`, as AutoGluon
             has it, also in `search_options`, is the same.
-        verbose: 0 prints nothing, 1 shows progress, failures and what trials print.
+        verbose: 0 prints nothing, 1 shows progress and failures, 2 also what trials print.
+        label_output: put `[trial 7]`, and the node if it is another one, before each line that a
+            trial prints.
         visualizer: 'none', for programs written for AutoGluon: it does nothing; see
             `get_training_curves`.
         training_history_callback: called with (training_history, start time in Unix seconds) when

@@ -143,7 +143,7 @@ def test_what_a_local_trial_prints_appears_without_a_prefix(search, capfd):
         os.system("echo from a grandchild")
         reporter(accuracy=1)
 
-    scheduler = search(prints, verbose=1)
+    scheduler = search(prints, verbose=2)
     scheduler.run(num_trials=1)
     scheduler.join_jobs()
     scheduler.close()
@@ -157,7 +157,7 @@ def test_trials_that_will_not_come_are_not_said_to_be_waiting(search, capfd):
     def train_fn(args, reporter):
         reporter(accuracy=args.x)
 
-    scheduler = search(train_fn, searcher="grid", num_trials=5, verbose=1)
+    scheduler = search(train_fn, searcher="grid", num_trials=5, verbose=2)
     scheduler.run()
     scheduler.join_jobs()
     (last,) = [line for line in capfd.readouterr().out.splitlines() if " trials in " in line]
@@ -165,13 +165,34 @@ def test_trials_that_will_not_come_are_not_said_to_be_waiting(search, capfd):
     assert "waiting" not in last
 
 
-def test_verbose_0_prints_nothing(search, capfd):
-    @ag.args(x=ag.Real(0.0, 1.0))
-    def prints(args, reporter):
-        print("printed")
-        raise ValueError("no")
+@ag.args(x=ag.Real(0.0, 1.0))
+def fails_and_prints(args, reporter):
+    print(f"printed by {args.task_id}\nand more")
+    raise ValueError("no")
 
-    scheduler = search(prints)
+
+@pytest.mark.parametrize("verbose", [1, 2, True])
+def test_verbose_1_shows_failures_and_2_what_trials_print_too(search, capfd, verbose):
+    scheduler = search(fails_and_prints, verbose=verbose)
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    said = capfd.readouterr().out
+    assert "trial 0 failed: ValueError: no" in said and "2 failed" in said
+    assert ("printed by 1" in said) == (verbose == 2 or verbose is True)
+
+
+def test_each_line_that_a_trial_prints_may_say_which_trial_it_is(search, capfd):
+    scheduler = search(fails_and_prints, verbose=2, label_output=True)
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    said = capfd.readouterr().out.splitlines()
+    for number in range(2):
+        assert f"[trial {number}] printed by {number}" in said
+        assert f"[trial {number}] and more" in said
+
+
+def test_verbose_0_prints_nothing(search, capfd):
+    scheduler = search(fails_and_prints)
     scheduler.run(num_trials=2)
     scheduler.join_jobs()
     scheduler.close()
@@ -219,7 +240,7 @@ def test_time_out_stops_running_trials_promptly(search, mailbox, where):
 
 
 def test_join_jobs_with_a_timeout_is_total_and_says_what_is_left(search, mailbox, capfd):
-    scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=1)
+    scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=2)
     scheduler.run(num_trials=5)
     mailbox.take(), mailbox.take()
     started = time.monotonic()
@@ -270,7 +291,7 @@ class ThreeLaunches(FIFOScheduler):
 def test_a_search_that_ends_by_itself_needs_no_bound_and_says_why_it_ended(
     search, capfd, options, count
 ):
-    scheduler = search(identity, verbose=1, **options)
+    scheduler = search(identity, verbose=2, **options)
     scheduler.run()
     assert scheduler.join_jobs(timeout=30) is True
     assert len(scheduler.trials) == count
@@ -278,7 +299,7 @@ def test_a_search_that_ends_by_itself_needs_no_bound_and_says_why_it_ended(
 
 
 def test_the_summary_says_which_bound_has_ended_the_search(search, capfd):
-    scheduler = search(identity, searcher="grid", verbose=1)
+    scheduler = search(identity, searcher="grid", verbose=2)
     scheduler.run(num_trials=2)
     scheduler.join_jobs()
     assert "; num_trials=2 are launched\n" in capfd.readouterr().out
@@ -660,7 +681,7 @@ def reports_another_name(args, reporter):
 
 
 def test_the_first_report_without_the_reward_is_told_at_once_and_once(search, capsys):
-    scheduler = search(reports_another_name, slots=1, verbose=1)
+    scheduler = search(reports_another_name, slots=1, verbose=2)
     scheduler.run(num_trials=2)
     assert scheduler.join_jobs(timeout=30)
     said = capsys.readouterr().out
@@ -671,7 +692,7 @@ def test_the_first_report_without_the_reward_is_told_at_once_and_once(search, ca
 
 def test_a_report_with_the_reward_is_no_reason_to_warn_not_even_nan(search, capsys):
     for options in ({"args": {"name": "accuracy"}}, {"args": {"x": math.nan, "name": "accuracy"}}):
-        scheduler = search(reports_another_name, slots=1, verbose=1, **options)
+        scheduler = search(reports_another_name, slots=1, verbose=2, **options)
         scheduler.run(num_trials=1)
         assert scheduler.join_jobs(timeout=30)
     assert "warning:" not in capsys.readouterr().out
@@ -696,7 +717,7 @@ def test_what_is_changed_before_the_scheduler_counts(search, capsys):
     train_fn = with_epochs()
     train_fn.args.epochs = 7
     train_fn.args.lr = 0.25
-    scheduler = search(train_fn, num_trials=2, verbose=1)
+    scheduler = search(train_fn, num_trials=2, verbose=2)
     assert "lr=0.25 is fixed, it is not searched in Real(0.0, 1.0)" in capsys.readouterr().out
     assert said_epochs(scheduler) == {7}
     assert scheduler.get_best_reward() == 0.25
@@ -704,10 +725,10 @@ def test_what_is_changed_before_the_scheduler_counts(search, capsys):
 
 def test_what_args_fixes_is_said_and_its_own_args_change_nothing(search, capsys):
     train_fn = with_epochs()
-    scheduler = search(train_fn, args=train_fn.args, verbose=1)
+    scheduler = search(train_fn, args=train_fn.args, verbose=2)
     assert scheduler.train_fn.space == train_fn.space
     assert "is fixed" not in capsys.readouterr().out
-    scheduler = search(train_fn, args=argparse.Namespace(lr=0.25, epochs=9), verbose=1)
+    scheduler = search(train_fn, args=argparse.Namespace(lr=0.25, epochs=9), verbose=2)
     assert scheduler.train_fn.space["epochs"] == 9
     assert "lr=0.25 is fixed, it is not searched in Real(0.0, 1.0)" in capsys.readouterr().out
     with pytest.raises(SpaceError, match=r"no 'learning_rate' to replace; .*'lr'"):
@@ -1104,7 +1125,7 @@ def test_a_reused_process_forgets_the_folder_and_the_output_of_earlier_trials(se
         if args.x == 5:
             sys.stderr = sys.__stderr__ = io.StringIO()
 
-    scheduler = search(train_fn, searcher="grid", isolation="reuse", slots=1, verbose=1)
+    scheduler = search(train_fn, searcher="grid", isolation="reuse", slots=1, verbose=2)
     scheduler.run()
     assert scheduler.join_jobs(timeout=20) is True
     assert by_status(scheduler) == [Status.FINISHED] * 7
@@ -1182,7 +1203,7 @@ def test_two_searches_of_one_process_share_the_slots(search, tmp_path):
 
 
 def test_closing_ends_running_trials_and_says_so(search, mailbox, capfd):
-    with search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=1) as scheduler:
+    with search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=2) as scheduler:
         scheduler.run(num_trials=3)
         mailbox.take(), mailbox.take()
         started = time.monotonic()
@@ -1261,7 +1282,7 @@ def test_what_is_no_state_is_refused_as_such(search):
 
 
 def test_many_threads_may_wait_for_the_end_at_once(search):
-    scheduler = search(identity, verbose=1)
+    scheduler = search(identity, verbose=2)
     joined = []
     for _ in range(3):
         scheduler.run(num_trials=2)

@@ -115,7 +115,7 @@ def test_a_changed_rule_is_refused_with_the_difference(search):
 def test_other_constants_and_other_code_are_said_and_the_search_goes_on_with_them(search, capfd):
     def run(epochs, train, num_trials):
         decorated = ag.args(x=ag.Real(0.0, 1.0), epochs=epochs)(train)
-        with search(decorated, checkpoint="named", verbose=1) as scheduler:
+        with search(decorated, checkpoint="named", verbose=2) as scheduler:
             scheduler.run(num_trials=num_trials)
             scheduler.join_jobs()
             return [len(reports) for reports in scheduler.training_history.values()]
@@ -147,7 +147,7 @@ def test_a_trial_whose_process_is_killed_runs_again_from_its_checkpoint(search, 
             if epoch == 4 and first == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    scheduler = search(train_fn, slots=1, verbose=1)
+    scheduler = search(train_fn, slots=1, verbose=2)
     scheduler.run(num_trials=1)
     assert scheduler.join_jobs(timeout=30) is True
     (trial,) = scheduler.trials
