@@ -11,6 +11,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core import folder
@@ -151,6 +152,7 @@ class Scheduler(Resumable):
 
         self._is_named = checkpoint is not None
         self.folder = folder.find(checkpoint, self.train_fn.__name__)
+        let_go = _close_ended(self.folder)
         self._store = folder.take(self.folder, resume)
         with self._store.closed_on_error():
             earlier = folder.earlier_run(self.folder)
@@ -195,6 +197,8 @@ class Scheduler(Resumable):
             start_time=self._start_time,
             say=say,
         )
+        if let_go:
+            say(f"the scheduler that had {self.folder} before, whose search has ended, is closed")
         for line in self.train_fn.fixed:
             say(line)
         if self.desk.why:
@@ -525,6 +529,23 @@ class Scheduler(Resumable):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(\n{self.manager!r})"
+
+
+def _close_ended(folder: Path) -> bool:
+    """Close a scheduler of this process whose search in a folder has ended; whether there was one.
+
+    So a cell of a notebook can run again. One that has not begun, or goes on, keeps its folder.
+    """
+    for scheduler in list(_open_schedulers):
+        has_ended = scheduler.experiment.started_at is not None and not scheduler.is_running
+        if has_ended and scheduler._pid == os.getpid() and _is_same(scheduler.folder, folder):
+            scheduler.close()
+            return True
+    return False
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
 @atexit.register

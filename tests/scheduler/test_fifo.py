@@ -1257,6 +1257,31 @@ def test_a_second_search_in_the_same_folder_is_refused(search, tmp_path):
         search(identity, checkpoint=tmp_path / "mine")
 
 
+def test_a_search_that_has_ended_gives_its_folder_to_the_next_one_of_its_process(search, capfd):
+    """As when a cell of a notebook, which makes a scheduler, runs again."""
+    first = search(identity, checkpoint="named")
+    first.run(num_trials=2)
+    first.join_jobs()
+    os.symlink("named", "another_name")
+    second = search(identity, checkpoint="another_name", verbose=1)
+    assert "whose search has ended, is closed" in capfd.readouterr().out
+    assert len(second.trials) == 2 and len(first.trials) == 2
+    with pytest.raises(DistsearchError, match="this scheduler is closed"):
+        first.run(num_trials=3)
+    second.run(num_trials=3)
+    second.join_jobs()
+    assert len(search(identity, checkpoint="named", resume=False).trials) == 0
+
+
+def test_a_search_that_goes_on_keeps_its_folder(search, mailbox):
+    first = search(sleeper, args={"mailbox": mailbox.path}, checkpoint="named")
+    first.run(num_trials=1)
+    mailbox.take()
+    with pytest.raises(StoreLocked, match=r"this very process.*Call close\(\)"):
+        search(sleeper, args={"mailbox": mailbox.path}, checkpoint="named")
+    assert first.is_running
+
+
 def test_a_loaded_search_can_be_resumed_with_the_seed_that_it_brought(search, tmp_path):
     first = search(identity, seed=1)
     first.run(num_trials=3)
