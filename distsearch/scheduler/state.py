@@ -21,6 +21,7 @@ from ..errors import DistsearchError, StoreError
 from ..resource.private import private
 from ..searcher import Searcher, warm
 from ..searcher.desk import Desk
+from . import interrupts
 
 
 class Resumable(Results):
@@ -159,6 +160,9 @@ class Resumable(Results):
         self.experiment.restore(events)
 
     def _how_to_go_on(self) -> str:
+        if interrupts.is_interactive():
+            named = "" if self._is_named else f", with checkpoint={str(self.folder)!r}"
+            return f"to go on with this search, run again what made its scheduler{named}"
         command = shlex.join(sys.orig_argv)
         if self._is_named:
             return f"the same command goes on with this search: {command}"

@@ -112,6 +112,16 @@ def test_a_changed_rule_is_refused_with_the_difference(search):
     assert "rungs: [[1, 3]] -> [[1, 3, 9]]" in str(error.value)
 
 
+def test_at_a_prompt_or_in_a_notebook_nobody_is_told_to_start_the_kernel_again(driver, tmp_path):
+    one = driver("import sys; sys.ps1 = '>>> '\n" + SEARCH.format(epoch=""))
+    reach(one, 5)
+    one.process.send_signal(signal.SIGINT)
+    (tmp_path / "go").touch()
+    said = one.end()
+    assert "to go on with this search, run again what made its scheduler" in said
+    assert "command" not in said
+
+
 def test_other_constants_and_other_code_are_said_and_the_search_goes_on_with_them(search, capfd):
     def run(epochs, train, num_trials):
         decorated = ag.args(x=ag.Real(0.0, 1.0), epochs=epochs)(train)
