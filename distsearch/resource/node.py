@@ -108,11 +108,13 @@ class NodeFacts:
     """What a node has to give: CPUs, GPUs, bytes of memory.
 
     `gpus` names each GPU as CUDA_VISIBLE_DEVICES wants it, by index or UUID: `("0", "1")`.
+    `machine` is the same for all nodes that are one machine, '' where that is not known.
     """
 
     num_cpus: int
     gpus: tuple[str, ...]
     memory_bytes: int
+    machine: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as values of JSON: `NodeFacts.from_dict(facts.to_dict()) == facts`."""
@@ -122,7 +124,8 @@ class NodeFacts:
     def from_dict(cls, facts: Mapping[str, Any]) -> NodeFacts:
         """The facts that `to_dict` has written."""
         gpus = tuple(str(gpu) for gpu in facts["gpus"])
-        return cls(int(facts["num_cpus"]), gpus, int(facts["memory_bytes"]))
+        cpus, memory = int(facts["num_cpus"]), int(facts["memory_bytes"])
+        return cls(cpus, gpus, memory, str(facts["machine"]))
 
 
 def _is_integer(value: object) -> bool:

@@ -101,6 +101,7 @@ class Driver:
             "time_attr": "epoch",
             "reward_attr": "accuracy",
             "has_reported": False,
+            "is_final": False,
             "due": due,
             "cwd": None,
             "resume": False,
