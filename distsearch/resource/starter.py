@@ -46,13 +46,13 @@ speaking = threading.Lock()
 
 def main() -> None:
     signal.alarm(ORDERS_S)  # a link that is cut now brings no orders; there is nothing to end yet
-    request = json.loads(sys.stdin.readline() or "null")
+    request = next_message()
     if request is None:
         return
     os.environ.update(request["env"])
     reserved = reserve_port()
     say(op="hello", port=reserved.getsockname()[1], **about_this_node(request["packages"]))
-    order = json.loads(sys.stdin.readline() or "null")
+    order = next_message()
     if order is None:
         return
     signal.alarm(0)
@@ -78,6 +78,15 @@ def main() -> None:
     last_word.start()
     last_word.join(1)
     os._exit(0)
+
+
+def next_message() -> dict[str, Any] | None:
+    """What the driver says next; None at the end. Where the login was slow, pings come before."""
+    while line := sys.stdin.readline():
+        if line.strip():
+            message: dict[str, Any] = json.loads(line)
+            return message
+    return None
 
 
 def about_this_node(packages: list[str]) -> dict[str, Any]:

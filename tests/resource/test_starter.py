@@ -96,6 +96,14 @@ def test_hello_tells_the_interpreter_and_the_packages(started):
     assert hello["packages"]["distributed"] and hello["packages"]["no-such-package"] is None
 
 
+def test_pings_that_come_before_the_orders_of_a_slow_login_are_no_orders(started):
+    started.process.stdin.write(b"\n")
+    started.greet()
+    started.process.stdin.write(b"\n\n")
+    started.tell(command=["-c", SLEEP], spec={"x": 1}, lease_s=30.0, grace_s=5.0)
+    assert '"x": 1' in started.hear_line("{")
+
+
 def test_a_pythonpath_given_for_the_node_is_searched_for_packages(started, tmp_path):
     information = tmp_path / "site" / "no_such_package-1.2.dist-info"
     information.mkdir(parents=True)
