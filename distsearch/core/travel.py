@@ -20,16 +20,20 @@ from . import surroundings
 from .arrival import Cargo, namespace, wrapped_in
 from .imports import under_way
 from .reach import homes, is_in_this_package, is_installed, is_library, referred
-from .surroundings import Surroundings
+from .surroundings import Output
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A train function on its way: the bytes, a name for them, and modules worth preloading."""
+    """A train function on its way: the bytes, a name for them, and what its launcher prepares.
+
+    `modules`: what trials will import. `surroundings`: what the script has set up.
+    """
 
     data: bytes
     name: str
     modules: tuple[str, ...]
+    surroundings: str
 
 
 def pack(function: Any, *, stays_here: bool = False) -> Packed:
@@ -41,23 +45,27 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "") or sys.modules["__main__"]
     unfinished = [name for name in under_way() if not is_in_this_package(name)]
-    around = surroundings.of_this_process(_is_of_library, _can_travel, files=stays_here)
+    around = surroundings.of_this_process()
+    outputs = surroundings.outputs_of_this_process(_is_of_library, _can_travel, files=stays_here)
     named = whole = None
     if not _is_in(module.__name__, ["__main__", *unfinished]):
-        named = _dumps(function, around, unfinished)
+        named = _dumps(function, outputs, unfinished)
     is_there = is_installed(module) or (stays_here and _is_importable(module))
     if named is None or not is_there:
-        whole = _dumps(function, around, [*unfinished, module.__name__])
+        whole = _dumps(function, outputs, [*unfinished, module.__name__])
     script = getattr(sys.modules["__main__"], "__file__", None)
     source = _source_hash(module) if whole is not None else None
     if whole is not None and source is None:
         named = None
-    data = pickle.dumps(Cargo(script, module.__name__, source, named, whole))
-    return Packed(data, name_of(data), tuple(sorted(_modules_of(function, around))))
+    text = around.text()
+    data = pickle.dumps(Cargo(script, module.__name__, source, named, whole, text))
+    modules = _modules_of(function) | around.modules()
+    modules |= {home for ones in outputs.values() for one in ones for home in one.modules()}
+    return Packed(data, name_of(data), tuple(sorted(filter(_is_preloaded, modules))), text)
 
 
-def _dumps(function: Any, around: Surroundings, by_value: list[str]) -> bytes:
-    """Pickle a function, what goes to modules with it, and the surroundings; see `Cargo`."""
+def _dumps(function: Any, outputs: dict[str, tuple[Output, ...]], by_value: list[str]) -> bytes:
+    """Pickle a function, what goes to modules with it, and the outputs; see `Cargo`."""
     registered = cloudpickle.list_registry_pickle_by_value()
     mine = {*by_value} - {"__main__", *registered}
     for name in mine:
@@ -68,7 +76,7 @@ def _dumps(function: Any, around: Surroundings, by_value: list[str]) -> bytes:
             # One after the other, so that what they have in common is one thing there too.
             pickler.dump(function)
             pickler.dump(pickler.found)
-            pickler.dump(around)
+            pickler.dump(outputs)
             return file.getvalue()
     except Exception as error:
         path = _guilty_path(function, getattr(function, "__name__", "train_fn"))
@@ -174,10 +182,10 @@ def _is_importable(module: types.ModuleType) -> bool:
     return False
 
 
-def _modules_of(function: Any, around: Surroundings) -> set[str]:
-    """The installed modules that a function refers to, or imports when it runs.
+def _modules_of(function: Any) -> set[str]:
+    """The modules that a function refers to, or imports when it runs.
 
-    And those that its own module has imported, which a trial imports whole, and its loggers need.
+    And those that its own module has imported, which a trial imports whole.
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "__main__")
     found = (
@@ -188,9 +196,12 @@ def _modules_of(function: Any, around: Surroundings) -> set[str]:
     tops = {name.partition(".")[0] for name in found}
     found.update({"numpy.random"} if "numpy" in tops else ())
     found.update({"torch._dynamo"} if "torch" in tops else ())
-    found.update(around.modules())
-    own = ("__main__", "builtins")
-    return {name for name in found if name not in own and is_library(name)}
+    return found
+
+
+def _is_preloaded(module: str) -> bool:
+    """Whether a launcher imports a module that trials will: it does if the module is installed."""
+    return module not in ("__main__", "builtins") and is_library(module)
 
 
 def _homes_in(module: types.ModuleType) -> Iterator[str]:
