@@ -295,8 +295,12 @@ class Experiment:
         self.manager.remove(remote)
         self.log("node", body={"went": remote.host, "reason": reason})
         attempts = list(self._by_remote.pop(remote.remote_id).values())
-        self.say(f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it")
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
+        text = f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it"
+        if attempts and delay_s:  # or nobody would know what the next half minute is waited for
+            until = time.strftime("%H:%M:%S", time.localtime(time.time() + delay_s))
+            text += f", and may still do: they start elsewhere at {until}, in {delay_s:g} s"
+        self.say(text)
         for attempt in attempts:
             self._hear_no_more(attempt)
             self._attempt_over(attempt, Status.NODE_LOST, reason, delay_s=delay_s)

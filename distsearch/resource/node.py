@@ -27,10 +27,11 @@ class Node:
 
         Node("gpu7", user="ada", key="~/.ssh/lab", python="/opt/env/bin/python", num_gpus=2)
 
-    `key` is the path of a private key, `python` the node's interpreter (`python3` when None), `env`
-    is added to the environment of everything that runs there. `num_cpus`, `num_gpus` and
-    `memory_gb` (1e9 bytes) take the place of what is detected on the node. `tunnel=True` sends
-    everything through the SSH connection, `False` nothing, None leaves it to the scheduler.
+    `key` is the path of a private key, `python` the node's interpreter (None: where the driver has
+    its own, if there is one, else `python3`), `env` is added to the environment of everything that
+    runs there. `num_cpus`, `num_gpus` and `memory_gb` (1e9 bytes) take the place of what is
+    detected on the node. `tunnel=True` sends everything through the SSH connection, `False`
+    nothing, None leaves it to the scheduler.
     Raises ResourceError for values that make no sense.
     """
 

@@ -12,6 +12,7 @@ import gc
 import itertools
 import json
 import math
+import re
 import sqlite3
 import sys
 import tracemalloc
@@ -618,7 +619,8 @@ def test_a_trial_of_a_lost_node_starts_again_only_when_the_nodes_lease_has_ended
         await second.hears("start", 0, attempt=2)
         assert asyncio.get_running_loop().time() - lost_at >= short_lease * 0.95
         assert not world.experiment.is_idle
-        assert any("node0 is gone: no answer; 1 trials" in line for line in world.said)
+        (line,) = [line for line in world.said if "node0 is gone: no answer; 1 trials" in line]
+        assert re.search(r"they start elsewhere at \d\d:\d\d:\d\d, in ", line)
 
     play(scene)
 
