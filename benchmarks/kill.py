@@ -53,11 +53,11 @@ EPOCHS = 6
 TRIALS = 20
 POINTS = ("experiment", "node", "launched", "started", "saved", "report", "ended", "lost")
 VICTIMS = {
-    "local": {"driver": 5, "launcher": 1, "trial": 2},
-    "SSH": {"driver": 3, "launcher": 1, "trial": 2, "node process": 1, "starter": 1},
+    "local": {"driver": 5, "launcher": 1, "guard": 1, "trial": 2, "driver and launcher": 2},
+    "SSH": {"driver": 3, "launcher": 1, "guard": 1, "trial": 2, "node process": 1, "starter": 1},
 }
+BELOW = ("guard", "launcher", "trial")  # each the parent of the next, with the same command line
 ONCE_A_RUN = ("node process", "starter")  # a search without nodes waits, as it should
-LAUNCHERS_A_RUN = 3  # a node whose launcher dies more often is given up, as it should be
 BOUND_S = 240.0
 ORPHAN_S = 60.0
 MARK = "DISTSEARCH_KILL_MARK"
@@ -230,14 +230,18 @@ class Search:
         self.look_into_the_log()
         family = self.processes()
         now = time.monotonic()
-        target = self.driver.pid if victim == "driver" else self.find(victim, family)
-        if target is None or self.driver.poll() is not None:
+        kinds = victim.split(" and ")
+        targets = [
+            self.driver.pid if kind == "driver" else self.find(kind, family) for kind in kinds
+        ]
+        if None in targets or self.driver.poll() is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            os.kill(target, signal.SIGKILL)
+            for target in filter(None, targets):
+                os.kill(target, signal.SIGKILL)
             self.count.kills[f"{self.place}: {victim}"] += 1
             self.spent[victim] += 1
-        if victim == "driver":
+        if "driver" in kinds:
             self.driver.wait()
             self.dying += [(process, now) for process in family]
             self.start()
@@ -247,8 +251,6 @@ class Search:
         kinds = dict(VICTIMS[self.place])
         if any(self.spent[kind] for kind in ONCE_A_RUN):
             kinds = {kind: share for kind, share in kinds.items() if kind not in ONCE_A_RUN}
-        if self.spent["launcher"] >= LAUNCHERS_A_RUN:
-            del kinds["launcher"]
         return self.rng.choices(list(kinds), list(kinds.values()))[0]
 
     def wait_for_a_moment(self) -> None:
@@ -305,11 +307,10 @@ class Search:
         found = []
         for process in family:
             with contextlib.suppress(psutil.Error):
-                command, above = process.cmdline(), process.parent()
-                is_launcher = any("distsearch.resource.launcher" in word for word in command)
-                # A forked trial has the launcher's command line.
-                is_trial = is_launcher and above is not None and above.cmdline() == command
-                kind = "trial" if is_trial else "launcher" if is_launcher else ""
+                command, kind = process.cmdline(), ""
+                if any("distsearch.resource.launcher" in word for word in command):
+                    above = [one for one in process.parents() if one.cmdline() == command]
+                    kind = BELOW[len(above)]
                 if "distsearch.resource.node_process" in command:
                     kind = "node process"
                 elif any("b64decode" in word for word in command):

@@ -24,9 +24,59 @@ DistsearchError
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
+TEXT_LIMIT = 50_000  # characters of one text that is shown
+COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
+
+
+def printable(text: str, limit: int = TEXT_LIMIT) -> str:
+    """A text of whoever, as it can be shown: it moves no cursor, sets no title, hides nothing.
+
+    >>> printable("all is well\\x1b[2J\\u202e")
+    'all is well\\\\x1b[2J\\\\u202e'
+
+    Control and format characters, other than ends of lines and tabs, are shown as Python would
+    write them. Of a longer text the middle is left out.
+    """
+    if len(text) > limit:
+        half = limit // 2
+        left_out = f"\n[{len(text) - 2 * half} characters left out]\n"
+        text = text[:half] + left_out + text[-half:]
+    if text.isprintable():
+        return text
+    return "".join(sign if _is_harmless(sign) else _escaped(sign) for sign in text)
+
+
+def with_colours(text: str) -> str:
+    """The same for what the user's own program prints: its colours stay."""
+    if text.isprintable():
+        return text
+    parts = COLOUR.split(text)  # every second part is a colour
+    for index in range(0, len(parts), 2):
+        signs = (_escaped(sign) if _is_control(sign) else sign for sign in parts[index])
+        parts[index] = "".join(signs)
+    return "".join(parts)
+
+
+def _is_harmless(sign: str) -> bool:
+    return sign.isprintable() or sign in "\n\t" or unicodedata.category(sign) == "Zs"
+
+
+def _is_control(sign: str) -> bool:
+    return unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t"
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
+
 
 class DistsearchError(Exception):
-    """The root of all errors that distsearch raises on purpose."""
+    """The root of all errors that distsearch raises on purpose; `printable` is their text."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(text))
 
 
 class SpaceError(DistsearchError, ValueError):

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -27,9 +28,10 @@ from distributed import Security
 
 import distsearch as ag
 from distsearch import Node
-from distsearch.core import arrival, store
+from distsearch.core import arrival, experiment, store
 from distsearch.core.travel import pack
 from distsearch.errors import PicklingError, StoreError
+from distsearch.resource import fleet
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.private import name_of
 from distsearch.resource.ssh import bring_up
@@ -67,6 +69,77 @@ class Decides(FIFOScheduler):
 
     def on_report(self, trial, report):
         return super().on_report(trial, report)
+
+
+# 6. Nodes come and go
+
+
+def test_6_a_node_that_cannot_be_reached_for_a_while_comes_back_by_itself(
+    hosts, tmp_path, monkeypatch
+):
+    """After the leases of what may still run there; here they are short."""
+    monkeypatch.setattr(experiment, "NODE_LEASE_S", 0.2)
+    monkeypatch.setattr(experiment, "LEASE_GRACE_S", 0.0)
+    monkeypatch.setattr(fleet, "LEASE_OVER_S", 0.2)
+
+    @ag.args(x=ag.Real(0.0, 1.0), go=str(tmp_path / "go"))
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+        while not os.path.exists(args.go):
+            time.sleep(0.01)
+
+    host, nodes = over_ssh(hosts)
+    lines = []
+    with FIFOScheduler(train_fn, verbose=0, checkpoint=tmp_path / "search", **nodes) as scheduler:
+        monkeypatch.setattr(scheduler.fleet, "_say", lines.append)
+        scheduler.run(num_trials=1)
+        wait_until(lambda: scheduler.training_history)
+        host.refuse()
+        host.cut()
+        wait_until(lambda: lines)
+        assert "is tried again, next in 1 s" in lines[0] and "nothing listens" in lines[0]
+        hosts.call(host.listen(port=host.port))
+        (tmp_path / "go").touch()
+        assert scheduler.join_jobs(timeout=60) is True
+        assert [trial.status.value for trial in scheduler.trials] == ["finished"]
+        assert lines[-1] == "node 127.0.0.1 is back"
+
+
+def test_6_a_lost_node_that_is_taken_away_does_not_come_back(hosts, tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "LEASE_OVER_S", 60.0)
+    host, nodes = over_ssh(hosts)
+    nodes["local"] = HERE
+    with FIFOScheduler(prints_nothing, verbose=0, **nodes) as scheduler:
+        host.cut()
+        wait_until(lambda: scheduler.fleet._comebacks)
+        scheduler.remove_remote(nodes["dist_ip_addrs"])
+        wait_until(lambda: not scheduler.fleet._comebacks)
+
+
+def test_22_a_host_that_hangs_does_not_hold_up_those_that_are_up(hosts, monkeypatch):
+    monkeypatch.setattr(fleet, "START_S", 0.5)
+    host = hosts.start(hangs=True)
+    node = Node("127.0.0.1", port=host.port, python=sys.executable)
+    begun = time.monotonic()
+    with FIFOScheduler(
+        prints_nothing, local=HERE, dist_ip_addrs=node, ssh_config=[hosts.config], verbose=0
+    ) as scheduler:
+        scheduler.run(num_trials=2)
+        assert scheduler.join_jobs(timeout=30) is True
+    assert time.monotonic() - begun < 15
+
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def prints_nothing(args, reporter):
+    reporter(accuracy=args.x)
+
+
+def wait_until(condition, timeout_s=30.0):
+    """Wait for what nobody tells."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 # 12. Full disks
@@ -107,6 +180,76 @@ def test_12_with_the_drivers_disk_full_no_report_is_answered_until_there_is_spac
         scheduler.close()
         logged = [event.body["epoch"] for event in store.read(folder / "search", "report")]
         assert logged == list(range(1, 31)) and answered() == 30
+
+
+def test_12_trials_that_print_to_a_full_disk_go_on(tmp_path):
+    @ag.args(x=ag.Real(0.0, 1.0), go=str(tmp_path / "go"))
+    def train_fn(args, reporter):
+        reporter(epoch=1, accuracy=args.x)
+        while not os.path.exists(args.go):
+            time.sleep(0.01)
+        print("x" * (3 << 20))
+        reporter(epoch=2, accuracy=args.x)
+
+    folder = tmp_path / "disk"
+    with full_disk(folder, 2 << 20) as more:
+        scheduler = FIFOScheduler(train_fn, local=HERE, verbose=0, checkpoint=folder / "search")
+        scheduler.run(num_trials=2)
+        (tmp_path / "go").touch()
+        deadline = time.monotonic() + 20
+        while scheduler._store.stuck_s == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        more(64 << 20)
+        assert scheduler.join_jobs(timeout=30) is True
+        scheduler.close()
+        assert [trial.status.value for trial in scheduler.trials] == ["finished"] * 2
+
+
+FULL = """
+import sys, time
+import distsearch as ag
+from tests.core.test_store import full_disk
+from pathlib import Path
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    for epoch in range(100_000):
+        reporter(epoch=epoch, accuracy=args.x, ballast="x" * 20_000)
+
+if __name__ == "__main__":
+    with full_disk(Path("disk"), 2 << 20):
+        with ag.scheduler.FIFOScheduler(
+            train_fn, local=ag.Node("localhost", num_cpus=1), verbose=0, checkpoint="disk/search"
+        ) as search:
+            search.run(num_trials=3)
+            while search._store.stuck_s == 0:
+                time.sleep(0.02)
+            print("FULL", flush=True)
+            search.join_jobs()
+"""
+
+
+def test_12_ctrl_c_with_a_full_disk_ends_in_seconds(tmp_path):
+    (tmp_path / "full.py").write_text(FULL)
+    with full_disk(tmp_path / "probe", 1 << 20):
+        pass  # or this is skipped
+    driver = subprocess.Popen(
+        [sys.executable, "full.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert driver.stdout.readline() == "FULL\n"
+        begun = time.monotonic()
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(30) == -signal.SIGINT, "which is 130 in a shell"
+        assert time.monotonic() - begun < 10
+    finally:
+        driver.kill()
+        driver.wait()
+        driver.stdout.close()
 
 
 def test_12_with_a_nodes_disk_full_the_trial_is_told_and_its_last_checkpoint_stays(hosts, tmp_path):
@@ -327,11 +470,18 @@ def test_values_under_names_of_secrets_reach_no_log_and_no_output(hosts, tmp_pat
     @ag.args(
         x=ag.Real(0.0, 1.0),
         password="hunter1",
+        clientSecret="hunter6",
+        pwd="hunter7",
+        jwt=ag.Choice("hunter8", "hunter9"),
+        access=ag.Dict(accessToken=ag.List("hunter10", ag.Choice("hunter11", "hunter12"))),
+        source="https://ada:hunter13@host/data?page=2&token=hunter14",
         data=ag.Dict(api_key="hunter2", workers=ag.Int(1, 2)),
         options={"auth_token": "hunter3"},
         max_tokens=512,
     )
     def train_fn(args, reporter):
+        assert args.clientSecret == "hunter6" and args.jwt in ("hunter8", "hunter9")
+        assert args.access.accessToken[1] in ("hunter11", "hunter12") and "hunter14" in args.source
         assert args.password == "hunter1" and args.data.api_key == "hunter2"
         assert args.options["auth_token"] == "hunter3" and os.environ["HUNTER"] == "hunter4"
         reporter(accuracy=args.x, secret="hunter5", tokens=args.max_tokens, tokenizer="bpe")

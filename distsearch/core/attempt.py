@@ -66,6 +66,14 @@ class Verdict(NamedTuple):
     reason: str
 
 
+class Returned(NamedTuple):
+    """What a train function has returned; `kept`: how the rest of it lies on a node, if it does."""
+
+    value: Any
+    kept: Mapping[str, Any] | None
+    remote: Remote
+
+
 class Attempt:
     """A try of a trial, on the places that it holds; one process is a gang of one.
 
@@ -93,6 +101,7 @@ class Attempt:
         self.port = 0
         self._ends: dict[int, End] = {}  # by rank, in the order in which they came
         self._may_go_on_until = 0.0  # on a lost node
+        self.returned: Returned | None = None
         self._sequence = 0  # of the last report that was taken
         self._is_sent = False
         self._after_save_s = 0.0
@@ -145,6 +154,11 @@ class Attempt:
         """Take note of what an agent says of the end of a process."""
         self._ends.setdefault(message["rank"], end_of(message))
 
+    def rank_refused(self, message: Message) -> None:
+        """Take note that a process has not begun, for want of something on its node."""
+        end = End(message["rank"], Status.STOPPED, message["reason"], {}, begun=False)
+        self._ends.setdefault(end.rank, end)
+
     def lose(self, remote: Remote, reason: str, delay_s: float) -> None:
         """Take note that a node is lost, on which it may go on for so many seconds."""
         for place in self.places:
@@ -178,11 +192,12 @@ class Attempt:
         *_, last = self._ends.values()
         if last.status is Status.FINISHED and last.rank != 0:
             return
+        is_futile = last.status.is_failure or not last.begun
         about: Message = {
             "status": Status.STOPPED.value,
             "reason": f"rank {last.rank} {last.status.value}: {last.reason}",
-            "term_s": 0.0 if last.status.is_failure else FOLLOW_S,
-            "kill_s": FOLLOW_S if last.status.is_failure else KILL_GRACE_S,
+            "term_s": 0.0 if is_futile else FOLLOW_S,
+            "kill_s": FOLLOW_S if is_futile else KILL_GRACE_S,
         }
         if last.status is Status.FINISHED:
             about |= {

@@ -11,8 +11,9 @@ from weakref import WeakSet
 
 from distsearch.errors import SpaceError
 from distsearch.space import Dict, Namespace
-from distsearch.space.base import join, successor
+from distsearch.space.base import join, successor, with_default
 from distsearch.space.containers import as_space
+from distsearch.space.privacy import without_secrets
 
 RESERVED = frozenset({"task_id", "num_cpus", "num_gpus", "gpu_ids"})  # every trial gets these,
 # and these, unless its space has others of the name, as of a matrix; in that of a gang it must not.
@@ -66,7 +67,7 @@ class _Arguments(Namespace):
     def __dict__(self) -> Any:  # type: ignore[override]  # so that vars(args).update(...) counts too
         return self
 
-    def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any], ...]]:
         return Namespace, (dict(self),)
 
 
@@ -151,7 +152,8 @@ class TrainFunction:
     def fixed(self) -> list[str]:
         """A line for each argument that was to be searched, and has a value in `args` instead."""
         return [
-            f"{name}={self.space[name]!r} is fixed, it is not searched in {self._declared[name]!r}"
+            f"{name}={without_secrets(self.space[name], name)!r} is fixed, it is not searched in "
+            f"{self._declared[name]!r}"
             for name, part in self._declared.parts.items()
             if part.size != 1 and name in self.space and self.space.parts[name].size == 1
         ]
@@ -231,7 +233,8 @@ def args(
     """Give a train function its arguments: spaces are searched, all else is constant.
 
     `default` holds arguments to start from, for instance those that argparse read; the named ones
-    are put over them.
+    are put over them. What argparse has for one that is searched is its default, and so in the
+    first trial, if it lies in the space: `args(parser.parse_args(), lr=Real(1e-4, 1e-1))`.
 
     >>> @args(batch_size=64, lr=Real(1e-4, 1e-1, log=True))
     ... def train_fn(args, reporter):
@@ -250,7 +253,12 @@ def args(
             f"args takes arguments by name, and one mapping of defaults, but got {default!r}; "
             "write @args(lr=...), or @args() when there are none"
         )
-    everything = {**(default or {}), **arguments}
+    default = default or {}
+    spaces = {
+        name: with_default(space, default[name]) if name in default else space
+        for name, space in arguments.items()
+    }
+    everything = {**default, **spaces}
     return lambda function: TrainFunction(function, everything)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from .attempt import Verdict
+from .attempt import Returned, Verdict
 from .ledger import Ledger
 from .queue import Queue
 from .words import Decision, Pause, Status, Trial
@@ -15,7 +14,6 @@ from .words import Decision, Pause, Status, Trial
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends of a search after which it may go on with its trials
 BY_THE_RULE = "by the rule"
-MOST_TAKEN_BACK = 10  # attempts of a trial that count for nothing
 NO_FACTS: Mapping[str, Any] = {}
 
 
@@ -65,11 +63,16 @@ class Ends:
         self._queue = queue
         self._retries = retries
         self._say = say
-        self._taken_back: Counter[int] = Counter()
-        self._waiting: dict[int, list[asyncio.Future[Any]]] = {}  # for the ends of trials
+        self._waiting: dict[
+            int, list[asyncio.Future[Returned | None]]
+        ] = {}  # for the ends of trials
 
     def attempt_over(
-        self, trial: Trial, verdict: Verdict, facts: Mapping[str, Any], returned: Any = None
+        self,
+        trial: Trial,
+        verdict: Verdict,
+        facts: Mapping[str, Any],
+        returned: Returned | None = None,
     ) -> None:
         """Log what becomes of a trial whose attempt has ended so.
 
@@ -81,7 +84,7 @@ class Ends:
             status, reason = verdict_of(decided)
         if status is Status.PAUSED:
             measured = {key: value for key, value in facts.items() if key != "status"}
-            self._owner.log("paused", trial, {**measured, "reason": reason})
+            self._owner.log("paused", trial, {**measured, "reason": reason, **_result_of(trial)})
             self._owner.ask("on_pause", trial, otherwise=None)
             self._owner.queue_children(of=trial)
         elif status is Status.STOPPED and decided is None and reason in UNFINISHED:
@@ -102,24 +105,6 @@ class Ends:
         self._owner.log("lost", trial, body)
         self.answer(trial)
 
-    def take_back(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
-        """Log that an attempt came to nothing by nobody's fault, and is due again.
-
-        So often it is nobody's fault no more.
-        """
-        self._taken_back[trial.id] += 1
-        if self._taken_back[trial.id] > MOST_TAKEN_BACK:
-            self.attempt_over(trial, Verdict(Status.FAILED, reason), facts)
-            return
-        body = {**facts, "status": Status.STOPPED.value, "reason": reason}
-        self._owner.log("lost", trial, body)
-        if not self._owner.ending:
-            self._queue.put(trial)
-        elif self._owner.ending not in UNFINISHED:
-            self.end_trial(trial, self._owner.ending, Status.STOPPED)
-        else:
-            self.answer(trial)
-
     def _may_run_again(self, trial: Trial, status: Status) -> bool:
         is_over = bool(self._owner.ending) or not status.is_failure
         return not is_over and trial.failures[status] < self._retries.get(status, 0)
@@ -139,19 +124,16 @@ class Ends:
         reason: str,
         status: Status,
         facts: Mapping[str, Any] = NO_FACTS,
-        returned: Any = None,
+        returned: Returned | None = None,
     ) -> None:
         """Log that a trial has ended."""
-        body = {**facts, "status": status.value, "reason": reason, "best": trial.best_reward}
-        if trial.point is not None:
-            values = list(trial.point.values)
-            body["best"] = values if len(values) > 1 else values[0]
-            body["violations"] = list(trial.point.violations)
+        body = {**facts, "status": status.value, "reason": reason, **_result_of(trial)}
         self._queue.remove(trial)
         self._owner.log("ended", trial, body)
-        self._owner.ask("on_end", trial, otherwise=None)
-        if status.is_failure:
-            self._tell_of_failure()
+        if not trial.is_final:  # that is told to whoever has called `run_with_config`
+            self._owner.ask("on_end", trial, otherwise=None)
+            if status.is_failure:
+                self._tell_of_failure()
         self.answer(trial, returned)
         self._owner.queue_children(of=trial)
 
@@ -164,19 +146,28 @@ class Ends:
 
     # Those who wait for the end of a trial
 
-    async def wait_for(self, trial: Trial) -> Any:
+    async def wait_for(self, trial: Trial) -> Returned | None:
         """Return what the train function returned, once the trial has ended."""
         if trial.status.is_end:
             return None
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Returned | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(trial.id, []).append(future)
         return await future
 
-    def answer(self, trial: Trial, returned: Any = None) -> None:
+    def answer(self, trial: Trial, returned: Returned | None = None) -> None:
         """Let nobody wait for a trial any more."""
         for future in self._waiting.pop(trial.id, ()):
             if not future.done():
                 future.set_result(returned)
+
+
+def _result_of(trial: Trial) -> dict[str, Any]:
+    """What the log says of a trial's result, where its attempt is over."""
+    if trial.point is None:
+        return {"best": trial.best_reward}
+    values = list(trial.point.values)
+    best = values if len(values) > 1 else values[0]
+    return {"best": best, "violations": list(trial.point.violations)}
 
 
 def verdict_of(decision: Decision) -> Verdict:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from ..errors import NodeError
-from ..resource.agent import output_name
+from ..errors import DistsearchError, NodeError
+from ..resource.agent import FUNCTION, UPLOADS, output_name
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from . import earlier
-from .attempt import Attempt, Verdict
+from .attempt import Attempt, Returned, Verdict
 from .children import Children
 from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
@@ -31,6 +31,7 @@ from .metrics import encode
 from .orders import function_of, preload_of, starts_of
 from .outcome import Outcome
 from .queue import Queue
+from .rests import Rests
 from .rule import Rule
 from .settings import Settings
 from .source import Source
@@ -52,12 +53,14 @@ class Experiment:
         manager: DistributedResourceManager,
         store: Store,
         say: Callable[[str], None],
+        show: Callable[[str], None] | None = None,
     ) -> None:
         self.rule = rule
         self.settings = settings
         self.manager = manager
         self.store = store
         self.say = say
+        self.show = show or say  # what trials print
         self.ledger = Ledger(settings.objectives, settings.time_attr)
         self.queue = Queue(on_ready=self.wake)
         self.ends = Ends(self, self.ledger, self.queue, retries=settings.retries, say=say)
@@ -87,6 +90,7 @@ class Experiment:
         self.source = Source(
             rule, self.ledger, self.queue, self.children, launch=self._new_trial, wake=self.wake
         )
+        self.rests = Rests(manager, say)
         self.deadline: float | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
@@ -225,12 +229,13 @@ class Experiment:
     def close(self) -> None:
         """Let go of what waits for a time to come."""
         self.queue.close()
+        self.rests.close()
 
     async def wait(self) -> None:
         """Return when nothing runs and nothing more will be launched."""
         await self._idle.wait()
 
-    async def wait_for(self, trial: Trial) -> Any:
+    async def wait_for(self, trial: Trial) -> Returned | None:
         """Return what the train function returned, once the trial has ended."""
         return await self.ends.wait_for(trial)
 
@@ -243,6 +248,11 @@ class Experiment:
     def is_searching(self) -> bool:
         """Whether the rule is still asked for new trials."""
         return not self.ending and self.source.is_open
+
+    @property
+    def why_it_ends(self) -> str:
+        """Why nothing more is launched, in words; '' while the search goes on."""
+        return self.ending or (self.source.why_closed if self.is_idle else "")
 
     @property
     def is_idle(self) -> bool:
@@ -289,8 +299,12 @@ class Experiment:
         self.manager.remove(remote)
         self.log("node", body={"went": remote.host, "reason": reason})
         attempts = list(self._by_remote.pop(remote.remote_id).values())
-        self.say(f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it")
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
+        text = f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it"
+        if attempts and delay_s:  # or nobody would know what the next half minute is waited for
+            until = time.strftime("%H:%M:%S", time.localtime(time.time() + delay_s))
+            text += f", and may still do: they start elsewhere at {until}, in {delay_s:g} s"
+        self.say(text)
         for attempt in attempts:
             attempt.lose(remote, reason, delay_s)
             self._rank_over(attempt)
@@ -363,10 +377,8 @@ class Experiment:
             return
         if self.keeper.is_ready(attempt):
             self.meetings.arrange(attempt)
-            return
-        task = asyncio.get_running_loop().create_task(self._bring(attempt))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        else:
+            self._in_background(self._bring(attempt))
 
     async def _bring(self, attempt: Attempt) -> None:
         lost = await self.keeper.prepare(attempt)
@@ -390,7 +402,7 @@ class Experiment:
         if attempt.is_over:
             return
         due = None
-        if attempt.verdict is None:
+        if attempt.verdict is None and not attempt.trial.is_final:
             due = self._ask_when_due(attempt.trial)
         if attempt.verdict is not None:
             self._hear_no_more(attempt)
@@ -476,12 +488,18 @@ class Experiment:
     def _on_output(self, remote: Remote, message: Message) -> None:
         if not remote.is_local:  # the node's own copy goes with the node
             self._keep_output(message["trial"], message["rank"], message["text"])
+        if not self.settings.shows_output:
+            return
         whose = [] if remote.is_local else [f"worker {remote.host}"]
+        if self.settings.labels_output:
+            whose = [f"trial {message['trial']}", *([] if remote.is_local else [remote.host])]
         if self.settings.resource.world_size > 1:
             whose.append(f"rank {message['rank']}")
         prefix = f"[ {', '.join(whose)} ] : " if whose else ""
+        if self.settings.labels_output:
+            prefix = f"[{', '.join(whose)}] "
         for line in message["text"].splitlines():
-            self.say(prefix + line)
+            self.show(prefix + line)
 
     def _keep_output(self, trial_id: int, rank: int, text: str) -> None:
         try:
@@ -543,11 +561,14 @@ class Experiment:
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.
 
-        It is asked also while the search ends, as a replay will let it hear of the report too.
+        It is asked also while the search ends, as a replay will let it hear of the report too. A
+        final trial is none of its business.
         """
+        if trial.is_final:
+            return Continue()
         decision: Decision = self.ask("on_report", trial, report, otherwise=Continue())
-        if isinstance(decision, Continue) or (isinstance(decision, Pause) and trial.is_final):
-            return Continue()  # whoever waits for a final trial would wait for ever
+        if isinstance(decision, Continue):
+            return decision
         if not isinstance(decision, (Stop, Pause)):
             name = f"{type(self.rule).__name__}.on_report"
             error = TypeError(f"{name} returned {decision!r}; return Continue(), Stop() or Pause()")
@@ -576,6 +597,12 @@ class Experiment:
         attempt = self._attempt(message)
         if attempt is None:
             return
+        if message.pop("no_space", False):
+            self.rests.failed(remote, message["reason"])
+        else:
+            self.rests.began(remote)
+        if message["rank"] == 0:
+            attempt.returned = Returned(message.get("returned"), message.get("kept"), remote)
         attempt.rank_ended(message)
         self._rank_over(attempt)
         self.fill()
@@ -601,6 +628,42 @@ class Experiment:
         self.source.something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)
+
+    def _on_refused(self, remote: Remote, message: Message) -> None:
+        """A trial has not begun, for want of something on its node: it costs no attempt."""
+        attempt = self._attempt(message)
+        if attempt is None:
+            return
+        self._send_again(remote, message["lacks"])
+        self.rests.failed(remote, message["reason"])
+        attempt.rank_refused({**message, "reason": f"it did not begin: {message['reason']}"})
+        self._rank_over(attempt)
+        self.fill()
+
+    def _goes_back(self, trial: Trial, why: Mapping[str, Any]) -> None:
+        """A trial that had its slots did not begin: it waits for others, unless all is over."""
+        self.log("lost", trial, why)
+        if not self.ending:
+            self.queue.put(trial)
+        elif self.ending not in UNFINISHED:
+            self.ends.end_trial(trial, self.ending, Status.STOPPED)
+
+    def _send_again(self, remote: Remote, lacks: Sequence[str]) -> None:
+        if FUNCTION in lacks:
+            remote.send(function_of(self.settings, remote))
+        if UPLOADS in lacks:
+            self._in_background(self._upload_again(remote))
+
+    async def _upload_again(self, remote: Remote) -> None:
+        try:
+            await remote.upload_again()
+        except (DistsearchError, OSError) as error:  # the next start will ask for it again
+            self.say(f"{remote.host}: {error}")
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _attempt(self, message: Message) -> Attempt | None:
         attempt = self._live.get(message["trial"])
@@ -633,10 +696,11 @@ class Experiment:
         if attempt.verdict is not None and outcome.status is Status.NODE_LOST:
             verdict = attempt.verdict
         self.queue.ends(trial, attempt.may_go_on_s)
-        if outcome.port_was_taken and attempt.verdict is None:
-            self.ends.take_back(trial, verdict.reason, facts)
+        if outcome.costs_nothing and attempt.verdict is None:
+            why = {"status": Status.STOPPED.value, "reason": outcome.reason}
+            self._goes_back(trial, {**facts, **why})
         else:
-            self.ends.attempt_over(trial, verdict, facts, facts.get("returned"))
+            self.ends.attempt_over(trial, verdict, facts, attempt.returned)
 
     @property
     def unended(self) -> int:
@@ -685,18 +749,23 @@ class Experiment:
 
     def _watch_for_nodes(self) -> None:
         """While there is nowhere to run, say so from time to time."""
-        if self._notice is None and not self.manager.can_meet(self.settings.resource):
+        if self._notice is None and self._want_of_slots:
             self._notice = asyncio.get_running_loop().call_later(0.5, self._say_no_node)
 
     def _say_no_node(self) -> None:
         self._notice = None
-        resource = self.settings.resource
-        if self.is_idle or self.manager.can_meet(resource):
+        if self.is_idle or not (want := self._want_of_slots):
             return
-        left = (
-            f"what is left has no room for {resource}"
-            if self.manager.remotes
-            else "no node is left"
-        )
-        self.say(f"{left}: waiting for one to come back or for add_remote(...)")
+        self.say(f"{want}: waiting for one to come back or for add_remote(...)")
         self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
+
+    @property
+    def _want_of_slots(self) -> str:
+        """What is missing where no node could run a trial, in words; else ''."""
+        if self.manager.can_meet(self.settings.resource):
+            return ""
+        if not self.manager.remotes:
+            return "no node is left"
+        several = self.settings.resource.world_size > 1
+        which = "nodes are left that have" if several else "node is left that has"
+        return f"no {which} {self.settings.resource}"

@@ -23,7 +23,6 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._run, name="distsearch", daemon=True)
         self.thread.start()
-        self.pid = os.getpid()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -58,6 +57,16 @@ _lock = threading.Lock()
 def loop() -> LoopThread:
     """The process's loop, started at the first call (and anew in a forked child)."""
     with _lock:
-        if not _the_loop or _the_loop[0].pid != os.getpid():
-            _the_loop[:] = [LoopThread()]
+        if not _the_loop:
+            _the_loop.append(LoopThread())
         return _the_loop[0]
+
+
+def _forget() -> None:
+    """In a forked child: the thread of the loop is the parent's, which may have had the lock."""
+    global _lock
+    _the_loop.clear()
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)

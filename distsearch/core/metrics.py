@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from ..errors import ReportError
-from ..space.base import without_secrets
+from ..space.privacy import without_secrets
 
 MAX_REPORT_BYTES = 64 * 1024
 encode = json.JSONEncoder(allow_nan=False).encode  # raises for what JSON cannot hold

@@ -19,7 +19,7 @@ _ECHOES = re.compile(
     r"closed by peer|reset by peer|Broken pipe|DistBackendError|DistNetworkError|NCCL|gloo", re.I
 )
 _PORT_TAKEN = re.compile(r"EADDRINUSE|address already in use", re.I)
-_SAID_ELSEWHERE = ("op", "trial", "attempt", "rank", "status", "reason")
+_SAID_ELSEWHERE = ("op", "trial", "attempt", "rank", "status", "reason", "no_space")
 
 
 class End(NamedTuple):
@@ -29,15 +29,19 @@ class End(NamedTuple):
     status: Status
     reason: str
     facts: Mapping[str, Any]  # what the log keeps of it: traceback, exit code, memory, seconds
+    begun: bool = True  # whether there was what it needs to begin
 
 
 class Outcome(NamedTuple):
-    """How an attempt has ended. `port_was_taken`: another attempt is due, and nobody has failed."""
+    """How an attempt has ended. `costs_nothing`: another one is due, and the trial has not failed.
+
+    Its node lacked something, or the port where its ranks were to meet was taken meanwhile.
+    """
 
     status: Status
     reason: str
     facts: Mapping[str, Any]
-    port_was_taken: bool = False
+    costs_nothing: bool = False
 
 
 def end_of(message: Message) -> End:
@@ -69,7 +73,8 @@ def outcome_of(ends: Sequence[End], decided: Status | None, port: int = 0) -> Ou
     for end in ends:
         if end.rank == 0 and "returned" in end.facts:
             facts["returned"] = end.facts["returned"]
-    return Outcome(cause.status, reason, facts, any(_lacks_port(end, port) for end in ends))
+    costs_nothing = not cause.begun or any(_lacks_port(end, port) for end in ends)
+    return Outcome(cause.status, reason, facts, costs_nothing)
 
 
 def _lacks_port(end: End, port: int) -> bool:
@@ -82,8 +87,10 @@ def _rank_of_cause(end: End, decided: Status | None) -> int:
     """How likely an end is what the others follow from: smaller is likelier."""
     if end.status is decided:
         return 0
-    if end.status is Status.FAILED:
-        return 3 if _ECHOES.search(end.reason) else 2
-    if end.status.is_failure:
+    if not end.begun:
         return 1
-    return 5 if end.status is Status.STOPPED else 4
+    if end.status is Status.FAILED:
+        return 4 if _ECHOES.search(end.reason) else 3
+    if end.status.is_failure:
+        return 2
+    return 6 if end.status is Status.STOPPED else 5

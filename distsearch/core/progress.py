@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..errors import printable, with_colours
+
 if TYPE_CHECKING:  # rich takes a tenth of a second to import, which only a display is worth
     from rich.console import Console, RenderableType
     from rich.text import Text
@@ -119,10 +121,20 @@ class Progress:
             self._thread.join(GIVE_UP_S)
             ended, self._thread = not self._thread.is_alive(), None
         while ended and self._lines:  # said just now
-            self.say(self._lines.popleft())
+            self._say(self._lines.popleft())
 
     def say(self, line: str) -> None:
-        """Write a line, above the display if there is one. Never waits while it is shown."""
+        """Write a line, above the display if there is one. Never waits while it is shown.
+
+        Whatever it quotes, it reaches the terminal as text.
+        """
+        self._say(printable(line))
+
+    def show(self, line: str) -> None:
+        """The same for a line that the user's own program prints, whose colours stay."""
+        self._say(with_colours(line))
+
+    def _say(self, line: str) -> None:
         if self.verbose <= 0:
             return
         thread = self._thread

@@ -29,13 +29,14 @@ from typing import Any, TypeVar
 from ..errors import CheckpointError, MissingPackage, OptionError
 from ..resource.cache import MANIFEST, delete
 from ..resource.private import make_folders, make_private
+from ..space.privacy import without_secrets_in_urls
 from . import checkpoint
 
 T = TypeVar("T")
 MISSING_OR_DAMAGED = (FileNotFoundError, ValueError, KeyError, CheckpointError)
 MARK = "distsearch.json"
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # until what was just written is seen elsewhere
-SECRET = re.compile("key|secret|token|passw|credential", re.IGNORECASE)
+SECRET = re.compile("key|secret|token|passw|jwt|bearer|credential", re.IGNORECASE)
 
 
 def checked_url(storage: str | os.PathLike[str]) -> str:
@@ -45,10 +46,10 @@ def checked_url(storage: str | os.PathLike[str]) -> str:
     url = os.fspath(storage)
     if "://" not in url:
         return str(Path(url).expanduser().absolute())
-    if re.search(r"://[^/]*:[^/]*@", url):
+    if without_secrets_in_urls(url) != url:
         raise OptionError(
-            "storage= holds a password, which would get into the log; leave it out, and give it to "
-            "fsspec by the environment or its configuration (~/.config/fsspec)"
+            "storage= holds a password or a token, which would get into the log; leave it out, and "
+            "give it to fsspec by the environment or its configuration (~/.config/fsspec)"
         )
     import fsspec
 

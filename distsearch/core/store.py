@@ -63,9 +63,11 @@ from .verify import verify as verify
 
 FEW = 40
 RETRY_S = 1.0
+LOOK_S = 0.2
 TRIES = 3
 WAIT_S = 10.0
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+os.register_at_fork(after_in_child=lambda: _open_stores.clear())  # their writers live in the parent
 
 
 class Event(NamedTuple):
@@ -120,6 +122,7 @@ class Store:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="distsearch-store")
         self._is_unsure = False  # whether some of what is to be written is in the file already
         self.trouble = ""
+        self._trouble_since: float | None = None
         self._closed = False
         _open_stores.add(self)
 
@@ -194,6 +197,20 @@ class Store:
 
         self.when_durable(arrived)
         await durable
+
+    async def flush_or_give_up(self, patience_s: float) -> bool:
+        """The same, unless for so many seconds nothing can be written; whether all is written."""
+        flushed = asyncio.ensure_future(self.flush())
+        while not flushed.done() and self.stuck_s < patience_s:
+            await asyncio.wait([flushed], timeout=LOOK_S)
+        is_written = flushed.done()
+        flushed.cancel()
+        return is_written
+
+    @property
+    def stuck_s(self) -> float:
+        """For how many seconds nothing could be written, for the reason that `trouble` gives."""
+        return 0.0 if self._trouble_since is None else time.monotonic() - self._trouble_since
 
     def _write_soon(self) -> None:
         if not self._scheduled and not self._writing:
@@ -298,12 +315,13 @@ class Store:
             self.trouble = (
                 f"cannot write {self.path}: {cause(error, self.path)}; trying again{until}"
             )
+            self._trouble_since = self._trouble_since or time.monotonic()
             self._pending[:0] = rows
             self._callbacks[:0] = callbacks
             self._scheduled = True
             asyncio.get_running_loop().call_later(RETRY_S, self._write)
             return
-        self.trouble = ""
+        self.trouble, self._trouble_since = "", None
         for callback in callbacks:
             done.get_loop().call_soon(callback)  # so that the error of one spares the others
         if self._pending or self._callbacks:

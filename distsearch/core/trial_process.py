@@ -8,6 +8,7 @@ often before there is a job for it. A job comes as one line of JSON; reports go 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -22,17 +23,20 @@ from typing import Any
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
 from ..resource.cache import delete_newer, inherit
-from ..resource.private import private
-from ..space.base import without_secrets
+from ..resource.output import NO_SPACE, SHORTAGES, stream
+from ..resource.private import make_folder, private
+from ..space.namespace import Arguments
 from . import arrival
 from . import decorators as decorators
-from .decorators import RANK_ARGS
-from .metrics import MAX_REPORT_BYTES, is_one_number, strict_json
+from . import returned as returned_value
+from .metrics import is_one_number
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
 from .surroundings import set_up as set_up  # called by the launcher, for all that it forks
 
 _AROUND = (__file__, decorators.__file__, arrival.__file__)
+# What a machine may lack for a while, and what a trial may have taken from the others.
+NOT_BEGUN = (*SHORTAGES, errno.ENOENT)
 _functions: dict[str, Any] = {}
 _current: list[Reporter] = []
 
@@ -86,7 +90,10 @@ def read_job(channel: socket.socket) -> tuple[dict[str, Any], bytes] | None:
 
 
 def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, Any]:
-    """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'."""
+    """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'.
+
+    Or 'not begun': the disk has no room for its output, say, or a folder is gone.
+    """
     end: dict[str, Any] = {"how": "returned", "code": 0, "error": "", "traceback": ""}
     shelf = shelf_of(job)
     is_in_gang = job["ranks"] is not None
@@ -103,31 +110,21 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
         rank=job["rank"] if is_in_gang else None,
         heard=heard,
     )
+    begun = False
     try:
-        os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it
-        redirect_output(job["output"])
-        if is_in_gang:
-            enter_gang(job["ranks"])
-        elif shelf is None:
-            if job["resume"]:
-                delete_newer(reporter.checkpoints, job["saved_step"])
-            if parents:
-                siblings = reporter.folder.parent
-                sources = [siblings / str(one) for one in parents.values() if one is not None]
-                inherit(reporter.checkpoints, sources)
-        put_first(job["work_folder"])
+        prepare(job, reporter, shelf)
+        begun = True
         train_function = load_function(job["function"])
         constants, config = train_function.space.constants_of(job["config"])
         space = train_function.space
         for path, value in constants.items():
             space = space.replace_at(path, value)
-        values = space.build(config)
-        for name, value in job["args"].items():
-            if name not in RANK_ARGS or name not in space:
-                values[name] = value
+        values = Arguments(space.build(config), {**job["args"], "folder": job["folder"]})
         _current.append(reporter)
         returned = train_function(values, reporter)
-        end["returned"] = returned_value(returned)
+        end["returned"] = returned_value.as_text(returned)
+        if job["is_final"] and job["rank"] == 0:
+            end["kept"] = returned_value.keep(returned, job["folder"], job["attempt"])
         is_only_returned = not (job["has_reported"] or reporter.has_reported)
         if is_one_number(returned) and is_only_returned and job["rank"] == 0:
             report_reward(job, reporter, returned)
@@ -141,6 +138,9 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
                 sys.stderr.write(f"{code}\n")
         end.update(how="exit", code=code if isinstance(code, int) else int(code is not None))
     except BaseException as error:
+        number = errno_of(error)
+        if not begun and number in NOT_BEGUN:
+            return {**end, "how": "not begun", "error": in_words(error)[:2000]}
         text = "".join(traceback.format_exception(type(error), error, own_part(error)))
         end.update(
             how="raised",
@@ -149,12 +149,48 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
             traceback=text[-20_000:],
             # By its name, since torch's, which is about a GPU, is none of Python's.
             memory=isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",
+            no_space=number in NO_SPACE,
         )
     finally:
         _current.clear()
     if job["reuse"]:
         reporter.close()  # what its threads still say would count for the next trial
     return end
+
+
+def prepare(job: dict[str, Any], reporter: Reporter, shelf: Shelf | None) -> None:
+    """All that has to be there before the train function is looked at."""
+    os.chdir(job["cwd"] or own_work_folder(job))  # an earlier trial may have left it
+    redirect_output(job["output"])
+    if job["ranks"] is not None:  # the agent has put in its place what they go on from
+        enter_gang(job["ranks"])
+    elif shelf is None:
+        if job["resume"]:
+            delete_newer(reporter.checkpoints, job["saved_step"])
+        if job["parents"]:
+            siblings = reporter.folder.parent
+            sources = [siblings / str(one) for _, one in job["parents"] if one is not None]
+            inherit(reporter.checkpoints, sources)
+    put_first(job["work_folder"])
+
+
+def errno_of(error: BaseException | None) -> int | None:
+    """The number of the system's error that an error is, or comes from."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno
+        error = error.__cause__
+    return None
+
+
+def own_work_folder(job: dict[str, Any]) -> str:
+    """A working folder that is the trial's own, in which the uploads are linked."""
+    folder = f"{job['folder']}/work"
+    make_folder(folder)
+    for entry in os.scandir(job["work_folder"]):
+        with contextlib.suppress(FileExistsError):  # of an earlier attempt, or the trial's own
+            os.symlink(entry.path, f"{folder}/{entry.name}")
+    return folder
 
 
 def shelf_of(job: dict[str, Any]) -> Shelf | None:
@@ -219,14 +255,6 @@ def own_part(error: BaseException) -> TracebackType | None:
     return frames or error.__traceback__
 
 
-def returned_value(value: Any) -> Any:
-    """What the train function returned, as JSON can carry it to the driver."""
-    if value is None:
-        return None
-    text = strict_json(without_secrets({"value": value}))
-    return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else repr(value)[:1000]
-
-
 def report_reward(job: dict[str, Any], reporter: Reporter, reward: Any) -> None:
     """Report what a train function that never reports has returned, where there is one reward."""
     # (One that goes on from a checkpoint may have had nothing left to report.)
@@ -241,13 +269,13 @@ def redirect_output(path: str) -> None:
     output = private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(output, descriptor)
-        stream: Any = getattr(sys, f"__{name}__")
+        text: Any = getattr(sys, f"__{name}__")
         try:
-            stream.reconfigure(line_buffering=True)
+            text.reconfigure(line_buffering=True)
         except (AttributeError, ValueError):  # an earlier trial has closed, detached or replaced it
-            stream = open(descriptor, "w", buffering=1, closefd=False)  # noqa: SIM115
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+            text = stream(descriptor)
+        setattr(sys, name, text)
+        setattr(sys, f"__{name}__", text)
     if output > 2:
         os.close(output)
 
@@ -304,9 +332,9 @@ def _tell_own_error(end: dict[str, Any]) -> None:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    for output in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # the user may have closed it, or put anything there
-            stream.flush()
+            output.flush()
 
 
 def _forget_trial() -> None:

@@ -25,6 +25,7 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         saved      trial, attempt, step, name, bytes
         output     trial, attempt, rank, text            whole lines
         ended      trial, attempt, rank, status, ...     the process is reaped: its slot is free
+        refused    trial, attempt, rank, reason, lacks   it has not begun, for want of something
         meets      trial, attempt, port, token, interfaces, begins_with, error
         reached    trial, attempt, interfaces, begins_with, error
         problem    reason                                the node cannot go on
@@ -59,11 +60,16 @@ from typing import Any
 
 from .cache import CheckpointCache
 from .meeting import MeetingPoint, Network
+from .output import SHORTAGES
 from .private import delete, make_folder, make_folders, private, private_mode
-from .processes import Process, Processes, sessions_above
+from .proc import families_above
+from .process import Process
+from .processes import Processes
 
 Message = dict[str, Any]
 
+FUNCTION, UPLOADS = "the train function", "the uploaded files"  # what a node may lack
+FOLDERS = ("functions", "trials", "work")
 WINDOW = 8 << 20
 KILL_GRACE_S = 10.0
 OUTPUT_PERIOD_S = 0.2
@@ -89,6 +95,7 @@ class RunningTrial:
     heard: float = 0.0  # when the trial last said something
     output_read: int = 0
     end: Message | None = None
+    launcher_died: bool = False  # and that has ended it
     status: str = ""  # set when the agent ends the trial; wins over what the process says
     reason: str = ""
     leaving: tuple[str, str] | None = None  # status and reason, for its next checkpoint
@@ -138,6 +145,7 @@ class Agent:
         self._lease_from = 0.0
         self._resting = False  # the driver has long been silent: there is not even a launcher
         self._uploads: dict[str, Any] = {}
+        self._uploaded: set[str] = set()  # what has to be in the work folder, at its top
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -148,7 +156,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         delete(self.folder / "functions")  # what is there now, somebody else may have put there
-        for name in ("functions", "trials", "work"):
+        for name in FOLDERS:
             make_folder(self.folder / name)
         self.processes.start()
         self._tasks.append(self._loop.create_task(self._follow_output()))
@@ -199,10 +207,16 @@ class Agent:
     def _on_function(self, message: Message) -> None:
         path = self.folder / "functions" / message["name"]
         unfinished = path.with_name(f".{path.name}.part")
-        with open(unfinished, "ab" if message.get("offset") else "wb", opener=private) as file:
-            file.write(message["data"])
-        if message.get("done", True):  # a small one is no piece
-            os.replace(unfinished, path)
+        with contextlib.suppress(OSError):  # the disk is full, say: a start will ask for it again
+            self._make_folders()
+            if not message.get("offset"):
+                delete(unfinished)
+            elif os.stat(unfinished).st_size != message["offset"]:
+                return  # a piece is missing
+            with open(unfinished, "ab", opener=private) as file:
+                file.write(message["data"])
+            if message.get("done", True):  # a small one is no piece
+                os.replace(unfinished, path)
 
     def _on_upload(self, message: Message) -> None:
         path = message["path"]
@@ -213,6 +227,7 @@ class Agent:
             self._tell(op="uploaded", path=path, error=str(error))
         else:
             if message["done"]:
+                self._uploaded.add(Path(path).parts[0])
                 self._tell(op="uploaded", path=path, error="")
 
     def _on_meet(self, message: Message) -> None:
@@ -277,9 +292,17 @@ class Agent:
             return
         folder = f"{self._trials_folder}/{number}"  # text, as objects of `Path` would take longer
         try:
+            self._make_folders()
+            if lacks := self._lacks(message["job"]["function"]):
+                reason = f"a trial has deleted what all of them need: {' and '.join(lacks)}"
+                self._tell(op="refused", **address, reason=reason, lacks=lacks)
+                return
             make_folder(folder)
             process = self._idle_process(message) or self._new_process(message)
-        except OSError as error:  # no disk or no file descriptor left: only this trial fails
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                self._tell(op="refused", **address, reason=str(error), lacks=[])
+                return
             reason = f"it could not be started: {error}"
             self._tell(op="ended", **address, status="killed", reason=reason, traceback="")
             return
@@ -309,6 +332,21 @@ class Agent:
         trial, attempt = message["trial"], message["attempt"]
         there = (self._trials.get((trial, attempt, rank)) for rank in message["ranks"])
         return [one for one in there if one is not None]
+
+    def _make_folders(self) -> None:
+        """Make the folders of this node, also those that a trial has deleted."""
+        for name in FOLDERS:
+            if not os.path.isdir(self.folder / name):
+                make_folders(self.folder / name)
+
+    def _lacks(self, function: str) -> list[str]:
+        """What the driver has to send again before a trial can start."""
+        lacks = []
+        if not os.path.exists(f"{self.folder}/functions/{function}"):
+            lacks.append(FUNCTION)
+        if not all(os.path.lexists(self.work_folder / name) for name in self._uploaded):
+            lacks.append(UPLOADS)
+        return lacks
 
     def _on_decide(self, message: Message) -> None:
         for trial in self._ranks(message):
@@ -531,10 +569,11 @@ class Agent:
         for trial in self._trials.values():
             if not trial.status:
                 trial.status, trial.reason = "node_lost", reason
+                trial.launcher_died = True
 
-    def on_imports_given_up(self, reason: str) -> None:
-        """Tell the user why trials start later from now on."""
-        self._tell(op="notice", text=reason)
+    def on_trouble(self, text: str) -> None:
+        """Tell the user what is not as it should be."""
+        self._tell(op="notice", text=text)
 
     def on_given_up(self, reason: str) -> None:
         """Tell the driver that nothing can run here any more."""
@@ -546,6 +585,9 @@ class Agent:
         self._cancel_timers(trial)
         if trial.rank == 0 and (point := self._points.pop((trial.trial, trial.attempt), None)):
             point.close()
+        if reason := why_not_begun(trial, exit_):
+            self._tell(op="refused", **_address_of(trial), reason=reason, lacks=[])
+            return
         self._send_output(trial, last=True)
         end = trial.end or {}
         status, reason = how_it_ended(trial, exit_)
@@ -557,6 +599,8 @@ class Agent:
             error=end.get("error", ""),
             traceback=end.get("traceback", ""),
             returned=end.get("returned"),
+            no_space=end.get("no_space", False),
+            **({"kept": end["kept"]} if end.get("kept") else {}),
             exit_code=exit_.get("code"),
             signal=exit_.get("signal"),
             max_rss_bytes=exit_.get("max_rss_bytes"),
@@ -609,7 +653,7 @@ class Agent:
                 if trial.memory_bytes is not None and trial.process.pid and not trial.status
             }
             limits = {pid: trial.memory_bytes or 0 for pid, trial in limited.items()}
-            for pid, used in sessions_above(limits):
+            for pid, used in families_above(limits):
                 trial, limit = limited[pid], limits[pid]
                 reason = f"used {used / 1e9:.2f} GB, more than memory_gb={limit / 1e9:g}"
                 trial.status, trial.reason = "out_of_memory", reason
@@ -654,7 +698,7 @@ class Agent:
         """Have a launcher again, once the driver is heard of."""
         if self._resting and self.lease_s is not None and self._silent_s <= self.lease_s:
             self._resting = False
-            self.processes.start()
+            self.processes.start_again()
 
     # Speaking
 
@@ -688,6 +732,15 @@ def output_name(rank: int) -> str:
     return "output.txt" if rank == 0 else f"output-rank{rank}.txt"
 
 
+def why_not_begun(trial: RunningTrial, exit_: Message) -> str:
+    """Why an attempt has not begun, if it has not, and nobody has ended it."""
+    if trial.end is not None and trial.end["how"] == "not begun" and not trial.status:
+        return str(trial.end["error"])
+    if trial.process.pid is None and (not trial.status or trial.launcher_died):
+        return str(trial.reason or exit_.get("error") or "the process could not be started")
+    return ""
+
+
 def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     """The status of an attempt and the reason in words."""
     end = trial.end
@@ -696,6 +749,8 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     if trial.follows is not None and trial.is_ended and _obeyed(end, exit_):
         return trial.follows
     if end is not None and end["how"] == "raised":
+        if end.get("no_space"):
+            return "killed", f"the disk is full: {end['error']}"
         return ("out_of_memory" if end.get("memory") else "failed"), end["error"]
     if end is not None and end["how"] == "exit" and end["code"] != 0:
         return "exited", f"sys.exit({end['code']})"

@@ -36,6 +36,7 @@ from .node import NodeFacts
 from .pace import SMALLEST_PIECE
 from .pipe import MakeConnection, PipeClient, PipeConnection, PipeServer
 from .remote import Listener, Message, Remote
+from .strangers import bound_strangers
 from .tls import Authority
 from .versions import compare, own_versions
 
@@ -441,6 +442,7 @@ class Cluster:
                 dashboard_address="127.0.0.1:0",  # a port that Dask always opens
             )
             await self.scheduler
+        bound_strangers(self.scheduler)
         try:
             async with Client(
                 self.scheduler.address, security=tls, asynchronous=True, set_as_default=False
@@ -465,6 +467,7 @@ class Cluster:
                 return str(listener.contact_address)
         arguments = self.scheduler.security.get_listen_args("scheduler")
         await self.scheduler.listen(f"tls://{_bracketed(interface)}:0", **arguments)
+        bound_strangers(self.scheduler)
         return str(self.scheduler.listeners[-1].contact_address)
 
     async def run_on(self, address: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..errors import NodeError, ResourceError, UploadError
+from ..errors import HostKeyError, NodeError, ResourceError, UploadError
 from .local import LocalRemote
+from .machines import SameMachine, take_share
 from .node import Node
 from .remote import Listener, Message, Remote
 
 if TYPE_CHECKING:  # Dask and asyncssh are imported only when there is another node to reach
-    from .dask_link import Cluster
+    from .dask_link import Cluster, DaskRemote
 
+T = TypeVar("T")
+START_S = 5.0  # what those that are up wait for the others
+LEASE_OVER_S = 35.0  # after so long a lost node has ended all that ran there
+LONGEST_REST_S = 60.0  # between two attempts to reach a lost node
+CLOSE_S = 15.0
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -30,7 +36,8 @@ class Owner(Listener, Protocol):
 class Fleet:
     """The nodes of one search; used in the loop's thread.
 
-    `failed` are the errors of those that could not be brought up.
+    `failed` are the errors of those that could not be brought up. Those over SSH that are lost
+    later are brought up again when they can be, after 1, 2, 4, ... and at most 60 s each time.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class Fleet:
         tunnel: bool | None,
         ssh_config: Sequence[str | os.PathLike[str]] | None,
         say: Callable[[str], None],
+        work_in: str | None = None,
     ) -> None:
         self.folder = folder
         self.owner = owner
@@ -52,20 +60,48 @@ class Fleet:
         if ssh_config is not None:
             self._ssh_config = [str(Path(file).expanduser().absolute()) for file in ssh_config]
         self._say = say
+        self._work_in = work_in
         self._ids = itertools.count()
         self._ssh_cluster: Cluster | None = None
         self._client_cluster: Cluster | None = None
         self._nodes: dict[int, Node] = {}
-        self._welcomes: set[asyncio.Task[object]] = set()
+        self._comebacks: dict[asyncio.Task[None], Node] = {}  # of lost nodes
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
+        self._also: dict[int, list[Node]] = {}  # other names of the same machine
+        self._declared: set[int] = set()  # nodes whose CPUs the user has declared
 
-    async def start(self, *, local: bool | Node, addresses: Sequence[Node], client: Any) -> None:
-        """Bring all nodes up at once. Raises NodeError if there is none then."""
+    async def start(
+        self,
+        *,
+        local: bool | Node,
+        addresses: Sequence[Node],
+        client: Any,
+        enough: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Bring all nodes up at once. Raises NodeError if there is none then.
+
+        Returns when all are up or have failed, or `START_S` are over and those that are up are
+        `enough`: the others join when they can.
+        """
         if local:
             node = local if isinstance(local, Node) else None
             remote = await LocalRemote.start(next(self._ids), self.folder, self, node)
-            remote.trial_cwd = os.getcwd()
+            if self._work_in != "trial":
+                remote.trial_cwd = os.getcwd()
+            if node is not None:
+                self._note(remote, node)
             await self._welcome(remote)
-        await asyncio.gather(self._join_ssh(addresses), self._join_client(client))
+        joining: list[asyncio.Task[Any]] = [self._run(self._join_client(client))]
+        if addresses:
+            starts = await self._start_all(addresses)
+            joining += [self._run(self._join(*one)) for one in zip(addresses, starts, strict=True)]
+        await asyncio.wait(joining, timeout=START_S)
+        coming = [task for task in joining if not task.done()]
+        if coming and self.remotes and enough():
+            self._say(f"{len(coming)} nodes are not up yet; the search starts without them")
+            joining = [task for task in joining if task.done()]
+        await asyncio.gather(*joining)
         if not self.remotes:
             if self.failed:
                 reasons = "\n".join(map(str, self.failed))
@@ -78,14 +114,23 @@ class Fleet:
 
     async def add(self, addresses: Sequence[Node]) -> None:
         """Bring up more nodes. Raises NodeError for those that failed; the others are then up."""
-        failed = await self._join_ssh(addresses)
+        for node in addresses:
+            self._stop_waiting_for(node)
+        joining = map(self._join, addresses, await self._start_all(addresses))
+        failed = [error for error in await asyncio.gather(*joining) if error is not None]
         if failed:
             raise NodeError("\n".join(map(str, failed)))
 
     async def remove(self, addresses: Sequence[Node]) -> None:
         """End everything on these nodes and do without them."""
-        leaving = [remote for node in addresses for remote in self._called(node)]
+        leaving = [
+            remote
+            for node in addresses
+            if not self._stop_waiting_for(node)
+            for remote in self._called(node)
+        ]
         for remote in leaving:
+            self._nodes.pop(remote.remote_id, None)  # it is not to come back
             self.owner.retire(remote)
         nothing_left = await asyncio.gather(*(remote.close() for remote in leaving))
         for remote, confirmed_dead in zip(leaving, nothing_left, strict=True):
@@ -96,40 +141,98 @@ class Fleet:
         found = [r for r in self.remotes.values() if self._is_called(r, node)]
         if not found:
             there = ", ".join(
-                str(self._nodes.get(remote.remote_id, remote.host))
+                "localhost" if remote.is_local else str(self._name_of(remote))
                 for remote in self.remotes.values()
             )
             raise ResourceError(f"{node} is none of the nodes: {there or 'there are none'}")
         return found
 
     def _is_called(self, remote: Remote, node: Node) -> bool:
-        if remote.is_local:
-            return node.host in LOCAL_NAMES and node.port is None
-        own = self._nodes.get(remote.remote_id, Node(remote.host))
-        return (
+        names = list(self._also.get(remote.remote_id, ()))
+        if not remote.is_local:
+            names.append(self._nodes.get(remote.remote_id, Node(remote.host)))
+        elif node.host in LOCAL_NAMES and node.port is None:
+            return True
+        return any(
             own.host == node.host
             and node.port in (None, own.port)
             and node.user in (None, own.user)
+            for own in names
         )
 
     # Who joins
 
-    async def _join_ssh(self, nodes: Sequence[Node]) -> list[NodeError]:
-        if not nodes:
-            return []
+    async def _start_all(
+        self, nodes: Sequence[Node]
+    ) -> Sequence[asyncio.Task[DaskRemote | NodeError]]:
+        """Begin to bring up nodes over SSH: for each the task that does it."""
         from .dask_link import Cluster
-        from .ssh import bring_up
+        from .ssh import start_all
 
         if self._ssh_cluster is None:
             self._ssh_cluster = await Cluster(self, remote_ids=self._ids).__aenter__()
-        results = await bring_up(
-            self._ssh_cluster, nodes, ssh_config=self._ssh_config, tunnel=self._tunnel
-        )
-        for node, result in zip(nodes, results, strict=True):
+        return start_all(self._ssh_cluster, nodes, self._ssh_config, self._tunnel)
+
+    async def _join(
+        self, node: Node, coming: asyncio.Task[DaskRemote | NodeError]
+    ) -> NodeError | None:
+        """Welcome a node once it is up, or say why it is not."""
+        result = await coming
+        if isinstance(result, Remote):
+            self._note(result, node)
+        return await self._welcome_or_say(result)
+
+    # Who comes back
+
+    def _wait_for(self, node: Node, after_s: float) -> None:
+        """Bring a lost node up again: nothing of it may be left there by then."""
+        if not self._is_closed:
+            task = self._run(self._bring_back(node, after_s))
+            self._comebacks[task] = node
+            task.add_done_callback(self._comebacks.pop)
+
+    def _stop_waiting_for(self, node: Node) -> bool:
+        """Do without a lost node; whether it was waited for."""
+        tasks = [
+            task
+            for task, lost in self._comebacks.items()
+            if lost.host == node.host
+            and node.port in (None, lost.port)
+            and node.user in (None, lost.user)
+        ]
+        for task in tasks:
+            task.cancel()
+        return bool(tasks)
+
+    async def _bring_back(self, node: Node, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        for attempt in itertools.count(1):
+            (coming,) = await self._start_all([node])
+            result = await coming
             if isinstance(result, Remote):
-                self._nodes[result.remote_id] = node
-        errors = await asyncio.gather(*map(self._welcome_or_say, results))
-        return [error for error in errors if error is not None]
+                self._note(result, node)
+                try:
+                    await self._welcome(result)
+                except UploadError as refused:
+                    self.remotes.pop(result.remote_id, None)
+                    await result.close()
+                    result = NodeError(f"node {str(node)!r}: {refused}")
+                else:
+                    if result.lost_because is None:
+                        self._say(f"node {node.host} is back")
+                    return  # or it was lost again, and is waited for
+            if isinstance(result, HostKeyError):
+                self._say(f"{result}\nnode {node.host} is not tried again")
+                return
+            rest_s = min(LONGEST_REST_S, 2.0 ** (attempt - 1))
+            if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8, ...
+                self._say(f"{result}\nnode {node.host} is tried again, next in {rest_s:g} s")
+            await asyncio.sleep(rest_s)
+
+    def _note(self, remote: Remote, node: Node) -> None:
+        self._nodes[remote.remote_id] = node
+        if node.num_cpus is not None:
+            self._declared.add(remote.remote_id)
 
     async def _join_client(self, client: Any) -> None:
         if client is None:
@@ -143,27 +246,52 @@ class Fleet:
         await asyncio.gather(*map(self._welcome_or_say, results))
 
     def _welcome_later(self, result: Remote | NodeError) -> None:
-        task: asyncio.Task[object]
-        task = asyncio.get_running_loop().create_task(self._welcome_or_say(result))
-        self._welcomes.add(task)
-        task.add_done_callback(self._welcomes.discard)
+        self._run(self._welcome_or_say(result))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Have something done beside all else, until the fleet is closed."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _welcome_or_say(self, result: Remote | NodeError) -> NodeError | None:
         """Welcome a node; if it cannot be used, say why, and let the others live."""
         error = result if isinstance(result, NodeError) else None
         if isinstance(result, Remote):
             try:
+                self._take_share(result)
                 await self._welcome(result)
-            except UploadError as refused:
+            except SameMachine as same:  # which is no fault
+                await result.close()
+                self._also.setdefault(same.other.remote_id, []).append(self._name_of(result))
+                self._say(str(same))
+            except (UploadError, NodeError) as refused:
                 self.remotes.pop(result.remote_id, None)
                 await result.close()
-                error = NodeError(
-                    f"node {str(self._nodes.get(result.remote_id, result.host))!r}: {refused}"
-                )
+                error = refused if isinstance(refused, NodeError) else None
+                error = error or NodeError(f"node {str(self._name_of(result))!r}: {refused}")
         if error is not None:
             self.failed.append(error)
             self._say(str(error))
         return error
+
+    def _name_of(self, remote: Remote) -> Node:
+        return self._nodes.get(remote.remote_id, Node(remote.host))
+
+    def _take_share(self, remote: Remote) -> None:
+        """Leave a node what no other has of its machine. Raises NodeError when that is nothing."""
+        node = self._name_of(remote)
+        if remote.remote_id not in self._nodes:  # a worker of the user's cluster has its threads
+            self._declared.add(remote.remote_id)
+        if line := take_share(
+            remote,
+            self.remotes.values(),
+            name=str(node),
+            shares=self._declared,
+            declares_gpus=node.num_gpus is not None,
+        ):
+            self._say(line)
 
     async def _welcome(self, remote: Remote) -> None:
         """Give a node the uploaded files, then let trials run there."""
@@ -175,6 +303,13 @@ class Fleet:
             self.owner.add_remote(remote)
         elif self.remotes.pop(remote.remote_id, None) is not None:
             self._say(f"node {remote.host} was lost again: {remote.lost_because}")
+            self._comes_back(remote, confirmed_dead=False)
+
+    def _comes_back(self, remote: Remote, confirmed_dead: bool) -> None:
+        """Wait for a lost node of `dist_ip_addrs`, unless it was taken away."""
+        node = self._nodes.pop(remote.remote_id, None)
+        if node is not None:
+            self._wait_for(node, 0.0 if confirmed_dead else LEASE_OVER_S)
 
     # What nodes say
 
@@ -191,6 +326,7 @@ class Fleet:
         if self.remotes.pop(remote.remote_id, None) is not None:
             remote.on_gone(reason)
             self.owner.on_lost(remote, reason, confirmed_dead)
+            self._comes_back(remote, confirmed_dead)
 
     # Files
 
@@ -214,8 +350,12 @@ class Fleet:
 
     async def close(self) -> None:
         """End everything on every node, then the connections (bounded)."""
-        for task in self._welcomes:
+        self._is_closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:  # what was just coming up is taken down again
+            await asyncio.wait(tasks, timeout=CLOSE_S)
         await asyncio.gather(*(remote.close() for remote in self.remotes.values()))
         for cluster in (self._ssh_cluster, self._client_cluster):
             if cluster is not None:

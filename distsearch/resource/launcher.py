@@ -7,10 +7,11 @@ a socket, one JSON object a line:
     configure  preload, sys_path, entry, surroundings      import these modules, set these up
     fork       key, env, folder, threads (and one file descriptor: the trial's own socket)
     kill       key, signal                     to the trial's whole process group
+    ping
 
-and hears `configured`, `started` (key, pid) and `exited` (key, code or signal, peak memory, CPU
-seconds). When the parent's end closes, for whatever reason, every trial is killed and the launcher
-ends.
+and hears `configured`, `started` (key, pid), `exited` (key, code or signal, peak memory, CPU
+seconds) and `pong`. When the agent's end closes, for whatever reason, every trial is killed and the
+launcher ends. Between the two stands a guard (`guard.py`), the launcher's parent for the system.
 
 Started by `command(FD)`.
 """
@@ -31,8 +32,18 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NoReturn
 
-LINUX = sys.platform.startswith("linux")
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+from .guard import (
+    LINUX,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_PDEATHSIG,
+    become_guarded,
+    end_children,
+    forget_guard,
+    set_process_option,
+)
+from .output import make_patient
+from .proc import children, kill
+
 PARENT_PERIOD_MS = 1000
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -57,23 +68,6 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", _START, str(Path(__file__).resolve().parents[2]), *arguments]
 
 
-def set_process_option(option: int, value: int) -> None:
-    """Call prctl(2), on Linux; nothing elsewhere."""
-    if LINUX:
-        _libc().prctl(option, value, 0, 0, 0)
-
-
-_loaded_libc: list[Any] = []
-
-
-def _libc() -> Any:
-    if not _loaded_libc:
-        import ctypes
-
-        _loaded_libc.append(ctypes.CDLL(None, use_errno=True))
-    return _loaded_libc[0]
-
-
 class Launcher:
     """Forks, watches and kills the processes of trials; see the module's text."""
 
@@ -88,7 +82,6 @@ class Launcher:
 
     def run(self) -> None:
         """Serve until the parent's end of the socket closes; then leave nothing behind."""
-        set_process_option(PR_SET_CHILD_SUBREAPER, 1)
         # No signal may reach a trial before it has its own handlers, which unblock them.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         wake_read, wake_write = os.pipe()
@@ -100,7 +93,7 @@ class Launcher:
         poll.register(self.control, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
         parent = os.getppid()
-        # The end of the socket is not enough: a child of the parent may hold it open.
+        # The end of the socket is not enough: a child of the agent may hold it open.
         while os.getppid() == parent:
             ready = [descriptor for descriptor, _ in poll.poll(PARENT_PERIOD_MS)]
             if wake_read in ready:
@@ -182,6 +175,7 @@ class Launcher:
             set_process_option(PR_SET_CHILD_SUBREAPER, 1)
             os.setsid()
             signal.set_wakeup_fd(-1)
+            forget_guard()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
             for other in self.descriptors:
@@ -189,7 +183,8 @@ class Launcher:
             for name, value in env.items():
                 if os.environ.get(name) != value:  # setenv copies pages that are shared until then
                     os.environ[name] = value
-            os.chdir(folder)
+            with contextlib.suppress(OSError):  # the job names it again, and can say what is wrong
+                os.chdir(folder)
             if os.getppid() == launcher:  # else it died before the death signal was set
                 entry = sys.modules[self.entry]
                 code = entry.main(socket.socket(fileno=os.dup(descriptor)), threads)
@@ -218,6 +213,10 @@ class Launcher:
         pid = self.pids.get(key)
         if pid is not None:
             signal_group(pid, signal)
+
+    def do_ping(self) -> None:
+        """Show that the launcher is neither stopped nor stuck."""
+        self.tell(op="pong")
 
     def reap(self) -> None:
         """Report every child that has ended, after ending what it left behind."""
@@ -249,22 +248,14 @@ class Launcher:
         """Kill what trials have left: orphans, which this process gets when their trial ends."""
         for pid in children():
             if pid not in self.keys:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+                kill(pid)
 
     def kill_everything(self) -> None:
         """Kill all trials and their orphans, and wait until they are gone."""
         for pid in list(self.keys):
             signal_group(pid, signal.SIGKILL)
         self.keys.clear()
-        while True:
-            for pid in children():
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            try:
-                os.wait4(-1, 0)
-            except ChildProcessError:
-                return
+        end_children()
 
 
 def leave(code: int) -> NoReturn:
@@ -282,15 +273,6 @@ def signal_group(pid: int, number: int) -> None:
             os.killpg(pid, number)
         except ProcessLookupError:
             os.kill(pid, number)
-
-
-def children() -> list[int]:
-    """The process ids of this process's own children (Linux; none elsewhere)."""
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb", buffering=0) as file:
-            return [int(word) for word in file.readall().split()]
-    except OSError:
-        return []
 
 
 def import_entry(name: str, path: list[str]) -> Any:
@@ -311,9 +293,11 @@ def main(arguments: list[str]) -> None:
     """Be a launcher (one argument: a descriptor), or a spawned trial (with its entry)."""
     descriptor, *trial = arguments
     control = socket.socket(fileno=int(descriptor))
+    make_patient()
     if not trial:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the end of its socket ends the launcher
+        become_guarded(control)
         Launcher(control).run()
         return
     set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)

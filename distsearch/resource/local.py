@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 from .agent import Agent, Message
@@ -13,6 +14,7 @@ from .remote import Listener, Remote
 from .slots import NodeResourceManager
 
 _shared_slots: dict[NodeFacts, NodeResourceManager] = {}
+os.register_at_fork(after_in_child=_shared_slots.clear)  # the parent frees what it has leased
 
 
 class LocalRemote(Remote):

@@ -10,6 +10,7 @@ So the oldest waits for nothing but trials that run, and no two gangs wait for e
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -123,16 +124,20 @@ class LeaseQueue:
                 self._unplaced.extend(request.parts)
         self.freed(slots)
 
-    def leave(self, slots: NodeResourceManager, manager: DistributedResourceManager) -> None:
-        """Keep the requests of a manager off a node that it has given up."""
-        self._members[slots].discard(manager)
-        if not self._members[slots]:
-            del self._members[slots]
+    def keep_off(self, slots: NodeResourceManager, manager: DistributedResourceManager) -> None:
+        """Let the requests of a manager wait for other nodes than this one."""
         holder = self._fences.get(slots)
         for part in [*self._holders.get(slots, ()), *([holder] if holder else [])]:
             if part.request.manager is manager:
                 self._give_up(part)
                 self._unplaced.append(part)
+
+    def leave(self, slots: NodeResourceManager, manager: DistributedResourceManager) -> None:
+        """Keep the requests of a manager off a node that it has given up."""
+        self._members[slots].discard(manager)
+        if not self._members[slots]:
+            del self._members[slots]
+        self.keep_off(slots, manager)
         for request in list(self._waiting.values()):
             if request.manager is manager:
                 self._park(request)
@@ -330,6 +335,7 @@ class DistributedResourceManager:
         # Nodes that are equally full stand together: few levels to look at, however many nodes.
         self._at_level: dict[Level, dict[int, Remote]] = {}
         self._level_of: dict[int, Level] = {}
+        self._resting: set[int] = set()
 
     def add(self, remote: Remote) -> None:
         """Take a node in and serve who waits for it; ResourceError if its id is taken."""
@@ -345,6 +351,7 @@ class DistributedResourceManager:
         if self.remotes.get(remote.remote_id) is not remote:
             return
         del self.remotes[remote.remote_id], self._by_slots[remote.slots]
+        self._resting.discard(remote.remote_id)
         self._forget_level(remote)
         # Another search may go on with this node, so its slots have to be free.
         for lease in self.leases.pop(remote.remote_id).values():
@@ -352,6 +359,20 @@ class DistributedResourceManager:
                 if where is remote:
                     remote.slots.release(allocation)
         self.queue.leave(remote.slots, self)
+
+    def rest(self, remote: Remote) -> None:
+        """Lease nothing more of a node until `wake`; what is leased stays so."""
+        if self.remotes.get(remote.remote_id) is remote:
+            self._resting.add(remote.remote_id)
+            self._forget_level(remote)
+            self.queue.keep_off(remote.slots, self)
+            self.queue.serve()
+
+    def wake(self, remote: Remote) -> None:
+        """Lease of a node again, if it is still there, and serve who waits for it."""
+        if remote.remote_id in self._resting and self.remotes.get(remote.remote_id) is remote:
+            self._resting.discard(remote.remote_id)
+            self.queue.freed(remote.slots)
 
     def check(self, resource: Resource) -> None:
         """Raise ResourceError, which says what every node has, if they can never meet this."""
@@ -421,7 +442,8 @@ class DistributedResourceManager:
 
     def remote_with(self, slots: NodeResourceManager) -> Remote | None:
         """The node whose slots these are, if it belongs to this manager."""
-        return self._by_slots.get(slots)
+        remote = self._by_slots.get(slots)
+        return None if remote is None or remote.remote_id in self._resting else remote
 
     def choices(self, resource: Resource) -> Iterator[Remote]:
         """Nodes with free CPUs and GPUs for this, the best first."""
@@ -438,6 +460,8 @@ class DistributedResourceManager:
         """Take note of how full a node is now."""
         remote = self._by_slots[slots]
         self._forget_level(remote)
+        if remote.remote_id in self._resting:
+            return
         self._level_of[remote.remote_id] = slots.level
         self._at_level.setdefault(slots.level, {})[remote.remote_id] = remote
 
@@ -459,6 +483,9 @@ class DistributedResourceManager:
 def shared_queue() -> LeaseQueue:
     """The queue of this process."""
     return LeaseQueue()
+
+
+os.register_at_fork(after_in_child=shared_queue.cache_clear)
 
 
 def _missing_parts(request: LeaseRequest) -> list[Part]:

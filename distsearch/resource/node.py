@@ -27,11 +27,12 @@ class Node:
 
         Node("gpu7", user="ada", key="~/.ssh/lab", python="/opt/env/bin/python", num_gpus=2)
 
-    `key` is the path of a private key, `python` the node's interpreter (`python3` when None), `env`
-    is added to the environment of everything that runs there. `num_cpus`, `num_gpus` and
-    `memory_gb` (1e9 bytes) take the place of what is detected on the node. `tunnel=True` sends
-    everything through the SSH connection, `False` nothing, None leaves it to the scheduler.
-    `address` is where the ranks of a trial on other nodes reach this one, None for its own.
+    `key` is the path of a private key, `python` the node's interpreter (None: where the driver has
+    its own, if there is one, else `python3`), `env` is added to the environment of everything that
+    runs there. `num_cpus`, `num_gpus` and `memory_gb` (1e9 bytes) take the place of what is
+    detected on the node. `tunnel=True` sends everything through the SSH connection, `False`
+    nothing, None leaves it to the scheduler. `address` is where the ranks of a trial on other nodes
+    reach this one, None for its own.
     Raises ResourceError for values that make no sense.
     """
 
@@ -112,12 +113,14 @@ class NodeFacts:
     """What a node has to give: CPUs, GPUs, bytes of memory.
 
     `gpus` names each GPU as CUDA_VISIBLE_DEVICES wants it, by index or UUID: `("0", "1")`.
+    `machine` is the same for all nodes that are one machine, '' where that is not known.
     `addresses` are those at which others may reach it, the likeliest first.
     """
 
     num_cpus: int
     gpus: tuple[str, ...]
     memory_bytes: int
+    machine: str = ""
     addresses: tuple[str, ...] = field(default=(), compare=False)  # a laptop's change
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,8 +131,9 @@ class NodeFacts:
     def from_dict(cls, facts: Mapping[str, Any]) -> NodeFacts:
         """The facts that `to_dict` has written."""
         gpus = tuple(str(gpu) for gpu in facts["gpus"])
+        cpus, memory = int(facts["num_cpus"]), int(facts["memory_bytes"])
         addresses = tuple(str(address) for address in facts["addresses"])
-        return cls(int(facts["num_cpus"]), gpus, int(facts["memory_bytes"]), addresses)
+        return cls(cpus, gpus, memory, str(facts["machine"]), addresses)
 
 
 def _is_integer(value: object) -> bool:

@@ -20,6 +20,8 @@ from typing import Any
 import dask
 from distributed import Security, Worker
 
+from .strangers import bound_strangers
+
 READY = "distsearch node ready at "
 
 SETTINGS: dict[str, Any] = {
@@ -65,6 +67,7 @@ async def _live(spec: dict[str, Any]) -> None:
         death_timeout=spec["start_timeout_s"],
     )
     async with worker:
+        bound_strangers(worker)
         print(READY + worker.contact_address, flush=True)
         await worker.finished()
 

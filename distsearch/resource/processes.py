@@ -14,58 +14,23 @@ import signal
 import socket
 import subprocess
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from .guard import END_ALL
 from .launcher import THREAD_VARIABLES, command, signal_group
 from .private import private
+from .proc import MARK, kill_marked, mark_of
+from .process import Process, ProcessListener
 
-LAUNCHERS = 5  # when more have died than that, the node is given up
+LAUNCHERS = 5  # so many in a row may die before the next one has to wait
+LONGEST_REST_S = 30.0  # that it waits at most
 IMPORT_S = 300.0  # a launcher that imports for longer than that is taken for hanging
+PING_S = 5.0  # how often the launcher is asked for a sign of life
+PINGS = 6  # so many without an answer mean that it will give none
+CLEAN_S = 2.0  # what its guard needs at most to clean up after it
 REAP_S = 5.0  # a killed launcher that takes longer to end is held by a disk
 SOON_S = 0.05
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-MARK = "DISTSEARCH_AGENT"
-
-
-@dataclass(eq=False)
-class Process:
-    """A process of the launcher; `work` is what its owner has given it to do."""
-
-    key: str
-    channel: socket.socket
-    setting: tuple[Any, ...]  # environment, threads and folder, which cannot be changed any more
-    reuse: bool
-    pid: int | None = None
-    unread: bytes = b""
-    unsent: bytes = b""
-    work: Any = None
-    reading: bool = False
-    exited: bool = False
-
-
-class ProcessListener(Protocol):
-    """Who hears what processes do."""
-
-    def on_started(self, process: Process) -> None:
-        """Hear that a process lives; its `pid` is known now."""
-
-    def on_lines(self, process: Process, lines: list[bytes]) -> None:
-        """Take whole lines that a process has said."""
-
-    def on_exit(self, process: Process, exit_: dict[str, Any]) -> None:
-        """Hear that a process is reaped, after all that it said; `exit_` is the launcher's word."""
-
-    def on_launcher_died(self, reason: str) -> None:
-        """Hear that all processes are about to go, as the launcher has."""
-
-    def on_imports_given_up(self, reason: str) -> None:
-        """Hear that processes import all that they need themselves from now on."""
-
-    def on_given_up(self, reason: str) -> None:
-        """Hear that launchers die again and again: there is none any more."""
 
 
 class Processes:
@@ -78,9 +43,12 @@ class Processes:
         processes.signal(process, signal.SIGTERM)
         await processes.close()
 
-    `folder`: where the launcher's log is. The launcher is replaced when it dies, `LAUNCHERS` times,
-    and when it imports for longer than `IMPORT_S`: by one that leaves imports to the trials. After
-    one that does not even start in that time there is no other.
+    `folder`: where the launcher's log is. A launcher that dies is replaced: at once, unless more
+    than `LAUNCHERS` in a row have died without a process that ended by itself in between; then
+    after a rest. One that is stopped is made to go on, and replaced when it does not. When so many
+    have died before they had started any process, the node is given up. One that imports for longer
+    than `IMPORT_S` is replaced by one that leaves imports to the trials; after one that does not
+    even start in that time there is no other.
     """
 
     def __init__(self, folder: Path, listener: ProcessListener) -> None:
@@ -88,34 +56,54 @@ class Processes:
         self._listener = listener
         self._all: dict[str, Process] = {}
         self._count = 0
-        self._launcher: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket
+        self._launcher: subprocess.Popen[bytes] | None = None  # its guard, to be exact
+        self._control = socket.socket()
+        self._control.close()
         self._configuration: dict[str, Any] = {}
         self._importing: asyncio.TimerHandle | None = None  # runs until the launcher is configured
         # What the launcher is still to be told, with the socket that it gets, if any.
         self._outbox: deque[tuple[bytes, socket.socket | None]] = deque()
         self._is_full = False  # whether the socket to the launcher takes no more
-        self._mark = os.urandom(8).hex()
-        self._deaths = 0
+        self._mark = ""
+        self._deaths = 0  # of launchers in a row, without a process that ended by itself
+        self._useless = 0  # of these: so many in a row had not started any process
+        self._failed_starts = 0  # in a row, of launchers
+        self._has_started_one = False  # this launcher, a process
+        self._restart: asyncio.TimerHandle | None = None  # runs while there is no launcher
+        self._ping: asyncio.TimerHandle | None = None
+        self._unanswered = 0  # pings
 
     def start(self) -> None:
-        """Start the launcher (again); to be called in the loop."""
+        """Start the launcher (again); to be called in the loop.
+
+        What another agent of this folder had started, and nobody could end with it, is ended.
+        """
         self._loop = asyncio.get_running_loop()
+        if not self._mark:
+            self._mark = mark_of(self._folder)
+            kill_marked(self._mark)
         self._control_unread = b""
-        self._control, theirs = socket.socketpair()
-        self._control.setblocking(False)
-        with theirs, open(self._folder / "launcher.log", "ab", opener=private) as log:
-            self._launcher = subprocess.Popen(
-                command(str(theirs.fileno())),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # One thread while modules load, so that forking stays safe.
-                env={**os.environ, MARK: self._mark, **dict.fromkeys(THREAD_VARIABLES, "1")},
-                start_new_session=True,
-            )
-        self._loop.add_reader(self._control, self._read_launcher)
+        control, theirs = socket.socketpair()
+        try:
+            with theirs, open(self._folder / "launcher.log", "ab", opener=private) as log:
+                self._launcher = subprocess.Popen(
+                    command(str(theirs.fileno())),
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    # One thread while modules load, so that forking stays safe.
+                    env={**os.environ, MARK: self._mark, **dict.fromkeys(THREAD_VARIABLES, "1")},
+                    start_new_session=True,
+                )
+        except BaseException:
+            control.close()
+            raise
+        control.setblocking(False)
+        self._control = control
+        self._has_started_one, self._unanswered = False, 0
+        self._loop.add_reader(control, self._read_launcher)
+        self._ping = self._loop.call_later(PING_S, self._ask_for_life)
         if self._configuration:
             self.configure(**self._configuration)
 
@@ -143,35 +131,55 @@ class Processes:
             self._give_up(f"the node's launcher did not start within {IMPORT_S:g} s")
             return
         names = ", ".join(sorted({name.partition(".")[0] for name in modules}))
-        self._listener.on_imports_given_up(
+        self._listener.on_trouble(
             f"importing {names} took longer than {IMPORT_S:g} s: is the disk that it is on slow or "
             "gone? From now on each trial imports for itself"
         )
         self._configuration["preload"] = []
-        self._start_again()
+        self.start_again()
+
+    def _ask_for_life(self) -> None:
+        """Ping the launcher; make it go on if it was stopped, and give it up if that is no help.
+
+        Pings are counted, not seconds, as this process may have been stopped itself.
+        """
+        self._ping = self._loop.call_later(PING_S, self._ask_for_life)
+        if self._importing is not None:
+            return  # for that there is another bound
+        if not self._unanswered:
+            self._tell_launcher(_as_line(op="ping"))
+        else:
+            self._signal_launcher(signal.SIGCONT)
+        self._unanswered += 1
+        if self._unanswered > PINGS:
+            self._launcher_died(
+                f"the node's launcher has given no sign of life for {PINGS * PING_S:g} s"
+            )
 
     async def close(self) -> None:
         """Kill all processes and the launcher, and wait until they are gone (9 s at most).
 
         Silently: the listener hears nothing of it. `start()` makes another launcher.
         """
-        if self._launcher is None:
-            return
+        if self._restart is not None:
+            self._restart.cancel()
+            self._restart = None
         self._close_control()  # at which the launcher kills all it has, and ends
         if self._importing is not None:  # while it imports it does not look, and has no process yet
             self._stop_timer()
-            self._launcher.kill()
+            self._signal_launcher(END_ALL)
         self._forget_outbox()
         for process in list(self._all.values()):
             self._close_channel(process)
         for _ in range(400):
-            if self._launcher.poll() is not None:
+            if self._launcher is None or self._launcher.poll() is not None:
                 break
             await asyncio.sleep(0.01)
         else:
             self._kill_launcher()
         self._all.clear()
-        kill_marked(self._mark)
+        if self._mark:
+            kill_marked(self._mark)
 
     def fork(
         self,
@@ -259,7 +267,8 @@ class Processes:
     def _send_on(self) -> None:
         """Send what there is, but never wait: not while the launcher imports, nor for its room."""
         if self._control.fileno() < 0:
-            self._forget_outbox()  # the node was given up
+            if self._restart is None:  # the node was given up
+                self._forget_outbox()
             return
         while self._outbox and self._importing is None:
             line, theirs = self._outbox[0]
@@ -300,8 +309,7 @@ class Processes:
         except OSError:
             data = b""
         if not data:
-            log = (self._folder / "launcher.log").read_text(errors="replace")[-2000:].strip()
-            cause = log or "killed, perhaps for want of memory"
+            cause = self._last_words() or "killed, perhaps for want of memory"
             self._launcher_died(f"the node's launcher died ({cause})")
             return
         *lines, self._control_unread = (self._control_unread + data).split(b"\n")
@@ -311,12 +319,17 @@ class Processes:
                 self._stop_timer()
                 self._send_on()
                 continue
+            if message["op"] == "pong":
+                self._unanswered = 0
+                continue
             process = self._all.get(message["key"])
             if process is None:
                 continue
             if message["op"] == "exited":
+                self._deaths = self._useless = 0
                 self._exited(process, message)
             else:
+                self._has_started_one = True
                 process.pid = message["pid"]
                 self._listener.on_started(process)
 
@@ -336,22 +349,44 @@ class Processes:
             self._loop.remove_writer(process.channel.fileno())
         process.channel.close()
 
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            return (self._folder / "launcher.log").read_text(errors="replace")[-2000:].strip()
+        return ""
+
     def _launcher_died(self, reason: str) -> None:
         """Give up all processes, which died with the launcher, and start another."""
         self._end_launcher()
         self._deaths += 1
-        if self._deaths > LAUNCHERS:
+        self._useless = 0 if self._has_started_one else self._useless + 1
+        if self._useless > LAUNCHERS:
             self._give_up(reason)
-        else:
-            self._lose_all(reason)
-            self._start_again()
+            return
+        self._lose_all(reason)
+        if self._deaths <= LAUNCHERS:
+            self.start_again()
+            return
+        rest_s = min(LONGEST_REST_S, 2.0 ** (self._deaths - LAUNCHERS - 1))
+        self._listener.on_trouble(
+            f"{self._deaths} launchers in a row died; the next one starts in {rest_s:g} s"
+        )
+        self._restart = self._loop.call_later(rest_s, self.start_again)
 
-    def _start_again(self) -> None:
+    def start_again(self) -> None:
+        """Start a launcher; where there are no descriptors or processes for it, try again later."""
+        self._restart = None
         try:
             self.start()
         except OSError as error:
-            self._close_control()
-            self._give_up(f"the node's launcher could not be started again: {error}")
+            self._failed_starts += 1
+            rest_s = min(LONGEST_REST_S, 2.0 ** (self._failed_starts - 1))
+            self._listener.on_trouble(
+                f"the node's launcher cannot be started: {error}; the next attempt is in "
+                f"{rest_s:g} s"
+            )
+            self._restart = self._loop.call_later(rest_s, self.start_again)
+        else:
+            self._failed_starts = 0
 
     def _give_up(self, reason: str) -> None:
         self._lose_all(reason)
@@ -359,14 +394,13 @@ class Processes:
 
     def _end_launcher(self) -> None:
         """Leave nothing of the launcher, nor of what its processes or imports have started."""
-        assert self._launcher is not None
         self._close_control()
         self._stop_timer()
+        self._kill_launcher()
         kill_marked(self._mark)
         for process in self._all.values():
             if process.pid is not None:
                 signal_group(process.pid, signal.SIGKILL)
-        self._kill_launcher()
 
     def _lose_all(self, reason: str) -> None:
         self._forget_outbox()
@@ -375,6 +409,9 @@ class Processes:
             self._exited(process, {"code": None, "signal": signal.SIGKILL})
 
     def _close_control(self) -> None:
+        if self._ping is not None:
+            self._ping.cancel()
+            self._ping = None
         if self._control.fileno() >= 0:
             self._loop.remove_reader(self._control)
             self._loop.remove_writer(self._control)
@@ -382,61 +419,22 @@ class Processes:
         self._control.close()
 
     def _kill_launcher(self) -> None:
+        """End the launcher and all below it: its guard does that, or both are killed."""
         assert self._launcher is not None
-        self._launcher.kill()
+        self._signal_launcher(signal.SIGCONT)
+        self._signal_launcher(END_ALL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._launcher.wait(CLEAN_S)
+            return
+        self._signal_launcher(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._launcher.wait(REAP_S)
+
+    def _signal_launcher(self, number: int) -> None:
+        """Send a signal to the launcher and its guard, which are a process group."""
+        if self._launcher is not None and self._launcher.poll() is None:
+            signal_group(self._launcher.pid, number)
 
 
 def _as_line(**message: Any) -> bytes:
     return json.dumps(message).encode() + b"\n"
-
-
-def sessions_above(limits: dict[int, int]) -> Iterator[tuple[int, int]]:
-    """The sessions whose processes use more bytes together than their limit, and how many (Linux).
-
-    What counts is the proportional set size, in which shared pages are shared out; as that is dear
-    to find, and never above the resident set, it is looked at only where that is above the limit.
-    """
-    if not limits:
-        return
-    members: dict[int, list[int]] = {session: [] for session in limits}
-    for pid in _process_ids():
-        with contextlib.suppress(OSError, KeyError):
-            members[os.getsid(pid)].append(pid)
-    for session, limit in limits.items():
-        if sum(map(_resident_bytes, members[session])) > limit:
-            used = sum(map(_proportional_bytes, members[session]))
-            if used > limit:
-                yield session, used
-
-
-def _resident_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * PAGE_BYTES
-    return 0
-
-
-def _proportional_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
-        sizes = (int(line.split()[1]) for line in file if line.startswith("Pss:"))
-        return next(sizes, 0) << 10  # a process that is just ending has none
-    return 0
-
-
-def kill_marked(mark: str) -> None:
-    """Kill every process that was started with this mark in its environment (Linux).
-
-    The launcher has it, so all that descends from it has, in whatever session: this is for what is
-    left when the launcher was killed and could not clean up itself.
-    """
-    wanted = f"{MARK}={mark}".encode()
-    for pid in _process_ids():
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if wanted in file.read().split(b"\0"):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _process_ids() -> Iterator[int]:
-    with contextlib.suppress(OSError):
-        yield from (int(name) for name in os.listdir("/proc") if name.isdigit())

@@ -41,8 +41,8 @@ class Remote:
 
     `address` is what `print(scheduler)` shows, `host` the name in front of the lines that its
     trials print, `is_local` whether it is the driver's own machine. `trial_cwd` is the folder in
-    which its trials run: on this machine the driver's own; None for the work folder, in which
-    uploads land.
+    which its trials run: on this machine the driver's own; None for one of each trial's own, in
+    which uploads are linked.
     """
 
     is_local = False
@@ -57,12 +57,17 @@ class Remote:
         self.trial_cwd: str | None = None
         self.lost_because: str | None = None
         self._uploads: dict[str, asyncio.Future[None]] = {}
+        self._uploaded: dict[str, Path] = {}  # by their names on the node: from which files
         self._uploading = asyncio.Lock()
         self._putting = asyncio.Lock()
         self._moving = asyncio.Semaphore(MOVED_AT_ONCE)
         self._fetching: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._calls: set[asyncio.Future[Any]] = set()
         self._gone = ""
+
+    def use(self, facts: NodeFacts) -> None:
+        """Use less of the node than it has; before trials run there."""
+        self.facts, self.slots = facts, NodeResourceManager(facts)
 
     def send(self, message: Message) -> None:
         """Send a message to the agent: at once, in order, without waiting."""
@@ -88,6 +93,12 @@ class Remote:
         """
         async with self._uploading:
             await self._upload(name, source)
+            self._uploaded[name] = source
+
+    async def upload_again(self) -> None:
+        """Put all files there again that were uploaded; a trial has deleted them."""
+        for name, source in list(self._uploaded.items()):
+            await self.upload(name, source)
 
     async def _upload(self, name: str, source: Path) -> None:
         arrived = self._uploads[name] = asyncio.get_running_loop().create_future()

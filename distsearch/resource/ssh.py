@@ -18,6 +18,7 @@ import os
 import random
 import shlex
 import socket
+import sys
 import uuid
 import zlib
 from collections import defaultdict, deque
@@ -28,12 +29,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 
-from ..errors import HostKeyError, NodeError
+from ..errors import HostKeyError, NodeError, printable
 from . import starter
 from .dask_link import Cluster, DaskRemote, not_lost
 from .detect import declared
 from .node import Node
 from .node_process import READY
+from .strangers import is_own
 from .versions import PACKAGES, compare, own_versions
 
 if TYPE_CHECKING:
@@ -42,11 +44,12 @@ if TYPE_CHECKING:
 LOGINS_AT_ONCE = 10  # at one host; of more at once sshd drops some
 CONNECT_S = 10
 LOGIN_AGAIN_AFTER_S = (0.5, 1.0, 2.0, 4.0)
-HELLO_S = 20
+HELLO_S = 30  # some take 20 s to log in: a cold home on a network, `module load`
 START_S = 40
 LEASE_S = 30
 GRACE_S = 5
 PING_S = 5
+LINE_LIMIT = 1000  # characters of a line that a node says, or that its login says
 
 # Preferred, unless the configuration names ciphers: twice as fast as asyncssh's first choice.
 FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
@@ -68,6 +71,16 @@ async def bring_up(
     `ssh_config`: files to read instead of ~/.ssh/config. `tunnel` is for nodes that say nothing
     themselves. Later calls add nodes; `await remote.close()` takes one away.
     """
+    return not_lost(await asyncio.gather(*start_all(cluster, nodes, ssh_config, tunnel)))
+
+
+def start_all(
+    cluster: Cluster,
+    nodes: Sequence[Node],
+    ssh_config: Sequence[str] | None = None,
+    tunnel: bool | None = None,
+) -> list[asyncio.Task[DaskRemote | NodeError]]:
+    """The same, with a task for each: one that is slow holds up no other."""
     logins: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOGINS_AT_ONCE))
 
     async def one(node: Node, remote_id: int) -> DaskRemote | NodeError:
@@ -80,11 +93,10 @@ async def bring_up(
             return error
         except Exception as error:  # whatever it is, it must not fail the other nodes
             failure = NodeError(f"node {str(node)!r}: {error or repr(error)}")
-            failure.__cause__ = error
+            failure.__cause__ = shown_cause(error)
             return failure
 
-    ids = [next(cluster.remote_ids) for _ in nodes]
-    return not_lost(await asyncio.gather(*map(one, nodes, ids)))
+    return [asyncio.create_task(one(node, next(cluster.remote_ids))) for node in nodes]
 
 
 async def _join(
@@ -109,7 +121,7 @@ async def _join(
         await process.end()
         if isinstance(error, NodeError) and tunnel is False:
             hint = "with tunnel=True nothing but SSH's port is needed"
-            raise NodeError(f"{error}; {hint}") from error
+            raise NodeError(f"{error}; {hint}") from shown_cause(error)
         raise
     process.over.add_done_callback(lambda over: remote.lose(over.result()[1]))
     return remote
@@ -160,9 +172,8 @@ class NodeProcess:
             raise NodeError(
                 f"node {str(node)!r} accepted the login but starts no process: "
                 f"{str(error) or f'no answer in {HELLO_S} s'}; try: {ssh(node)} true"
-            ) from error
+            ) from shown_cause(error)
         self = cls(node, connections, process)
-        self._write({"env": dict(node.env), "packages": list(PACKAGES)})
         try:
             await self._wait_for(self._hello, HELLO_S)
         except BaseException:
@@ -212,7 +223,7 @@ class NodeProcess:
         try:
             _, connection = await self._connections[-1].create_unix_connection(session, path)
         except asyncssh.Error as error:
-            raise ConnectionError(f"no way to {path}: {error}") from error
+            raise ConnectionError(printable(f"no way to {path}: {error}")) from None
         return cast("PipeConnection", connection)
 
     async def _end_node(self) -> tuple[bool, str]:
@@ -233,12 +244,16 @@ class NodeProcess:
             to_driver = await connection.forward_remote_port(
                 "127.0.0.1", 0, "127.0.0.1", scheduler_port
             )
-            to_node = await connection.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+            own_port: list[int] = []
+            to_node = await connection.forward_local_port(
+                "127.0.0.1", 0, "127.0.0.1", port, lambda _, from_: is_own(from_, own_port[0])
+            )
+            own_port.append(to_node.get_port())
         except (asyncssh.Error, asyncssh.ChannelListenError, OSError) as error:
             raise NodeError(
                 f"node {str(self.node)!r} forwards no ports: {error}; allow it there "
                 "(AllowTcpForwarding yes in sshd_config) or use Node(..., tunnel=False)"
-            ) from error
+            ) from shown_cause(error)
         return {
             "scheduler": f"tls://127.0.0.1:{to_driver.get_port()}",
             "host": "127.0.0.1",
@@ -264,6 +279,7 @@ class NodeProcess:
         self._process.stdin.write(json.dumps(message) + "\n")
 
     async def _say_i_am_here(self) -> None:
+        await asyncio.wait([self._hello])  # a start-up file of a slow login may read what comes
         while True:
             await asyncio.sleep(PING_S)
             with contextlib.suppress(OSError, asyncssh.Error):
@@ -275,20 +291,23 @@ class NodeProcess:
         try:
             async for line in self._process.stdout:
                 message = _message(line)
-                if message["op"] == "hello":
+                if message["op"] == "ready":
+                    self._write({"env": dict(self.node.env), "packages": list(PACKAGES)})
+                elif message["op"] == "hello":
                     self._hello.set_result(message)
                 elif message["op"] == "gone":
                     asked_to = message["reason"] == starter.ASKED_TO
-                    over = (True, "" if asked_to else message["reason"] + self._last_words())
+                    reason = str(message["reason"])[:LINE_LIMIT]
+                    over = (True, "" if asked_to else reason + self._last_words())
                 elif message["line"].startswith(READY):
                     self._ready.set_result(message["line"][len(READY) :].strip())
-                else:
-                    self._output.append(message["line"].rstrip())
+                elif message["line"].strip():
+                    self._output.append(str(message["line"])[:LINE_LIMIT].rstrip())
             await asyncio.wait_for(self._process.wait_closed(), 2)
             if not over[0] and self._process.exit_status is not None:
                 over = (False, f"the starter ended with exit code {self._process.exit_status}")
         except (asyncssh.Error, OSError, asyncio.TimeoutError) as error:
-            over = (False, f"the SSH connection was lost: {error}")
+            over = (False, f"the SSH connection was lost: {error}"[:LINE_LIMIT])
         finally:
             self.over.set_result(over)
 
@@ -299,16 +318,16 @@ class NodeProcess:
         )
         if answer.done():
             return answer.result()
-        name, python = str(self.node), self.node.python or "python3"
+        name, tried = str(self.node), interpreters(self.node.python)
         if not self.over.done():
             raise NodeError(
                 f"node {name!r} accepted the login but said nothing for {timeout_s:g} s"
-                f"{self._last_words()}; does this work? {ssh(self.node)} {python} --version"
+                f"{self._last_words()}; does this work? {ssh(self.node)} {tried[-1]} --version"
             )
         if answer is self._hello and self._process.exit_status in (126, 127):
             raise NodeError(
-                f"node {name!r} has no {python!r}: name its interpreter with "
-                f"Node({self.node.host!r}, python='/path/to/python3'){self._last_words()}"
+                f"node {name!r} has no {' and no '.join(map(repr, tried))}: name its interpreter "
+                f"with Node({self.node.host!r}, python='/path/to/python3'){self._last_words()}"
             )
         _, reason = self.over.result()
         raise NodeError(f"node {name!r} did not come up: {reason}{self._last_words()}")
@@ -326,14 +345,54 @@ def _message(line: str) -> dict[str, Any]:
     return {"op": "output", "line": line}  # what a shell prints: a greeting, or a complaint
 
 
+def shown_cause(error: BaseException) -> BaseException | None:
+    """The cause of an error, unless its text could do something to a terminal.
+
+    Whoever answers at an address may write into it, before it is known who that is; Python shows
+    causes as they are.
+    """
+    return error if printable(str(error)) == str(error) else None
+
+
+# Runs before the starter, which an older Python cannot even compile; Python 2 too reads this.
+_FIRST_LOOK = """
+import sys
+sys.path[:] = [path for path in sys.path if path]
+import json
+if sys.version_info < (3, 8):
+    hello = {"op": "hello", "python": list(sys.version_info[:3]), "packages": {}}
+    hello["executable"] = sys.executable
+    sys.stdout.write("\\n" + json.dumps(hello) + "\\n")
+    sys.stdout.flush()
+    sys.exit(0)
+"""
+# Becomes the first of some interpreters that is there, with some code.
+_FIRST_OF = (
+    'code="$1"; shift; for python in "$@"; do '
+    'command -v "$python" >/dev/null 2>&1 && exec "$python" -u -c "$code"; done; exit 127'
+)
+
+
+def interpreters(python: str | None) -> list[str]:
+    """Where a node's interpreter may be: as named, else where the driver's is, or on the path."""
+    return [python] if python else [sys.executable, "python3"]
+
+
 def starter_command(python: str | None) -> str:
     """The command that runs the starter's source, in one line that every shell reads alike."""
-    source = Path(starter.__file__).read_bytes()
-    packed = base64.b64encode(zlib.compress(source, 9)).decode()
-    code = f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
-    python = python or "python3"
+    first, source = map(_packed, (_FIRST_LOOK.encode(), Path(starter.__file__).read_bytes()))
+    code = f"import base64,zlib;exec({first});exec({source})"
+    if python is None:
+        words = ["sh", "-c", _FIRST_OF, "sh", code, *interpreters(None)]
+        return f"exec {shlex.join(words)}"
     home = "~/" if python.startswith("~/") else ""  # a shell replaces no ~ in quotes
     return f"exec {home}{shlex.quote(python[len(home) :])} -u -c {shlex.quote(code)}"
+
+
+def _packed(source: bytes) -> str:
+    """An expression of Python that gives a source text, without any sign that a shell reads."""
+    packed = base64.b64encode(zlib.compress(source, 9)).decode()
+    return f'zlib.decompress(base64.b64decode("{packed}"))'
 
 
 # Logging in
@@ -361,7 +420,7 @@ async def log_in(
         connections.append(await login.insist(connections[-1] if connections else through))
     except (asyncssh.Error, OSError, ValueError, asyncio.TimeoutError) as error:
         await hang_up(connections)
-        raise login.explain(error) from error
+        raise login.explain(error) from shown_cause(error)
     except BaseException:
         await hang_up(connections)
         raise
@@ -508,7 +567,7 @@ class _Login:
         if isinstance(error, asyncssh.KeyImportError | FileNotFoundError) and self.node.key:
             return NodeError(f"{name}: the key {self.node.key!r} cannot be used: {error}")
         return NodeError(
-            f"{name}: no login at {where}: {str(error) or type(error).__name__}; "
+            f"{name}: no login at {where}: {(str(error) or type(error).__name__)[:LINE_LIMIT]}; "
             f"what does this say? {ssh(self.node)} true"
         )
 

@@ -3,12 +3,15 @@
 Its source text is what SSH runs (`python -c`), so that nothing needs to be copied first; hence only
 the standard library, and nothing of distsearch. Lines of JSON on standard input and output:
 
+    node:   {"op": "ready"}                        what a start-up file has read before is not ours
     driver: {"env": {...}, "packages": [...]}      environment of the node; packages to look for
     node:   {"op": "hello", "python": [3, 11, 7], "packages": {...}, "port": 40123, ...}
     driver: {"command": [...], "spec": {...}, "lease_s": 30, "grace_s": 5}
     node:   {"op": "output", "line": "..."}        what the node's process prints
     driver: an empty line every few seconds        "I am here"
     node:   {"op": "gone", "reason": "..."}        nothing of the node is left: processes, folder
+
+Each line that the node says begins a line anew, as a start-up file may have printed half of one.
 
 It ends everything at the end of its input, when no line came for `lease_s` (a cut link sends no end
 of input), at TERM or HUP, and when the node's process ends by itself. Nor does it wait for its
@@ -46,13 +49,14 @@ speaking = threading.Lock()
 
 def main() -> None:
     signal.alarm(ORDERS_S)  # a link that is cut now brings no orders; there is nothing to end yet
-    request = json.loads(sys.stdin.readline() or "null")
+    say(op="ready")
+    request = next_message()
     if request is None:
         return
     os.environ.update(request["env"])
     reserved = reserve_port()
     say(op="hello", port=reserved.getsockname()[1], **about_this_node(request["packages"]))
-    order = json.loads(sys.stdin.readline() or "null")
+    order = next_message()
     if order is None:
         return
     signal.alarm(0)
@@ -78,6 +82,15 @@ def main() -> None:
     last_word.start()
     last_word.join(1)
     os._exit(0)
+
+
+def next_message() -> dict[str, Any] | None:
+    """What the driver says next; None at the end. Where the login was slow, pings come before."""
+    while line := sys.stdin.readline():
+        if line.strip():
+            message: dict[str, Any] = json.loads(line)
+            return message
+    return None
 
 
 def about_this_node(packages: list[str]) -> dict[str, Any]:
@@ -143,7 +156,7 @@ def forward(output: Any) -> None:
 
 
 def say(**message: Any) -> None:
-    line = json.dumps(message).encode() + b"\n"
+    line = b"\n" + json.dumps(message).encode() + b"\n"
     with speaking, contextlib.suppress(OSError):  # the end of input tells that the driver is gone
         while line:
             line = line[os.write(1, line) :]

@@ -7,7 +7,7 @@ certificate of this authority. Keys stay in memory and travel only through SSH's
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
 from cryptography import x509
@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-# Clocks differ: a certificate that begins now is refused by a node that is one second behind.
-HEAD_START = timedelta(days=1)
-LIFETIME = timedelta(days=365)
+# Clocks differ, by years where a machine has none that outlasts its power. What a certificate is
+# good for ends with the authority's key, which is gone with the search, and not with a date.
+BEGIN, END = datetime(1950, 1, 1), datetime(9999, 12, 31, 23, 59, 59)
 
 
 class Authority:
@@ -26,7 +26,7 @@ class Authority:
         authority = Authority()
         Scheduler(protocol="tls", security=Security(**authority.issue("driver")), ...)
 
-    A certificate is valid for a year, and from the day before.
+    A certificate is valid whatever a clock shows.
     """
 
     def __init__(self) -> None:
@@ -59,15 +59,14 @@ class Authority:
     def _sign(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, limits: x509.BasicConstraints
     ) -> str:
-        now = datetime.now(timezone.utc)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - HEAD_START)
-            .not_valid_after(now + LIFETIME)
+            .not_valid_before(BEGIN)
+            .not_valid_after(END)
             .add_extension(limits, critical=True)
             .sign(self._key, hashes.SHA256())
         )

@@ -19,9 +19,9 @@ they differ only in whom they ask for each value.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
-import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,12 +37,6 @@ if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make e
 Config = dict[str, Any]
 Ask = Callable[[str, "Domain"], Any]
 
-SECRET = re.compile(  # of numbers nothing is hidden: max_tokens=512 is none
-    r"(?:^|[_-])(?:passw(?:or)?d|passphrase|secret|token|credentials?"
-    r"|(?:api|access|auth|private|secret)[_-]?key)s?(?:$|[_-])",
-    re.IGNORECASE,
-)
-HIDDEN = "(a secret)"
 INACTIVE = 0.5  # the coordinate of a parameter whose branch was not chosen
 
 
@@ -91,6 +85,12 @@ class Space(ABC):
     def label(self) -> str:
         """What this space is called where it is one of the options of a Choice."""
         return self.kind
+
+    def concealed(self) -> Space:
+        """The same where its name is that of a secret: a configuration, which everybody may read,
+        then has no text of it.
+        """
+        return self
 
     # ---- what every space offers
 
@@ -374,23 +374,21 @@ def plain(value: Any) -> Any:
     return value.item() if numpy is not None and isinstance(value, numpy.generic) else value
 
 
-def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
-    """The same, for a log: text under names such as `api_key` is not shown.
+def with_default(space: Any, value: Any) -> Any:
+    """A parameter with another default; what is none, or does not have the value, as it is.
 
-    Looks `depth` dicts and lists deep.
-
-    >>> without_secrets({'lr': 0.1, 'api_key': 'k3y', 'tokenizer': 'bpe'})
-    {'lr': 0.1, 'api_key': '(a secret)', 'tokenizer': 'bpe'}
+    >>> with_default(Real(0, 1), 0.1), with_default(Real(0, 1), 'auto')
+    (Real(0.0, 1.0, default=0.1), Real(0.0, 1.0))
     """
-    if isinstance(value, (str, bytes)) and SECRET.search(name):
-        return HIDDEN
-    if not depth:
-        return value
-    if type(value) is dict:  # not its subclasses, which may be anything
-        return {key: without_secrets(item, str(key), depth - 1) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(without_secrets(item, name, depth - 1) for item in value)
-    return value
+    if not isinstance(space, Domain):
+        return space
+    try:
+        preset = space.check(value, "the default")
+    except SpaceError:
+        return space
+    other = copy.copy(space)
+    vars(other).update(preset=preset)
+    return other
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:

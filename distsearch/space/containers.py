@@ -16,9 +16,9 @@ from distsearch.space.base import (
     join,
     plain,
     suggest,
-    without_secrets,
 )
 from distsearch.space.namespace import Namespace
+from distsearch.space.privacy import HIDDEN, is_secret, without_secrets
 
 SHOWN = 8  # so many values stand in an error one by one
 
@@ -37,6 +37,8 @@ class Container(Space):
         for name, part in self.parts.items():
             if isinstance(part, Constant):
                 items[name]["value"] = without_secrets(items[name]["value"], name)
+            elif isinstance(part, List) and is_secret(name):
+                _hide_constants(items[name])
         return {"type": self.kind, "items": items}
 
     def _parameters(self, path: str) -> Iterator[tuple[str, Domain]]:
@@ -96,6 +98,9 @@ class List(Container):
         if len(items) == 1 and not isinstance(items[0], Mapping):
             refuse_several("List", items[0])
         vars(self).update(parts={str(i): as_space(item) for i, item in enumerate(items)})
+
+    def concealed(self) -> List:
+        return List(*(part.concealed() for part in self.parts.values()))
 
     def _build(self, path: str, config: Config) -> list[Any]:
         return list(self._build_parts(path, config).values())
@@ -244,7 +249,17 @@ def named_parts(items: Mapping[Any, Any]) -> dict[str, Space]:
     for name in items:
         if not isinstance(name, str) or not name or "." in name:
             raise SpaceError(f"names must be strings, not empty and without dots, got {name!r}")
-    return {name: as_space(item) for name, item in items.items()}
+    parts = {name: as_space(item) for name, item in items.items()}
+    return {name: part.concealed() if is_secret(name) else part for name, part in parts.items()}
+
+
+def _hide_constants(described: dict[str, Any]) -> None:
+    """Take the texts out of the description of a List."""
+    for item in described["items"].values():
+        if item["type"] == List.kind:
+            _hide_constants(item)
+        elif isinstance(item.get("value"), str):
+            item["value"] = HIDDEN
 
 
 def as_arguments(parts: Mapping[str, Space]) -> str:

@@ -289,6 +289,7 @@ class Choice(Domain):
     choices: tuple[Any, ...]
     options: tuple[Space, ...]
     _position: dict[tuple[type, Any], int]
+    hides = False  # the names of its options say nothing of them
 
     def __init__(self, *choices: Any) -> None:
         if not choices:
@@ -301,6 +302,21 @@ class Choice(Domain):
         vars(self).update(options=options, choices=values, _position=position)
         vars(self).update(preset=values[0], width=len(values))
 
+    def concealed(self) -> Choice:
+        """The same options, of which those that are text are called 'secret 1', 'secret 2', ..."""
+        names = tuple(
+            f"secret {number}" if isinstance(value, str) and _is_itself(option) else value
+            for number, (value, option) in enumerate(
+                zip(self.choices, self.options, strict=True), 1
+            )
+        )
+        if names == self.choices:
+            return self
+        other = type(self)(*self.options)
+        position = {_key(name): index for index, name in enumerate(names)}
+        vars(other).update(choices=names, _position=position, preset=names[0], hides=True)
+        return other
+
     @property
     def size(self) -> float:
         return sum(option.size for option in self.options)
@@ -310,7 +326,8 @@ class Choice(Domain):
         if found is None:
             options = shorten(", ".join(map(repr, self.choices)), 1000)
             kind = type(value).__name__
-            raise SpaceError(f"{name} must be one of {options}, but got {value!r} ({kind})")
+            got = kind if self.hides else f"{value!r} ({kind})"
+            raise SpaceError(f"{name} must be one of {options}, but got {got}")
         return self.choices[found]
 
     def _find(self, value: Any) -> int | None:
@@ -348,7 +365,9 @@ class Choice(Domain):
         return self.option(value)._build(join(path, str(value)), config)
 
     def describe(self) -> dict[str, Any]:
-        return {"type": self.kind, "choices": list(self._describe_options())}
+        described = {"type": self.kind, "choices": list(self._describe_options())}
+        is_first = self.preset is self.choices[0]
+        return described if is_first else {**described, "default": self.preset}
 
     def _describe_options(self) -> Iterator[Any]:
         for value in self.choices:
@@ -356,7 +375,8 @@ class Choice(Domain):
             yield value if _is_itself(option) else {"label": value, **option.describe()}
 
     def __repr__(self) -> str:
-        return f"Choice({', '.join(map(repr, self.options))})"
+        shown = self.choices if self.hides else self.options
+        return f"Choice({', '.join(map(repr, shown))})"
 
 
 class Bool(Choice):
@@ -389,7 +409,9 @@ def _is_itself(option: Space) -> bool:
 def _is_option(option: Space, value: Any) -> bool:
     if not isinstance(option, Constant) or option.value is value:
         return option is value or isinstance(option, Constant)
-    by_text = isinstance(value, list | tuple | dict | float) and type(value) is type(option.value)
+    by_text = isinstance(value, list | tuple | dict | float | str) and type(value) is type(
+        option.value
+    )
     return by_text and repr(value) == repr(option.value)
 
 

@@ -12,15 +12,18 @@ import gc
 import itertools
 import json
 import math
+import re
 import sqlite3
 import sys
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from distsearch.core import checkpoint, source
 from distsearch.core import experiment as experiment_module
+from distsearch.core import rests as rests_module
 from distsearch.core import store as store_module
 from distsearch.core.experiment import Experiment
 from distsearch.core.failures import ALIKE
@@ -466,6 +469,90 @@ def test_with_a_full_disk_nothing_is_started_decided_or_acknowledged(play, monke
     play(scene)
 
 
+def refused(trial, attempt=1, reason="no space", lacks=()):
+    about = {"trial": trial, "attempt": attempt, "rank": 0, "reason": reason, "lacks": list(lacks)}
+    return {"op": "refused", **about}
+
+
+def test_a_start_that_never_began_costs_no_attempt_and_its_node_is_left_alone(play):
+    async def scene(world):
+        bad, good = world.node(), world.node()
+        world.experiment.run(2, None)
+        await bad.hears("start", 0)
+        await good.hears("start", 1)
+        good.says(report(1, 1, accuracy=0.1), ended(1))
+        bad.says(refused(0))
+        await good.hears("start", 0, attempt=2)
+        trial = world.experiment.ledger.trials[0]
+        assert not trial.failures and len(bad.told("start")) == 1
+        expected = "node0 cannot run trials: no space; it gets none for 1 s, then it is tried again"
+        assert world.said == [expected]
+        good.says(report(0, 1, attempt=2, accuracy=0.2), ended(0, attempt=2))
+        await world.end()
+        assert world.statuses == ["finished", "finished"]
+        world.experiment.close()
+
+    play(scene)
+
+
+def test_a_node_that_cannot_start_trials_is_asked_ever_less_often_and_the_search_goes_on(
+    play, monkeypatch
+):
+    monkeypatch.setattr(rests_module, "LONGEST_REST_S", 0.05)
+
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(2, None)
+        for attempt in range(1, 9):
+            await node.hears("start", 0, attempt=attempt)
+            node.says(refused(0, attempt))
+        await node.hears("start", 0, attempt=9)
+        node.says(report(0, 1, attempt=9, accuracy=0.1), ended(0, attempt=9))
+        await node.hears("start", 1)
+        node.says(report(1, 1, accuracy=0.1), ended(1))
+        await world.end()
+        assert world.statuses == ["finished", "finished"]
+        assert len(world.said) == 8
+
+    play(scene)
+
+
+def test_what_a_trial_has_deleted_is_sent_again(play, monkeypatch):
+    monkeypatch.setattr(rests_module, "LONGEST_REST_S", 0.05)
+
+    async def scene(world):
+        node = world.node()
+        file = world.folder / "data.txt"
+        file.write_text("3")
+        node.answer = lambda message: (
+            node.on_uploaded(message["path"], "") if message["op"] == "upload" else None
+        )
+        await node.upload("data.txt", file)
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        node.says(refused(0, lacks=["the train function", "the uploaded files"]))
+        await node.hears("start", 0, attempt=2)
+        assert len(node.told("function")) == 2 and len(node.told("upload")) == 2
+        node.says(report(0, 1, attempt=2, accuracy=0.1), ended(0, attempt=2))
+        await world.end()
+
+    play(scene)
+
+
+def test_a_trial_that_is_stopped_when_it_does_not_begin_is_stopped(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        world.experiment.end("enough")
+        node.says(refused(0))
+        await world.end()
+        assert world.statuses == ["stopped"]
+        world.experiment.close()
+
+    play(scene)
+
+
 def test_a_report_that_arrives_twice_counts_once(play):
     async def scene(world):
         node = world.node()
@@ -533,7 +620,8 @@ def test_a_trial_of_a_lost_node_starts_again_only_when_the_nodes_lease_has_ended
         await second.hears("start", 0, attempt=2)
         assert asyncio.get_running_loop().time() - lost_at >= short_lease * 0.95
         assert not world.experiment.is_idle
-        assert any("node0 is gone: no answer; 1 trials" in line for line in world.said)
+        (line,) = [line for line in world.said if "node0 is gone: no answer; 1 trials" in line]
+        assert re.search(r"they start elsewhere at \d\d:\d\d:\d\d, in ", line)
 
     play(scene)
 
@@ -642,6 +730,23 @@ def test_the_restart_goes_back_to_the_last_checkpoint_whose_report_the_log_has(p
         second = world.node(number=1)
         world.experiment.on_lost(first, "cut", confirmed_dead=True)
         assert (await second.hears("start", 0, attempt=2))["job"]["saved_step"] == 7
+
+    play(scene)
+
+
+def test_where_only_nodes_are_left_that_are_too_small_the_search_says_so(play):
+    async def scene(world):
+        experiment = world.experiment
+        experiment.settings = replace(experiment.settings, resource=Resource(num_cpus=2))
+        large = world.node(cpus=2)
+        world.node(cpus=1, number=1)
+        experiment.run(1, None)
+        await large.hears("start", 0)
+        experiment.on_lost(large, "cut", confirmed_dead=True)
+        await world.until(
+            lambda: [line for line in world.said if "no node is left that has Resource(" in line]
+        )
+        await world.node(cpus=2, number=2).hears("start", 0, attempt=2)
 
     play(scene)
 
@@ -1443,7 +1548,7 @@ def test_a_final_trial_that_the_rule_would_pause_goes_on(play):
         decided = await node.hears("decide", 0)
         assert decided["decision"] == "continue"
         node.says(ended(0, returned=7))
-        assert await asyncio.wait_for(waiting, WAIT_S) == 7
+        assert (await asyncio.wait_for(waiting, WAIT_S)).value == 7
 
     play(scene, PausesAtOne(0))
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import multiprocessing
+import os
 import threading
 
 import pytest
 
+from distsearch.core import loop as loop_module
 from distsearch.core.loop import loop
 
 WAIT_S = 20
@@ -99,3 +101,12 @@ def test_a_forked_child_gets_a_loop_of_its_own():
     child.kill()
     assert not alive
     assert answers.get() == loop().thread.name
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_is_forked_while_the_loop_is_looked_up_does_not_wait_for_its_parent():
+    with loop_module._lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(loop_module.loop().run(lambda: 7, timeout_s=10))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

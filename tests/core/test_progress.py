@@ -127,8 +127,17 @@ def test_lines_stay_whole_and_as_they_were_said_above_the_display():
 
 
 def test_the_colour_of_one_line_does_not_run_into_the_next():
-    written = in_terminal(r"shown.say('\x1b[31mred'); shown.say('plain'); shown.stop()")
+    written = in_terminal(r"shown.show('\x1b[31mred'); shown.say('plain'); shown.stop()")
     assert "\x1b[31mred\x1b[0m" in written
+
+
+@pytest.mark.parametrize("terminal", ["xterm", "dumb"])
+def test_a_line_that_quotes_others_does_nothing_to_the_terminal(terminal):
+    evil = r"\x1b]0;title\x07\x1b[32mall is well"
+    written = in_terminal(f"shown.say('{evil}'); shown.show('{evil}'); shown.stop()", TERM=terminal)
+    assert "\x1b]0" not in written and "\x07" not in written
+    assert evil in readable(written), "it is shown as text"
+    assert written.count("\x1b[32m") == 1, "the colours of the user's own program stay"
 
 
 def test_a_program_that_dies_gets_its_cursor_back():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -98,6 +101,7 @@ class Driver:
             "time_attr": "epoch",
             "reward_attr": "accuracy",
             "has_reported": False,
+            "is_final": False,
             "due": due,
             "cwd": None,
             "resume": False,
@@ -149,6 +153,13 @@ class Driver:
 
     async def first(self, op, trial=0):
         return (await self.until(lambda: self.of(op, trial)))[0]
+
+    async def until_true(self, condition, timeout_s=WAIT_S):
+        """Wait for what nobody tells the driver."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
 
     def output(self, trial=0):
         return "".join(message["text"] for message in self.of("output", trial))
@@ -298,19 +309,77 @@ def test_a_launcher_that_died_gives_its_trials_back_and_another_one_takes_its_pl
     play(scene)
 
 
-def test_a_launcher_that_dies_again_and_again_is_a_problem_of_the_node(play, monkeypatch):
+def test_a_launcher_that_trials_kill_again_and_again_is_replaced_every_time(play, monkeypatch):
+    """Though not at once, when no other trial has ended between so many deaths."""
+    monkeypatch.setattr(processes_module, "LAUNCHERS", 1)
+    monkeypatch.setattr(processes_module, "LONGEST_REST_S", 0.2)
+
+    async def scene(driver):
+        for trial in range(4):
+            driver.start(sleeps, trial=trial)
+            await driver.first("report", trial)
+            os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+            assert (await driver.first("ended", trial))["status"] == "node_lost"
+        driver.start(returns, trial=9)
+        assert (await driver.first("ended", 9))["status"] == "finished"
+        texts = [message["text"] for message in driver.of_all("notice")]
+        assert texts[0] == "2 launchers in a row died; the next one starts in 0.2 s"
+        assert len(texts) == 3 and not driver.of_all("problem")
+
+    play(scene)
+
+
+def test_a_node_whose_launchers_never_start_a_process_is_given_up(play, slow_import, monkeypatch):
     monkeypatch.setattr(processes_module, "LAUNCHERS", 1)
 
     async def scene(driver):
-        for trial in range(2):
-            driver.start(sleeps, trial=trial)
-            await driver.first("report", trial)
-            assert not driver.of("problem")
-            os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
-            assert (await driver.first("ended", trial))["status"] == "node_lost"
+        first = driver.agent.processes._launcher
+        os.kill(first.pid, signal.SIGKILL)
+        await driver.until_true(lambda: driver.agent.processes._launcher != first)
+        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
         assert "launcher died" in (await driver.first("problem"))["reason"]
 
+    play(scene, **slow_import)
+
+
+def launcher_of(driver):
+    (launcher,) = psutil.Process(driver.agent.processes._launcher.pid).children()
+    return launcher
+
+
+def test_a_launcher_that_was_stopped_is_made_to_go_on(play, monkeypatch):
+    monkeypatch.setattr(processes_module, "PING_S", 0.1)
+
+    async def scene(driver):
+        driver.start(returns)
+        await driver.first("ended")
+        launcher_of(driver).suspend()
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+        assert not driver.of_all("notice")
+
     play(scene)
+
+
+def test_a_launcher_without_a_sign_of_life_is_replaced(play, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes_module, "PING_S", 0.1)
+    (tmp_path / "hangs_once.py").write_text(
+        "import os, signal, time\n"
+        f"note = {str(tmp_path / 'once')!r}\n"
+        "if not os.path.exists(note):\n"
+        "    open(note, 'w').close()\n"
+        "    signal.signal(signal.SIGALRM, lambda *_: time.sleep(60))\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0.2)\n"
+    )
+
+    async def scene(driver):
+        driver.start(sleeps)
+        await driver.first("report")
+        assert "no sign of life for 0.6 s" in (await driver.first("ended"))["reason"]
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene, modules=["hangs_once"], sys_path=[str(tmp_path)])
 
 
 # What the launcher imports before it forks
@@ -420,7 +489,7 @@ def test_a_node_whose_launcher_does_not_even_start_is_given_up(play, monkeypatch
     async def scene(driver):
         driver.start(returns)
         assert "did not start within 0.3 s" in (await driver.first("problem"))["reason"]
-        assert (await driver.first("ended"))["status"] == "node_lost"
+        assert "did not start within 0.3 s" in (await driver.first("refused"))["reason"]
 
     play(scene)
 
@@ -443,8 +512,7 @@ def test_a_launcher_that_dies_amid_imports_leaves_no_descriptor_open(play, slow_
         for trial in range(20):
             driver.start(returns, trial=trial)
         os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
-        await driver.until(lambda: len(driver.of_all("ended")) == 20)
-        assert {message["status"] for message in driver.of_all("ended")} == {"node_lost"}
+        await driver.until(lambda: len(driver.of_all("refused")) == 20)
         assert len(os.listdir("/proc/self/fd")) <= before
         let_it_import(tmp_path)
         await driver.begins_no_more_than_it_needs(trial=99)
@@ -452,21 +520,24 @@ def test_a_launcher_that_dies_amid_imports_leaves_no_descriptor_open(play, slow_
     play(scene, **slow_import)
 
 
-def test_a_node_without_descriptors_for_another_launcher_is_given_up(
-    play, slow_import, monkeypatch
-):
-    monkeypatch.setattr(processes_module, "IMPORT_S", 0.5)
+def test_a_node_without_descriptors_for_another_launcher_tries_again(play, monkeypatch):
+    monkeypatch.setattr(processes_module, "LONGEST_REST_S", 0.1)
+    start = subprocess.Popen
 
     def fails(*arguments, **options):
+        monkeypatch.setattr(processes_module.subprocess, "Popen", start)
         raise OSError("too many open files")
 
     async def scene(driver):
-        driver.start(returns)
+        driver.start(sleeps)
+        await driver.first("report")
         monkeypatch.setattr(processes_module.subprocess, "Popen", fails)
-        assert "too many open files" in (await driver.first("problem"))["reason"]
-        assert (await driver.first("ended"))["status"] == "node_lost"
+        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+        assert "too many open files" in (await driver.first("notice"))["text"]
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
 
-    play(scene, **slow_import)
+    play(scene)
 
 
 def test_a_node_that_imports_for_ever_is_closed_at_once(play, slow_import):
@@ -706,20 +777,130 @@ def test_a_trial_that_takes_too_long_or_is_silent_too_long_is_ended(play):
     play(scene)
 
 
-def test_a_trial_above_its_memory_is_killed_and_says_so(play):
-    def eats(args, reporter):
-        import time
+def eats(args, reporter):
+    import time
 
-        reporter(epoch=1)
-        held = b"x" * 300_000_000
-        time.sleep(60)
-        return len(held)
+    reporter(epoch=1)
+    held = b"x" * 300_000_000
+    time.sleep(60)
+    return len(held)
+
+
+def has_a_child_that_eats(args, reporter):
+    import subprocess
+    import sys
+
+    eater = "import time; held = b'x' * 300_000_000; time.sleep(60)"
+    subprocess.run(["setsid", "-w", sys.executable, "-c", eater])
+
+
+@pytest.mark.parametrize("function", [eats, has_a_child_that_eats])
+def test_a_trial_above_its_memory_is_killed_and_says_so(play, function):
+    """What its children use counts, in whatever session they are."""
 
     async def scene(driver):
-        driver.start(eats, memory_bytes=150_000_000)
+        driver.start(function, memory_bytes=150_000_000)
         end = await driver.first("ended")
         assert end["status"] == "out_of_memory"
         assert "more than memory_gb=0.15" in end["reason"]
+
+    play(scene)
+
+
+# What a node lacks
+
+
+def clears_its_folder(args, reporter):
+    import os
+    import shutil
+
+    shutil.rmtree(os.getcwd())
+    reporter(epoch=1)
+
+
+def clears_the_uploads(args, reporter):
+    import os
+    import shutil
+
+    shutil.rmtree(os.path.dirname(os.path.realpath("a")))
+    reporter(epoch=1)
+
+
+def test_a_trial_that_clears_its_current_folder_leaves_the_uploads_to_others(play):
+    async def scene(driver):
+        driver.say(op="upload", path="a/b", data=b"3", done=True, sha256=SHA_OF_3, mode=0o600)
+        driver.start(clears_its_folder)
+        await driver.first("ended")
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene)
+
+
+def test_a_trial_that_clears_the_uploads_spoils_no_other(play):
+    async def scene(driver):
+        driver.say(op="upload", path="a/b", data=b"3", done=True, sha256=SHA_OF_3, mode=0o600)
+        driver.start(clears_the_uploads)
+        await driver.first("ended")
+        driver.start(returns, trial=1)
+        refused = await driver.first("refused", 1)
+        assert refused["lacks"] == ["the uploaded files"]
+        assert "a trial has deleted what all of them need" in refused["reason"]
+        driver.say(op="upload", path="a/b", data=b"3", done=True, sha256=SHA_OF_3, mode=0o600)
+        driver.start(returns, trial=1, attempt=2)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene)
+
+
+SHA_OF_3 = hashlib.sha256(b"3").hexdigest()
+
+
+def test_a_trial_whose_process_cannot_be_made_has_not_begun(play, monkeypatch):
+    """And so it is when it has no room for its folder, or its output."""
+
+    def full(*arguments, **options):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async def scene(driver):
+        (driver.agent.folder / "trials" / "1").mkdir()
+        monkeypatch.setattr(processes_module.socket, "socketpair", full)
+        driver.start(returns, trial=0)
+        assert "too many open files" in (await driver.first("refused", 0))["reason"]
+        monkeypatch.undo()
+        output = driver.agent.folder / "trials" / "1" / "output.txt"
+        output.symlink_to("/dev/full")  # what is no file is no shortage
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "failed"
+        driver.start(returns, trial=2)
+        assert (await driver.first("ended", 2))["status"] == "finished"
+
+    play(scene)
+
+
+def test_trials_that_wait_for_a_launcher_that_dies_have_not_begun(play, slow_import, tmp_path):
+    async def scene(driver):
+        driver.start(returns)
+        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+        assert "launcher died" in (await driver.first("refused"))["reason"]
+        let_it_import(tmp_path)
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene, **slow_import)
+
+
+def needs_room(args, reporter):
+    with open("/dev/full", "w", buffering=1) as file:
+        print("3", file=file)
+
+
+def test_a_trial_that_fails_for_want_of_room_may_run_again(play):
+    async def scene(driver):
+        driver.start(needs_room)
+        end = await driver.first("ended")
+        assert (end["status"], end["no_space"]) == ("killed", True)
+        assert end["reason"].startswith("the disk is full: OSError: [Errno 28]")
 
     play(scene)
 

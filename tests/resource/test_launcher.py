@@ -8,12 +8,15 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import textwrap
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+import distsearch
 from distsearch.resource.launcher import command
 
 WAIT_S = 20.0
@@ -241,6 +244,74 @@ def test_what_a_process_leaves_behind_is_killed(parent, spawn, apart):
     assert ends(child)
 
 
+def test_what_a_process_left_ends_with_a_killed_launcher_whatever_its_session_and_environment(
+    parent,
+):
+    launcher = parent()
+    lines = launcher.fork(
+        "1",
+        "child = subprocess.Popen(['/bin/sleep', '60'], start_new_session=True, env={});"
+        "say([os.getppid(), os.getpid(), child.pid]); time.sleep(60)",
+    )
+    own, *others = json.loads(lines.readline())
+    os.kill(own, signal.SIGKILL)
+    assert all(map(ends, others))
+    assert launcher.launcher.wait(WAIT_S) == 0
+
+
+AGENT = """
+    import os, socket, subprocess, sys, time
+    from distsearch.resource.launcher import command
+
+    control, theirs = socket.socketpair()
+    launcher = subprocess.Popen(command(str(theirs.fileno())), pass_fds=[theirs.fileno()])
+    control.sendall(
+        b'{"op": "configure", "preload": ["slow"], "sys_path": ["' + os.getcwd().encode()
+        + b'"], "entry": "my_entry", "spawn": false}\\n'
+    )
+    time.sleep(60)
+"""
+SLOW = """
+    import os, subprocess, time
+
+    child = subprocess.Popen(["/bin/sleep", "60"], start_new_session=True, env={})
+    with open("pids.new", "w") as file:
+        print(os.getppid(), os.getpid(), child.pid, file=file)
+    os.rename("pids.new", "pids")
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("also", ["nobody else", "the guard", "the launcher"])
+def test_a_killed_agent_leaves_no_launcher_that_imports_nor_what_the_import_started(tmp_path, also):
+    for name, text in (("my_entry", ENTRY), ("slow", SLOW), ("agent", AGENT)):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+    path = str(Path(distsearch.__file__).parents[1])
+    agent = subprocess.Popen(
+        [sys.executable, "agent.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
+    )
+    try:
+        deadline = time.monotonic() + WAIT_S
+        while not (tmp_path / "pids").exists():
+            assert time.monotonic() < deadline, "the launcher never came to the import"
+            time.sleep(0.01)
+        guard, launcher, child = map(int, (tmp_path / "pids").read_text().split())
+        if also != "nobody else":
+            os.kill(guard if also == "the guard" else launcher, signal.SIGKILL)
+    finally:
+        agent.kill()
+        agent.wait()
+    assert all(map(ends, (guard, launcher, child)))
+
+
+def test_a_guard_is_not_called_python_for_those_who_kill_all_that_is(parent):
+    launcher = parent()
+    launcher.fork("1")
+    launcher.hears("exited", "1")
+    guard = launcher.launcher.pid
+    assert psutil.Process(guard).name() == "distsearch"
+
+
 def test_a_neighbours_end_does_not_touch_a_running_process(parent):
     launcher = parent()
     lines = launcher.fork(
@@ -292,10 +363,10 @@ def test_signals_to_the_launcher_itself_do_not_end_it(parent, number):
     assert launcher.hears("exited", "2")["code"] == 0
 
 
-def test_a_process_that_cannot_enter_its_folder_fails_alone(parent, tmp_path):
+def test_a_process_that_cannot_enter_its_folder_leaves_that_to_its_job(parent, tmp_path):
     launcher = parent()
     launcher.fork("1", folder=tmp_path / "nothing")
-    assert launcher.hears("exited", "1")["code"] == 1
+    assert launcher.hears("exited", "1")["code"] == 0
     launcher.fork("2")
     assert launcher.hears("exited", "2")["code"] == 0
 

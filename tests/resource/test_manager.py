@@ -499,6 +499,20 @@ class SharedCluster(RuleBasedStateMachine):
         for manager, _, lease in void:
             manager.release(lease)
 
+    @rule(which=st.integers(0, 1), data=st.data())
+    def rest_or_wake(self, which, data):
+        manager = self.managers[which]
+        if not manager.remotes:
+            return
+        remote = data.draw(st.sampled_from(list(manager.remotes.values())))
+        if data.draw(st.booleans()):
+            manager.rest(remote)
+        else:
+            manager.wake(remote)
+
+    def awake(self, manager):
+        return [r for r in manager.remotes.values() if manager.remote_with(r.slots)]
+
     def waiting(self):
         return [request for request in self.requests if request.waits]
 
@@ -527,7 +541,7 @@ class SharedCluster(RuleBasedStateMachine):
                 assert not request.fences and not any(part.held for part in request.parts)
                 continue
             for part in request.parts:
-                for remote in request.manager.remotes.values():
+                for remote in self.awake(request.manager):
                     if part.held or remote.slots in fenced:
                         continue
                     could = _could_hold(part, remote.slots)
@@ -546,13 +560,16 @@ class SharedCluster(RuleBasedStateMachine):
                 for level, nodes in manager._at_level.items()
                 for remote in nodes.values()
             ]
-            assert len(placed) == len(manager.remotes)
+            assert len(placed) == len(self.awake(manager))
             assert all(remote.slots.level == level for remote, level in placed)
 
     def teardown(self):
         """Nothing waits for ever: when all that runs ends, all that fits has run."""
         if not hasattr(self, "managers"):
             return
+        for manager in self.managers:
+            for remote in manager.remotes.values():
+                manager.wake(remote)
         while self.held:
             manager, _, lease = self.held.pop(0)
             manager.release(lease)

@@ -8,9 +8,12 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
+import traceback
 import uuid
 
 import asyncssh
@@ -239,6 +242,45 @@ def failure(world, *nodes, **options):
     assert isinstance(error, NodeError), error
     assert world.nothing_is_left()
     return error
+
+
+EVIL = b"\x1b]0;title\x07\x1b[2J\x1b[1;32mhost key verified\x1b[0m"
+
+
+@pytest.mark.parametrize("how", ["version", "disconnect"])
+def test_who_answers_in_the_place_of_a_node_writes_nothing_raw_to_the_terminal(world, how):
+    """Before the host key is checked: neither into the error nor into what Python shows of it."""
+
+    def answer(server):
+        connection, _ = server.accept()
+        with connection:
+            if how == "version":
+                connection.sendall(b"SSH-1.0-" + EVIL + b"\r\n")
+                return
+            connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
+            connection.recv(4096)
+            text = struct.pack(">BII", 1, 2, len(EVIL)) + EVIL + bytes(4)
+            padding = 16 - (len(text) + 5) % 8
+            head = struct.pack(">IB", len(text) + padding + 1, padding)
+            connection.sendall(head + text + bytes(padding))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        error = failure(world, Node("127.0.0.1", port=server.getsockname()[1]))
+        thread.join(30)
+    shown = "".join(traceback.format_exception(error))
+    assert how == "version" or r"\x1b]0;title\x07" in str(error)
+    assert "\x1b" not in shown and "\x07" not in shown
+
+
+def test_the_last_words_of_a_node_are_few(world, tmp_path):
+    script = tmp_path / "python3"
+    script.write_text("#!/bin/sh\nhead -c 30000000 /dev/zero | tr '\\0' x\nprintf '\\033[2J'\n")
+    script.chmod(0o755)
+    error = failure(world, world.node(world.start(), python=str(script)))
+    assert "did not come up" in str(error)
+    assert len(str(error)) < 20_000 and "\x1b" not in str(error)
 
 
 def test_an_unknown_host_key_is_shown_with_the_way_to_trust_it(world):

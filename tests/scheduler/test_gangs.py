@@ -57,7 +57,7 @@ NAMES = (
 
 
 def test_every_rank_gets_what_torchrun_gives_and_rank_0_reports(search, capfd):
-    scheduler = search(tells_who_it_is, resource=PAIR, num_trials=1, verbose=1)
+    scheduler = search(tells_who_it_is, resource=PAIR, num_trials=1, verbose=2)
     scheduler.run()
     scheduler.join_jobs()
     (trial,) = scheduler.trials

@@ -68,6 +68,29 @@ def test_a_killed_driver_leaves_no_trial_that_ignores_every_signal(driver, left_
     assert left_after(pids) == []
 
 
+def test_what_outlives_a_driver_that_was_killed_with_all_its_helpers_ends_when_it_starts_again(
+    driver, left_after
+):
+    ends_if_again = "time.sleep(300 if loaded is None else 0)"
+    text = script(
+        "scheduler.join_jobs()",
+        train=f"loaded = reporter.load(); reporter.save({{'a': 1}}); {ends_if_again}",
+        options="checkpoint='kept', max_failures=9",
+    )
+    one = driver(text)
+    pids = {int(pid) for pid in running_pids(one)}
+    killed = psutil.Process(one.process.pid)
+    helpers = [p for p in killed.children(recursive=True) if "launcher" in " ".join(p.cmdline())]
+    for process in (killed, *helpers):
+        process.suspend()
+    for process in (*reversed(helpers), killed):
+        process.kill()
+    children = {process.pid for process in left_after(pids, timeout_s=0.5)}
+    assert len(children) == 4, "nobody was left to end them"
+    driver(text)
+    assert left_after(children) == []
+
+
 def test_a_killed_driver_keeps_what_was_reported_in_its_log(driver, tmp_path):
     from distsearch.core.store import read
 
@@ -200,6 +223,22 @@ def test_a_trial_that_always_kills_the_launcher_is_given_up(search):
     assert [trial.status for trial in scheduler.trials] == [Status.NODE_LOST, Status.FINISHED]
 
 
+def test_trials_that_kill_their_launchers_one_after_another_do_not_end_the_search(search):
+    @ag.args(x=ag.Choice(*range(6)))
+    def train_fn(args, reporter):
+        if args.x in (1, 2, 4):
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+        reporter(accuracy=args.x)
+
+    scheduler = search(train_fn, searcher="grid", slots=1, max_failures=2)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=60) is True
+    lost, finished = Status.NODE_LOST, Status.FINISHED
+    ends = [trial.status for trial in scheduler.trials]
+    assert ends == [finished, lost, lost, finished, lost, finished]
+
+
 def test_closing_leaves_no_process(search, mailbox, left_after):
     @ag.args(x=ag.Real(0.0, 1.0), mailbox=mailbox.path)
     def train_fn(args, reporter):
@@ -221,3 +260,42 @@ def test_closing_leaves_no_process(search, mailbox, left_after):
     assert left_after(pids, timeout_s=0.5) == []
     after = {process.pid for process in psutil.Process().children(recursive=True)}
     assert after <= before
+
+
+FORKS = """
+import os, sys, time
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0), go="go")
+def train_fn(args, reporter):
+    reporter(accuracy=args.x)
+    while not os.path.exists(args.go):
+        time.sleep(0.01)
+
+def search(name, go):
+    return ag.scheduler.FIFOScheduler(
+        train_fn, {"go": go}, local=ag.Node("localhost", num_cpus=1), verbose=0, checkpoint=name)
+
+if __name__ == "__main__":
+    with search("parents", "go") as own:
+        own.run(num_trials=2)
+        while not own.training_history:
+            time.sleep(0.01)
+        child = os.fork()
+        if child == 0:
+            with search("childs", "/") as other:
+                other.run(num_trials=2)
+                done = other.join_jobs(timeout=20)
+                reports = len(ag.open("parents").training_history)
+            os._exit(0 if done and reports == 1 else 3)
+        print("CHILD", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        open("go", "w").close()
+        own.join_jobs()
+"""
+
+
+def test_a_search_in_a_forked_child_does_not_wait_for_the_slots_of_its_parent(driver):
+    one = driver(FORKS)
+    assert one.words_after("CHILD") == ["0"]
+    one.end()
+    assert one.process.returncode == 0

@@ -17,6 +17,7 @@ from distsearch.core.ends import Ends
 from distsearch.core.experiment import Experiment
 from distsearch.core.keeper import Keeper
 from distsearch.core.ledger import Ledger
+from distsearch.core.lock import Lock
 from distsearch.core.queue import Queue
 from distsearch.core.standings import Standings
 from distsearch.core.store import Store
@@ -60,11 +61,15 @@ GANGS = {
     "blows": 20,
     "troubles": ["trial_dies", "node_dies"],
 }
+CRAMPED = {"troubles": ["no_room"], "blows": 9}
 WEATHER = {
     "a gang's slots are free before its last rank is reaped": GANGS,
     "the ranks that are left do not hear that another is over": GANGS,
     "only the node of rank 0 hears of decisions and stops": GANGS,
     "of a gang's slots those of one rank are given back": GANGS,
+    "a trial that did not begin is forgotten": CRAMPED,
+    "the slot of a trial that did not begin stays taken": CRAMPED,
+    "two drivers have one folder": {"troubles": ["racing_start"], "blows": 9},
     "reports of a stale attempt are taken": CUT_OFF,
     "the lease counts from when the answer arrives": {**SUSPENDED, "rule": "fifo"},
     "an agent's lease never ends": CUT_OFF,
@@ -105,6 +110,13 @@ WEATHER = {
     },
 }
 FAULTS = {
+    "a trial that did not begin is forgotten": [
+        (Experiment, "_goes_back", "self.queue.put(trial)", "pass")
+    ],
+    "the slot of a trial that did not begin stays taken": [
+        (Experiment, "_on_refused", "self.manager.release(attempt.lease)", "pass")
+    ],
+    "two drivers have one folder": [(Lock, "_lock", "fcntl.LOCK_EX", "fcntl.LOCK_SH")],
     "reports of a stale attempt are taken": [
         (
             Experiment,

@@ -167,6 +167,7 @@ class FakeWorker:
         self.plugins: dict[str, Any] = {}
         self.down, self.up = Wire(self.world, delay_s), Wire(self.world, delay_s)
         self.at_death: list[Callable[[], None]] = []
+        self.lacks = 0  # the number of the error with which it can start nothing now
         self.unused = 0  # times in a row that whoever runs the cluster has found it unused
         self._calls: dict[asyncio.Future[Any], Machine] = {}
 

@@ -33,12 +33,18 @@ from .judge import Judge, Sent
 from .machines import DriverDied, Machine, UserThread, Violation, World, running_machine
 from .plan import Plan, Weather, train_fn
 from .rules import Partial, Unasked
+from .shortages import no_room, racing_start
 from .trials import FakeProcesses
-from .troubles import TROUBLES
+from .troubles import TROUBLES as BLOWS
 
 LIMIT_S = 20_000.0
 TROUBLE_S = 150.0  # after this time nothing more goes wrong by itself
 OPERATOR_S = 15.0
+TROUBLES: dict[str, Callable[..., None]] = {
+    **BLOWS,
+    "no_room": no_room,
+    "racing_start": racing_start,
+}
 VERSIONS = versions.own_versions()
 MEMORY = Path("/dev/shm")  # a folder in memory, where there is one
 
@@ -187,7 +193,7 @@ class Story:
         yield dask_link, "Client", lambda *a, **o: FakeClient(self.cluster, self.driver)
         yield dask_link, "Authority", lambda: None
         yield dask_link, "own_versions", lambda: VERSIONS
-        yield detect, "detect", lambda: NodeFacts(1, (), 10**9, ("10.0.0.1", "127.0.0.1"))
+        yield detect, "detect", lambda: NodeFacts(1, (), 10**9, "", ("10.0.0.1", "127.0.0.1"))
         yield agent_module, "Agent", partial(WatchedAgent, self)
         # Looked at less often, for speed: fake trials print nothing and use no memory.
         yield agent_module, "OUTPUT_PERIOD_S", 1000.0
@@ -370,6 +376,13 @@ class Story:
         self.world.note("the user interrupts the search")
         self.interrupted = True
         self.driver.do(insides.interrupt, scheduler, self.draw.choice([0.0, 30.0]))
+
+    def has_the_folder(self) -> bool:
+        """Whether a driver lives, and has the folder of the search."""
+        scheduler = self.scheduler
+        if self.troubles_are_over or not self.driver.alive or scheduler is None:
+            return False
+        return not insides.is_closed(scheduler)
 
     # Nodes
 

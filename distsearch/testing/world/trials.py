@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from ...core import checkpoint
 from ...core.reporter import Reporter
 from ...resource.cache import delete_newer, inherit
-from ...resource.processes import Process, ProcessListener
+from ...resource.process import Process, ProcessListener
 from .dask import running_worker
 from .gangs import LOOK_S, Gang
 from .machines import bury
@@ -91,6 +91,10 @@ class FakeProcesses:
         self.loop = asyncio.get_running_loop()
         self.is_up = True
 
+    def start_again(self) -> None:
+        """Start the launcher, after a rest."""
+        self.start()
+
     def configure(self, **configuration: Any) -> None:
         """Nothing: there is nothing to import."""
 
@@ -108,7 +112,9 @@ class FakeProcesses:
         env: Mapping[str, str],
         reuse: bool,
     ) -> Process:
-        """A new process, which lives in a moment."""
+        """A new process, which lives in a moment, unless the node has no room for it."""
+        if self.worker.lacks:
+            raise OSError(self.worker.lacks, "the node can start nothing")
         no_channel: Any = None  # lines are handed over as they are
         process = Process(str(next(self._count)), no_channel, setting, reuse, reading=True)
         self.lives[process.key] = Life(self, process)
@@ -299,7 +305,7 @@ class Life:
         for sequence, epoch in enumerate(range(first + 1, plan.max_t + 1), start=1):
             if await self.is_told_to_stop(speed_s):
                 return _end("stopped")
-            if epoch == ends_badly_at and self.rank == fate.randrange(plan.ranks):
+            if epoch == ends_badly_at and self.rank == (plan.seed + epoch) % plan.ranks:
                 return await self.misbehave(fate)
             if self.gang is not None and (end := await self.step_together(self.gang, epoch)):
                 return end

@@ -1,0 +1,64 @@
+"""Standard output that a full disk does not stop: what does not fit is lost, and that is said.
+
+Printing is no reason to fail. Trials write what they print to a file in the experiment's folder,
+and without this each `print` of theirs would raise while that disk is full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import sys
+from typing import Any
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a machine may lack for a while: room, descriptors, processes, memory, or the disk itself.
+SHORTAGES = (
+    *NO_SPACE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EAGAIN,
+    errno.ENOMEM,
+    errno.EIO,
+    errno.ESTALE,
+)
+_LOST_TOO = (*NO_SPACE, errno.EIO, errno.ESTALE)  # of a disk that fails, or is gone
+
+
+class PatientFile(io.FileIO):
+    """A descriptor that takes all that is written, though not all may get into its file."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._lost = 0
+
+    def write(self, data: Any) -> int:
+        """Write, or lose and count, the bytes; say how many were lost once there is room."""
+        try:
+            if self._lost:
+                super().write(f"\n[{self._lost} bytes of output were lost: no space]\n".encode())
+                self._lost = 0
+            return super().write(data) or 0
+        except OSError as error:
+            if error.errno not in _LOST_TOO:
+                raise
+            self._lost += len(data)
+            return len(data)
+
+
+def stream(descriptor: int) -> io.TextIOWrapper:
+    """A text stream to standard output (1) or standard error (2), which is written line by line."""
+    raw = PatientFile(descriptor)
+    raw.name = {1: "<stdout>", 2: "<stderr>"}.get(descriptor, descriptor)  # as Python has it
+    errors = "backslashreplace" if descriptor == 2 else None
+    return io.TextIOWrapper(io.BufferedWriter(raw), errors=errors, line_buffering=True)
+
+
+def make_patient() -> None:
+    """Have what this process prints, and its forked children, go through such streams."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        with contextlib.suppress(OSError):  # there is no such descriptor
+            made = stream(descriptor)
+            setattr(sys, name, made)
+            setattr(sys, f"__{name}__", made)

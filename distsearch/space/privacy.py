@@ -1,0 +1,85 @@
+"""What is not for everybody's eyes, by its name: passwords, tokens, keys; and those in URLs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+_SECRET = (  # a name, or a part of one, in small letters; of numbers nothing is hidden
+    r"(?:passw(?:or)?d|pwd|passphrase|passcode|secret|token|jwt|bearer|credentials?"
+    r"|(?:api|access|auth|private|secret|client|signing|encryption|account)[_-]?key)s?"
+)
+_SECRET_NAME = re.compile(rf"(?:^|[_-]){_SECRET}(?:$|[_-])")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_IN_URL = re.compile(r"([?&;]([^=&;#\s]+)=)[^&;#\s]+")
+_LOGIN = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+HIDDEN = "(a secret)"
+
+
+def is_secret(name: str) -> bool:
+    """Whether what bears this name is not for everybody's eyes.
+
+    >>> [is_secret(name) for name in ('DB_PASSWORD', 'clientSecret', 'max_tokens', 'tokenizer')]
+    [True, True, True, False]
+    """
+    return _SECRET_NAME.search(_HUMP.sub("_", name).lower()) is not None
+
+
+def without_secrets_in_urls(text: str) -> str:
+    """A text whose URLs show no passwords and no tokens.
+
+    >>> without_secrets_in_urls('get https://ada:pw@host/data?accessToken=abc&page=2')
+    'get https://ada:(a secret)@host/data?accessToken=(a secret)&page=2'
+    """
+    if "://" not in text:
+        return text
+    return _LOGIN.sub(rf"\1{HIDDEN}", _IN_URL.sub(_without_value, text))
+
+
+def _without_value(parameter: re.Match[str]) -> str:
+    name = parameter[2]
+    is_hidden = is_secret(name) or name.lower() in ("sig", "signature", "key")
+    return f"{parameter[1]}{HIDDEN}" if is_hidden else parameter[0]
+
+
+def command_without_secrets(words: Sequence[str]) -> str:
+    """A command line as it may be shown: what follows an option, or a variable, of such a name.
+
+    >>> command_without_secrets(['run.py', '--api-key', 'k', '--lr=1', 'TOKEN=t'])
+    "run.py --api-key '(a secret)' --lr=1 'TOKEN=(a secret)'"
+    """
+    shown: list[str] = []
+    hides = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if hides and not word.startswith("-"):
+            shown.append(HIDDEN)
+        elif equals and is_secret(name.lstrip("-")):
+            shown.append(f"{name}={HIDDEN}")
+        else:
+            shown.append(without_secrets_in_urls(word))
+        hides = not equals and word.startswith("-") and is_secret(word.lstrip("-"))
+    return shlex.join(shown)
+
+
+def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
+    """The same, for a log: text under names such as `api_key`, and keys in URLs, are not shown.
+
+    Looks `depth` dicts and lists deep.
+
+    >>> without_secrets({'lr': 0.1, 'apiKey': 'k3y', 'tokenizer': 'bpe', 'at': 'http://h?token=t'})
+    {'lr': 0.1, 'apiKey': '(a secret)', 'tokenizer': 'bpe', 'at': 'http://h?token=(a secret)'}
+    """
+    if isinstance(value, (str, bytes)) and is_secret(name):
+        return HIDDEN
+    if type(value) is str:
+        return without_secrets_in_urls(value)
+    if not depth:
+        return value
+    if type(value) is dict:  # not its subclasses, which may be anything
+        return {key: without_secrets(item, str(key), depth - 1) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(without_secrets(item, name, depth - 1) for item in value)
+    return value

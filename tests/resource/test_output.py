@@ -1,0 +1,41 @@
+"""What trials print, to a disk that is full."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from distsearch.resource.output import stream
+
+
+@pytest.fixture
+def descriptor():
+    """One that writes to a full disk, and the way to have it write to a file."""
+    own = os.open("/dev/full", os.O_WRONLY)
+    yield own
+    os.close(own)
+
+
+def test_printing_to_a_full_disk_raises_nothing_and_what_was_lost_is_said(descriptor, tmp_path):
+    output = stream(descriptor)
+    print("first", file=output)
+    print("x" * 100_000, file=output)
+    other = os.open(tmp_path / "output.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(other, descriptor)
+    os.close(other)
+    print("there is room again", file=output)
+    print("and more", file=output)
+    text = (tmp_path / "output.txt").read_text()
+    assert text == (
+        "\n[100007 bytes of output were lost: no space]\nthere is room again\nand more\n"
+    )
+
+
+def test_other_errors_of_output_are_raised(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    only_read = os.open(path, os.O_RDONLY)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        print("x", file=stream(only_read))
+    os.close(only_read)

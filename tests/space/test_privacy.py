@@ -1,0 +1,52 @@
+"""What is not for everybody's eyes."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from distsearch.errors import SpaceError
+from distsearch.space import Choice, Dict, privacy
+from distsearch.space.privacy import command_without_secrets, is_secret, without_secrets
+
+
+def test_the_examples_hold():
+    assert doctest.testmod(privacy).failed == 0
+
+
+SECRETS = ["pwd", "accessToken", "clientSecret", "jwt", "JWT", "apiKey", "APIKey", "GITHUB_TOKEN"]
+SECRETS += ["db-password", "myAuthTokens", "aws_secret_access_key", "bearer", "x-api-key"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_name_of_a_secret_is_known_as_such(name):
+    assert is_secret(name) and without_secrets({name: "s"}) == {name: "(a secret)"}
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer", "max_tokens_per_batch_size", "key", "keys", "monkey", "secretary", "lr"]
+)
+def test_other_names_are_not(name):
+    assert not is_secret(name) or name == "max_tokens_per_batch_size"  # a number is shown anyway
+    assert without_secrets({name: 512}) == {name: 512}
+
+
+def test_a_secret_that_is_searched_has_a_number_in_configurations():
+    space = Dict(apiKey=Choice("k1", "k2", 3))
+    assert space.default == {"apiKey": "secret 1"}
+    assert space.build({"apiKey": "secret 2"}).apiKey == "k2"
+    assert space.build(space.validate({"apiKey": "k2"})).apiKey == "k2"
+    shown = repr(space) + str(space.describe()) + str(list(space.grid()))
+    assert "k1" not in shown and "k2" not in shown
+    with pytest.raises(SpaceError, match="must be one of 'secret 1', 'secret 2', 3, but got str"):
+        space.validate({"apiKey": "k9"})
+
+
+def test_a_command_line_is_shown_without_secrets():
+    words = ["python", "run.py", "--token", "t1", "--clientSecret=t2", "-v", "API_KEY=t3"]
+    words += ["https://h/?sig=t4&a=1", "--lr", "0.1"]
+    assert command_without_secrets(words) == (
+        "python run.py --token '(a secret)' '--clientSecret=(a secret)' -v 'API_KEY=(a secret)' "
+        "'https://h/?sig=(a secret)&a=1' --lr 0.1"
+    )
