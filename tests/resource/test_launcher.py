@@ -267,7 +267,7 @@ AGENT = """
     launcher = subprocess.Popen(command(str(theirs.fileno())), pass_fds=[theirs.fileno()])
     control.sendall(
         b'{"op": "configure", "preload": ["slow"], "sys_path": ["' + os.getcwd().encode()
-        + b'"], "entry": "my_entry", "spawn": false}\\n'
+        + b'"], "entry": "my_entry", "spawn": false, "surroundings": ""}\\n'
     )
     time.sleep(60)
 """
