@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train", "testing")
-ROOMS += ("data", "cli")
+ROOMS += ("data", "nas", "cli")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -30,8 +30,9 @@ SEES = {
     "scheduler": {"errors", "space", "resource", "core", "searcher"},
     "train": {"errors", "core"},
     "data": {"errors", "space"},
+    "nas": {"errors", "space", "core", "searcher", "scheduler", "train", "data"},
     "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
-    "cli": {"errors", "space", "resource", "core", "searcher", "scheduler", "train", "data"},
+    "cli": {*ROOMS} - {"testing"},
 }
 
 
@@ -60,6 +61,7 @@ HEAVY += ["pytest", "hypothesis", "click", "sklearn", "PIL"]
         "distsearch.train.inherit",
         "distsearch; distsearch.testing",
         "distsearch.data",
+        "distsearch.nas.trials; import distsearch.nas.pc_darts.trials",
         "distsearch.testing.fates",
     ],
 )
