@@ -26,6 +26,7 @@ class _Lazy(NamedTuple):
 # Each module has a click group named `group`.
 GROUPS = {
     "data": _Lazy(".data", "Look at data sets."),
+    "pc-darts": _Lazy(".pc_darts", "Search for a network's cells (PC-DARTS), train it, test it."),
 }
 
 

@@ -22,6 +22,7 @@ from .training import (
     Pixels,
     Score,
     Tally,
+    about,
     check_loss,
     cosine,
     device_of,
@@ -42,7 +43,9 @@ def train(args: Any, reporter: Any) -> None:
     ranks = Ranks()
     images = load_images(args.data, args.data_root)
     training = Training(network_of(args, images.facts), images, args, ranks)
-    run_epochs(training, args.epochs, ranks, reporter, reporter.load())
+    saved = reporter.load()  # at the first start of a child this is its parent's
+    own = saved if saved is not None and "network" in saved else None
+    run_epochs(training, args.epochs, ranks, reporter, own)
 
 
 def network_of(args: Any, facts: Facts) -> CellNetwork:
@@ -90,6 +93,7 @@ class Training:
         self.optimizer = torch.optim.SGD(
             self.parameters, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay
         )
+        self.about = about(args, images)
         self.done = 0
 
     def train(self, epoch: int) -> dict[str, Any]:
@@ -161,6 +165,7 @@ class Training:
             "epoch": self.done,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **self.about,
         }
 
     def go_on_from(self, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -55,6 +55,13 @@ def run_epochs(work: Work, epochs: int, ranks: Ranks, reporter: Any, saved: Any)
         reporter(**report)
         if ranks.is_first:
             reporter.save(work.state(), step=epoch + 1)
+
+
+def about(args: Mapping[str, Any], images: Images) -> dict[str, Any]:
+    """What a checkpoint says of its training: the settings, the images' shape, how many classes."""
+    plain = (str, int, float, bool, type(None))
+    settings = {name: value for name, value in args.items() if isinstance(value, plain)}
+    return {"args": settings, "shape": list(images.shape), "classes": len(images.classes)}
 
 
 def device_of(num_gpus: float) -> torch.device:

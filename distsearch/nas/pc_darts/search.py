@@ -18,6 +18,7 @@ from ..training import (
     Pixels,
     Score,
     Tally,
+    about,
     check_loss,
     cosine,
     device_of,
@@ -87,6 +88,7 @@ class Search:
             second_order=args.second_order,
             precision=args.precision,
         )
+        self.about = about(args, images)
         self.done = 0
 
     def train(self, epoch: int) -> dict[str, Any]:
@@ -138,7 +140,8 @@ class Search:
             "architecture": self.architecture.state_dict(),
             "of_weights": self.of_weights.state_dict(),
             "of_architecture": self.of_architecture.state_dict(),
-            "genotype": self.architecture.genotype().as_json(),
+            "genotype": self.architecture.genotype().as_text(),
+            **self.about,
         }
 
     def go_on_from(self, state: dict[str, Any]) -> None:
