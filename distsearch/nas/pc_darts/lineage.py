@@ -40,7 +40,7 @@ def search_then_retrain(args: Any, reporter: Any) -> None:
     `search` and `retrain` are the settings of `train_supernet` and `train_network`, and the reports
     are theirs.
     """
-    common = {name: args[name] for name in ("seed", "data", "data_root", "num_gpus")}
+    common = {name: args[name] for name in ("seed", "data", "data_root")}
     if args.stage == "search":
         from . import search
 

@@ -103,7 +103,7 @@ def run_test(
     trained = record.load_checkpoint()
     if trained is None:
         raise StoreError(f"{record.folder} has no checkpoint yet; wait for the end of an epoch")
-    args = Namespace({**trained["args"], "num_gpus": int(torch.cuda.is_available())})
+    args = Namespace(trained["args"])
     if data is not None:
         args["data"], args["data_root"] = _named(data), _named(data_root)
     elif data_root is not None:
@@ -115,12 +115,13 @@ def run_test(
             f"{facts.name} has images of {_told(facts.shape)} in {len(facts.classes)} classes, but "
             f"what is in {record.folder} was trained on {_told(known[0])} in {known[1]} classes"
         )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     work: search.Search | retrain.Training
     if "supernet" in trained:
-        work = search.Search(args, Ranks())
+        work = search.Search(args, Ranks(), device)
     else:
         images = load_images(args.data, args.data_root)
-        work = retrain.Training(retrain.network_of(args, facts), images, args, Ranks())
+        work = retrain.Training(retrain.network_of(args, facts), images, args, Ranks(), device)
     work.go_on_from(trained)
     score = work.score(work.pixels.test, torch.arange(facts.test))
     return {

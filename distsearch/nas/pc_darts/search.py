@@ -12,6 +12,7 @@ import torch
 
 from ...data import halves, load_images
 from ...data.augment import usual
+from ...train import process_group
 from ..ranks import Ranks
 from ..training import (
     Epoch,
@@ -21,7 +22,6 @@ from ..training import (
     about,
     check_loss,
     cosine,
-    device_of,
     evaluate,
     peak_memory_mb,
     run_epochs,
@@ -38,16 +38,15 @@ LEARN, HELD_OUT = 0, 1  # the two halves, as seeds of their orders
 
 def train(args: Any, reporter: Any) -> None:
     """Search; see `distsearch.nas.pc_darts.trials.train_supernet`."""
-    ranks = Ranks()
-    run_epochs(Search(args, ranks), args.epochs, ranks, reporter, reporter.load())
+    with process_group() as device:
+        run_epochs(Search(args, Ranks(), device), args.epochs, reporter, reporter.load())
 
 
 class Search:
     """A search between two epochs."""
 
-    def __init__(self, args: Any, ranks: Ranks) -> None:
-        self.args, self.ranks = args, ranks
-        self.device = device_of(args.num_gpus)
+    def __init__(self, args: Any, ranks: Ranks, device: torch.device) -> None:
+        self.args, self.ranks, self.device = args, ranks, device
         images = load_images(args.data, args.data_root)
         check(args, len(images.train) // 2, ranks.world_size)
         self.pixels = Pixels.of(images, self.device)
