@@ -173,3 +173,13 @@ def test_all_children_read_their_fathers_bytes_on_one_machine_and_on_two(tmp_pat
     assert len(digests) == 10 and len(set(digests)) == 1
     hosts = set(re.findall(r"^task \d .* on (\w+):", said, re.MULTILINE))
     assert hosts <= ({"east", "west"} if where else {"localhost"})
+
+
+def test_pc_darts_finds_a_network_trains_it_and_tests_it(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    sizes = ("--search-epochs", "4", "--epochs", "4", "--ranks", "1")
+    said = run(tmp_path, "11_pc_darts.py", *sizes)
+    assert re.findall(r"^normal cell, node (\d): ", said, re.MULTILINE) == ["0", "1", "2", "3"]
+    assert float(re.search(r"Test accuracy: ([\d.]+)", said)[1]) > 0.8
+    assert (tmp_path / "pc_darts_results/search/cells.png").exists()

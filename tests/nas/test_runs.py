@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -54,9 +55,8 @@ def searched(stripes, tmp_path_factory):
             time.sleep(0.02)
             if not list(out.glob("trials/0/checkpoints/*-step-2/manifest.json")):
                 continue
-            *_, rank = ranks_of_this_process()
-            rank.kill()
-            killed.append(rank)
+            killed.append(rank_1_of(out))
+            killed[0].kill()
 
     thread = threading.Thread(target=kill_a_rank)
     thread.start()
@@ -77,10 +77,13 @@ def searched(stripes, tmp_path_factory):
     return out, found
 
 
-def ranks_of_this_process():
-    """The processes that its launchers have forked."""
+def rank_1_of(out):
+    """The process of rank 1 of the trial in a folder."""
     launchers = psutil.Process().children()
-    return [rank for launcher in launchers for rank in launcher.children()]
+    launched = [process.pid for launcher in launchers for process in launcher.children()]
+    output = str(out / "trials/0/output-rank1.txt")
+    (pid,) = [pid for pid in launched if os.path.realpath(f"/proc/{pid}/fd/1") == output]
+    return psutil.Process(pid)
 
 
 def test_a_search_whose_rank_was_killed_has_each_epoch_once(searched):
