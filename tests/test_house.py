@@ -30,7 +30,7 @@ SEES = {
     "scheduler": {"errors", "space", "resource", "core", "searcher"},
     "train": {"errors", "core"},
     "data": {"errors", "space"},
-    "nas": {"errors", "space", "core", "searcher", "scheduler", "train", "data"},
+    "nas": {"errors", "space", "resource", "core", "searcher", "scheduler", "train", "data"},
     "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
     "cli": {*ROOMS} - {"testing"},
 }

@@ -106,7 +106,10 @@ class SchedulerKit:
 
     def test_trials_of_two_ranks_end_as_those_of_one_and_report_once(self, tmp_path: Path) -> None:
         points = self.points[::2]
-        several = {"resource": {"num_cpus": 1, "world_size": 2}, "isolation": "fresh"}
+        several: dict[str, Any] = {
+            "resource": {"num_cpus": 1, "world_size": 2},
+            "isolation": "fresh",
+        }
         with self.search(tmp_path / "run", points_to_evaluate=points, **several) as searched:
             searched.run(num_trials=len(points))
             assert searched.join_jobs(timeout=JOIN_S)

@@ -147,6 +147,8 @@ def one_rank_dies(args, reporter):
     (reporter.folder / f"begins{life}-{args.rank}").write_text(json.dumps(first))
     for epoch in range(first + 1, 5):
         if epoch == 3 and life == "0" and args.rank == args.dies:
+            while args.rank and not (reporter.folder / "epoch0-3-0").exists():
+                time.sleep(0.005)  # rank 0 has saved epoch 2, and said so
             os.kill(os.getpid(), signal.SIGKILL)
         (reporter.folder / f"epoch{life}-{epoch}-{args.rank}").write_text("")
         while len(list(reporter.folder.glob(f"epoch{life}-{epoch}-*"))) < args.world_size:
@@ -329,6 +331,7 @@ def dies_in_a_collective(args, reporter):
             dist.all_reduce(total)
             reporter(epoch=epoch, accuracy=total.item())
             reporter.save({"epoch": epoch}, step=epoch)
+            dist.barrier()
 
 
 @needs_torch

@@ -70,6 +70,7 @@ def adds_up(args, reporter):
             dist.all_reduce(total)
             reporter(epoch=epoch, accuracy=total.item(), groups=int(os.environ["GROUP_WORLD_SIZE"]))
             reporter.save({"epoch": epoch}, step=epoch)
+            dist.barrier()
 
 
 @needs_torch

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ...resource.meeting import REACH_S, MeetingPoint, Network
 from .dask import FakeWorker, running_worker
 
-if TYPE_CHECKING:
-    from .trials import Life
-
 LOOK_S = 0.25  # how often a rank looks for the others
 ports = itertools.count(20_000)
+
+
+class Member(Protocol):
+    """The process of a rank."""
+
+    is_over: bool
 
 
 class FakePoint(MeetingPoint):
@@ -70,14 +73,14 @@ class Gang:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.lives: list[Life] = []
-        self.steps: dict[Life, float] = {}
+        self.lives: list[Member] = []
+        self.steps: dict[Member, float] = {}
 
-    def joins(self, life: Life) -> None:
+    def joins(self, life: Member) -> None:
         """A rank begins."""
         self.lives.append(life)
 
-    def comes_to(self, life: Life, step: float) -> None:
+    def comes_to(self, life: Member, step: float) -> None:
         """A rank has come to a step; inf: it has done its work."""
         self.steps[life] = step
 
