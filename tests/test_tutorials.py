@@ -181,3 +181,13 @@ def test_a_script_for_torchrun_becomes_a_search_whose_trials_have_two_ranks(tmp_
     said = run(tmp_path, "10_one_trial_many_gpus.py", "--trials", "3")
     assert said.count("rank 0 on localhost, rank 1 on localhost") == 3
     assert 0.8 < float(re.search(r"Best accuracy: ([\d.]+)", said)[1]) <= 1
+
+
+def test_pc_darts_finds_a_network_trains_it_and_tests_it(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    sizes = ("--search-epochs", "4", "--epochs", "4", "--ranks", "1")
+    said = run(tmp_path, "11_pc_darts.py", *sizes)
+    assert re.findall(r"^normal cell, node (\d): ", said, re.MULTILINE) == ["0", "1", "2", "3"]
+    assert float(re.search(r"Test accuracy: ([\d.]+)", said)[1]) > 0.8
+    assert (tmp_path / "pc_darts_results/search/cells.png").exists()
