@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train", "testing")
+ROOMS += ("data", "nas", "cli")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -28,7 +29,10 @@ SEES = {
     "searcher": {"errors", "space", "resource", "core"},
     "scheduler": {"errors", "space", "resource", "core", "searcher"},
     "train": {"errors", "core"},
+    "data": {"errors", "space"},
+    "nas": {"errors", "space", "core", "searcher", "scheduler", "train", "data"},
     "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
+    "cli": {*ROOMS} - {"testing"},
 }
 
 
@@ -43,7 +47,7 @@ def python(*arguments: str, folder: Path = ROOT) -> str:
 # Importing
 
 HEAVY = ["torch", "bokeh", "matplotlib", "optuna", "pandas", "distributed", "dask", "asyncssh"]
-HEAVY += ["pytest", "hypothesis"]
+HEAVY += ["pytest", "hypothesis", "click", "sklearn", "PIL"]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +60,8 @@ HEAVY += ["pytest", "hypothesis"]
         "distsearch.resource.launcher",
         "distsearch.train.inherit",
         "distsearch; distsearch.testing",
+        "distsearch.data",
+        "distsearch.nas.trials; import distsearch.nas.pc_darts.trials",
         "distsearch.testing.fates",
     ],
 )
