@@ -21,7 +21,7 @@ from .regions import Mask, Region, with_worst
 MOST_FITTED = 200  # results to which the kernel is fitted
 MOST_KNOWN = 400  # results that the model holds
 CENTRES = 8  # so many of the best in a region are looked around
-SIZES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4)  # of the boxes around them, which grow
+SIZES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # of the boxes around them, which grow
 ROUNDS = 8  # of looking around the best candidates
 SHRINK = 4.0  # so many times as small are the boxes in each round
 TRIED = 50  # so many of the best candidates may have been seen before
@@ -96,7 +96,7 @@ class LaMCTSSearcher(RegionSearcher):
         *,
         seed: int = 0,
         points_to_evaluate: Iterable[Config] | None = None,
-        first: int = 20,
+        first: int = 15,
         rebuild_every: int = 5,
         height: int = 8,
         leaf_size: int = 20,
@@ -228,7 +228,7 @@ def _kept(scores: Array, first: Mask, most: int) -> Any:
 def _kernel(places: Places) -> Kernel:
     """A trend, and short widths for what it leaves, in units of the parameters' ranges."""
     count = len(places)
-    width = Belief(math.log(0.2 * math.sqrt(count)) if count else 0.0, 0.3)
+    width = Belief(math.log(0.15 * math.sqrt(count)) if count else 0.0, 0.3)
     widths = [width] * count
     variance, noise, trend = Belief(0.0, 1.0), Belief(-6.0, 1.5), Belief(0.0, 2.0)
     return Kernel(places.groups, widths, variance, noise, trend)
