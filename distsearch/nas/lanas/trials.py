@@ -9,14 +9,14 @@ from typing import Any
 
 from ...core.decorators import args as arguments
 from ..recipes import SMALL
-from .cells import parts
+from .cells import VALIDATION, parts
 
 
 @arguments(
     data="digits",
     data_root=None,
     seed=0,
-    **{**SMALL, "validation": 0.2},
+    **{**SMALL, "validation": VALIDATION},
     test=False,
     **parts(),
 )
