@@ -129,7 +129,10 @@ def results(folder: str, top: int, worst_first: bool, tree: str | None, as_json:
     if tree is not None:
         from ..nas.lanas.pictures import draw_tree
 
-        draw_tree(_searcher_of(folder).overview(), tree)
+        regions = _searcher_of(folder).overview()
+        if not regions:
+            raise OptionError("there is no tree yet: all cells so far are random ones (--first)")
+        draw_tree(regions, tree)
         click.echo(f"the tree is in {tree}", err=True)
 
 
@@ -164,7 +167,7 @@ def retrain(
 
     record = distsearch.open(folder)
     chosen = ranking.at(ranking.ranking(record), top)
-    constants = record.searched["space"]["parts"]
+    constants = record.searched["space"]["items"]
     data, root = (constants[name]["value"] for name in ("data", "data_root"))
     given = {"epochs": epochs, "channels": channels, "layers": layers}
     cell = {"operations": chosen.operations, "inputs": chosen.inputs}
