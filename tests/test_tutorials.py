@@ -173,3 +173,16 @@ def test_all_children_read_their_fathers_bytes_on_one_machine_and_on_two(tmp_pat
     assert len(digests) == 10 and len(set(digests)) == 1
     hosts = set(re.findall(r"^task \d .* on (\w+):", said, re.MULTILINE))
     assert hosts <= ({"east", "west"} if where else {"localhost"})
+
+
+def test_lanas_finds_the_best_of_a_table_and_trains_the_cell_that_it_has_found(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    said = run(tmp_path, "12_lanas.py", "--trials", "4")
+    missing = re.findall(r"^  (\w+) .* 200 evaluations ([\d.]+) points", said, re.MULTILINE)
+    assert [name for name, _ in missing] == ["lanas", "evolution", "random"]
+    assert float(missing[0][1]) < float(missing[2][1])
+    assert len(re.findall(r"^  node \d: ", said, re.MULTILINE)) == 7
+    assert re.search(r"^test accuracy of that cell, trained anew: [01]\.\d+$", said, re.MULTILINE)
+    for path in ("lanas-race.png", "lanas-tree.png"):
+        assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")

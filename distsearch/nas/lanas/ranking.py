@@ -58,7 +58,7 @@ def ranking(record: SearchRecord) -> list[Ranked]:
             f"{record.folder} is a search of {record.searched['function']}, not of cells; give "
             "the --out of a `distsearch lanas search`"
         )
-    ended = [trial for trial in record.trials if trial.status.is_end]
+    ended = [trial for trial in record.trials if trial.status.is_end and not trial.is_final]
     ended.sort(key=lambda one: (one.best_reward is None, -(one.best_reward or 0.0), one.id))
     return [_ranked(1 + place, trial) for place, trial in enumerate(ended)]
 

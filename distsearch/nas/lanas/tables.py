@@ -57,7 +57,11 @@ class Table:
 
     def accuracy(self, config: Mapping[str, str]) -> float:
         """That of one of its configurations."""
-        return float(self.accuracies[self._row[tuple(config.values())]])
+        return float(self.accuracies[self.row(config)])
+
+    def row(self, config: Mapping[str, str]) -> int:
+        """Its number among the rows."""
+        return self._row[tuple(config.values())]
 
     def has(self, config: Mapping[str, str]) -> bool:
         """Whether a configuration is one of its."""
