@@ -28,6 +28,7 @@ import distsearch as ag
 from distsearch.core import checkpoint
 from distsearch.core.loop import loop
 from distsearch.core.storage import Shelf, Storage
+from distsearch.resource.cache import inherit
 from distsearch.resource.remote import Remote
 from distsearch.resource.ssh import FAST_CIPHERS
 from tests.openssh import SSHD, OpenSSH
@@ -103,7 +104,7 @@ def inheritances(
     loop().call(two.delete_checkpoint(trial, made.name))
     shutil.rmtree(kept)
     child = place / "trials" / "child" / "checkpoints"
-    watch.time("same node: linked", lambda: checkpoint.inherit(child, [parent.parent]))
+    watch.time("same node: linked", lambda: inherit(child, [parent.parent]))
     watch.time("same node: loaded", lambda: checkpoint.load(child))
     shutil.rmtree(place / "trials")
     storage = Storage(str(place / "shared"))

@@ -118,4 +118,4 @@ def plain_step(network, architecture, optimizers, learn, held_out):
         if optimizer is of_weights:
             nn.utils.clip_grad_norm_(weights, 5.0)
         optimizer.step()
-    return float(loss)
+    return loss.item()

@@ -175,6 +175,16 @@ def test_all_children_read_their_fathers_bytes_on_one_machine_and_on_two(tmp_pat
     assert hosts <= ({"east", "west"} if where else {"localhost"})
 
 
+def test_pc_darts_finds_a_network_trains_it_and_tests_it(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    sizes = ("--search-epochs", "4", "--epochs", "4", "--ranks", "1")
+    said = run(tmp_path, "11_pc_darts.py", *sizes)
+    assert re.findall(r"^normal cell, node (\d): ", said, re.MULTILINE) == ["0", "1", "2", "3"]
+    assert float(re.search(r"Test accuracy: ([\d.]+)", said)[1]) > 0.8
+    assert (tmp_path / "pc_darts_results/search/cells.png").exists()
+
+
 def test_lanas_finds_the_best_of_a_table_and_trains_the_cell_that_it_has_found(tmp_path):
     for module in ("torch", "sklearn"):
         pytest.importorskip(module)

@@ -2,27 +2,32 @@
 
     preparing --begin--> sent --stop--> ending --close--> over
 
-An attempt is over from any of these: its process was reaped, or its node was lost. One that is to
-stop while it is prepared is never sent. What is said here to the agents of its nodes is on its way
-at once; the experiment sees to it that whatever it follows from is on the disk by then.
+An attempt is over from any of these: its processes were reaped, or their nodes were lost. One that
+is to stop while it is prepared is never sent. What is said here to the agents of its nodes is on
+its way at once; the experiment sees to it that whatever it follows from is on the disk by then.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..resource.manager import Lease
 from ..resource.remote import Message, Remote
 from ..resource.slots import Allocation
+from .outcome import End, Outcome, end_of, outcome_of
 from .words import Decision, Status, Trial
+
+FOLLOW_S = 1.0  # after the end of one rank the others have so long to end by themselves
+KILL_GRACE_S = 10.0  # and so long after TERM, if none has failed
 
 
 class Stage(enum.Enum):
     """How far an attempt has come."""
 
-    PREPARING = "preparing"  # what it goes on from is brought to its nodes
+    PREPARING = "preparing"  # what it goes on from is brought to its nodes, its ranks meet
     SENT = "sent"  # its nodes were told to start it
     ENDING = "ending"  # it was told to stop
     OVER = "over"  # its slots are free
@@ -65,36 +70,36 @@ class Attempt:
     """A try of a trial, on the places that it holds; one process is a gang of one.
 
         attempt = Attempt(trial, lease)
-        attempt.begin(start_of(settings, attempt, due="every", storage=None))
+        attempt.begin(starts_of(settings, attempt, due="every", storage=None))
         attempt.answer(Continue())
         attempt.stop(Verdict(Status.STOPPED, "by the rule")); attempt.send_stop()
+        attempt.rank_ended(message)
+        attempt.outcome                      # once it has ended on all places
         attempt.close()
 
-    `verdict`: how it is to end, once that was decided. `returned`: what the train function
-    returned.
+    `places` are in the order of their ranks. `remotes` are their nodes, each once. `port` is where
+    the ranks meet, 0 for one that is alone. `verdict`: how it is to end, once that was decided.
     """
 
     def __init__(self, trial: Trial, lease: Lease) -> None:
         self.trial = trial
         self.number = trial.attempt + 1
         self.lease = lease
-        self.places = (Place(0, lease.remote, lease.allocation),)
-        self.remotes = (lease.remote,)  # on which it has places, each once
+        self.places = tuple(Place(rank, *held) for rank, held in enumerate(lease.held))
+        by_id = {place.remote.remote_id: place.remote for place in self.places}
+        self.remotes: Sequence[Remote] = tuple(by_id.values())
         self.stage = Stage.PREPARING
         self.verdict: Verdict | None = None
-        self.returned: Any = None
+        self.port = 0
+        self._ends: dict[int, End] = {}  # by rank, in the order in which they came
+        self._may_go_on_until = 0.0  # on a lost node
         self._sequence = 0  # of the last report that was taken
         self._is_sent = False
         self._after_save_s = 0.0
 
     @property
-    def address(self) -> Message:
-        """What names this attempt in the messages to and from agents."""
-        return {"trial": self.trial.id, "attempt": self.number}
-
-    @property
     def is_over(self) -> bool:
-        """Whether its slots are free, or its node is gone."""
+        """Whether its slots are free, or its nodes are gone."""
         return self.stage is Stage.OVER
 
     def takes(self, sequence: int) -> bool:
@@ -104,11 +109,13 @@ class Attempt:
         self._sequence = sequence
         return True
 
-    def begin(self, start: Message) -> None:
-        """Tell the node to start it; see `orders.start_of`."""
+    def begin(self, starts: Sequence[Message]) -> None:
+        """Tell its nodes to start it: what each rank does; see `orders.starts_of`."""
         self._move(Stage.SENT)
         self._is_sent = True
-        self._tell(start)
+        for place, start in zip(self.places, starts, strict=True):
+            about = {"trial": self.trial.id, "attempt": self.number, "rank": place.rank}
+            place.remote.send({**start, **about})
 
     def answer(self, decision: Decision) -> None:
         """Tell the trial, which waits for that, what the rule has decided."""
@@ -123,7 +130,7 @@ class Attempt:
         return True
 
     def send_stop(self) -> None:
-        """Tell the node to end it: TERM, and KILL if it does not listen.
+        """Tell its nodes to end it: TERM, and KILL if it does not listen.
 
         One that saves checkpoints may have been given the time until its next one.
         """
@@ -132,13 +139,68 @@ class Attempt:
             how = {"status": status.value, "reason": reason, "after_save_s": self._after_save_s}
             self._tell({"op": "stop", **how})
 
+    # How it ends
+
+    def rank_ended(self, message: Message) -> None:
+        """Take note of what an agent says of the end of a process."""
+        self._ends.setdefault(message["rank"], end_of(message))
+
+    def lose(self, remote: Remote, reason: str, delay_s: float) -> None:
+        """Take note that a node is lost, on which it may go on for so many seconds."""
+        for place in self.places:
+            if place.remote is remote or not self._is_sent:
+                self._ends.setdefault(place.rank, End(place.rank, Status.NODE_LOST, reason, {}))
+        if delay_s:
+            self._may_go_on_until = time.monotonic() + delay_s
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it runs any more, but perhaps on a lost node."""
+        return len(self._ends) == len(self.places)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What its ends amount to."""
+        decided = None if self.verdict is None else self.verdict.status
+        return outcome_of(list(self._ends.values()), decided, self.port)
+
+    @property
+    def may_go_on_s(self) -> float:
+        """For how many seconds more a lost node may go on with it."""
+        return max(0.0, self._may_go_on_until - time.monotonic()) if self._may_go_on_until else 0.0
+
+    def end_the_rest(self, patience_s: float | None) -> None:
+        """Have the ranks that are left end too, as one of them is over.
+
+        If that was rank 0, and it has returned, the others may go on for `patience_s`, None for as
+        long as they like: nobody waits for a decision any more.
+        """
+        *_, last = self._ends.values()
+        if last.status is Status.FINISHED and last.rank != 0:
+            return
+        about: Message = {
+            "status": Status.STOPPED.value,
+            "reason": f"rank {last.rank} {last.status.value}: {last.reason}",
+            "term_s": 0.0 if last.status.is_failure else FOLLOW_S,
+            "kill_s": FOLLOW_S if last.status.is_failure else KILL_GRACE_S,
+        }
+        if last.status is Status.FINISHED:
+            about |= {
+                "status": Status.HUNG.value,
+                "reason": f"went on for report_timeout={patience_s or 0:g} s after rank 0",
+                "term_s": patience_s,
+            }
+        self._tell({"op": "follow", **about})
+
     def close(self) -> None:
         """Take note that it is over."""
         self._move(Stage.OVER)
 
     def _tell(self, message: Message) -> None:
         for remote in self.remotes:
-            remote.send({**message, **self.address})
+            ranks = [place.rank for place in self.places if place.remote is remote]
+            about = {"trial": self.trial.id, "attempt": self.number, "ranks": ranks}
+            remote.send({**message, **about})
 
     def _move(self, stage: Stage) -> None:
         assert stage in NEXT[self.stage], f"{self!r} cannot be {stage.value}"

@@ -17,18 +17,18 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from ..resource.cache import MANIFEST, delete, link_or_copy
+from ..resource.cache import MANIFEST, checkpoints, delete, number_of
 from ..resource.private import make_folders, make_private, private
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
 YOUNG_S = 1.0  # a running trial keeps younger ones too: the log may not know the newest two yet
 OF_AN_ATTEMPT = 1_000_000  # numbers
-INHERIT_TRIES = LOAD_TRIES = 10
+LOAD_TRIES = 10
 
 
 def save(
@@ -134,65 +134,6 @@ def _age_s(path: Path) -> float:
         return abs(time.time() - (path / MANIFEST).stat().st_mtime)
     except FileNotFoundError:  # the driver has deleted it meanwhile
         return math.inf
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The committed checkpoints below a folder, oldest first."""
-    return sorted((path.parent for path in folder.glob(f"*-step-*/{MANIFEST}")), key=number_of)
-
-
-def delete_newer(folder: Path, step: int | None) -> None:
-    """Delete the checkpoints saved after that of a step, unless that leaves none; None: all.
-
-    A trial that starts again goes on from the last checkpoint that the log knows: a later one may
-    hold epochs whose reports were lost with the driver or the node.
-    """
-    found = checkpoints(folder)
-    known = [] if step is None else up_to(found, step) or found[:1]
-    for path in found[len(known) :]:
-        delete(path)
-
-
-def up_to(found: Sequence[Path], step: int) -> Sequence[Path]:
-    """Of a trial's checkpoints, the oldest first, those that are not newer than that of a step."""
-    steps = [int(path.name.rpartition("-")[2]) for path in found]
-    # It may be missing itself; those of parents, the oldest, have steps of their own.
-    places = [n for n, one in enumerate(steps) if one == step] or [
-        n for n, one in enumerate(steps) if one < step
-    ]
-    return found[: max(places, default=-1) + 1]
-
-
-def inherit(folder: Path, sources: Sequence[Path]) -> None:
-    """Give a trial without a checkpoint the newest of the first source trial that has one.
-
-    The source may be running, saving and deleting meanwhile, so the files become the trial's own:
-    links to what is never written again, copies of what was saved as a folder.
-    """
-    if checkpoints(folder):
-        return
-    for source in sources:
-        for _ in range(INHERIT_TRIES):
-            found = checkpoints(source / "checkpoints")
-            if not found:
-                break
-            copy = shutil.copy2 if (found[-1] / "files").exists() else link_or_copy
-            unfinished = folder / "inherited"
-            try:
-                shutil.copytree(found[-1], unfinished, copy_function=copy)
-                names = json.loads((unfinished / MANIFEST).read_text())["files"]
-                if all((unfinished / name).exists() for name in names):
-                    # The oldest of the trial's own, whatever number it had.
-                    unfinished.rename(folder / f"000000-{found[-1].name.partition('-')[2]}")
-                    return
-            except (OSError, ValueError):  # deleted by its trial, which has a newer one by now
-                pass
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def number_of(path: Path) -> int:
-    """The number of a checkpoint: of two of a trial the newer one has the larger."""
-    return int(path.name.partition("-")[0])
 
 
 def load(folder: Path) -> Any:

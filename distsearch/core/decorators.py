@@ -14,7 +14,9 @@ from distsearch.space import Dict, Namespace
 from distsearch.space.base import join, successor
 from distsearch.space.containers import as_space
 
-RESERVED = frozenset({"task_id", "num_cpus", "num_gpus", "gpu_ids"})  # every trial gets these
+RESERVED = frozenset({"task_id", "num_cpus", "num_gpus", "gpu_ids"})  # every trial gets these,
+# and these, unless its space has others of the name, as of a matrix; in that of a gang it must not.
+RANK_ARGS = ("rank", "local_rank", "world_size")
 
 
 class Search(Protocol):
@@ -200,8 +202,8 @@ class TrainFunction:
 
     def _set(self, path: str, value: Any) -> Any:
         """Put a value, or a space, in the place of an argument; its value as it is in `args`."""
-        if path in RESERVED:  # which a direct call may need
-            return value
+        if path in RESERVED or (path in RANK_ARGS and path not in self.space):
+            return value  # a direct call may need it
         self._check_free()
         self.space = self.space.replace_at(path, value)
         return as_space(value).build({})

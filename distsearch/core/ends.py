@@ -99,6 +99,17 @@ class Ends:
         self._owner.log("lost", trial, body)
         self.answer(trial)
 
+    def take_back(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
+        """Log that an attempt came to nothing by nobody's fault, and is due again."""
+        body = {**facts, "status": Status.STOPPED.value, "reason": reason}
+        self._owner.log("lost", trial, body)
+        if not self._owner.ending:
+            self._queue.put(trial)
+        elif self._owner.ending not in UNFINISHED:
+            self.end_trial(trial, self._owner.ending, Status.STOPPED)
+        else:
+            self.answer(trial)
+
     def _may_run_again(self, trial: Trial, status: Status) -> bool:
         is_over = bool(self._owner.ending) or not status.is_failure
         return not is_over and trial.failures[status] < self._retries.get(status, 0)

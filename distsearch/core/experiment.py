@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import NodeError
+from ..resource.agent import output_name
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from . import earlier
@@ -25,14 +26,16 @@ from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
 from .ledger import Ledger
 from .lineage import check_parents
+from .meeting import Meeting, Meetings
 from .metrics import encode
-from .orders import function_of, preload_of, start_of
+from .orders import function_of, preload_of, starts_of
+from .outcome import Outcome
 from .queue import Queue
 from .rule import Rule
 from .settings import Settings
 from .source import Source
 from .store import Event, Store
-from .words import STATUS_OF, Continue, Decision, Launch, Pause, Report, Status, Stop, Trial
+from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial
 
 T = TypeVar("T")
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
@@ -80,6 +83,7 @@ class Experiment:
             may_need=lambda trial: self.ask("may_need", trial, otherwise=True),
             on_rest=self.check_idle,
         )
+        self.meetings = Meetings(self.keeper, on_met=self._send, on_failed=self._cannot_meet)
         self.source = Source(
             rule, self.ledger, self.queue, self.children, launch=self._new_trial, wake=self.wake
         )
@@ -213,7 +217,8 @@ class Experiment:
         """Take every running attempt as over: the nodes are about to be closed."""
         for attempt in list(self._live.values()):
             self._hear_no_more(attempt)
-            self._attempt_over(attempt, *(attempt.verdict or Verdict(Status.STOPPED, reason)))
+            verdict = attempt.verdict or Verdict(Status.STOPPED, reason)
+            self._attempt_over(attempt, Outcome(*verdict, NO_FACTS))
             self.manager.release(attempt.lease)
         self.check_idle()
 
@@ -287,8 +292,8 @@ class Experiment:
         self.say(f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it")
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
         for attempt in attempts:
-            self._hear_no_more(attempt)
-            self._attempt_over(attempt, Status.NODE_LOST, reason, delay_s=delay_s)
+            attempt.lose(remote, reason, delay_s)
+            self._rank_over(attempt)
         self.wake()
 
     # Launching
@@ -353,8 +358,11 @@ class Experiment:
 
     def _prepare(self, attempt: Attempt) -> None:
         """Have what a trial goes on from brought to its nodes, where that is needed."""
-        if attempt.is_over or attempt.verdict is not None or self.keeper.is_ready(attempt):
+        if attempt.is_over or attempt.verdict is not None:
             self._send(attempt)
+            return
+        if self.keeper.is_ready(attempt):
+            self.meetings.arrange(attempt)
             return
         task = asyncio.get_running_loop().create_task(self._bring(attempt))
         self._tasks.add(task)
@@ -365,11 +373,20 @@ class Experiment:
         # A trial that has saved starts with what there is, a child not without its parents'.
         if lost and attempt.trial.saved_step is None and not attempt.is_over:
             self._orphaned(attempt, lost)
-        else:
+        elif attempt.is_over or attempt.verdict is not None:
             self._send(attempt)
+        else:
+            self.meetings.arrange(attempt)
 
-    def _send(self, attempt: Attempt) -> None:
-        """Tell the node to start a trial, unless it was lost, or the trial stopped, meanwhile."""
+    def _cannot_meet(self, attempt: Attempt, reason: str) -> None:
+        """The nodes of an attempt do not reach each other."""
+        self._hear_no_more(attempt)
+        self._attempt_over(attempt, Outcome(Status.NODE_LOST, reason, NO_FACTS))
+        self.manager.release(attempt.lease)
+        self.fill()
+
+    def _send(self, attempt: Attempt, meeting: Meeting | None = None) -> None:
+        """Tell its nodes to start a trial, unless one was lost, or the trial stopped, meanwhile."""
         if attempt.is_over:
             return
         due = None
@@ -377,12 +394,12 @@ class Experiment:
             due = self._ask_when_due(attempt.trial)
         if attempt.verdict is not None:
             self._hear_no_more(attempt)
-            self._attempt_over(attempt, *attempt.verdict)
+            self._attempt_over(attempt, Outcome(*attempt.verdict, NO_FACTS))
             self.manager.release(attempt.lease)
             self.fill()
             return
         storage = self.keeper.names_in_storage(attempt)
-        attempt.begin(start_of(self.settings, attempt, due, storage))
+        attempt.begin(starts_of(self.settings, attempt, due, storage, meeting))
 
     def _ask_when_due(self, trial: Trial) -> str | list[float] | None:
         due = self.ask("due_at", trial, otherwise=None)
@@ -458,14 +475,17 @@ class Experiment:
 
     def _on_output(self, remote: Remote, message: Message) -> None:
         if not remote.is_local:  # the node's own copy goes with the node
-            self._keep_output(message["trial"], message["text"])
-        prefix = "" if remote.is_local else f"[ worker {remote.host} ] : "
+            self._keep_output(message["trial"], message["rank"], message["text"])
+        whose = [] if remote.is_local else [f"worker {remote.host}"]
+        if self.settings.resource.world_size > 1:
+            whose.append(f"rank {message['rank']}")
+        prefix = f"[ {', '.join(whose)} ] : " if whose else ""
         for line in message["text"].splitlines():
             self.say(prefix + line)
 
-    def _keep_output(self, trial_id: int, text: str) -> None:
+    def _keep_output(self, trial_id: int, rank: int, text: str) -> None:
         try:
-            self.store.keep_output(trial_id, text)
+            self.store.keep_output(trial_id, text, output_name(rank))
         except OSError as error:  # the driver's disk is full, most likely: the search goes on
             if not self._output_is_lost:
                 self.say(f"what trials print cannot be kept, only shown: {error}")
@@ -546,29 +566,41 @@ class Experiment:
             name = self.settings.objectives.names[0]
             self.end(f"trial {best.id} reached {name}={best.best_reward:g} (max_reward={goal:g})")
 
+    def _on_meets(self, remote: Remote, message: Message) -> None:
+        self.meetings.on_meets(remote, message)
+
+    def _on_reached(self, remote: Remote, message: Message) -> None:
+        self.meetings.on_reached(remote, message)
+
     def _on_ended(self, remote: Remote, message: Message) -> None:
         attempt = self._attempt(message)
         if attempt is None:
             return
-        trial = attempt.trial
-        status, reason = STATUS_OF[message["status"]], message["reason"]
-        if status is Status.FINISHED and not trial.has_result:
+        attempt.rank_ended(message)
+        self._rank_over(attempt)
+        self.fill()
+
+    def _rank_over(self, attempt: Attempt) -> None:
+        """A process of an attempt is over: with the last one its slots are free."""
+        if not attempt.has_ended:
+            attempt.end_the_rest(self.settings.report_timeout_s)
+            return
+        trial, outcome = attempt.trial, attempt.outcome
+        if outcome.status is Status.FINISHED and not trial.has_result:
             if trial.parents and not trial.reports:
-                status, reason = Status.STOPPED, "what it started from had no epoch left"
+                reason = "what it started from had no epoch left"
+                outcome = outcome._replace(status=Status.STOPPED, reason=reason)
             else:
-                status = Status.NO_METRIC
                 reason = self.settings.objectives.missing_in(trial.reports, trial.last_metrics)
-        facts = {k: v for k, v in message.items() if k not in ("op", "trial", "attempt")}
-        attempt.returned = message.get("returned")
+                outcome = outcome._replace(status=Status.NO_METRIC, reason=reason)
         self._hear_no_more(attempt)
         self.keeper.ended(attempt)
-        self._attempt_over(attempt, status, reason, facts)
+        self._attempt_over(attempt, outcome)
         self.keeper.delete_old(trial)
         self.keeper.delete_unneeded()
         self.source.something_happened()
         # Only now, as at this the rule is asked for the next trial: it has to know of this one.
         self.manager.release(attempt.lease)
-        self.fill()
 
     def _attempt(self, message: Message) -> Attempt | None:
         attempt = self._live.get(message["trial"])
@@ -586,27 +618,25 @@ class Experiment:
     def _hear_no_more(self, attempt: Attempt) -> None:
         """An attempt is over, and its messages are heard no more."""
         attempt.close()
+        self.meetings.forget(attempt)
         del self._live[attempt.trial.id]
         for remote in attempt.remotes:
             self._by_remote.get(remote.remote_id, {}).pop(attempt.trial.id, None)
         self.keeper.release(attempt)
 
-    def _attempt_over(
-        self,
-        attempt: Attempt,
-        status: Status,
-        reason: str,
-        facts: Mapping[str, Any] = NO_FACTS,
-        delay_s: float = 0.0,
-    ) -> None:
-        """Log what becomes of a trial whose attempt is over, or will be after `delay_s` seconds."""
-        if delay_s:
+    def _attempt_over(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Log what becomes of a trial whose attempt is over, or will be, on a lost node."""
+        trial, facts = attempt.trial, outcome.facts
+        if attempt.may_go_on_s:
             facts = {**facts, "is_over": False}
-        verdict = Verdict(status, reason)
-        if attempt.verdict is not None and status is Status.NODE_LOST:
+        verdict = Verdict(outcome.status, outcome.reason)
+        if attempt.verdict is not None and outcome.status is Status.NODE_LOST:
             verdict = attempt.verdict
-        self.queue.ends(attempt.trial, delay_s)
-        self.ends.attempt_over(attempt.trial, verdict, facts, attempt.returned)
+        self.queue.ends(trial, attempt.may_go_on_s)
+        if outcome.port_was_taken and attempt.verdict is None:
+            self.ends.take_back(trial, verdict.reason, facts)
+        else:
+            self.ends.attempt_over(trial, verdict, facts, facts.get("returned"))
 
     @property
     def unended(self) -> int:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DistsearchError, NodeError
-from ..resource.cache import MANIFEST, delete
+from ..resource.cache import MANIFEST, checkpoints, delete, number_of, up_to
 from ..resource.remote import Message, Remote
 from .attempt import Attempt
 from .budget import Budget, Checkpoint, in_words
-from .checkpoint import OF_AN_ATTEMPT, checkpoints, delete_all_but_newest, number_of, up_to
+from .checkpoint import OF_AN_ATTEMPT, delete_all_but_newest
 from .ledger import Ledger
 from .storage import Storage, without_secrets
 from .store import Event, Store
@@ -151,7 +151,8 @@ class Keeper:
             if self.storage is None:
                 self._home[trial.id] = remote.remote_id
                 self._copy(trial)
-        self.release(attempt)
+        if len(attempt.places) == 1:  # other ranks may still have to read
+            self.release(attempt)
         self.delete_old(trial)
         self.delete_unneeded()
 
@@ -163,6 +164,14 @@ class Keeper:
             self._store.when_durable(
                 partial(delete_all_but_newest, folder, self._keep, is_over=True)
             )
+
+    def goes_on(self, attempt: Attempt) -> Message | None:
+        """What of a trial's folder an attempt goes on from; None with a storage, which says it."""
+        if self.storage is not None:
+            return None
+        trial = attempt.trial
+        parents = list(zip(trial.parents, trial.inherits or (), strict=False))
+        return {"step": trial.saved_step, "parents": parents}
 
     def names_in_storage(self, attempt: Attempt) -> Message | None:
         """Where in the storage a trial finds what it goes on from: names, the newest first."""

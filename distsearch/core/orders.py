@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..resource.remote import Message, Remote
-from .attempt import Attempt
+from .attempt import Attempt, Place
+from .meeting import Meeting, ranks_of
 from .settings import Settings
 from .travel import Packed
 
@@ -38,18 +39,31 @@ def function_of(settings: Settings, remote: Remote) -> Message:
     return {"op": "function", "name": packed.name, "data": packed.data}
 
 
-def start_of(
+def starts_of(
     settings: Settings,
     attempt: Attempt,
     due: str | Sequence[float] | None,
     storage: Message | None,
-) -> Message:
-    """What an attempt needs to start: its slots, its limits, its job.
+    meeting: Meeting | None = None,
+) -> list[Message]:
+    """What each rank of an attempt needs to start: its slots, its limits, its job.
 
     `due`: at which reports it waits for a decision. `storage`: where it finds what it goes on from,
-    None without a storage.
+    None without a storage. `meeting`: where the ranks find each other, None for one alone.
     """
-    trial, place, resource = attempt.trial, attempt.places[0], settings.resource
+    return [_start_of(settings, attempt, place, due, storage, meeting) for place in attempt.places]
+
+
+def _start_of(
+    settings: Settings,
+    attempt: Attempt,
+    place: Place,
+    due: str | Sequence[float] | None,
+    storage: Message | None,
+    meeting: Meeting | None,
+) -> Message:
+    trial, resource = attempt.trial, settings.resource
+    here = [one for one in attempt.places if one.remote is place.remote]
     job: dict[str, Any] = {
         "function": _packed_for(settings, place.remote).name,
         "config": trial.config,
@@ -64,22 +78,30 @@ def start_of(
         "saved_step": trial.saved_step,
         "parents": list(zip(trial.parents, trial.inherits or (), strict=False)),
         "cwd": place.remote.trial_cwd,
+        "rank": place.rank,
+        "ranks": None if meeting is None else ranks_of(meeting, place),
         "args": {
             "task_id": trial.id,
             "num_cpus": resource.num_cpus,
             "num_gpus": resource.num_gpus,
             "gpu_ids": list(place.allocation.gpus),
+            "rank": place.rank,
+            "local_rank": here.index(place),
+            "world_size": len(attempt.places),
         },
     }
+    # As with torchrun, a rank sees the GPUs of all ranks of its trial on its node: its own is
+    # the one of its LOCAL_RANK, and scripts, and NCCL, rely on that.
+    gpus = [gpu for one in here for gpu in one.allocation.gpus]
     return {
         "op": "start",
-        "env": {"CUDA_VISIBLE_DEVICES": ",".join(place.allocation.gpus)},
+        "env": {"CUDA_VISIBLE_DEVICES": ",".join(gpus)},
         "threads": max(1, resource.num_cpus),
         "reuse": settings.reuse,
         "limits": {
             "memory_bytes": place.allocation.memory_bytes,
             "trial_timeout_s": settings.trial_timeout_s,
-            "report_timeout_s": settings.report_timeout_s,
+            "report_timeout_s": settings.report_timeout_s if place.rank == 0 else None,
         },
         "job": job,
     }

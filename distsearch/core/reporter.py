@@ -17,14 +17,18 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import LineageError, ReportError
+from ..errors import CheckpointError, LineageError, ReportError
+from ..resource.cache import checkpoints, inherit
 from . import checkpoint
 from .metrics import from_json, number, to_json
 from .storage import Shelf
+
+ALONE = b"alone"  # rank 0 is over: nothing more will be decided
 
 
 class StopTrial(BaseException):
@@ -40,6 +44,10 @@ class Reporter:
     `due` says when a report needs an answer: None (never), 'every', or rising values of
     `time_attr` (rungs), at the first report that reaches each. `parents`: for the id of each
     that of the trial whose weights stand for it, None if there are none.
+
+    Of a trial with several processes that of rank 0 counts. The others' say nothing and save
+    nothing, but wait where the search decides, so that all ranks are stopped at the same report.
+    `rank` is None for a trial of one process.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class Reporter:
         attempt: int = 0,
         keep: int = checkpoint.KEPT,
         shelf: Shelf | None = None,
+        rank: int | None = None,
     ) -> None:
         self._folder = folder
         self._parents = dict(parents or {})
@@ -66,6 +75,9 @@ class Reporter:
         self._pid = os.getpid()
         self._sequence = 0
         self._unread = b""
+        self._rank = rank
+        self._is_silent = bool(rank)
+        self._heard: deque[bytes] = deque()  # decisions on reports that are still to come
         self._lock = threading.RLock()
         self._sender = 0  # the thread that is sending
         self._stopped = False
@@ -98,6 +110,8 @@ class Reporter:
         has to decide at this report whether the trial goes on. Numbers of NumPy and torch are
         welcome; what is not a number is kept but not compared.
 
+        In a trial with several processes all ranks report the same times, or rank 0 alone reports.
+
         Raises ReportError for a report above 64 KB, and in a process that the trial has forked.
         Ends the trial when the search says so.
         """
@@ -112,7 +126,8 @@ class Reporter:
             due = self._is_due(body)
             self._last = now
             self._sequence += 1
-            self._send(f"R {self._sequence} {int(due)} {body}\n")
+            if not self._is_silent:
+                self._send(f"R {self._sequence} {int(due)} {body}\n")
             self._listen(wait=due)
 
     def save(self, state: Any, step: int | None = None) -> Path:
@@ -120,12 +135,15 @@ class Reporter:
 
         `state`: a `state_dict()` or any nest of dicts, lists, tensors, NumPy arrays, numbers and
         strings, or the `Path` of a folder. `step` defaults to the number of reports so far.
-        The checkpoint is whole or not there at all. Returns its folder.
+        The checkpoint is whole or not there at all. Returns its folder. Of several ranks rank 0
+        saves; to the others this is the folder of all checkpoints.
 
         Raises CheckpointError when it cannot be written (a full disk, an object that would need
         pickling, a storage that this node cannot reach); the previous checkpoint then stays.
         """
         self._check_process()
+        if self._is_silent:
+            return self.checkpoints
         with self._lock:
             step = self._sequence if step is None else int(step)
             if self._shelf is not None:
@@ -150,10 +168,14 @@ class Reporter:
         `load(parent=3)` is the state of that parent, also later; None if it was lost, with nothing
         in its place (see on_parent_failure of FIFOScheduler).
 
-        Raises LineageError for a trial that is not among the parents.
+        Several ranks all get the one with which their attempt began, whatever rank 0 has saved
+        since. Raises LineageError for a trial that is not among the parents, CheckpointError where
+        a rank alone could not read what the others have.
         """
         if parent is None:
-            return checkpoint.load(self.checkpoints) if self._shelf is None else self._shelf.load()
+            if self._shelf is not None:
+                return self._shelf.load()
+            return checkpoint.load(self.checkpoints) if self._rank is None else self._load_begun()
         if parent not in self._parents:
             raise LineageError(
                 f"load(parent={parent!r}), but the parents of this trial are {self.parents}"
@@ -165,8 +187,19 @@ class Reporter:
             return self._shelf.load(source)
         # A copy (by links) that stays: the parent may still train, and delete old checkpoints.
         kept = self.folder / "parents" / str(parent)
-        checkpoint.inherit(kept, [self.folder.parent / str(source)])
+        inherit(kept, [self.folder.parent / str(source)])
         return checkpoint.load(kept)
+
+    def _load_begun(self) -> Any:
+        """What the node's agent has put in its place for all ranks."""
+        kept = self.folder / "begins_with"
+        state = checkpoint.load(kept)
+        if state is None and checkpoints(kept):
+            raise CheckpointError(
+                f"the checkpoint in {kept} is damaged on this node; delete the trial's checkpoints "
+                "there, so that it gets another copy"
+            )
+        return state
 
     def close(self) -> None:
         """Send nothing more; a thread that goes on to report ends there."""
@@ -212,13 +245,24 @@ class Reporter:
 
     def _listen(self, wait: bool) -> None:
         """Look whether the search has said stop; with `wait`, until it has said anything."""
-        while wait or select.select([self._channel], [], [], 0)[0]:
+        while (wait := self._waits_on(wait)) or select.select([self._channel], [], [], 0)[0]:
             data = self._channel.recv(4096)
             if not data:
                 raise StopTrial  # the node's agent is gone
             *lines, self._unread = (self._unread + data).split(b"\n")
-            for line in lines:
-                if line != b"continue":
-                    self._stopped = True
-                    raise StopTrial
-                wait = False
+            self._heard.extend(lines)
+
+    def _waits_on(self, wait: bool) -> bool:
+        """Take in what was heard; whether the decision for which this report waits is to come.
+
+        Another rank may be ahead of this one: a word is for the next report that waits for one.
+        """
+        while self._heard and (wait or not self._is_silent):
+            word = self._heard.popleft()
+            if word == ALONE:
+                self._rungs, self._every = [], False
+            elif word != b"continue":
+                self._stopped = True
+                raise StopTrial
+            wait = False
+        return wait

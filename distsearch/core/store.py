@@ -177,11 +177,11 @@ class Store:
         self._callbacks.append(callback)
         self._write_soon()
 
-    def keep_output(self, trial: int, text: str) -> None:
+    def keep_output(self, trial: int, text: str, name: str = "output.txt") -> None:
         """Add to what a trial of another node has printed, in `trials/N/output.txt`."""
         folder = self.folder / "trials" / str(int(trial))
         make_folders(folder)
-        with open(folder / "output.txt", "a", encoding="utf-8", opener=private) as file:
+        with open(folder / name, "a", encoding="utf-8", opener=private) as file:
             file.write(text)
 
     async def flush(self) -> None:

@@ -21,11 +21,13 @@ from typing import Any
 
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
+from ..resource.cache import delete_newer, inherit
 from ..resource.private import private
 from ..space.base import without_secrets
-from . import arrival, checkpoint
+from . import arrival
 from . import decorators as decorators
 from . import surroundings as surroundings
+from .decorators import RANK_ARGS
 from .metrics import MAX_REPORT_BYTES, is_one_number, strict_json
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
@@ -83,6 +85,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
     """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'."""
     end: dict[str, Any] = {"how": "returned", "code": 0, "error": "", "traceback": ""}
     shelf = shelf_of(job)
+    is_in_gang = job["ranks"] is not None
     parents = dict(job["parents"])
     reporter = Reporter(
         channel,
@@ -93,17 +96,20 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         attempt=job["attempt"],
         keep=job["keep"],
         shelf=shelf,
+        rank=job["rank"] if is_in_gang else None,
     )
     try:
         os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it
         redirect_output(job["output"])
-        if shelf is None:
+        if is_in_gang:
+            enter_gang(job["ranks"])
+        elif shelf is None:
             if job["resume"]:
-                checkpoint.delete_newer(reporter.checkpoints, job["saved_step"])
+                delete_newer(reporter.checkpoints, job["saved_step"])
             if parents:
                 siblings = reporter.folder.parent
                 sources = [siblings / str(one) for one in parents.values() if one is not None]
-                checkpoint.inherit(reporter.checkpoints, sources)
+                inherit(reporter.checkpoints, sources)
         put_first(job["work_folder"])
         train_function = load_function(job["function"])
         constants, config = train_function.space.constants_of(job["config"])
@@ -112,11 +118,13 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
             space = space.replace_at(path, value)
         values = space.build(config)
         for name, value in job["args"].items():
-            values[name] = value
+            if name not in RANK_ARGS or name not in space:
+                values[name] = value
         _current.append(reporter)
         returned = train_function(values, reporter)
         end["returned"] = returned_value(returned)
-        if is_one_number(returned) and not (job["has_reported"] or reporter.has_reported):
+        is_only_returned = not (job["has_reported"] or reporter.has_reported)
+        if is_one_number(returned) and is_only_returned and job["rank"] == 0:
             report_reward(job, reporter, returned)
     except StopTrial:
         end["how"] = "stopped"
@@ -159,6 +167,16 @@ def shelf_of(job: dict[str, Any]) -> Shelf | None:
         about["own"],
         dict(about["sources"]),
     )
+
+
+def enter_gang(ranks: dict[str, str]) -> None:
+    """Put what torchrun gives its processes into the environment.
+
+    Which interface to use, the user may have said.
+    """
+    for name, value in ranks.items():
+        if not name.endswith("_IFNAME") or name not in os.environ:
+            os.environ[name] = value
 
 
 def put_first(folder: str) -> None:

@@ -25,11 +25,6 @@ class Ranks:
         self.rank: int = distributed.get_rank() if together else 0
         self.world_size: int = distributed.get_world_size() if together else 1
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this is rank 0, whose reports and checkpoints count."""
-        return self.rank == 0
-
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Make each tensor the mean over all ranks, in place: one message for all of them."""
         own = list(tensors)
@@ -60,12 +55,6 @@ class Ranks:
         parts = [torch.empty_like(own) for _ in range(self.world_size)]
         distributed.all_gather(parts, own)
         return [float(part) for part in parts]
-
-    def copy_first(self, tensors: Iterable[Tensor]) -> None:
-        """Give all ranks what rank 0 has, in place."""
-        if self.world_size > 1:
-            for tensor in tensors:
-                distributed.broadcast(tensor.detach(), 0)
 
     def check_alike(self, tensors: Sequence[Tensor], what: str) -> str:
         """The hash of tensors that have to be bit for bit the same on all ranks.

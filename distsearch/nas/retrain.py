@@ -13,6 +13,7 @@ from torch.nn import functional
 from ..data import Facts, Images, load_images
 from ..data.augment import usual
 from ..data.splits import split
+from ..train import process_group
 from .genotype import of_text
 from .network import CellNetwork
 from .ranks import Ranks
@@ -22,9 +23,9 @@ from .training import (
     Pixels,
     Score,
     Tally,
+    about,
     check_loss,
     cosine,
-    device_of,
     evaluate,
     linear,
     peak_memory_mb,
@@ -39,10 +40,12 @@ SCHEDULES = {"cosine": cosine, "linear": linear}
 
 def train(args: Any, reporter: Any) -> None:
     """Train the network of a genotype; see `distsearch.nas.trials.train_network`."""
-    ranks = Ranks()
     images = load_images(args.data, args.data_root)
-    training = Training(network_of(args, images.facts), images, args, ranks)
-    run_epochs(training, args.epochs, ranks, reporter, reporter.load())
+    saved = reporter.load()  # at the first start of a child this is its parent's
+    own = saved if saved is not None and "network" in saved else None
+    with process_group() as device:
+        training = Training(network_of(args, images.facts), images, args, Ranks(), device)
+        run_epochs(training, args.epochs, reporter, own)
 
 
 def network_of(args: Any, facts: Facts) -> CellNetwork:
@@ -62,18 +65,25 @@ def network_of(args: Any, facts: Facts) -> CellNetwork:
 class Training:
     """The training of a network of cells, between two epochs.
 
-        training = Training(network, load_images("digits"), args, Ranks())
-        run_epochs(training, args.epochs, ranks, reporter, reporter.load())
+        with process_group() as device:
+            training = Training(network, load_images("digits"), args, Ranks(), device)
+            run_epochs(training, args.epochs, reporter, reporter.load())
 
     `network` takes images and the probability of drop-path, and gives logits and those of an
-    auxiliary head, or None. `args`: the settings, with `seed` and `num_gpus`.
+    auxiliary head, or None. `args`: the settings, with `seed`.
     """
 
-    def __init__(self, network: nn.Module, images: Images, args: Any, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Images,
+        args: Any,
+        ranks: Ranks,
+        device: torch.device,
+    ) -> None:
         count = len(images.train)
         check(args, count, ranks.world_size)
-        self.args, self.ranks = args, ranks
-        self.device = device_of(args.num_gpus)
+        self.args, self.ranks, self.device = args, ranks, device
         self.pixels = Pixels.of(images, self.device)
         self.augmentation = replace(usual(images.facts), cutout=args.cutout)
         if args.validation:
@@ -90,6 +100,7 @@ class Training:
         self.optimizer = torch.optim.SGD(
             self.parameters, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay
         )
+        self.about = about(args, images)
         self.done = 0
 
     def train(self, epoch: int) -> dict[str, Any]:
@@ -161,6 +172,7 @@ class Training:
             "epoch": self.done,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **self.about,
         }
 
     def go_on_from(self, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -43,8 +43,8 @@ class Work(Protocol):
         """Take over what a checkpoint holds."""
 
 
-def run_epochs(work: Work, epochs: int, ranks: Ranks, reporter: Any, saved: Any) -> None:
-    """Train up to so many epochs; each is reported, then saved.
+def run_epochs(work: Work, epochs: int, reporter: Any, saved: Any) -> None:
+    """Train up to so many epochs; each is reported, then saved, by all ranks alike.
 
     `saved`: the checkpoint to go on from, None for a fresh start.
     """
@@ -53,13 +53,14 @@ def run_epochs(work: Work, epochs: int, ranks: Ranks, reporter: Any, saved: Any)
     for epoch in range(work.done, epochs):
         report = work.train(epoch)
         reporter(**report)
-        if ranks.is_first:
-            reporter.save(work.state(), step=epoch + 1)
+        reporter.save(work.state(), step=epoch + 1)
 
 
-def device_of(num_gpus: float) -> torch.device:
-    """The device of a trial, which sees only the GPU that it has leased."""
-    return torch.device("cuda" if num_gpus else "cpu")
+def about(args: Mapping[str, Any], images: Images) -> dict[str, Any]:
+    """What a checkpoint says of its training: the settings, the images' shape, how many classes."""
+    plain = (str, int, float, bool, type(None))
+    settings = {name: value for name, value in args.items() if isinstance(value, plain)}
+    return {"args": settings, "shape": list(images.shape), "classes": len(images.classes)}
 
 
 def seed_everything(*seeds: int) -> torch.Generator:

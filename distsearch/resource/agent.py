@@ -8,22 +8,32 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         preload    modules, sys_path, entry, spawn       once, before the first start
         function   name, data (offset, done)             a pickled train function (a piece of it)
         upload     path, data, done, sha256, mode        a piece of a file for the work folder
-        start      trial, attempt, job, env, threads, limits, reuse
-        decide     trial, attempt, decision              'continue', 'stop' or 'pause'
-        stop       trial, attempt, status, reason,       TERM; KILL after `KILL_GRACE_S`
-                   after_save_s                          (at its next checkpoint, or so much later)
+        meet       trial, attempt, alone, goes_on        rank 0 starts here: choose it a port
+        reach      trial, attempt, goes_on, addresses,   other ranks start here: prove that they
+                   port, token                           reach that port
+        start      trial, attempt, rank, job, env, threads, limits, reuse
+        decide     trial, attempt, ranks, decision       'continue', 'stop' or 'pause'
+        stop       trial, attempt, ranks, status,        TERM; KILL after `KILL_GRACE_S`
+                   reason, after_save_s                  (at its next checkpoint, or so much later)
+        follow     trial, attempt, ranks, status,        another rank is over: wait for no decision,
+                   reason, term_s, kill_s                TERM then, KILL so much later
         ack        bytes                                 that much of what was sent is durable
         beat       number                                answers the agent's own beat
 
     to the driver
         report     trial, attempt, seq, due, body        body: JSON text
         saved      trial, attempt, step, name, bytes
-        output     trial, attempt, text                  whole lines
-        ended      trial, attempt, status, reason, ...   the process is reaped: its slot is free
+        output     trial, attempt, rank, text            whole lines
+        ended      trial, attempt, rank, status, ...     the process is reaped: its slot is free
+        meets      trial, attempt, port, token, interfaces, begins_with, error
+        reached    trial, attempt, interfaces, begins_with, error
         problem    reason                                the node cannot go on
         notice     text                                  what the user should know of the node
         uploaded   path, error
         beat       number
+
+A trial may have several processes, its ranks, on this node and on others; what they have to do
+with each other is in `meeting.py`.
 
 Checkpoints travel beside the messages: the driver asks `checkpoints`, the node's `CheckpointCache`.
 Forking, signals and channels are the business of `Processes`: what stands here is the state machine
@@ -42,12 +52,13 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .cache import CheckpointCache
+from .meeting import MeetingPoint, Network
 from .private import delete, make_folder, make_folders, private, private_mode
 from .processes import Process, Processes, sessions_above
 
@@ -59,15 +70,17 @@ OUTPUT_PERIOD_S = 0.2
 OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
 AFTER_SAVE_S = 1.0
+MEETING_S = 30.0  # what is kept of a meeting at most, whose ranks do not start
 REST_AFTER = 1.5  # after so many leases without an answer the node keeps no process
 
 
 @dataclass(eq=False)
 class RunningTrial:
-    """One attempt of a trial on this node."""
+    """One process of an attempt of a trial on this node."""
 
     trial: int
     attempt: int
+    rank: int
     process: Process
     output: str
     job: bytes  # what the process is given to do, once it lives
@@ -79,6 +92,8 @@ class RunningTrial:
     status: str = ""  # set when the agent ends the trial; wins over what the process says
     reason: str = ""
     leaving: tuple[str, str] | None = None  # status and reason, for its next checkpoint
+    follows: tuple[str, str] | None = None  # status and reason, as another rank is over
+    is_ended: bool = False  # by the agent, as another rank is over
     has_saved: bool = False  # whether that checkpoint is there
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     memory_bytes: int | None = None
@@ -100,6 +115,7 @@ class Agent:
         lease_s: float | None = 30.0,
         clock: Callable[[], float] = time.monotonic,
         make_processes: Callable[[Path, Agent], Processes] = Processes,
+        network: Network | None = None,
     ) -> None:
         self.folder = folder
         self.work_folder = folder / "work"
@@ -114,7 +130,9 @@ class Agent:
         self.checkpoints = CheckpointCache(folder / "trials")
         self.processes = make_processes(folder, self)
         self._idle: list[Process] = []
-        self._trials: dict[tuple[int, int], RunningTrial] = {}
+        self._trials: dict[tuple[int, int, int], RunningTrial] = {}
+        self._network = network or Network()
+        self._points: dict[tuple[int, int], MeetingPoint] = {}  # of attempts whose rank 0 is here
         self._beats: dict[int, float] = {}
         self._beat_number = 0
         self._lease_from = 0.0
@@ -148,6 +166,8 @@ class Agent:
             task.cancel()
         for trial in self._trials.values():
             self._cancel_timers(trial)
+        for point in self._points.values():
+            point.close()
         await self.processes.close()
 
     # What the driver says
@@ -194,12 +214,64 @@ class Agent:
             if message["done"]:
                 self._tell(op="uploaded", path=path, error="")
 
+    def _on_meet(self, message: Message) -> None:
+        self._do(self._meet(message))
+
+    def _on_reach(self, message: Message) -> None:
+        self._do(self._reach(message))
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+
+    async def _meet(self, message: Message) -> None:
+        """Choose a port for rank 0, which shows that it is reached until the ranks start."""
+        address = message["trial"], message["attempt"]
+        answer: Message = {"port": 0, "token": "", "begins_with": [], "error": ""}
+        answer["interfaces"] = self._network.interfaces()
+        try:
+            answer["begins_with"] = await self._goes_on(message)
+            point = self._points[address] = await self._network.open(message["alone"])
+            self._loop.call_later(MEETING_S, self._forget, address, point)
+            answer.update(port=point.port, token=point.token)
+        except OSError as error:
+            answer["error"] = str(error)
+        self._tell(op="meets", trial=address[0], attempt=address[1], **answer)
+
+    async def _reach(self, message: Message) -> None:
+        """Look at which of its addresses rank 0 can be reached from here."""
+        answer: Message = {"interfaces": {}, "begins_with": [], "error": ""}
+        try:
+            answer["begins_with"] = await self._goes_on(message)
+            answer["interfaces"] = await self._network.reach(
+                message["addresses"], message["port"], message["token"]
+            )
+        except OSError as error:
+            answer["error"] = str(error)
+        self._tell(op="reached", trial=message["trial"], attempt=message["attempt"], **answer)
+
+    async def _goes_on(self, message: Message) -> list[str]:
+        """Have all ranks here begin with the same checkpoints; their names."""
+        goes_on = message["goes_on"]
+        if goes_on is None:
+            return []
+        step, parents = goes_on["step"], goes_on["parents"]
+        return await asyncio.to_thread(self.checkpoints.begin, message["trial"], step, parents)
+
+    def _forget(self, address: tuple[int, int], point: MeetingPoint) -> None:
+        point.close()
+        if self._points.get(address) is point:
+            del self._points[address]
+
     def _on_start(self, message: Message) -> None:
-        number, attempt = message["trial"], message["attempt"]
+        number, attempt, rank = message["trial"], message["attempt"], message["rank"]
+        address = {"trial": number, "attempt": attempt, "rank": rank}
+        if (point := self._points.get((number, attempt))) is not None:
+            point.give_way()
         if self.lease_s is not None and self._silent_s > self.lease_s:
             # The message was under way for so long that the trial may run elsewhere by now.
             reason = "the driver was not heard of in time"
-            address = {"trial": number, "attempt": attempt}
             self._tell(op="ended", **address, status="node_lost", reason=reason, traceback="")
             return
         folder = f"{self._trials_folder}/{number}"  # text, as objects of `Path` would take longer
@@ -208,10 +280,9 @@ class Agent:
             process = self._idle_process(message) or self._new_process(message)
         except OSError as error:  # no disk or no file descriptor left: only this trial fails
             reason = f"it could not be started: {error}"
-            address = {"trial": number, "attempt": attempt}
             self._tell(op="ended", **address, status="killed", reason=reason, traceback="")
             return
-        output = f"{folder}/output.txt"
+        output = f"{folder}/{output_name(rank)}"
         job = {
             **message["job"],
             "reuse": message["reuse"],
@@ -222,38 +293,66 @@ class Agent:
         }
         line = json.dumps(job).encode() + b"\n"
         limits = message["limits"]
-        trial = RunningTrial(number, attempt, process, output, line, limits, self._clock())
+        trial = RunningTrial(number, attempt, rank, process, output, line, limits, self._clock())
         with contextlib.suppress(OSError):
             trial.output_read = os.stat(trial.output).st_size
         process.work = trial
-        self._trials[number, attempt] = trial
+        self._trials[number, attempt, rank] = trial
         if process.pid is not None:
             self._begin(trial)
         if not message["reuse"]:
             self._keep_a_spare(message)
 
+    def _ranks(self, message: Message) -> list[RunningTrial]:
+        """The processes here of the attempt that a message is about."""
+        trial, attempt = message["trial"], message["attempt"]
+        there = (self._trials.get((trial, attempt, rank)) for rank in message["ranks"])
+        return [one for one in there if one is not None]
+
     def _on_decide(self, message: Message) -> None:
-        trial = self._trials.get((message["trial"], message["attempt"]))
-        if trial is None:
-            return
-        if message["decision"] != "continue":
-            pause = message["decision"] == "pause"
-            self._end_soon(trial, "paused" if pause else "stopped", "by the rule")
-        self.processes.write(trial.process, message["decision"].encode() + b"\n")
+        for trial in self._ranks(message):
+            if message["decision"] != "continue":
+                pause = message["decision"] == "pause"
+                self._end_soon(trial, "paused" if pause else "stopped", "by the rule")
+            self.processes.write(trial.process, message["decision"].encode() + b"\n")
 
     def _on_stop(self, message: Message) -> None:
-        trial = self._trials.get((message["trial"], message["attempt"]))
-        if trial is None:
-            return
         status, reason = message["status"], message["reason"]
         after_save_s = message.get("after_save_s", 0.0)
-        if not after_save_s or trial.process.pid is None:
-            self._end_now(trial, status, reason)
-        elif trial.leaving is None:
-            trial.leaving = status, reason
-            trial.timers.append(
-                self._loop.call_later(after_save_s, self._end_now, trial, status, reason)
-            )
+        for trial in self._ranks(message):
+            if not after_save_s or trial.process.pid is None:
+                self._end_now(trial, status, reason)
+            elif trial.leaving is None:
+                trial.leaving = status, reason
+                trial.timers.append(
+                    self._loop.call_later(after_save_s, self._end_now, trial, status, reason)
+                )
+
+    def _on_follow(self, message: Message) -> None:
+        """Another rank is over: those here wait for no decision any more, and are given so long.
+
+        How each has ended is still its own, unless it is these signals that end it: it may be the
+        one that has died first.
+        """
+        term_s, kill_s = message["term_s"], message["kill_s"]
+        for trial in self._ranks(message):
+            trial.follows = message["status"], message["reason"]
+            if trial.process.pid is None:
+                trial.status, trial.reason = trial.status or message["status"], message["reason"]
+                self._never_begin(trial)
+                continue
+            self.processes.write(trial.process, b"alone\n")
+            if term_s is not None:
+                for after_s, number in (
+                    (term_s, signal.SIGTERM),
+                    (term_s + kill_s, signal.SIGKILL),
+                ):
+                    timer = self._loop.call_later(after_s, self._follow, trial, number)
+                    trial.timers.append(timer)
+
+    def _follow(self, trial: RunningTrial, number: int) -> None:
+        trial.is_ended = True
+        self.processes.signal(trial.process, number)
 
     def _on_ack(self, message: Message) -> None:
         self._unacknowledged -= message["bytes"]
@@ -372,7 +471,7 @@ class Agent:
 
     def _end_now(self, trial: RunningTrial, status: str, reason: str) -> None:
         """Send TERM to the trial's process group now, and KILL if it has not ended in time."""
-        if trial.status or (trial.trial, trial.attempt) not in self._trials:
+        if trial.status or (trial.trial, trial.attempt, trial.rank) not in self._trials:
             return
         trial.status, trial.reason = status, reason
         if trial.process.pid is None:
@@ -433,14 +532,16 @@ class Agent:
 
     def _finish(self, trial: RunningTrial, exit_: Message) -> None:
         """Tell the driver that an attempt is over and its slot free."""
-        del self._trials[trial.trial, trial.attempt]
+        del self._trials[trial.trial, trial.attempt, trial.rank]
         self._cancel_timers(trial)
+        if trial.rank == 0 and (point := self._points.pop((trial.trial, trial.attempt), None)):
+            point.close()
         self._send_output(trial, last=True)
         end = trial.end or {}
         status, reason = how_it_ended(trial, exit_)
         self._tell(
             op="ended",
-            **_address_of_attempt(trial),
+            **_address_of(trial),
             status=status,
             reason=reason,
             error=end.get("error", ""),
@@ -487,9 +588,7 @@ class Agent:
             where = trial.output
             text += f"\n[{skipped} bytes of output left out here; all: {where}]\n".encode()
         if text:
-            self._tell(
-                op="output", **_address_of_attempt(trial), text=text.decode(errors="replace")
-            )
+            self._tell(op="output", **_address_of(trial), text=text.decode(errors="replace"))
 
     async def _watch_memory(self) -> None:
         while True:
@@ -566,8 +665,17 @@ def _setting(start: Message) -> tuple[Any, ...]:
     return sorted(start["env"].items()), start["threads"], start["job"]["cwd"]
 
 
-def _address_of_attempt(trial: RunningTrial) -> Message:
-    return {"trial": trial.trial, "attempt": trial.attempt}
+def _address_of(trial: RunningTrial) -> Message:
+    return {"trial": trial.trial, "attempt": trial.attempt, "rank": trial.rank}
+
+
+def output_name(rank: int) -> str:
+    """The file with what a rank prints, in its trial's folder.
+
+    >>> output_name(0), output_name(3)
+    ('output.txt', 'output-rank3.txt')
+    """
+    return "output.txt" if rank == 0 else f"output-rank{rank}.txt"
 
 
 def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
@@ -575,6 +683,10 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     end = trial.end
     if trial.status:
         return trial.status, trial.reason
+    if trial.follows is not None and trial.is_ended:
+        signals = (signal.SIGTERM, signal.SIGKILL)
+        if end["how"] == "stopped" if end is not None else exit_.get("signal") in signals:
+            return trial.follows
     if end is not None and end["how"] == "raised":
         return ("out_of_memory" if end.get("memory") else "failed"), end["error"]
     if end is not None and end["how"] == "exit" and end["code"] != 0:

@@ -1,4 +1,4 @@
-"""The checkpoints that lie on a node, as the driver asks for them: by name, in pieces.
+"""The checkpoints that lie on a node, also as the driver asks for them: by name, in pieces.
 
 Names are those of the checkpoints' folders, paths those of files in them. A checkpoint never
 changes once its manifest is there, so pieces can be read and written in any order.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ MANIFEST = "manifest.json"  # the commit mark of a checkpoint
 UNFINISHED_MANIFEST = f".{MANIFEST}.part"
 COPY_S = 10.0  # so long one call of `hold` copies, where a disk has no links
 BLOCK_BYTES = 1 << 20
+INHERIT_TRIES = 10
 
 Data = bytes | bytearray
 
@@ -52,8 +54,31 @@ class CheckpointCache:
 
     def newest(self, trial: int) -> str | None:
         """The name of a trial's newest whole checkpoint."""
-        whole = [path.parent.name for path in self.folder(trial).glob(f"*-step-*/{MANIFEST}")]
-        return max(whole, key=lambda name: int(name.partition("-")[0]), default=None)
+        found = checkpoints(self.folder(trial))
+        return found[-1].name if found else None
+
+    def begin(
+        self, trial: int, step: int | None, parents: Sequence[tuple[int, int | None]]
+    ) -> list[str]:
+        """Have the ranks of an attempt of a trial begin with the same checkpoints; their names.
+
+        What the trial saved after that of `step` is deleted, as `delete_newer` does. Where nothing
+        is left, it has that of the first parent that has one (of each the id of the trial whose
+        weights stand for it). It stays below `begins_with` while the attempt saves and deletes.
+        """
+        own = self.folder(trial)
+        kept = own.parent / "begins_with"
+        shutil.rmtree(kept, ignore_errors=True)
+        if own.is_dir():
+            delete_newer(own, step)
+        sources = {parent: self._trials / str(int(n)) for parent, n in parents if n is not None}
+        inherit(own, list(sources.values()))
+        inherit(kept, [own.parent])
+        folders = [own]
+        for parent, source in sources.items():
+            folders.append(own.parent / "parents" / str(int(parent)))
+            inherit(folders[-1], [source])
+        return [found[-1].name for folder in folders if (found := checkpoints(folder))]
 
     def hold(self, trial: int, name: str) -> dict[str, int] | None:
         """Keep a checkpoint readable while its trial may delete it; None: it has done so already.
@@ -194,3 +219,62 @@ def pieces(
             is_last = offset + some == size
             yield Piece(path, offset, some, is_last)
             offset += some
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The committed checkpoints below a folder, oldest first."""
+    return sorted((path.parent for path in folder.glob(f"*-step-*/{MANIFEST}")), key=number_of)
+
+
+def delete_newer(folder: Path, step: int | None) -> None:
+    """Delete the checkpoints saved after that of a step, unless that leaves none; None: all.
+
+    A trial that starts again goes on from the last checkpoint that the log knows: a later one may
+    hold epochs whose reports were lost with the driver or the node.
+    """
+    found = checkpoints(folder)
+    known = [] if step is None else up_to(found, step) or found[:1]
+    for path in found[len(known) :]:
+        delete(path)
+
+
+def up_to(found: Sequence[Path], step: int) -> Sequence[Path]:
+    """Of a trial's checkpoints, the oldest first, those that are not newer than that of a step."""
+    steps = [int(path.name.rpartition("-")[2]) for path in found]
+    # It may be missing itself; those of parents, the oldest, have steps of their own.
+    places = [n for n, one in enumerate(steps) if one == step] or [
+        n for n, one in enumerate(steps) if one < step
+    ]
+    return found[: max(places, default=-1) + 1]
+
+
+def inherit(folder: Path, sources: Sequence[Path]) -> None:
+    """Give a trial without a checkpoint the newest of the first source trial that has one.
+
+    The source may be running, saving and deleting meanwhile, so the files become the trial's own:
+    links to what is never written again, copies of what was saved as a folder.
+    """
+    if checkpoints(folder):
+        return
+    for source in sources:
+        for _ in range(INHERIT_TRIES):
+            found = checkpoints(source / "checkpoints")
+            if not found:
+                break
+            copy = shutil.copy2 if (found[-1] / "files").exists() else link_or_copy
+            unfinished = folder / "inherited"
+            try:
+                shutil.copytree(found[-1], unfinished, copy_function=copy)
+                names = json.loads((unfinished / MANIFEST).read_text())["files"]
+                if all((unfinished / name).exists() for name in names):
+                    # The oldest of the trial's own, whatever number it had.
+                    unfinished.rename(folder / f"000000-{found[-1].name.partition('-')[2]}")
+                    return
+            except (OSError, ValueError):  # deleted by its trial, which has a newer one by now
+                pass
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def number_of(path: Path) -> int:
+    """The number of a checkpoint: of two of a trial the newer one has the larger."""
+    return int(path.name.partition("-")[0])

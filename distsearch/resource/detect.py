@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from ..errors import ResourceError
+from .meeting import own_addresses
 from .node import Node, NodeFacts
 
 CGROUPS = Path("/sys/fs/cgroup")  # of version 1 or 2
@@ -29,6 +30,7 @@ def detect() -> NodeFacts:
         min([_affinity(), *_cpu_quotas(groups)]),
         _gpus(),
         min([psutil.virtual_memory().total, *_memory_limits(groups)]),
+        own_addresses(),
     )
 
 
@@ -42,6 +44,8 @@ def declared(node: Node, facts: NodeFacts) -> NodeFacts:
     """
     if node.num_cpus is not None:
         facts = replace(facts, num_cpus=node.num_cpus)
+    if node.address is not None:
+        facts = replace(facts, addresses=(node.address,))
     if node.memory_gb is not None:
         facts = replace(facts, memory_bytes=round(node.memory_gb * 1e9))
     if node.num_gpus is None:

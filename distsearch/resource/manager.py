@@ -1,17 +1,20 @@
 """Slots leased over all nodes: all-or-nothing, in order of request, starving none.
 
-A request that fits on no node now fences one off: the node on which the least is missing. Later
-requests keep off that node, so it drains until the request fits, and use all others meanwhile.
+A request has a part for each node that it needs at once: one, or several for a gang. A part that
+fits on no node now fences one off: the node on which the least is missing. Later requests keep off
+that node, so it drains until the part fits, and use all others meanwhile. What a part has got is
+held until all parts have; an older request that turns to a node takes it from younger ones there.
+So the oldest waits for nothing but trials that run, and no two gangs wait for each other.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from ..errors import ResourceError
 from .remote import Remote
@@ -19,25 +22,56 @@ from .resource import Resource
 from .slots import Allocation, Level, NodeResourceManager
 
 
-@dataclass(frozen=True)
-class Lease:
-    """Slots of one node, held from the grant until `DistributedResourceManager.release`."""
+class Held(NamedTuple):
+    """The slots of one process, and their node."""
 
     remote: Remote
     allocation: Allocation
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Slots held from the grant until `DistributedResourceManager.release`.
+
+    `held`: of each rank, those of one node one after the other; one for a trial of one process.
+    """
+
     number: int
+    held: tuple[Held, ...]
+
+
+@dataclass(eq=False)
+class Part:
+    """What a request needs of one node at once; `fence` is the node that it keeps others off."""
+
+    request: LeaseRequest
+    ranks: int
+    resource: Resource  # what all these ranks need
+    fence: NodeResourceManager | None = None
+    held: tuple[Held, ...] = ()
 
 
 @dataclass(eq=False)
 class LeaseRequest:
-    """A request in the queue; `fence` is the node that it keeps later requests off."""
+    """A request in the queue. `is_parked`: all nodes together could not meet it."""
 
     number: int
     manager: DistributedResourceManager
     resource: Resource
     granted: Callable[[Lease], None]
     waits: bool = True
-    fence: NodeResourceManager | None = None
+    is_parked: bool = False
+    parts: list[Part] = field(init=False)
+
+    def __post_init__(self) -> None:
+        count, ranks = self.resource.parts
+        resource = self.resource.of_ranks(ranks)
+        self.parts = [Part(self, ranks, resource) for _ in range(count)]
+
+    @property
+    def fences(self) -> list[NodeResourceManager]:
+        """The nodes that it keeps later requests off."""
+        return [part.fence for part in self.parts if part.fence is not None]
 
     def cancel(self) -> None:
         """Leave the queue; nothing happens when the lease was handed over already."""
@@ -54,25 +88,28 @@ class LeaseQueue:
     def __init__(self) -> None:
         self.numbers = itertools.count()
         self._waiting: dict[int, LeaseRequest] = {}
-        self._fences: dict[NodeResourceManager, LeaseRequest] = {}
+        self._fences: dict[NodeResourceManager, Part] = {}
         self._members: dict[NodeResourceManager, set[DistributedResourceManager]] = {}
-        # Nodes that may have room which nobody was offered, requests that have yet to look at the
+        # Parts that hold slots of a node while others of their requests wait.
+        self._holders: dict[NodeResourceManager, list[Part]] = {}
+        # Nodes that may have room which nobody was offered, parts that have yet to look at the
         # nodes, and leases that are not handed over yet.
         self._changed: deque[NodeResourceManager] = deque()
-        self._unplaced: deque[LeaseRequest] = deque()
+        self._unplaced: deque[Part] = deque()
         self._granted: dict[int, tuple[LeaseRequest, Lease]] = {}
         self._serving = False
 
     def submit(self, request: LeaseRequest) -> None:
         """Put a request at the end of the queue."""
-        self._unplaced.append(request)
+        self._unplaced.extend(request.parts)
+        self._park(request)
         self.serve()
 
     def withdraw(self, request: LeaseRequest) -> None:
         """Take a request out of the queue."""
         request.waits = False
         self._waiting.pop(request.number, None)
-        self.unfence(request)
+        self._give_all_up(request)
         if request.number in self._granted:
             _, lease = self._granted.pop(request.number)
             request.manager.release(lease)
@@ -81,17 +118,24 @@ class LeaseQueue:
     def join(self, slots: NodeResourceManager, manager: DistributedResourceManager) -> None:
         """Offer a node to the requests of a manager."""
         self._members.setdefault(slots, set()).add(manager)
+        for request in self._waiting.values():
+            if request.is_parked and request.manager is manager and not self._park(request):
+                self._unplaced.extend(request.parts)
         self.freed(slots)
 
     def leave(self, slots: NodeResourceManager, manager: DistributedResourceManager) -> None:
         """Keep the requests of a manager off a node that it has given up."""
-        holder = self._fences.get(slots)
-        if holder is not None and holder.manager is manager:
-            self.unfence(holder)
-            self._unplaced.append(holder)
         self._members[slots].discard(manager)
         if not self._members[slots]:
             del self._members[slots]
+        holder = self._fences.get(slots)
+        for part in [*self._holders.get(slots, ()), *([holder] if holder else [])]:
+            if part.request.manager is manager:
+                self._give_up(part)
+                self._unplaced.append(part)
+        for request in list(self._waiting.values()):
+            if request.manager is manager:
+                self._park(request)
         self.freed(slots)
 
     def freed(self, slots: NodeResourceManager) -> None:
@@ -99,14 +143,6 @@ class LeaseQueue:
         self._moved(slots)
         self._changed.append(slots)
         self.serve()
-
-    def unfence(self, request: LeaseRequest) -> None:
-        """Open the node that a request has fenced off."""
-        if request.fence is None:
-            return
-        del self._fences[request.fence]
-        self._changed.append(request.fence)
-        request.fence = None
 
     def serve(self) -> None:
         """Grant what can be granted."""
@@ -131,52 +167,141 @@ class LeaseQueue:
         """Offer a node to those who wait, oldest first, up to the one that has it fenced off."""
         for request in list(self._waiting.values()):
             remote = request.manager.remote_with(slots)
-            if remote is None:
+            if remote is None or request.is_parked:
                 continue
-            if slots.free(request.resource):
-                self._grant(request, remote)
-            elif request.fence is slots:
-                return
-            elif slots.fits(request.resource) and (
-                request.fence is None or _missing(slots, request) < _missing(request.fence, request)
-            ):
-                self._fence(request, slots)
-                return
+            # What has it fenced off comes first: it drains for that.
+            for part in sorted(_missing_parts(request), key=lambda part: part.fence is not slots):
+                if slots.free(part.resource) and _could_hold(part, slots):
+                    self._hold(part, remote)
+                elif part.fence is slots:
+                    return
+                elif self._may_fence(part, slots) and (
+                    part.fence is None or _lack(slots, part) < _lack(part.fence, part)
+                ):
+                    self._fence(part, slots)
+                    return
 
-    def _place(self, request: LeaseRequest) -> None:
-        """Grant a request, or fence the node off on which the least is missing."""
-        if not request.waits or request.fence is not None:
+    def _place(self, part: Part) -> None:
+        """Have a part hold slots, or fence the node off on which the least is missing."""
+        request = part.request
+        if not request.waits or part.held or part.fence is not None:
             return
         self._waiting[request.number] = request
-        for remote in request.manager.choices(request.resource):
-            if self._open_to(request, remote.slots) and remote.slots.free(request.resource):
-                self._grant(request, remote)
+        if request.is_parked:
+            return
+        for remote in self._choices(part):
+            slots = remote.slots
+            if (
+                self._open_to(part, slots)
+                and slots.free(part.resource)
+                and _could_hold(part, slots)
+            ):
+                self._hold(part, remote)
                 return
-        for remote in request.manager.prospects(request.resource):
-            if self._open_to(request, remote.slots) and remote.slots.fits(request.resource):
-                self._fence(request, remote.slots)
+        for remote in request.manager.prospects(part.resource):
+            if self._may_fence(part, remote.slots):
+                self._fence(part, remote.slots)
                 return
 
-    def _open_to(self, request: LeaseRequest, slots: NodeResourceManager) -> bool:
-        holder = self._fences.get(slots)
-        return holder is None or holder.number >= request.number
+    def _choices(self, part: Part) -> Iterator[Remote]:
+        """Nodes with room for a part, the best first: where its gang is, or all of it could be."""
+        request = part.request
+        if len(request.parts) > 1 and request.resource.ranks_per_node is None:
+            yield from dict.fromkeys(one.held[0].remote for one in request.parts if one.held)
+            left = sum(one.ranks for one in _missing_parts(request))
+            yield from request.manager.choices(request.resource.of_ranks(left))
+        yield from request.manager.choices(part.resource)
 
-    def _fence(self, request: LeaseRequest, slots: NodeResourceManager) -> None:
-        self.unfence(request)
+    def _open_to(self, part: Part, slots: NodeResourceManager) -> bool:
         holder = self._fences.get(slots)
-        if holder is not None:  # a later request: it has to look for another node
-            holder.fence = None
-            self._unplaced.append(holder)
-        self._fences[slots] = request
-        request.fence = slots
+        return holder is None or holder.request.number >= part.request.number
 
-    def _grant(self, request: LeaseRequest, remote: Remote) -> None:
-        lease = Lease(remote, remote.slots.allocate(request.resource), request.number)
-        self._moved(remote.slots)
+    def _may_fence(self, part: Part, slots: NodeResourceManager) -> bool:
+        """Whether a node could hold a part beside what its own gang has there."""
+        holder = self._fences.get(slots)
+        if holder is not None and holder.request.number <= part.request.number:
+            return False
+        return _could_hold(part, slots)
+
+    def _fence(self, part: Part, slots: NodeResourceManager) -> None:
+        """Keep later requests off a node; what they have there they have to look for elsewhere."""
+        self._unfence(part)
+        holder = self._fences.get(slots)
+        for other in [*self._holders.get(slots, ()), *([holder] if holder else [])]:
+            if other.request.number > part.request.number:
+                self._give_up(other)
+                self._unplaced.append(other)
+        self._fences[slots] = part
+        part.fence = slots
+
+    def _unfence(self, part: Part) -> None:
+        """Open the node that a part has fenced off."""
+        if part.fence is None:
+            return
+        del self._fences[part.fence]
+        self._changed.append(part.fence)
+        part.fence = None
+
+    def _hold(self, part: Part, remote: Remote) -> None:
+        """Have a part hold slots; its request is granted when no other part is missing."""
+        self._unfence(part)
+        request, slots = part.request, remote.slots
+        each = request.resource
+        part.held = tuple(Held(remote, slots.allocate(each)) for _ in range(part.ranks))
+        self._moved(slots)
+        if all(one.held for one in request.parts):
+            self._grant(request)
+        else:
+            self._holders.setdefault(slots, []).append(part)
+
+    def _give_up(self, part: Part) -> None:
+        """Have a part neither hold nor fence off anything."""
+        self._unfence(part)
+        if not part.held:
+            return
+        slots = part.held[0].remote.slots
+        self._let_go(part, slots)
+        for _, allocation in part.held:
+            slots.release(allocation)
+        part.held = ()
+        self._moved(slots)
+        self._changed.append(slots)
+
+    def _let_go(self, part: Part, slots: NodeResourceManager) -> None:
+        holders = self._holders.get(slots, [])
+        if part in holders:
+            holders.remove(part)
+            if not holders:
+                del self._holders[slots]
+
+    def _give_all_up(self, request: LeaseRequest) -> None:
+        for part in request.parts:
+            self._give_up(part)
+
+    def _park(self, request: LeaseRequest) -> bool:
+        """Let a gang that all nodes together could not hold keep nobody off any; whether it is so.
+
+        (A request of one part has a fence only where it fits.)
+        """
+        if len(request.parts) > 1 and request.waits:
+            request.is_parked = not request.manager.can_meet(request.resource)
+            if request.is_parked:
+                self._give_all_up(request)
+        return request.is_parked
+
+    def _grant(self, request: LeaseRequest) -> None:
+        held = tuple(itertools.chain.from_iterable(part.held for part in request.parts))
+        if len(held) > 1:  # the ranks of a node one after the other, where most of them are first
+            ranks = Counter(remote.remote_id for remote, _ in held)
+            held = tuple(sorted(held, key=lambda one: (-ranks[one.remote.remote_id], _id(one))))
+        lease = Lease(request.number, held)
         request.waits = False
         del self._waiting[request.number]
-        self.unfence(request)
-        request.manager.leases[remote.remote_id][request.number] = lease
+        for part in request.parts:  # what they have held is the lease's
+            self._let_go(part, part.held[0].remote.slots)
+            part.held = ()
+        for remote, _ in held:
+            request.manager.leases[remote.remote_id][request.number] = lease
         self._granted[request.number] = request, lease
 
     def _moved(self, slots: NodeResourceManager) -> None:
@@ -223,32 +348,52 @@ class DistributedResourceManager:
         self._forget_level(remote)
         # Another search may go on with this node, so its slots have to be free.
         for lease in self.leases.pop(remote.remote_id).values():
-            remote.slots.release(lease.allocation)
+            for where, allocation in lease.held:
+                if where is remote:
+                    remote.slots.release(allocation)
         self.queue.leave(remote.slots, self)
 
     def check(self, resource: Resource) -> None:
-        """Raise ResourceError, which says what every node has, if no node can ever meet this."""
-        if any(remote.slots.fits(resource) for remote in self.remotes.values()):
+        """Raise ResourceError, which says what every node has, if they can never meet this."""
+        if self.can_meet(resource):
             return
         if not self.remotes:
             raise ResourceError(f"{resource} cannot be met: no node is up; add one")
         has = [_describe(remote) for remote in itertools.islice(self.remotes.values(), 16)]
         more = f"; and {len(self.remotes) - 16} more" if len(self.remotes) > 16 else ""
+        fits = "fits on no node"
+        if resource.world_size > 1:
+            count, ranks = resource.parts
+            wanted = (
+                f"{count} ranks"
+                if resource.ranks_per_node is None
+                else (f"{count} nodes with room for {ranks} ranks each")
+            )
+            fits = f"needs {wanted}, and there is room for {self._parts(resource)}"
         raise ResourceError(
-            f"{resource} fits on no node: {'; '.join(has)}{more}. Ask for less, or add a node"
+            f"{resource} {fits}: {'; '.join(has)}{more}. Ask for less, or add a node"
         )
+
+    def can_meet(self, resource: Resource) -> bool:
+        """Whether the nodes could ever meet a request, when nothing else runs."""
+        count, ranks = resource.parts
+        if count == 1:
+            needed = resource.of_ranks(ranks)
+            return any(remote.slots.fits(needed) for remote in self.remotes.values())
+        return self._parts(resource) >= count
+
+    def _parts(self, resource: Resource) -> int:
+        """How many parts of a request like this one all nodes can hold at once."""
+        _, ranks = resource.parts
+        needed, most = resource.of_ranks(ranks), resource.ranks_per_node is None
+        held = (remote.slots.most(needed) for remote in list(self.remotes.values()))
+        return sum(each if most else min(each, 1) for each in held)
 
     def room_for(self, resource: Resource) -> int:
         """How many requests like this one all nodes can meet at once, when nothing else runs."""
-        total = 0
-        for remote in list(self.remotes.values()):  # other threads ask, too
-            fits = [math.inf]
-            if resource.num_cpus:
-                fits.append(remote.facts.num_cpus // resource.num_cpus)
-            if resource.num_gpus:
-                fits.append(math.floor(len(remote.facts.gpus) / resource.num_gpus))
-            total += int(min(fits))
-        return total
+        count, ranks = resource.parts
+        needed = resource.of_ranks(ranks)  # other threads ask, too: of a copy
+        return sum(remote.slots.most(needed) for remote in list(self.remotes.values())) // count
 
     def request(self, resource: Resource, granted: Callable[[Lease], None]) -> LeaseRequest:
         """Ask for slots; `granted(lease)` is called when they are leased, at once or later.
@@ -262,13 +407,17 @@ class DistributedResourceManager:
 
     def release(self, lease: Lease) -> None:
         """Give slots back and serve who waits; harmless for a lease that is void."""
-        remote = lease.remote
+        left = [one for one in lease.held if self._is_valid(lease, one.remote)]
+        for remote, allocation in left:
+            self.leases[remote.remote_id].pop(lease.number, None)
+            remote.slots.release(allocation)
+        for slots in dict.fromkeys(remote.slots for remote, _ in left):
+            self.queue.freed(slots)
+
+    def _is_valid(self, lease: Lease, remote: Remote) -> bool:
         if self.remotes.get(remote.remote_id) is not remote:
-            return
-        if self.leases[remote.remote_id].pop(lease.number, None) is None:
-            return
-        remote.slots.release(lease.allocation)
-        self.queue.freed(remote.slots)
+            return False
+        return self.leases[remote.remote_id].get(lease.number) is lease
 
     def remote_with(self, slots: NodeResourceManager) -> Remote | None:
         """The node whose slots these are, if it belongs to this manager."""
@@ -312,8 +461,33 @@ def shared_queue() -> LeaseQueue:
     return LeaseQueue()
 
 
-def _missing(slots: NodeResourceManager, request: LeaseRequest) -> float:
-    return slots.level.missing(request.resource)
+def _missing_parts(request: LeaseRequest) -> list[Part]:
+    return [part for part in request.parts if not part.held]
+
+
+def _could_hold(part: Part, slots: NodeResourceManager) -> bool:
+    """Whether the empty node could hold a part beside those of its gang that are there."""
+    request = part.request
+    if len(request.parts) == 1:
+        return slots.fits(part.resource)
+    there = [
+        one
+        for one in request.parts
+        if one is not part and one.held and one.held[0].remote.slots is slots
+    ]
+    if request.resource.ranks_per_node is not None:
+        fenced = any(one.fence is slots for one in request.parts if one is not part)
+        return not there and not fenced and slots.fits(part.resource)
+    ranks = part.ranks + sum(one.ranks for one in there)
+    return slots.fits(request.resource.of_ranks(ranks))
+
+
+def _lack(slots: NodeResourceManager, part: Part) -> float:
+    return slots.level.missing(part.resource)
+
+
+def _id(held: Held) -> int:
+    return held.remote.remote_id
 
 
 def _describe(remote: Remote) -> str:

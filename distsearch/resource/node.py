@@ -31,6 +31,7 @@ class Node:
     is added to the environment of everything that runs there. `num_cpus`, `num_gpus` and
     `memory_gb` (1e9 bytes) take the place of what is detected on the node. `tunnel=True` sends
     everything through the SSH connection, `False` nothing, None leaves it to the scheduler.
+    `address` is where the ranks of a trial on other nodes reach this one, None for its own.
     Raises ResourceError for values that make no sense.
     """
 
@@ -46,6 +47,7 @@ class Node:
     num_gpus: int | None = None
     memory_gb: float | None = None
     tunnel: bool | None = None
+    address: str | None = None
 
     def __post_init__(self) -> None:
         # Command line tools would read a leading dash as an option; a shell would read other signs:
@@ -62,6 +64,8 @@ class Node:
             self._refuse("num_gpus", "an integer of at least 0, or None to detect it")
         if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
             self._refuse("memory_gb", "a number of GB above 0, or None to detect it")
+        if self.address is not None and not re.fullmatch(r"[\w:.][\w:.%-]*", self.address):
+            self._refuse("address", "a host name or an IP address of that node, or None")
         if self.key is not None:
             object.__setattr__(self, "key", str(Path(self.key).expanduser().absolute()))
         object.__setattr__(self, "env", dict(self.env))
@@ -108,21 +112,24 @@ class NodeFacts:
     """What a node has to give: CPUs, GPUs, bytes of memory.
 
     `gpus` names each GPU as CUDA_VISIBLE_DEVICES wants it, by index or UUID: `("0", "1")`.
+    `addresses` are those at which others may reach it, the likeliest first.
     """
 
     num_cpus: int
     gpus: tuple[str, ...]
     memory_bytes: int
+    addresses: tuple[str, ...] = field(default=(), compare=False)  # a laptop's change
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as values of JSON: `NodeFacts.from_dict(facts.to_dict()) == facts`."""
-        return asdict(self) | {"gpus": list(self.gpus)}
+        return asdict(self) | {"gpus": list(self.gpus), "addresses": list(self.addresses)}
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> NodeFacts:
         """The facts that `to_dict` has written."""
         gpus = tuple(str(gpu) for gpu in facts["gpus"])
-        return cls(int(facts["num_cpus"]), gpus, int(facts["memory_bytes"]))
+        addresses = tuple(str(address) for address in facts["addresses"])
+        return cls(int(facts["num_cpus"]), gpus, int(facts["memory_bytes"]), addresses)
 
 
 def _is_integer(value: object) -> bool:

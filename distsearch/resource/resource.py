@@ -1,7 +1,8 @@
-"""What one trial asks of a node."""
+"""What one trial asks of the nodes."""
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -19,12 +20,17 @@ class Resource:
 
     `num_gpus` is a count of whole GPUs, or a share of one GPU (0.001 to 1) that trials divide among
     themselves. `memory_gb` (1e9 bytes) is reserved as CPUs are; None reserves none.
+    `world_size`: the trial is so many processes, its ranks, which start together, on whichever
+    nodes; each takes these slots. `ranks_per_node`: so many of them on each of its nodes, None for
+    wherever there is room. `Resource(num_gpus=1, world_size=4, ranks_per_node=2)` takes two nodes.
     Raises ResourceError for values that make no sense.
     """
 
     num_cpus: int = 1
     num_gpus: float = 0
     memory_gb: float | None = None
+    world_size: int = 1
+    ranks_per_node: int | None = None
 
     def __post_init__(self) -> None:
         if not _is_number(self.num_cpus, Integral) or self.num_cpus < 0:
@@ -37,10 +43,36 @@ class Resource:
         memory = self.memory_gb
         if memory is not None and not (_is_number(memory, Real) and 0 < memory < math.inf):
             raise ResourceError(f"memory_gb={memory!r}; give a number of GB above 0, or None")
+        self._check_ranks()
         # NumPy's numbers may be given, but JSON takes only Python's.
         object.__setattr__(self, "num_cpus", int(self.num_cpus))
         object.__setattr__(self, "num_gpus", float(gpus) if 0 < gpus < 1 else int(gpus))
         object.__setattr__(self, "memory_gb", None if memory is None else float(memory))
+        object.__setattr__(self, "world_size", int(self.world_size))
+        if self.ranks_per_node is not None:
+            object.__setattr__(self, "ranks_per_node", int(self.ranks_per_node))
+
+    def _check_ranks(self) -> None:
+        ranks, together = self.world_size, self.ranks_per_node
+        if not _is_number(ranks, Integral) or ranks < 1:
+            raise ResourceError(
+                f"world_size={ranks!r}; give an integer of at least 1, the processes of one trial"
+            )
+        if together is not None and not (_is_number(together, Integral) and together >= 1):
+            raise ResourceError(
+                f"ranks_per_node={together!r}; give an integer of at least 1, or None for any"
+            )
+        if together is not None and ranks % together:
+            divisors = [n for n in range(1, ranks + 1) if ranks % n == 0]
+            raise ResourceError(
+                f"ranks_per_node={together} does not divide world_size={ranks}; give one of "
+                f"{', '.join(map(str, divisors))}"
+            )
+        if ranks > 1 and 0 < self.num_gpus < 1:
+            raise ResourceError(
+                f"num_gpus={self.num_gpus!r} with world_size={ranks}: two ranks would share a GPU, "
+                "which NCCL refuses; give num_gpus=1 for each rank, or 0 to use gloo on CPUs"
+            )
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | Resource | None) -> Resource:
@@ -57,8 +89,29 @@ class Resource:
             raise ResourceError(f"resource={given!r}; give a dict with some of {names}")
         unknown = [name for name in given if name not in names]
         if unknown:
-            raise ResourceError(f"resource has the unknown names {unknown}; valid are {names}")
+            nearest = difflib.get_close_matches(str(unknown[0]), names, 1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ResourceError(
+                f"resource has the unknown names {unknown}; valid are {names}{hint}"
+            )
         return cls(**given)
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """What it needs at once: so many times, the slots of so many ranks on one node.
+
+        >>> Resource(world_size=4).parts, Resource(world_size=4, ranks_per_node=2).parts
+        ((4, 1), (2, 2))
+        """
+        ranks = self.ranks_per_node or 1
+        return self.world_size // ranks, ranks
+
+    def of_ranks(self, ranks: int) -> Resource:
+        """What so many of its ranks need on one node, as one process that needs it all."""
+        if ranks == self.world_size == 1:
+            return self
+        memory_gb = None if self.memory_gb is None else ranks * self.memory_gb
+        return Resource(ranks * self.num_cpus, ranks * self.num_gpus, memory_gb)
 
     @property
     def gpu_share(self) -> Fraction:

@@ -90,12 +90,25 @@ class NodeResourceManager:
             (resource.memory_bytes or 0) <= self.facts.memory_bytes
         )
 
+    def most(self, resource: Resource) -> int:
+        """How many such requests the empty node could hold at once."""
+        fits = []
+        if resource.num_cpus:
+            fits.append(self.facts.num_cpus // resource.num_cpus)
+        if resource.num_gpus >= 1:
+            fits.append(len(self._gpus) // int(resource.num_gpus))
+        elif resource.num_gpus:
+            fits.append(len(self._gpus) * int(1 / resource.gpu_share))
+        if resource.memory_bytes:
+            fits.append(self.facts.memory_bytes // resource.memory_bytes)
+        return min(fits)
+
     def free(self, resource: Resource) -> bool:
         """Whether the node can hold this now."""
         return self.level.admits(resource) and (resource.memory_bytes or 0) <= self._memory_bytes
 
     def allocate(self, resource: Resource) -> Allocation:
-        """Take the slots; raises ResourceError when they are not free."""
+        """Take the slots of one process; raises ResourceError when they are not free."""
         if not self.free(resource):
             raise ResourceError(f"{resource} is not free on {self!r}; ask `free` before, or wait")
         share = resource.gpu_share

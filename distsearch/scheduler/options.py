@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from ..core.budget import parse_bytes
-from ..core.decorators import TrainFunction
+from ..core.decorators import RANK_ARGS, TrainFunction
 from ..core.folder import storage_of
 from ..core.lineage import POLICIES
 from ..core.objectives import Objectives
@@ -107,10 +107,12 @@ class Options:
         Begins the storage of its checkpoints. Raises PicklingError, ResourceError, OptionError for
         retries that cannot be, and what `storage_of` raises.
         """
+        resource = Resource.parse(self.resource)
+        _check_gang(resource, train_fn, self.isolation)
         return Settings(
             packed=pack(train_fn),
             packed_here=pack(train_fn, stays_here=True),
-            resource=Resource.parse(self.resource),
+            resource=resource,
             complete=partial(complete, train_fn.space),
             objectives=objectives,
             time_attr=self.time_attr,
@@ -125,6 +127,22 @@ class Options:
             storage=storage_of(folder, self.storage, earlier),
             keep=int(self.keep),
             max_bytes=parse_bytes(self.max_bytes),
+        )
+
+
+def _check_gang(resource: Resource, train_fn: TrainFunction, isolation: str) -> None:
+    """Raise for what cannot be where a trial has several processes."""
+    if resource.world_size == 1:
+        return
+    if isolation == "reuse":
+        raise OptionError(
+            f"isolation='reuse' with world_size={resource.world_size}: a process group that one "
+            "trial has left open, or broken, would be the next one's; leave isolation='fresh'"
+        )
+    if taken := [name for name in RANK_ARGS if name in train_fn.space]:
+        raise SpaceError(
+            f"{taken[0]!r} is an argument of {train_fn.__name__}, but with world_size="
+            f"{resource.world_size} every rank is told its own as args.{taken[0]}; rename yours"
         )
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from distsearch.core.attempt import NEXT, Attempt, Stage, Verdict
 from distsearch.core.words import Pause, Status, Trial
-from distsearch.resource.manager import Lease
+from distsearch.resource.manager import Held, Lease
 from distsearch.resource.slots import Allocation
 
 
 def attempt_with(sent):
     remote = SimpleNamespace(remote_id=3, host="gpu1", is_local=False, send=sent.append)
-    return Attempt(Trial(7, {}, attempt=1), Lease(remote, Allocation(1, ("0",), 1.0, None), 5))
+    held = Held(remote, Allocation(1, ("0",), 1.0, None))
+    return Attempt(Trial(7, {}, attempt=1), Lease(5, (held,)))
 
 
 def test_its_place_is_described_for_the_log():
@@ -26,7 +27,7 @@ def test_its_place_is_described_for_the_log():
 def test_a_node_hears_of_its_start_of_decisions_and_of_the_first_stop():
     sent = []
     attempt = attempt_with(sent)
-    attempt.begin({"op": "start", "job": {}})
+    attempt.begin([{"op": "start", "job": {}}])
     attempt.answer(Pause("rank 3 of 3"))
     assert attempt.stop(Verdict(Status.STOPPED, "time_out=1 s is over"), after_save_s=30.0)
     assert not attempt.stop(Verdict(Status.PAUSED, "by the rule"))
@@ -34,9 +35,9 @@ def test_a_node_hears_of_its_start_of_decisions_and_of_the_first_stop():
     address = {"trial": 7, "attempt": 2}
     stop = {"status": "stopped", "reason": "time_out=1 s is over", "after_save_s": 30.0}
     assert sent == [
-        {"op": "start", "job": {}, **address},
-        {"op": "decide", "decision": "pause", **address},
-        {"op": "stop", **stop, **address},
+        {"op": "start", "job": {}, **address, "rank": 0},
+        {"op": "decide", "decision": "pause", **address, "ranks": [0]},
+        {"op": "stop", **stop, **address, "ranks": [0]},
     ]
 
 

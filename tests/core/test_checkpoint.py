@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from distsearch.core import checkpoint
 from distsearch.errors import CheckpointError
+from distsearch.resource.cache import delete_newer
 
 
 def there_and_back(state, folder, step=1):
@@ -314,5 +315,5 @@ def test_what_is_kept_is_private(tmp_path):
 def test_rolling_back_leaves_what_was_saved_up_to_the_logged_step(tmp_path, steps, logged, left):
     for step in steps:
         checkpoint.save({"epoch": step}, tmp_path, step)
-    checkpoint.delete_newer(tmp_path, logged)
+    delete_newer(tmp_path, logged)
     assert [int(path.name.rpartition("-")[2]) for path in checkpoint.checkpoints(tmp_path)] == left

@@ -119,6 +119,7 @@ def ended(trial, attempt=1, status="finished", reason="", traceback="", returned
         "op": "ended",
         "trial": trial,
         "attempt": attempt,
+        "rank": 0,
         "status": status,
         "reason": reason,
         "traceback": traceback,
@@ -964,7 +965,7 @@ def test_lines_of_a_remote_trial_carry_the_name_of_its_node(play):
         node = world.node()
         world.experiment.run(1, None)
         await node.hears("start", 0)
-        node.says({"op": "output", "trial": 0, "attempt": 1, "text": "one\ntwo\n"})
+        node.says({"op": "output", "trial": 0, "attempt": 1, "rank": 0, "text": "one\ntwo\n"})
         assert world.said[-2:] == ["[ worker node0 ] : one", "[ worker node0 ] : two"]
 
     play(scene)
@@ -1381,7 +1382,7 @@ def test_output_that_cannot_be_kept_is_shown_and_ends_nothing(play):
         await node.hears("start", 0)
         (world.folder / "trials/0").write_text("in the way")
         for text in ("one\n", "two\n"):
-            node.says({"op": "output", "trial": 0, "attempt": 1, "text": text})
+            node.says({"op": "output", "trial": 0, "attempt": 1, "rank": 0, "text": text})
         assert [line for line in world.said if "[ worker" in line] == [
             "[ worker node0 ] : one",
             "[ worker node0 ] : two",

@@ -19,7 +19,7 @@ from distsearch.nas.training import Tally  # noqa: E402
 @pytest.fixture
 def search(images, tiny, monkeypatch):
     monkeypatch.setattr(searching, "load_images", lambda data, root: images)
-    return lambda **others: Search(type(tiny)({**tiny, **others}), Ranks())
+    return lambda **others: Search(type(tiny)({**tiny, **others}), Ranks(), torch.device("cpu"))
 
 
 def copied(module):

@@ -105,12 +105,15 @@ class Driver:
             "attempt": attempt,
             "keep": 2,
             "storage": None,
+            "rank": 0,
+            "ranks": None,
             "args": {"task_id": trial, "num_cpus": 1, "num_gpus": 0, "gpu_ids": []},
         }
         self.say(
             op="start",
             trial=trial,
             attempt=attempt,
+            rank=0,
             job=job,
             env={"CUDA_VISIBLE_DEVICES": ""},
             threads=1,
@@ -119,7 +122,7 @@ class Driver:
         )
 
     def pid(self, trial=0, attempt=1):
-        return self.agent._trials[trial, attempt].process.pid
+        return self.agent._trials[trial, attempt, 0].process.pid
 
     def of(self, op, trial=0):
         return [m for m in self.heard if m["op"] == op and m.get("trial", trial) == trial]
@@ -205,7 +208,7 @@ def test_a_stop_is_term_first(play):
     async def scene(driver):
         driver.start(says_good_bye)
         await driver.first("report")
-        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="enough")
+        driver.say(op="stop", trial=0, attempt=1, ranks=[0], status="stopped", reason="enough")
         end = await driver.first("ended")
         assert (end["status"], end["reason"], end["signal"]) == ("stopped", "enough", None)
         assert driver.output() == "good-bye\n"
@@ -219,7 +222,7 @@ def test_a_trial_that_ignores_term_is_killed_after_the_grace(play, spawn):
         driver.start(ignores_term)
         await driver.first("report")
         asked = time.monotonic()
-        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="enough")
+        driver.say(op="stop", trial=0, attempt=1, ranks=[0], status="stopped", reason="enough")
         end = await driver.first("ended")
         assert 0.4 <= time.monotonic() - asked < 5
         assert (end["status"], end["signal"]) == ("stopped", signal.SIGKILL)
@@ -230,7 +233,7 @@ def test_a_trial_that_ignores_term_is_killed_after_the_grace(play, spawn):
 def test_a_stop_before_the_process_has_begun_ends_it_too(play):
     async def scene(driver):
         driver.start(sleeps)
-        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="enough")
+        driver.say(op="stop", trial=0, attempt=1, ranks=[0], status="stopped", reason="enough")
         assert (await driver.first("ended"))["status"] == "stopped"
 
     play(scene, kill_grace_s=0.5)
@@ -239,7 +242,7 @@ def test_a_stop_before_the_process_has_begun_ends_it_too(play):
 def test_a_stop_for_another_attempt_changes_nothing(play):
     async def scene(driver):
         driver.start(returns, attempt=2)
-        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="old")
+        driver.say(op="stop", trial=0, attempt=1, ranks=[0], status="stopped", reason="old")
         assert (await driver.first("ended"))["status"] == "finished"
 
     play(scene)
@@ -351,7 +354,7 @@ def test_a_trial_that_is_stopped_while_the_launcher_imports_never_begins(
     async def scene(driver):
         driver.start(returns)
         stop = {"status": "stopped", "reason": "enough", "after_save_s": after_save_s}
-        driver.say(op="stop", trial=0, attempt=1, **stop)
+        driver.say(op="stop", trial=0, attempt=1, ranks=[0], **stop)
         assert (await driver.first("ended"))["status"] == "stopped"
         let_it_import(tmp_path)
         await driver.begins_no_more_than_it_needs()
@@ -672,7 +675,7 @@ def test_one_that_is_held_back_can_be_stopped(play, monkeypatch):
         driver.acknowledges = False
         driver.start(reports_endlessly)
         await driver.until(lambda: sum(len(m["body"]) for m in driver.of("report")) > 1 << 20)
-        driver.say(op="stop", trial=0, attempt=1, status="stopped", reason="enough")
+        driver.say(op="stop", trial=0, attempt=1, ranks=[0], status="stopped", reason="enough")
         assert (await driver.first("ended"))["status"] == "stopped"
 
     play(scene, kill_grace_s=0.5)

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from distsearch.errors import ResourceError
-from distsearch.resource.manager import DistributedResourceManager, LeaseQueue, shared_queue
+from distsearch.resource.manager import (
+    DistributedResourceManager,
+    LeaseQueue,
+    _could_hold,
+    shared_queue,
+)
 from distsearch.resource.node import NodeFacts
 from distsearch.resource.remote import Remote
 from distsearch.resource.resource import Resource
@@ -45,15 +50,15 @@ def asker(manager):
 
 
 def places(leases):
-    return [lease.remote.remote_id for lease in leases]
+    return [held.remote.remote_id for lease in leases for held in lease.held]
 
 
 def test_a_request_that_fits_is_granted_at_once():
     manager = manager_of(node(0))
     ask, leases = asker(manager)
     request = ask(cpus=2)
-    assert leases[0].remote is manager.remotes[0]
-    assert leases[0].allocation.cpus == 2
+    assert leases[0].held[0].remote is manager.remotes[0]
+    assert leases[0].held[0].allocation.cpus == 2
     request.cancel()  # too late, so it is harmless
     assert manager.remotes[0].slots.used == (2, 0)
 
@@ -65,7 +70,7 @@ def test_a_waiting_request_is_granted_when_all_its_slots_are_free():
     manager.release(leases[0])
     assert len(leases) == 2
     manager.release(leases[1])
-    assert leases[2].allocation.cpus == 4
+    assert leases[2].held[0].allocation.cpus == 4
     assert len({lease.number for lease in leases}) == 3
 
 
@@ -120,7 +125,7 @@ def test_a_large_request_waits_for_the_node_where_the_least_is_missing():
     ask, leases = asker(manager)
     ask(cpus=4), ask(cpus=3)
     large = ask(cpus=4)
-    assert large.fence is manager.remotes[1].slots
+    assert large.fences == [manager.remotes[1].slots]
     manager.release(leases[1])
     assert places(leases) == [0, 1, 1]
 
@@ -129,14 +134,14 @@ def test_a_large_request_turns_to_a_node_that_becomes_freer_and_opens_the_other(
     manager = manager_of(node(0, cpus=4), node(1, cpus=4))
     ask, leases = asker(manager)
     ask(cpus=3), ask(cpus=3), ask(cpus=1)
-    full = leases[2].remote
+    full = leases[2].held[0].remote
     other = manager.remotes[1 - full.remote_id]
     large, small = ask(cpus=4), ask(cpus=1)
-    assert large.fence is other.slots
+    assert large.fences == [other.slots]
     assert small.waits
-    manager.release(next(lease for lease in leases if lease.remote is full))
-    assert large.fence is full.slots
-    assert leases[-1].remote is other
+    manager.release(next(lease for lease in leases if lease.held[0].remote is full))
+    assert large.fences == [full.slots]
+    assert leases[-1].held[0].remote is other
     assert large.waits and not small.waits
 
 
@@ -227,7 +232,7 @@ def test_a_request_looks_for_another_node_when_the_one_it_waits_for_is_lost():
     ask(cpus=4), ask(cpus=3)
     large = ask(cpus=4)
     manager.remove(manager.remotes[1])
-    assert large.fence is manager.remotes[0].slots
+    assert large.fences == [manager.remotes[0].slots]
     manager.release(leases[0])
     assert places(leases)[-1] == 0
     assert not large.waits
@@ -409,12 +414,22 @@ def test_under_any_endless_stream_a_large_request_starts_within_a_bound(seed, si
     assert large == 0
 
 
-resources = st.builds(
+processes = st.builds(
     Resource,
     num_cpus=st.integers(0, 5).map(lambda cpus: cpus or 1),
     num_gpus=st.sampled_from([0, 0, 0.1, 0.5, 1, 2]),
     memory_gb=st.sampled_from([None, None, 2, 12]),
 )
+gangs = st.builds(
+    lambda ranks, each, **rest: Resource(world_size=ranks * each, **rest),
+    ranks=st.integers(1, 3),
+    each=st.just(2),
+    num_cpus=st.integers(1, 3),
+    num_gpus=st.sampled_from([0, 0, 1]),
+    memory_gb=st.sampled_from([None, None, 2]),
+    ranks_per_node=st.sampled_from([None, 1, 2]),
+)
+resources = st.one_of(processes, gangs)
 
 
 class SharedCluster(RuleBasedStateMachine):
@@ -437,7 +452,13 @@ class SharedCluster(RuleBasedStateMachine):
         manager = self.managers[which]
 
         def granted(lease):
-            assert lease.allocation.cpus == resource.num_cpus
+            assert len(lease.held) == resource.world_size
+            assert all(held.allocation.cpus == resource.num_cpus for held in lease.held)
+            ranks = [held.remote.remote_id for held in lease.held]
+            nodes = list(dict.fromkeys(ranks))
+            assert ranks == sorted(ranks, key=nodes.index), "the ranks of a node are neighbours"
+            if resource.ranks_per_node is not None:
+                assert {ranks.count(one) for one in nodes} == {resource.ranks_per_node}
             self.held.append((manager, resource, lease))
             if endless and len(self.requests) < 300 and len(self.waiting()) < 6:
                 self.request(which, resource, endless)
@@ -471,9 +492,9 @@ class SharedCluster(RuleBasedStateMachine):
         if not remotes:
             return
         lost = data.draw(st.sampled_from(remotes))
-        void = [entry for entry in self.held if entry[2].remote is lost]
+        void = [entry for entry in self.held if any(one.remote is lost for one in entry[2].held)]
         # out of the books first: what is removed may be granted to somebody at once
-        self.held = [entry for entry in self.held if entry[2].remote is not lost]
+        self.held = [entry for entry in self.held if entry not in void]
         self.managers[which].remove(lost)
         for manager, _, lease in void:
             manager.release(lease)
@@ -487,28 +508,35 @@ class SharedCluster(RuleBasedStateMachine):
     @invariant()
     def nothing_is_oversubscribed_or_lost(self):
         for slots in self.all_slots():
-            here = [(r, le) for _, r, le in self.held if le.remote.slots is slots]
+            leased = [(r, one) for _, r, lease in self.held for one in lease.held]
+            kept = [(r.resource, one) for r in self.waiting() for p in r.parts for one in p.held]
+            here = [(r, one) for r, one in [*leased, *kept] if one.remote.slots is slots]
             assert sum(r.num_cpus for r, _ in here) == slots.used[0] <= slots.facts.num_cpus
             assert slots.used[1] == pytest.approx(sum(r.num_gpus for r, _ in here))
             assert sum(r.memory_bytes or 0 for r, _ in here) <= slots.facts.memory_bytes
             for gpu in slots.facts.gpus:
-                assert sum(r.gpu_share for r, le in here if gpu in le.allocation.gpus) <= 1
+                assert sum(r.gpu_share for r, one in here if gpu in one.allocation.gpus) <= 1
             assert len(slots.facts.gpus) >= slots.used[1]
 
     @invariant()
     def nobody_waits_for_what_is_free(self):
         fenced = set()
         for request in self.waiting():
-            for remote in request.manager.remotes.values():
-                if remote.slots in fenced:
-                    continue
-                assert not remote.slots.free(request.resource)
-                if remote.slots.fits(request.resource):
-                    assert request.fence is not None
-            if request.fence is not None:
-                assert request.fence not in fenced
-                assert request.fence.fits(request.resource)
-                fenced.add(request.fence)
+            if request.is_parked:
+                assert not request.manager.can_meet(request.resource)
+                assert not request.fences and not any(part.held for part in request.parts)
+                continue
+            for part in request.parts:
+                for remote in request.manager.remotes.values():
+                    if part.held or remote.slots in fenced:
+                        continue
+                    could = _could_hold(part, remote.slots)
+                    assert not (could and remote.slots.free(part.resource))
+                    if could and remote.slots not in request.fences:
+                        assert part.fence is not None
+            for fence in request.fences:
+                assert fence not in fenced
+                fenced.add(fence)
 
     @invariant()
     def shelves_hold_every_node_once_at_its_level(self):
@@ -529,8 +557,7 @@ class SharedCluster(RuleBasedStateMachine):
             manager, _, lease = self.held.pop(0)
             manager.release(lease)
         for request in self.waiting():
-            nodes = request.manager.remotes.values()
-            assert not any(remote.slots.fits(request.resource) for remote in nodes)
+            assert not request.manager.can_meet(request.resource)
         assert all(slots.used == (0, 0) for slots in self.all_slots())
 
 

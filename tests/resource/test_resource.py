@@ -54,7 +54,7 @@ def test_a_trial_may_take_a_gpu_and_no_cpu():
 
 def test_numbers_become_plain_ones():
     resource = Resource(num_cpus=np.int64(2), num_gpus=np.float32(1.0), memory_gb=np.float64(2))
-    assert [type(value) for value in vars(resource).values()] == [int, int, float]
+    assert [type(value) for value in vars(resource).values()][:3] == [int, int, float]
     assert resource.memory_bytes == 2 * 10**9
 
 
@@ -67,3 +67,28 @@ def test_a_rounded_share_means_the_fraction():
     assert Resource(num_gpus=0.1667).gpu_share == Fraction(1, 6)
     assert Resource(num_gpus=2).gpu_share == 1
     assert Resource().gpu_share == 0
+
+
+@pytest.mark.parametrize("ranks", [0, -1, 1.5, 2.0, True, "2", None])
+def test_a_number_of_ranks_that_makes_no_sense_is_refused(ranks):
+    with pytest.raises(ResourceError, match=r"world_size=.*give an integer of at least 1"):
+        Resource(world_size=ranks)
+
+
+def test_ranks_per_node_has_to_divide_the_world_size_and_is_told_what_does():
+    with pytest.raises(
+        ResourceError, match=r"ranks_per_node=3 .* world_size=4; give one of 1, 2, 4"
+    ):
+        Resource(world_size=4, ranks_per_node=3)
+    with pytest.raises(ResourceError, match="ranks_per_node=0"):
+        Resource(world_size=4, ranks_per_node=0)
+
+
+def test_ranks_do_not_share_a_gpu_and_are_told_why():
+    with pytest.raises(ResourceError, match="two ranks would share a GPU, which NCCL refuses"):
+        Resource(num_gpus=0.5, world_size=2)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest():
+    with pytest.raises(ResourceError, match="did you mean 'world_size'"):
+        Resource.parse({"worldsize": 2})

@@ -17,6 +17,7 @@ from distsearch import Choice, Dict, Int, Real
 from distsearch.core import checkpoint, store
 from distsearch.core.words import Report, Status, Trial
 from distsearch.errors import OptionError
+from distsearch.resource.cache import inherit
 from distsearch.scheduler import PBTScheduler
 from distsearch.scheduler.pbt import explore
 from distsearch.testing.spaces import spaces
@@ -277,7 +278,7 @@ def test_a_child_takes_the_newest_checkpoint_of_the_first_parent_that_has_one(tm
     for step in (4, 5):
         checkpoint.save({"step": step}, parents[1] / "checkpoints", step)
     own = tmp_path / "3" / "checkpoints"
-    checkpoint.inherit(own, parents)
+    inherit(own, parents)
     shutil.rmtree(parents[1])
     assert checkpoint.load(own) == {"step": 5}
     checkpoint.save({"step": 6}, own, 6)
@@ -287,10 +288,10 @@ def test_a_child_takes_the_newest_checkpoint_of_the_first_parent_that_has_one(tm
 def test_a_child_with_a_checkpoint_of_its_own_or_without_a_source_inherits_nothing(tmp_path):
     checkpoint.save({"step": 9}, tmp_path / "1" / "checkpoints", 9)
     own = tmp_path / "2" / "checkpoints"
-    checkpoint.inherit(own, [tmp_path / "7"])
+    inherit(own, [tmp_path / "7"])
     assert checkpoint.load(own) is None
     checkpoint.save({"step": 1}, own, 1)
-    checkpoint.inherit(own, [tmp_path / "1"])
+    inherit(own, [tmp_path / "1"])
     assert checkpoint.load(own) == {"step": 1}
 
 
@@ -300,7 +301,7 @@ def test_a_folder_is_inherited_as_a_copy_that_may_be_changed(tmp_path):
     (model / "manifest.json").write_text("mine")
     checkpoint.save(model, tmp_path / "1" / "checkpoints", 1)
     own = tmp_path / "2" / "checkpoints"
-    checkpoint.inherit(own, [tmp_path / "1"])
+    inherit(own, [tmp_path / "1"])
     (checkpoint.load(own) / "manifest.json").write_text("changed")
     assert (checkpoint.load(tmp_path / "1" / "checkpoints") / "manifest.json").read_text() == "mine"
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ...data import Facts, Images, load_images
+from ...train import process_group
 from ..network import CellNetwork, parameters
 from ..operations import NASNET
 from ..ranks import Ranks
@@ -18,10 +19,11 @@ from .cells import genotype_of
 
 def train(args: Any, reporter: Any) -> None:
     """Train a cell; see `distsearch.nas.lanas.trials.train_cell`."""
-    ranks = Ranks()
     images = load_images(args.data, args.data_root)
-    training = CellTraining(network_of(args, images.facts), images, args, ranks)
-    run_epochs(training, args.epochs, ranks, reporter, reporter.load())
+    with process_group() as device:
+        network = network_of(args, images.facts)
+        training = CellTraining(network, images, args, Ranks(), device)
+        run_epochs(training, args.epochs, reporter, reporter.load())
 
 
 def network_of(args: Any, facts: Facts) -> CellNetwork:
@@ -42,8 +44,15 @@ def network_of(args: Any, facts: Facts) -> CellNetwork:
 class CellTraining(Training):
     """The training of a cell's network, compared on the validation part."""
 
-    def __init__(self, network: CellNetwork, images: Images, args: Any, ranks: Ranks) -> None:
-        super().__init__(network, images, args, ranks)
+    def __init__(
+        self,
+        network: CellNetwork,
+        images: Images,
+        args: Any,
+        ranks: Ranks,
+        device: torch.device,
+    ) -> None:
+        super().__init__(network, images, args, ranks, device)
         self.count = parameters(network)
 
     def train(self, epoch: int) -> dict[str, Any]:

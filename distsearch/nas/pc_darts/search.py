@@ -12,15 +12,16 @@ import torch
 
 from ...data import halves, load_images
 from ...data.augment import usual
+from ...train import process_group
 from ..ranks import Ranks
 from ..training import (
     Epoch,
     Pixels,
     Score,
     Tally,
+    about,
     check_loss,
     cosine,
-    device_of,
     evaluate,
     peak_memory_mb,
     run_epochs,
@@ -37,16 +38,15 @@ LEARN, HELD_OUT = 0, 1  # the two halves, as seeds of their orders
 
 def train(args: Any, reporter: Any) -> None:
     """Search; see `distsearch.nas.pc_darts.trials.train_supernet`."""
-    ranks = Ranks()
-    run_epochs(Search(args, ranks), args.epochs, ranks, reporter, reporter.load())
+    with process_group() as device:
+        run_epochs(Search(args, Ranks(), device), args.epochs, reporter, reporter.load())
 
 
 class Search:
     """A search between two epochs."""
 
-    def __init__(self, args: Any, ranks: Ranks) -> None:
-        self.args, self.ranks = args, ranks
-        self.device = device_of(args.num_gpus)
+    def __init__(self, args: Any, ranks: Ranks, device: torch.device) -> None:
+        self.args, self.ranks, self.device = args, ranks, device
         images = load_images(args.data, args.data_root)
         check(args, len(images.train) // 2, ranks.world_size)
         self.pixels = Pixels.of(images, self.device)
@@ -87,6 +87,7 @@ class Search:
             second_order=args.second_order,
             precision=args.precision,
         )
+        self.about = about(args, images)
         self.done = 0
 
     def train(self, epoch: int) -> dict[str, Any]:
@@ -138,7 +139,8 @@ class Search:
             "architecture": self.architecture.state_dict(),
             "of_weights": self.of_weights.state_dict(),
             "of_architecture": self.of_architecture.state_dict(),
-            "genotype": self.architecture.genotype().as_json(),
+            "genotype": self.architecture.genotype().as_text(),
+            **self.about,
         }
 
     def go_on_from(self, state: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from ...core import checkpoint
 from ...core.reporter import Reporter
+from ...resource.cache import delete_newer, inherit
 from ...resource.processes import Process, ProcessListener
 from .dask import running_worker
 from .machines import bury
@@ -267,10 +268,10 @@ class Life:
         fate = random.Random(f"{plan.seed} {number} {attempt}")
         folder = Path(job["folder"]) / "checkpoints"
         if job["resume"]:
-            checkpoint.delete_newer(folder, job["saved_step"])
+            delete_newer(folder, job["saved_step"])
         siblings = folder.parents[1]
         sources = [source for _, source in job["parents"] if source is not None]
-        checkpoint.inherit(folder, [siblings / str(source) for source in sources])
+        inherit(folder, [siblings / str(source) for source in sources])
         state = checkpoint.load(folder)
         first = 0 if state is None else state["epoch"]
         self.witness.resumed(self, number, job, state)

@@ -1,0 +1,162 @@
+"""PC-DARTS on digits: accuracy, an ablation, the time of a step, and a planted operation.
+
+    python -m benchmarks.pc_darts --only step       # or accuracy, ablation, planted, all
+
+- step: one search step (C=8, 5 layers, batch 100 of 8 x 8) beside the same step written edge by
+  edge for one process (`pc_darts_peer.py`), in turns; goal: at most 1.05 of its time.
+- accuracy: searches with three seeds (12 epochs); goal: 0.90 of the test images.
+- ablation: with and without edge normalisation, and K = 1 and 4, of two seeds each; accuracy, time
+  of the search and peak memory of its process.
+- planted: images whose class only a dilated 5 x 5 convolution among the offered operations can see;
+  goal: it is on half of the genotype's edges or more (one in four by chance).
+
+Settings were chosen on seed 0; the figures are of seeds 1 and more.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import Figure, parser, ratio, show
+
+PLANTED = "none,max_pool_3x3,avg_pool_3x3,skip_connect,dil_conv_5x5"
+
+
+def main() -> None:
+    options = parser(__doc__, repeats=5)
+    parts = ("step", "accuracy", "ablation", "planted")
+    options.add_argument("--only", choices=(*parts, "all"), default="all")
+    given = options.parse_args()
+    for part in parts:
+        if given.only in (part, "all"):
+            globals()[part](given)
+
+
+def step(given) -> None:
+    """A step of the search beside the plain one, in turns."""
+    import torch
+
+    from benchmarks.pc_darts_peer import PlainSupernet, plain_step
+    from distsearch.nas.pc_darts.steps import Steps
+    from distsearch.nas.pc_darts.supernet import Architecture, Supernet
+    from distsearch.nas.ranks import Ranks
+    from distsearch.nas.training import Tally
+
+    torch.set_num_threads(1)
+    size = {"channels": 8, "layers": 5, "classes": 10, "channels_in": 1}
+    batch = [(torch.randn(100, 1, 8, 8), torch.randint(10, (100,))) for _ in range(2)]
+
+    def optimizers(network, architecture):
+        adam = torch.optim.Adam(architecture, lr=3e-3, betas=(0.5, 0.999), weight_decay=1e-3)
+        sgd = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=3e-4)
+        return adam, sgd
+
+    supernet, architecture = Supernet(**size), Architecture()
+    adam, sgd = optimizers(supernet, architecture.parameters())
+    steps = Steps(supernet, architecture, sgd, adam, Ranks())
+    tally = Tally(torch.device("cpu"))
+    plain = PlainSupernet(**size)
+    own = Architecture()
+    pairs = [(own.alpha_normal, own.beta_normal), (own.alpha_reduce, own.beta_reduce)]
+    theirs = optimizers(plain, own.parameters())
+
+    def ours() -> None:
+        steps.architecture(batch[1], batch[0])
+        steps.weights(batch[0], tally)
+
+    def by_edge() -> None:
+        plain_step(plain, pairs, theirs, batch[0], batch[1])
+
+    times = {ours: [], by_edge: []}
+    for repeat in range(given.repeats + 1):
+        for one in times:
+            start = time.perf_counter()
+            one()
+            if repeat:  # the first warms up
+                times[one].append(time.perf_counter() - start)
+    mine = Figure("a step of distsearch", times[ours], "s")
+    other = Figure("a step edge by edge, one process", times[by_edge], "s")
+    compared = ratio("of its time", mine, other)
+    figure = Figure(compared.name, compared.values, "x", below=1.05)
+    show("PC-DARTS: a step of the search", [mine, other, figure], given.json)
+
+
+def accuracy(given) -> None:
+    """What searches reach on the test images."""
+    runs = [_search(seed) for seed in (1, 2, 3)]
+    tested = [report["test_accuracy"] for report, _ in runs]
+    figures = [
+        Figure("test accuracy of the supernet", tested, at_least=0.9),
+        Figure("time of the search", [seconds for _, seconds in runs], "s"),
+    ]
+    show("PC-DARTS: searches on digits", figures, given.json)
+
+
+def ablation(given) -> None:
+    """What partial channels and edge normalisation are worth."""
+    figures = []
+    for name, settings in (
+        ("K=4, edge normalisation", {}),
+        ("K=4, without", {"edge_normalisation": False}),
+        ("K=1, edge normalisation", {"part": 1}),
+        ("K=1, without", {"part": 1, "edge_normalisation": False}),
+    ):
+        runs = [_search(seed, **settings) for seed in (1, 2)]
+        figures += [
+            Figure(f"{name}: test accuracy", [r["test_accuracy"] for r, _ in runs]),
+            Figure(f"{name}: time", [seconds for _, seconds in runs], "s"),
+            Figure(f"{name}: memory", [max(r["peak_memory_mb"]) for r, _ in runs], "MB"),
+        ]
+    show("PC-DARTS: ablation on digits", figures, given.json)
+
+
+def planted(given) -> None:
+    """Whether the one operation that sees far enough gets the largest alpha."""
+    shares = []
+    for seed in (1, 2, 3):
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder) / "far.npz"
+            np.savez(data, **far_apart(seed))
+            report, _ = _search(
+                seed, data=data, operations=PLANTED, epochs=10, channels=8, layers=3, warm_up=2
+            )
+        named = [name for name, _ in report["genotype"]["normal"] + report["genotype"]["reduce"]]
+        shares.append(named.count("dil_conv_5x5") / len(named))
+    figures = [Figure("share of edges with the planted operation", shares, at_least=0.5)]
+    show("PC-DARTS: a planted operation", figures, given.json)
+
+
+def far_apart(seed: int, count: int = 1200) -> dict[str, np.ndarray]:
+    """Noise in which pixels 4 apart are equal: in columns (class 0) or in rows (class 1)."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    noise = rng.integers(0, 2, (count, 12, 12))
+    noise[:, 4:8], noise[:, 8:] = noise[:, :4], noise[:, :4]
+    turned = labels == 1
+    noise[turned] = noise[turned].transpose(0, 2, 1)
+    images = (noise * 200 + rng.integers(0, 40, noise.shape)).astype(np.uint8)
+    part = count * 5 // 6
+    return {
+        "x_train": images[:part],
+        "y_train": labels[:part],
+        "x_test": images[part:],
+        "y_test": labels[part:],
+    }
+
+
+def _search(seed: int, **settings) -> tuple[dict, float]:
+    """The last report of a search by one rank, and the seconds that it took."""
+    from distsearch.nas.pc_darts.runs import run_search
+
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        found = run_search(Path(folder) / "out", seeds=(seed,), verbose=0, **settings)
+    return dict(found.report), time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

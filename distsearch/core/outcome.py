@@ -1,0 +1,89 @@
+"""What the ends of an attempt's processes amount to: of several ranks one has failed first.
+
+Ranks work together, so that one end has many. When one is killed, the others fail as they cannot
+reach it any more, and their words may be heard before the news of that death. So the cause is
+looked for among all of them, once all are over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..resource.remote import Message
+from .words import STATUS_OF, Status
+
+# Frameworks say so of the rank that another could not reach any more.
+_ECHOES = re.compile(
+    r"closed by peer|reset by peer|Broken pipe|DistBackendError|DistNetworkError|NCCL|gloo", re.I
+)
+_PORT_TAKEN = re.compile(r"EADDRINUSE|address already in use", re.I)
+_SAID_ELSEWHERE = ("op", "trial", "attempt", "rank", "status", "reason")
+
+
+class End(NamedTuple):
+    """How one process has ended: what its agent says of it."""
+
+    rank: int
+    status: Status
+    reason: str
+    facts: Mapping[str, Any]  # what the log keeps of it: traceback, exit code, memory, seconds
+
+
+class Outcome(NamedTuple):
+    """How an attempt has ended. `port_was_taken`: another attempt is due, and nobody has failed."""
+
+    status: Status
+    reason: str
+    facts: Mapping[str, Any]
+    port_was_taken: bool = False
+
+
+def end_of(message: Message) -> End:
+    """The end that an agent tells of, as a message `ended`."""
+    facts = {name: value for name, value in message.items() if name not in _SAID_ELSEWHERE}
+    status = STATUS_OF[message["status"]]
+    return End(message["rank"], status, message["reason"], facts)
+
+
+def outcome_of(ends: Sequence[End], decided: Status | None, port: int = 0) -> Outcome:
+    """What the ends of all ranks amount to, the first that was heard of first.
+
+    `decided`: what the driver has told them to do. `port`: where they were to meet, 0 for one that
+    is alone.
+
+    >>> lost = End(0, Status.FAILED, "Connection closed by peer", {"seconds": 2.0})
+    >>> dead = End(1, Status.KILLED, "killed by SIGKILL", {"seconds": 1.0})
+    >>> outcome_of([lost, dead], decided=None)[:3]
+    (<Status.KILLED: 'killed'>, 'rank 1: killed by SIGKILL', {'seconds': 2.0})
+    """
+    cause = min(ends, key=lambda end: _rank_of_cause(end, decided))
+    reason = cause.reason
+    if len(ends) > 1 and cause.status.is_failure:
+        reason = f"rank {cause.rank}: {reason}"
+    facts = dict(cause.facts)
+    for name, total in (("max_rss_bytes", sum), ("cpu_s", sum), ("seconds", max)):
+        if known := [end.facts[name] for end in ends if end.facts.get(name) is not None]:
+            facts[name] = round(total(known), 4)
+    for end in ends:
+        if end.rank == 0 and "returned" in end.facts:
+            facts["returned"] = end.facts["returned"]
+    return Outcome(cause.status, reason, facts, any(_lacks_port(end, port) for end in ends))
+
+
+def _lacks_port(end: End, port: int) -> bool:
+    """Whether rank 0 could not listen where the ranks were to meet."""
+    is_its_own = end.rank == 0 and end.status is Status.FAILED and str(port) in end.reason
+    return port != 0 and is_its_own and _PORT_TAKEN.search(end.reason) is not None
+
+
+def _rank_of_cause(end: End, decided: Status | None) -> int:
+    """How likely an end is what the others follow from: smaller is likelier."""
+    if end.status is decided:
+        return 0
+    if end.status is Status.FAILED:
+        return 3 if _ECHOES.search(end.reason) else 2
+    if end.status.is_failure:
+        return 1
+    return 5 if end.status is Status.STOPPED else 4

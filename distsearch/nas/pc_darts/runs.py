@@ -1,0 +1,145 @@
+"""A search, the training of what it found, and a test, each in a folder; the shell calls these.
+
+run_search("runs/digits", machines=Machines(ranks=2), epochs=12)
+run_retrain("runs/network", "runs/digits")
+run_test("runs/network")["accuracy"]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ...core.record import open as open_record
+from ...data import facts_of
+from ...errors import DataError, StoreError
+from ...space import Namespace
+from .. import recipes
+from ..genotype import find
+from ..runs import Found, Machines, run
+from ..trials import train_network
+from .settings import settings_for
+from .trials import train_supernet
+
+Path = str | os.PathLike[str]
+
+
+def run_search(
+    out: Path,
+    *,
+    data: Path = "digits",
+    data_root: Path | None = None,
+    machines: Machines | None = None,
+    seeds: Sequence[int] = (0,),
+    verbose: int = 1,
+    **settings: Any,
+) -> Found:
+    """Search for a genotype, once for each seed; the best is in `out`, as genotype.json.
+
+        found = run_search("runs/digits", epochs=12, machines=Machines(ranks=2))
+        found.genotype.normal.nodes, found.report["test_accuracy"]
+
+    `settings`: see `settings_for`; those that are not given are usual for the data. Raises, before
+    anything starts, DataError, OptionError and ResourceError; TrialFailed when the search fails.
+    """
+    machines = machines or Machines()
+    complete = settings_for(facts_of(data, data_root), settings, machines.ranks)
+    arguments = {"data": _named(data), "data_root": _named(data_root), **complete}
+    return run(train_supernet, out, arguments, machines, seeds=seeds, verbose=verbose)
+
+
+def run_retrain(
+    out: Path,
+    genotype: Path,
+    *,
+    data: Path = "digits",
+    data_root: Path | None = None,
+    machines: Machines | None = None,
+    seeds: Sequence[int] = (0,),
+    verbose: int = 1,
+    **settings: Any,
+) -> Found:
+    """Train the network of a genotype from scratch: a published name, a file, or a search's folder.
+
+        run_retrain("runs/network", "runs/digits", epochs=15)
+
+    `settings`: see `distsearch.nas.recipes.settings_for`. Raises what `run_search` raises, and
+    SpaceError for what is no genotype.
+    """
+    machines = machines or Machines()
+    found = find(genotype)
+    complete = recipes.settings_for(facts_of(data, data_root), settings, machines.ranks)
+    arguments = {
+        "data": _named(data),
+        "data_root": _named(data_root),
+        "genotype": found.as_text(),
+        **complete,
+    }
+    return run(train_network, out, arguments, machines, seeds=seeds, verbose=verbose)
+
+
+def run_test(
+    folder: Path, *, data: Path | None = None, data_root: Path | None = None
+) -> dict[str, Any]:
+    """The accuracy on the test part of the newest checkpoint of the best trial in a folder.
+
+    >>> run_test("runs/network")
+    {'accuracy': 0.98, 'top5': 1.0, 'loss': 0.07, 'images': 359, 'data': 'digits', 'epoch': 15}
+
+    The folder is that of a training, or of a search (whose supernet is then tested). `data`:
+    another data set than that which it was trained on, of the same shape and as many classes.
+
+    Raises StoreError for a folder without a checkpoint, DataError for images of another kind.
+    """
+    import torch
+
+    from ...data import load_images
+    from .. import retrain
+    from ..ranks import Ranks
+    from . import search
+
+    record = open_record(folder)
+    trained = record.load_checkpoint()
+    if trained is None:
+        raise StoreError(f"{record.folder} has no checkpoint yet; wait for the end of an epoch")
+    args = Namespace(trained["args"])
+    if data is not None:
+        args["data"], args["data_root"] = _named(data), _named(data_root)
+    elif data_root is not None:
+        args["data_root"] = _named(data_root)
+    facts = facts_of(args.data, args.data_root)
+    known = (tuple(trained["shape"]), trained["classes"])
+    if (facts.shape, len(facts.classes)) != known:
+        raise DataError(
+            f"{facts.name} has images of {_told(facts.shape)} in {len(facts.classes)} classes, but "
+            f"what is in {record.folder} was trained on {_told(known[0])} in {known[1]} classes"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    work: search.Search | retrain.Training
+    if "supernet" in trained:
+        work = search.Search(args, Ranks(), device)
+    else:
+        images = load_images(args.data, args.data_root)
+        work = retrain.Training(retrain.network_of(args, facts), images, args, Ranks(), device)
+    work.go_on_from(trained)
+    score = work.score(work.pixels.test, torch.arange(facts.test))
+    return {
+        "accuracy": score.accuracy,
+        "top5": score.top5,
+        "loss": score.loss,
+        "images": facts.test,
+        "data": facts.name,
+        "epoch": work.done,
+    }
+
+
+def _named(path: Path | None) -> str | None:
+    """A data set as trials find it: the name as it is, of a path the absolute one."""
+    if path is None:
+        return None
+    return os.path.abspath(os.path.expanduser(path)) if os.path.exists(path) else str(path)
+
+
+def _told(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,174 @@
+"""Where the ranks of a trial meet: a port on the node of rank 0, which the other nodes reach.
+
+    point = await Network().open(alone=False)                     # where rank 0 will run
+    await Network().reach(["10.0.0.7"], point.port, point.token)  # elsewhere: at which, by what
+    point.give_way()                                              # rank 0 starts, and listens there
+
+Until the ranks start, the port answers with a token: so whoever reaches it knows that it has come
+to this node, and not to another machine that has the same address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+
+import psutil
+
+REACH_S = 4.0  # so long a node tries to reach the port of rank 0
+LOOPBACK = "127.0.0.1"
+
+
+class MeetingPoint:
+    """A port of this node that nobody else gets, and that shows that it is here."""
+
+    def __init__(self, reserved: socket.socket) -> None:
+        self.port: int = reserved.getsockname()[1]
+        self.token = os.urandom(16).hex()
+        self._host = reserved.getsockname()[0]
+        self._socket = reserved
+        self._server: asyncio.Server | None = None
+
+    async def listen(self) -> None:
+        """Show whoever connects that this is the place."""
+        self._server = await asyncio.start_server(self._show, sock=self._socket)
+
+    async def _show(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            writer.write(self.token.encode())
+            # Whoever closes first leaves the port in use for a minute: so not this side.
+            await asyncio.wait_for(reader.read(), REACH_S)
+        writer.close()
+
+    def give_way(self) -> None:
+        """Let rank 0 listen on the port, which stays reserved for it."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        # A socket that does not listen keeps the system from giving the port to others, and lets
+        # one with SO_REUSEADDR, as PyTorch's, listen there.
+        with contextlib.suppress(OSError):
+            self._socket = reserve(self._host, self.port)
+
+    def close(self) -> None:
+        """Have the port no more."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._socket.close()
+
+
+class Network:
+    """The network of this node, as meetings need it."""
+
+    async def open(self, alone: bool) -> MeetingPoint:
+        """Choose a port; `alone`: all ranks are on this node, and meet on its loopback interface.
+
+        Raises OSError when there is none.
+        """
+        point = MeetingPoint(reserve(LOOPBACK if alone else "", 0))
+        if not alone:
+            await point.listen()
+        return point
+
+    def interfaces(self) -> dict[str, str]:
+        """The interface of each address of this node."""
+        return {
+            one.address.partition("%")[0]: name
+            for name, its in psutil.net_if_addrs().items()
+            for one in its
+            if one.family in (socket.AF_INET, socket.AF_INET6)
+        }
+
+    async def reach(self, addresses: Sequence[str], port: int, token: str) -> dict[str, str]:
+        """Of some addresses those at which the port is reached, and the interface that does it."""
+        found = await asyncio.gather(*(_reach(one, port, token) for one in addresses))
+        return {
+            address: interface
+            for address, interface in zip(addresses, found, strict=True)
+            if interface is not None
+        }
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """A socket that is bound to a port (0: to one that is free), and does not listen."""
+    family = socket.AF_INET6 if not host and has_ipv6() else socket.AF_INET
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        reserved.bind((host, port))
+    except OSError:
+        reserved.close()
+        raise
+    return reserved
+
+
+def has_ipv6() -> bool:
+    """Whether this machine speaks IPv6."""
+    if not socket.has_dualstack_ipv6():
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+async def _reach(address: str, port: int, token: str) -> str | None:
+    """The interface by which a port shows this token, None if it does not in time."""
+    try:
+        return await asyncio.wait_for(_interface_to(address, port, token), REACH_S)
+    except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
+        return None
+
+
+async def _interface_to(address: str, port: int, token: str) -> str | None:
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        shown = await reader.readexactly(len(token))
+        if shown != token.encode():
+            return None
+        own: str = writer.get_extra_info("sockname")[0]
+        return Network().interfaces().get(own.partition("%")[0].removeprefix("::ffff:"), "")
+    finally:
+        writer.close()
+
+
+def own_addresses() -> tuple[str, ...]:
+    """The addresses at which other machines may reach this one, the likeliest first.
+
+    None of them is sure to be: whoever wants to know has to try.
+    """
+    names = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    found = {
+        one.address: one.family
+        for name, its in psutil.net_if_addrs().items()
+        if name in names
+        for one in its
+        if one.family in (socket.AF_INET, socket.AF_INET6)
+    }
+    outside = [
+        address
+        for address in sorted(found, key=lambda one: found[one] is not socket.AF_INET)
+        if not address.startswith(("127.", "::1", "fe80:"))
+    ]
+    first = _to_the_default_route()
+    return tuple(dict.fromkeys([*([first] if first in outside else []), *outside, LOOPBACK]))
+
+
+def _to_the_default_route() -> str | None:
+    """The address with which this machine would speak to far ones; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address of documentation
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+        return address

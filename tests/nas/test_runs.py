@@ -1,0 +1,186 @@
+"""A search and a training in a folder: what they leave there, also after kills; bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+import distsearch
+from distsearch.core.words import Status
+from distsearch.errors import DataError, OptionError, ResourceError, SpaceError, TrialFailed
+from distsearch.nas.genotype import NAMED
+from distsearch.nas.genotype import find as find_genotype
+from distsearch.nas.pc_darts.runs import run_retrain, run_search, run_test
+from distsearch.nas.runs import Machines
+
+torch = pytest.importorskip("torch")
+
+LOCAL = distsearch.Node("localhost", num_cpus=2)
+TWO = Machines(ranks=2, local=LOCAL)
+ONE = Machines(local=LOCAL)
+TINY = {"channels": 4, "layers": 3, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory):
+    """An .npz file of 80 images with horizontal or vertical stripes."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(100) % 2
+    images = np.zeros((100, 8, 8), np.uint8)
+    images[labels == 0, ::2] = 200
+    images[labels == 1, :, ::2] = 200
+    images += rng.integers(0, 40, images.shape, dtype=np.uint8)
+    path = tmp_path_factory.mktemp("data") / "stripes.npz"
+    np.savez(path, x_train=images[:80], y_train=labels[:80], x_test=images[80:], y_test=labels[80:])
+    return path
+
+
+@pytest.fixture(scope="module")
+def searched(stripes, tmp_path_factory):
+    """The folder of a search by two ranks, one of which was killed on its way; what it found."""
+    out = tmp_path_factory.mktemp("runs") / "search"
+    killed = []
+
+    def kill_a_rank():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not killed:
+            time.sleep(0.02)
+            if not list(out.glob("trials/0/checkpoints/*-step-2/manifest.json")):
+                continue
+            killed.append(rank_1_of(out))
+            killed[0].kill()
+
+    thread = threading.Thread(target=kill_a_rank)
+    thread.start()
+    try:
+        found = run_search(
+            out,
+            data=stripes,
+            machines=TWO,
+            epochs=5,
+            warm_up=1,
+            part=2,
+            verbose=0,
+            **TINY,
+        )
+    finally:
+        thread.join()
+    assert len(killed) == 1
+    return out, found
+
+
+def rank_1_of(out):
+    """The process of rank 1 of the trial in a folder."""
+    launchers = psutil.Process().children()
+    launched = [process.pid for launcher in launchers for process in launcher.children()]
+    output = str(out / "trials/0/output-rank1.txt")
+    (pid,) = [pid for pid in launched if os.path.realpath(f"/proc/{pid}/fd/1") == output]
+    return psutil.Process(pid)
+
+
+def test_a_search_whose_rank_was_killed_has_each_epoch_once(searched):
+    out, _ = searched
+    record = distsearch.open(out)
+    (trial,) = record.trials
+    assert trial.status is Status.FINISHED
+    assert trial.attempt == 2
+    history = record.training_history[0]
+    assert [report["epoch"] for report in history] == [1, 2, 3, 4, 5]
+    assert len({report["architecture"] for report in history}) == 5
+    assert all(len(report["peak_memory_mb"]) == 2 for report in history)
+
+
+def test_a_search_leaves_a_genotype_pictures_and_a_checkpoint_that_can_be_tested(searched):
+    out, found = searched
+    assert find_genotype(out) == found.genotype
+    for name in ("cells.png", "curves.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    tested = run_test(out)
+    assert tested["accuracy"] == pytest.approx(found.report["test_accuracy"])
+    assert (tested["images"], tested["data"], tested["epoch"]) == (20, "stripes", 5)
+
+
+def test_what_was_found_is_trained_and_tested_from_the_shell(searched, stripes, tmp_path):
+    out, _ = searched
+    command = [sys.executable, "-m", "distsearch.cli", "pc-darts"]
+    options = ["--epochs", "3", "--channels", "4", "--layers", "3", "--batch-size", "16"]
+    trained = tmp_path / "network"
+    said = subprocess.run(
+        [*command, "retrain", "--genotype", out, "--data", stripes, "--out", trained, *options],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert said.returncode == 0, said.stderr
+    lines = [line for line in said.stdout.splitlines() if line.startswith("epoch ")]
+    assert [line.partition(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert "loss" in lines[0]
+    assert "accuracy" in lines[0]
+    answer = subprocess.run(
+        [*command, "test", trained, "--json"], capture_output=True, text=True, timeout=60
+    )
+    assert json.loads(answer.stdout)["images"] == 20
+    again = run_retrain(
+        trained, out, data=stripes, machines=Machines(), epochs=3, verbose=0, **TINY
+    )
+    assert again.report["epoch"] == 3  # nothing was left to do
+
+
+def test_a_test_on_images_of_another_kind_is_refused(searched):
+    out, _ = searched
+    with pytest.raises(DataError, match=r"in 10 classes, but .* was trained on .* in 2 classes"):
+        run_test(out, data="digits")
+
+
+def test_a_loss_that_becomes_nan_is_the_reason_of_the_trial(stripes, tmp_path):
+    wild = {**TINY, "lr": 1e30, "clip": 1e30, "epochs": 2}
+    with pytest.raises(TrialFailed, match=r"in epoch 1/2, at a learning rate of 1e\+30"):
+        run_retrain(
+            tmp_path / "wild", "pc-darts-cifar10", data=stripes, machines=ONE, verbose=0, **wild
+        )
+
+
+@pytest.mark.parametrize(
+    "given, error, told",
+    [
+        ({"data": "digit"}, DataError, "did you mean 'digits'"),
+        ({"epoch": 3}, OptionError, "no setting 'epoch'; did you mean 'epochs'"),
+        ({"part": 3}, OptionError, "part=3 does not divide channels=8"),
+        ({"batch_size": 1000}, OptionError, "half of the training images are 719, too few"),
+        ({"batch_size": 101, "machines": TWO}, OptionError, "2 ranks do not divide it"),
+        ({"batch_size": 2, "machines": TWO}, OptionError, "leaves a rank 1 image"),
+        ({"layers": 2}, OptionError, "3 at least"),
+        ({"epochs": 0}, OptionError, "epochs=0; it has to be at least 1"),
+        ({"lr": float("nan")}, OptionError, "lr=nan; give a number"),
+        ({"operations": "none,skip"}, OptionError, "no 'skip'; .*'skip_connect'"),
+        ({"precision": "fp16"}, OptionError, "no 'fp16'; did you mean 'bf16'|'fp32'"),
+        ({"seeds": (1, 1)}, OptionError, "each once"),
+        ({"machines": Machines(ranks=9, local=LOCAL), "batch_size": 99}, ResourceError, "9"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_starts(given, error, told, tmp_path):
+    with pytest.raises(error, match=told):
+        run_search(tmp_path / "out", **{"machines": ONE, "verbose": 0, **given})
+    assert not list(tmp_path.glob("out/trials/*/checkpoints"))
+
+
+def test_ranks_have_to_be_whole_and_their_gpus_their_own():
+    with pytest.raises(OptionError, match="ranks=0"):
+        Machines(ranks=0)
+    with pytest.raises(OptionError, match=r"gpus=0.5; each of several ranks"):
+        Machines(ranks=2, gpus=0.5)
+
+
+def test_an_unknown_genotype_is_refused_before_anything_starts(tmp_path):
+    with pytest.raises(SpaceError, match="did you mean 'pc-darts-imagenet'"):
+        run_retrain(tmp_path / "out", "pc-darts-imagenets", machines=ONE)
+    assert not (tmp_path / "out").exists()
+    assert len(NAMED) == 2

@@ -1,0 +1,343 @@
+"""Trials of several processes on this machine: they start, report, stop, fail and go on as one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+
+import pytest
+
+import distsearch as ag
+from distsearch.core.store import read
+from distsearch.core.words import Status, Stop
+from distsearch.errors import OptionError, ResourceError, SpaceError
+from distsearch.scheduler import FIFOScheduler
+
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed"
+)
+PAIR = {"num_cpus": 1, "world_size": 2}
+
+
+def events(scheduler, kind):
+    return [event for event in read(scheduler.folder) if event.kind == kind]
+
+
+def written(scheduler, name, ranks=2, trial=0):
+    """What each rank of a trial has written as JSON into a file of this name and its number."""
+    folder = scheduler.folder / "trials" / str(trial)
+    return [json.loads((folder / f"{name}{rank}").read_text()) for rank in range(ranks)]
+
+
+class StopsAt(FIFOScheduler):
+    """Stops each trial at its second report."""
+
+    def on_report(self, trial, report):
+        return Stop("enough") if report.time >= 2 else super().on_report(trial, report)
+
+
+@ag.args()
+def tells_who_it_is(args, reporter):
+    print("hello from", args.rank)
+    print("and goodbye")
+    variables = {name: os.environ.get(name) for name in NAMES}
+    (reporter.folder / f"who{args.rank}").write_text(
+        json.dumps({"args": {name: args[name] for name in RANKS}, "env": variables})
+    )
+    reporter(epoch=1, accuracy=args.rank + 0.5)
+
+
+RANKS = ("rank", "local_rank", "world_size")
+NAMES = (
+    *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("GROUP_RANK", "GROUP_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+    *("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
+)
+
+
+def test_every_rank_gets_what_torchrun_gives_and_rank_0_reports(search, capfd):
+    scheduler = search(tells_who_it_is, resource=PAIR, num_trials=1, verbose=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    (trial,) = scheduler.trials
+    assert trial.status is Status.FINISHED and trial.best_reward == 0.5 and trial.reports == 1
+    assert trial.hosts == ("localhost", "localhost")
+    ranks = written(scheduler, "who")
+    for rank, told in enumerate(ranks):
+        assert told["args"] == {"rank": rank, "local_rank": rank, "world_size": 2}
+        port = told["env"].pop("MASTER_PORT")
+        assert 1024 < int(port) < 65536 and port == ranks[0]["env"].get("MASTER_PORT", port)
+        assert told["env"] == {
+            "MASTER_ADDR": "127.0.0.1",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "GROUP_RANK": "0",
+            "GROUP_WORLD_SIZE": "1",
+            "TORCHELASTIC_RUN_ID": "trial-0",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+    (started,) = events(scheduler, "started")
+    assert [place["rank"] for place in started.body["places"]] == [0, 1]
+    printed = capfd.readouterr().out
+    assert "[ rank 0 ] : hello from 0" in printed and "[ rank 1 ] : hello from 1" in printed
+
+
+def test_a_trial_of_one_process_is_rank_0_of_1_and_sees_no_variables(search):
+    scheduler = search(tells_who_it_is, num_trials=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    (told,) = written(scheduler, "who", ranks=1)
+    assert told["args"] == {"rank": 0, "local_rank": 0, "world_size": 1}
+    assert not any(told["env"][name] for name in NAMES[:10])
+
+
+@ag.args(x=ag.Real(0, 1))
+def reports_everywhere(args, reporter):
+    epoch = 0
+    try:
+        for epoch in range(1, 6):
+            reporter(epoch=epoch, accuracy=epoch / 10)
+    finally:
+        (reporter.folder / f"last{args.rank}").write_text(json.dumps(epoch))
+
+
+def test_a_stop_is_raised_on_every_rank_at_the_same_report(search):
+    scheduler = search(reports_everywhere, StopsAt, resource=PAIR, num_trials=2)
+    scheduler.run()
+    scheduler.join_jobs()
+    for trial in scheduler.trials:
+        assert trial.status is Status.STOPPED and trial.reports == 2
+        assert written(scheduler, "last", trial=trial.id) == [2, 2]
+
+
+@ag.args()
+def reports_on_rank_0(args, reporter):
+    if args.rank == 0:
+        reporter(epoch=1, accuracy=0.5)
+        reporter(epoch=2, accuracy=0.5)
+    while True:
+        import time
+
+        time.sleep(0.05)
+
+
+def test_a_function_that_reports_on_rank_0_only_is_stopped_too(search):
+    scheduler = search(reports_on_rank_0, StopsAt, resource=PAIR, num_trials=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    (trial,) = scheduler.trials
+    assert trial.status is Status.STOPPED and "enough" in trial.reason
+
+
+@ag.args(dies=1)
+def one_rank_dies(args, reporter):
+    """Ranks in step: each writes a file for every epoch, and waits for those of the others."""
+    import os
+    import signal
+    import time
+
+    state = reporter.load()
+    first = 0 if state is None else state["epoch"]
+    life = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    (reporter.folder / f"begins{life}-{args.rank}").write_text(json.dumps(first))
+    for epoch in range(first + 1, 5):
+        if epoch == 3 and life == "0" and args.rank == args.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        (reporter.folder / f"epoch{life}-{epoch}-{args.rank}").write_text("")
+        while len(list(reporter.folder.glob(f"epoch{life}-{epoch}-*"))) < args.world_size:
+            time.sleep(0.005)
+        reporter(epoch=epoch, accuracy=epoch / 10)
+        reporter.save({"epoch": epoch}, step=epoch)
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_rank_that_is_killed_ends_all_and_all_go_on_from_one_checkpoint(search, dies):
+    one_rank_dies.update(dies=dies)
+    scheduler = search(one_rank_dies, resource=PAIR, num_trials=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    (trial,) = scheduler.trials
+    assert trial.status is Status.FINISHED and trial.attempt == 2
+    assert written(scheduler, "begins0-") == [0, 0]
+    assert written(scheduler, "begins1-") == [2, 2]
+    (lost,) = events(scheduler, "lost")
+    assert lost.body["status"] == "killed"
+    assert lost.body["reason"].startswith(f"rank {dies}: killed by SIGKILL")
+    reported = [event.body["epoch"] for event in events(scheduler, "report")]
+    assert reported == [1, 2, 3, 4]
+
+
+@ag.args()
+def rank_1_raises(args, reporter):
+    import time
+
+    if args.rank == 1:
+        raise ValueError("no such layer")
+    while True:
+        time.sleep(0.05)
+
+
+def test_an_error_of_one_rank_is_that_of_the_trial(search):
+    scheduler = search(rank_1_raises, resource=PAIR, num_trials=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    (trial,) = scheduler.trials
+    assert trial.status is Status.FAILED and trial.reason == "rank 1: ValueError: no such layer"
+    assert "rank_1_raises" in trial.error
+
+
+@ag.args()
+def rank_0_returns_first(args, reporter):
+    for epoch in range(1, 3 if args.rank == 0 else 6):
+        reporter(epoch=epoch, accuracy=0.5)
+    (reporter.folder / f"done{args.rank}").write_text("true")
+
+
+class Asks(FIFOScheduler):
+    def on_report(self, trial, report):
+        return super().on_report(trial, report)
+
+
+def test_nobody_waits_for_decisions_when_rank_0_has_returned(search):
+    scheduler = search(rank_0_returns_first, Asks, resource=PAIR, num_trials=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    assert scheduler.trials[0].status is Status.FINISHED
+    assert written(scheduler, "done") == [True, True]
+
+
+@ag.args()
+def rank_1_hangs(args, reporter):
+    import time
+
+    reporter(epoch=1, accuracy=0.5)
+    while args.rank == 1:
+        time.sleep(0.05)
+
+
+def test_a_rank_that_goes_on_after_rank_0_is_hung_after_report_timeout(search):
+    scheduler = search(rank_1_hangs, resource=PAIR, num_trials=1, report_timeout=0.5)
+    scheduler.run()
+    scheduler.join_jobs()
+    (trial,) = scheduler.trials
+    assert trial.status is Status.HUNG and "after rank 0" in trial.reason
+
+
+@ag.args()
+def uses_memory(args, reporter):
+    block = bytearray(60 << 20 if args.rank == 1 else 30 << 20)
+    for at in range(0, len(block), 4096):
+        block[at] = 1
+    reporter(accuracy=0.5)
+
+
+def test_memory_and_cpu_seconds_are_those_of_all_ranks(search):
+    scheduler = search(uses_memory, resource=PAIR, num_trials=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    (ended,) = events(scheduler, "ended")
+    assert ended.body["max_rss_bytes"] > 90 << 20
+    assert ended.body["cpu_s"] > 0
+
+
+@ag.args(x=ag.Real(0, 1))
+def does_nothing(args, reporter):
+    reporter(accuracy=0.5)
+
+
+def test_many_gangs_leave_no_idle_processes(search):
+    scheduler = search(does_nothing, resource=PAIR, num_trials=25)
+    scheduler.run()
+    scheduler.join_jobs()
+    assert len(scheduler.trials) == 25
+    assert {trial.status for trial in scheduler.trials} == {Status.FINISHED}
+    (remote,) = scheduler.manager.remotes.values()
+    assert len(remote.agent.processes._all) <= 2
+    assert not remote.agent._points
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"resource": {"world_size": 5}}, ResourceError, "room for 4: localhost has 4 CPUs"),
+        ({"resource": {"world_size": 0}}, ResourceError, "world_size=0"),
+        ({"resource": PAIR, "isolation": "reuse"}, OptionError, "leave isolation='fresh'"),
+    ],
+)
+def test_what_no_gang_can_be_is_refused_before_anything_starts(search, options, error, words):
+    with pytest.raises(error, match=words):
+        search(does_nothing, **options)
+
+
+@ag.args(rank=ag.Int(1, 4))
+def has_a_rank_of_its_own(args, reporter):
+    reporter(accuracy=args.rank / 10)
+
+
+def test_an_argument_called_rank_stays_the_users_in_a_trial_of_one_process(search):
+    scheduler = search(has_a_rank_of_its_own, num_trials=2)
+    scheduler.run()
+    scheduler.join_jobs()
+    assert all(trial.best_reward == trial.config["rank"] / 10 for trial in scheduler.trials)
+    with pytest.raises(SpaceError, match="'rank' is an argument of has_a_rank_of_its_own"):
+        search(has_a_rank_of_its_own, resource=PAIR)
+
+
+@ag.args()
+def written_for_torchrun(args, reporter):
+    import os
+
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    total = torch.tensor([float(os.environ["RANK"]) + 1])
+    dist.all_reduce(total)
+    if dist.get_rank() == 0:
+        reporter(epoch=1, accuracy=total.item())
+    dist.destroy_process_group()
+
+
+@needs_torch
+def test_a_script_for_torchrun_runs_unchanged_as_a_train_function(search):
+    scheduler = search(written_for_torchrun, resource={**PAIR, "ranks_per_node": 2}, num_trials=1)
+    scheduler.run()
+    scheduler.join_jobs()
+    assert [trial.best_reward for trial in scheduler.trials] == [3.0]
+
+
+@ag.args()
+def dies_in_a_collective(args, reporter):
+    import os
+
+    import torch
+    import torch.distributed as dist
+
+    from distsearch.train import process_group
+
+    with process_group() as device:
+        state = reporter.load()
+        for epoch in range(1 if state is None else state["epoch"] + 1, 4):
+            if epoch == 2 and state is None and args.rank == 1:
+                os._exit(9)
+            total = torch.ones(1, device=device)
+            dist.all_reduce(total)
+            reporter(epoch=epoch, accuracy=total.item())
+            reporter.save({"epoch": epoch}, step=epoch)
+
+
+@needs_torch
+def test_the_rank_that_died_is_to_blame_and_not_those_that_missed_it(search):
+    scheduler = search(dies_in_a_collective, resource=PAIR, num_trials=1, retries={"exited": 1})
+    scheduler.run()
+    scheduler.join_jobs()
+    (trial,) = scheduler.trials
+    assert trial.status is Status.FINISHED and trial.attempt == 2
+    (lost,) = events(scheduler, "lost")
+    assert lost.body["status"] == "exited" and lost.body["reason"].startswith("rank 1:")
+    assert [event.body["epoch"] for event in events(scheduler, "report")] == [1, 2, 3]
