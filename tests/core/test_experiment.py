@@ -170,7 +170,7 @@ class Script:
         pass
 
 
-PACKED = Packed(b"function", "f.pickle", ())
+PACKED = Packed(b"function", "f.pickle", (), "")
 
 
 class World:
