@@ -175,6 +175,14 @@ def test_all_children_read_their_fathers_bytes_on_one_machine_and_on_two(tmp_pat
     assert hosts <= ({"east", "west"} if where else {"localhost"})
 
 
+def test_a_script_for_torchrun_becomes_a_search_whose_trials_have_two_ranks(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    said = run(tmp_path, "10_one_trial_many_gpus.py", "--trials", "3")
+    assert said.count("rank 0 on localhost, rank 1 on localhost") == 3
+    assert 0.8 < float(re.search(r"Best accuracy: ([\d.]+)", said)[1]) <= 1
+
+
 def test_pc_darts_finds_a_network_trains_it_and_tests_it(tmp_path):
     for module in ("torch", "sklearn"):
         pytest.importorskip(module)

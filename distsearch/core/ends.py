@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from .words import Decision, Pause, Status, Trial
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends of a search after which it may go on with its trials
 BY_THE_RULE = "by the rule"
+MOST_TAKEN_BACK = 10  # attempts of a trial that count for nothing
 NO_FACTS: Mapping[str, Any] = {}
 
 
@@ -63,6 +65,7 @@ class Ends:
         self._queue = queue
         self._retries = retries
         self._say = say
+        self._taken_back: Counter[int] = Counter()
         self._waiting: dict[int, list[asyncio.Future[Any]]] = {}  # for the ends of trials
 
     def attempt_over(
@@ -100,7 +103,14 @@ class Ends:
         self.answer(trial)
 
     def take_back(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
-        """Log that an attempt came to nothing by nobody's fault, and is due again."""
+        """Log that an attempt came to nothing by nobody's fault, and is due again.
+
+        So often it is nobody's fault no more.
+        """
+        self._taken_back[trial.id] += 1
+        if self._taken_back[trial.id] > MOST_TAKEN_BACK:
+            self.attempt_over(trial, Verdict(Status.FAILED, reason), facts)
+            return
         body = {**facts, "status": Status.STOPPED.value, "reason": reason}
         self._owner.log("lost", trial, body)
         if not self._owner.ending:

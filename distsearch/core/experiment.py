@@ -685,12 +685,18 @@ class Experiment:
 
     def _watch_for_nodes(self) -> None:
         """While there is nowhere to run, say so from time to time."""
-        if self._notice is None and not self.manager.remotes:
+        if self._notice is None and not self.manager.can_meet(self.settings.resource):
             self._notice = asyncio.get_running_loop().call_later(0.5, self._say_no_node)
 
     def _say_no_node(self) -> None:
         self._notice = None
-        if self.manager.remotes or self.is_idle:
+        resource = self.settings.resource
+        if self.is_idle or self.manager.can_meet(resource):
             return
-        self.say("no node is left: waiting for one to come back or for add_remote(...)")
+        left = (
+            f"what is left has no room for {resource}"
+            if self.manager.remotes
+            else "no node is left"
+        )
+        self.say(f"{left}: waiting for one to come back or for add_remote(...)")
         self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)

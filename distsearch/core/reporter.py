@@ -47,7 +47,7 @@ class Reporter:
 
     Of a trial with several processes that of rank 0 counts. The others' say nothing and save
     nothing, but wait where the search decides, so that all ranks are stopped at the same report.
-    `rank` is None for a trial of one process.
+    `rank` is None for a trial of one process. `heard`: what has come through the channel already.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Reporter:
         keep: int = checkpoint.KEPT,
         shelf: Shelf | None = None,
         rank: int | None = None,
+        heard: bytes = b"",
     ) -> None:
         self._folder = folder
         self._parents = dict(parents or {})
@@ -74,10 +75,10 @@ class Reporter:
         self._rungs = [] if due is None or isinstance(due, str) else sorted(due, reverse=True)
         self._pid = os.getpid()
         self._sequence = 0
-        self._unread = b""
+        *words, self._unread = heard.split(b"\n")
         self._rank = rank
         self._is_silent = bool(rank)
-        self._heard: deque[bytes] = deque()  # decisions on reports that are still to come
+        self._heard = deque(words)  # decisions on reports that are still to come
         self._lock = threading.RLock()
         self._sender = 0  # the thread that is sending
         self._stopped = False

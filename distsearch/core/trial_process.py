@@ -52,8 +52,9 @@ def main(channel: socket.socket, threads: int) -> int:
     end: dict[str, Any] = {"code": 0}
     own_pid = os.getpid()
     try:
-        while job := read_job(channel):
-            end = run(job, channel)
+        while given := read_job(channel):
+            job, heard = given
+            end = run(job, channel, heard)
             if os.getpid() != own_pid:  # the train function forked, and its child came back too
                 _tell_own_error(end)
                 break
@@ -69,19 +70,22 @@ def main(channel: socket.socket, threads: int) -> int:
     return int(end["code"])
 
 
-def read_job(channel: socket.socket) -> dict[str, Any] | None:
-    """The next job, or None when there will be none. (Nothing else is sent between jobs.)"""
+def read_job(channel: socket.socket) -> tuple[dict[str, Any], bytes] | None:
+    """The next job, or None when there will be none.
+
+    Behind it is what has been decided meanwhile, where another rank has begun before.
+    """
     data = b""
-    while not data.endswith(b"\n"):
+    while b"\n" not in data:
         more = channel.recv(1 << 16)
         if not more:
             return None
         data += more
-    job: dict[str, Any] = json.loads(data)
-    return job
+    line, _, heard = data.partition(b"\n")
+    return json.loads(line), heard
 
 
-def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
+def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, Any]:
     """Call the train function; say how it ended: 'returned', 'stopped', 'raised' or 'exit'."""
     end: dict[str, Any] = {"how": "returned", "code": 0, "error": "", "traceback": ""}
     shelf = shelf_of(job)
@@ -97,6 +101,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         keep=job["keep"],
         shelf=shelf,
         rank=job["rank"] if is_in_gang else None,
+        heard=heard,
     )
     try:
         os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it

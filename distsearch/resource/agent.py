@@ -338,11 +338,12 @@ class Agent:
         term_s, kill_s = message["term_s"], message["kill_s"]
         for trial in self._ranks(message):
             trial.follows = message["status"], message["reason"]
-            if trial.process.pid is None:
+            if trial.process.pid is not None:
+                self.processes.write(trial.process, b"alone\n")
+            elif term_s == 0:
                 trial.status, trial.reason = trial.status or message["status"], message["reason"]
                 self._never_begin(trial)
                 continue
-            self.processes.write(trial.process, b"alone\n")
             if term_s is not None:
                 for after_s, number in (
                     (term_s, signal.SIGTERM),
@@ -396,6 +397,8 @@ class Agent:
         """Give a trial to its process: from now on its time counts."""
         trial.started = trial.heard = self._clock()
         self.processes.write(trial.process, trial.job)
+        if trial.follows is not None:
+            self.processes.write(trial.process, b"alone\n")
         self._set_limits(trial)
 
     # What trials say
@@ -690,10 +693,8 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     end = trial.end
     if trial.status:
         return trial.status, trial.reason
-    if trial.follows is not None and trial.is_ended:
-        signals = (signal.SIGTERM, signal.SIGKILL)
-        if end["how"] == "stopped" if end is not None else exit_.get("signal") in signals:
-            return trial.follows
+    if trial.follows is not None and trial.is_ended and _obeyed(end, exit_):
+        return trial.follows
     if end is not None and end["how"] == "raised":
         return ("out_of_memory" if end.get("memory") else "failed"), end["error"]
     if end is not None and end["how"] == "exit" and end["code"] != 0:
@@ -709,6 +710,13 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
     if exit_.get("code") is None:
         return "killed", exit_.get("error") or "the process could not be started"
     return "exited", f"the process left with exit code {exit_['code']} without returning"
+
+
+def _obeyed(end: Message | None, exit_: Message) -> bool:
+    """Whether a process has ended because of TERM or KILL, perhaps before it had begun."""
+    if end is not None:
+        return bool(end["how"] == "stopped")
+    return exit_.get("signal") in (signal.SIGTERM, signal.SIGKILL) or exit_.get("code") == 0
 
 
 def signal_name(number: int) -> str:

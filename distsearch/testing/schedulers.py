@@ -89,6 +89,12 @@ class SchedulerKit:
             yield scheduler
 
     def test_every_trial_ends_in_the_status_that_befits_it(self, searched: Scheduler) -> None:
+        self.assert_ends_befit(searched)
+        ended = [trial for trial in searched.trials if trial.status.is_end]
+        assert searched.num_finished_tasks == len(ended)
+
+    def assert_ends_befit(self, searched: Scheduler) -> None:
+        """Each trial has ended as its configuration says, or as the rule wanted it."""
         for trial in searched.trials:
             expected = {STATUS_OF_FATE[trial.config["fate"]]}
             expected |= {"stopped"} if self.stops else set()
@@ -97,8 +103,18 @@ class SchedulerKit:
             expected |= {"stopped", "finished"} if trial.parents else set()
             assert trial.status.value in expected
             assert trial.reason or trial.status in (Status.FINISHED, Status.PAUSED)
-        ended = [trial for trial in searched.trials if trial.status.is_end]
-        assert searched.num_finished_tasks == len(ended)
+
+    def test_trials_of_two_ranks_end_as_those_of_one_and_report_once(self, tmp_path: Path) -> None:
+        points = self.points[::2]
+        several = {"resource": {"num_cpus": 1, "world_size": 2}, "isolation": "fresh"}
+        with self.search(tmp_path / "run", points_to_evaluate=points, **several) as searched:
+            searched.run(num_trials=len(points))
+            assert searched.join_jobs(timeout=JOIN_S)
+            self.assert_ends_befit(searched)
+            assert all(len(trial.hosts) in (0, 2) for trial in searched.trials)
+            assert_attempts_in_turn(searched.folder)
+            for remote in searched.manager.remotes.values():
+                assert remote.slots.used == (0, 0.0)
 
     def test_it_runs_as_many_trials_as_were_asked_for(self, searched: Scheduler) -> None:
         assert len(searched.trials) == TRIALS or (

@@ -12,6 +12,7 @@ import textwrap
 from unittest import mock
 
 from distsearch.core import earlier
+from distsearch.core.attempt import Attempt
 from distsearch.core.ends import Ends
 from distsearch.core.experiment import Experiment
 from distsearch.core.keeper import Keeper
@@ -20,6 +21,7 @@ from distsearch.core.queue import Queue
 from distsearch.core.standings import Standings
 from distsearch.core.store import Store
 from distsearch.resource.agent import Agent
+from distsearch.resource.manager import DistributedResourceManager
 from distsearch.resource.slots import NodeResourceManager
 from distsearch.searcher.desk import Desk
 
@@ -51,7 +53,18 @@ def spoiled(owner, method, right, wrong):
 LONG = {"epoch_s": 25.0, "blows": 9}
 SUSPENDED = {**LONG, "troubles": ["node_pause"], "delay_s": 1.5, "blows": 4}
 CUT_OFF = {**LONG, "troubles": ["connection_breaks", "partition"]}
+GANGS = {
+    **LONG,
+    "gangs": True,
+    "epoch_s": 2.0,
+    "blows": 20,
+    "troubles": ["trial_dies", "node_dies"],
+}
 WEATHER = {
+    "a gang's slots are free before its last rank is reaped": GANGS,
+    "the ranks that are left do not hear that another is over": GANGS,
+    "only the node of rank 0 hears of decisions and stops": GANGS,
+    "of a gang's slots those of one rank are given back": GANGS,
     "reports of a stale attempt are taken": CUT_OFF,
     "the lease counts from when the answer arrives": {**SUSPENDED, "rule": "fifo"},
     "an agent's lease never ends": CUT_OFF,
@@ -160,7 +173,7 @@ FAULTS = {
         )
     ],
     "a slot is never given back": [
-        (Experiment, "_on_ended", "self.manager.release(attempt.lease)", "pass")
+        (Experiment, "_rank_over", "self.manager.release(attempt.lease)", "pass")
     ],
     "a slot is leased twice": [
         (NodeResourceManager, "allocate", "self._change(allocation, -1)", "pass"),
@@ -223,6 +236,24 @@ FAULTS = {
         (Agent, "_keep_lease", "REST_AFTER * lease_s and", "1e9 and")
     ],
     "the rule is not asked again when a node was lost": [
-        (Experiment, "on_lost", "self.wake()\n", "self.fill()\n")
+        (Experiment, "on_lost", "self.wake()\n", "self.fill()\n"),
+        (Experiment, "_rank_over", "self.source.something_happened()\n", "pass\n"),
+    ],
+    "a gang's slots are free before its last rank is reaped": [
+        (Experiment, "_rank_over", "if not attempt.has_ended:", "if not attempt._ends:")
+    ],
+    "the ranks that are left do not hear that another is over": [
+        (Attempt, "end_the_rest", 'self._tell({"op": "follow", **about})', "pass")
+    ],
+    "only the node of rank 0 hears of decisions and stops": [
+        (Attempt, "_tell", "for remote in self.remotes:", "for remote in self.remotes[:1]:")
+    ],
+    "of a gang's slots those of one rank are given back": [
+        (
+            DistributedResourceManager,
+            "release",
+            "for remote, allocation in left:",
+            "for remote, allocation in left[:1]:",
+        )
     ],
 }

@@ -12,6 +12,7 @@ from ...core import store
 from ...core.words import Status
 from ...scheduler import Scheduler
 from . import insides
+from .gangs import Gang
 from .machines import Row, World
 from .plan import Plan, train_fn
 from .trials import FakeProcesses, Life
@@ -47,9 +48,15 @@ class Judge:
         self.said: dict[tuple[int, int], int] = {}  # the last report that waits for a decision
         self.verdicts: dict[int, str] = {}  # by trial: what the rule has decided, as the disk knows
         self.decided: set[tuple[int, int]] = set()  # the attempts of which it has
+        self.gangs: dict[tuple[int, int], Gang] = {}
+        self.began_with: dict[tuple[int, int], tuple[int, int]] = {}  # by attempt: trial and epoch
         self.told: list[str] = []  # what drivers have said to the user
         # By trial and epoch: whose agent on which worker has seen it saved last.
         self.checkpoints: defaultdict[int, dict[int, FakeProcesses]] = defaultdict(dict)
+
+    def gang_of(self, trial: int, attempt: int) -> Gang:
+        """The ranks of an attempt."""
+        return self.gangs.setdefault((trial, attempt), Gang(self.plan.ranks))
 
     # On the nodes
 
@@ -64,12 +71,16 @@ class Judge:
         world.note(where, f"trial {trial} attempt {attempt} trains")
         if ("started", trial, attempt, None) not in self.durable:
             world.violated(f"trial {trial} attempt {attempt} was started before that was durable")
-        if word := self.verdicts.get(trial):
+        if (word := self.verdicts.get(trial)) and not (
+            life.rank and (trial, attempt) in self.decided
+        ):
             world.violated(f"trial {trial} trains on, though the rule has said {word!r}")
         config = life.job["config"] if life.job else {}
         if train_fn.space.validate(config) != config:
             world.violated(f"trial {trial} was given {config}, which lacks something")
         for other, other_attempt in self.training[trial].items():
+            if other_attempt == attempt and other.rank != life.rank:
+                continue
             self.two_attempts(
                 other,
                 f"trial {trial} trains twice: attempt {other_attempt} on "
@@ -118,6 +129,12 @@ class Judge:
     def resumed(self, life: Life, trial: int, job: Mapping[str, Any], state: Any) -> None:
         """A trial goes on from a checkpoint: its own newest that is known, or of its lineage."""
         from_trial, epoch = (trial, 0) if state is None else (state["trial"], state["epoch"])
+        first = self.began_with.setdefault((trial, job["attempt"]), (from_trial, epoch))
+        if first != (from_trial, epoch):
+            self.world.violated(
+                f"rank {life.rank} of trial {trial} goes on from epoch {epoch} of trial "
+                f"{from_trial}, another from epoch {first[1]} of trial {first[0]}"
+            )
         if state is not None:
             known = self.checkpoints[from_trial]
             if epoch not in known or from_trial not in (trial, *self.parents(trial)):

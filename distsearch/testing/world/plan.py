@@ -29,6 +29,7 @@ class Weather(TypedDict, total=False):
     delay_s: float  # of the network
     epoch_s: float  # the longest epoch of a trial
     rule: str  # one of RULES
+    gangs: bool  # whether trials have several ranks
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Plan:
     cpus_of_nodes: tuple[int, ...]
     delay_s: float  # of the network
     echo: bool  # some of what agents say is heard twice
+    ranks: int  # of a trial
+    ranks_per_node: int | None
 
     @classmethod
     def drawn(cls, seed: int, draw: random.Random, weather: Weather) -> Plan:
@@ -72,6 +75,11 @@ class Plan:
         cpus_of_nodes = tuple(draw.randint(cpus, 3) for _ in range(count))
         delay_s = weather.get("delay_s", draw.choice([0.0005, 0.003, 0.1, 1.5]))
         echo = draw.random() < 0.25
+        # (By dice of its own, so that the seeds without gangs stay what they were.)
+        of_gangs = random.Random(f"gang {seed}")
+        ranks, ranks_per_node = 1, None
+        if weather.get("gangs", of_gangs.random() < 0.25):
+            ranks, ranks_per_node = _gang([n // cpus for n in cpus_of_nodes], of_gangs)
         return cls(
             seed=seed,
             rule=rule,
@@ -80,11 +88,27 @@ class Plan:
             epoch_s=epoch_s,
             saves=saves,
             cpus=cpus,
-            reuse=reuse,
+            reuse=reuse and ranks == 1,
             zoo=zoo,
             report_timeout=report_timeout,
             max_failures=max_failures,
             cpus_of_nodes=cpus_of_nodes,
             delay_s=delay_s,
             echo=echo,
+            ranks=ranks,
+            ranks_per_node=ranks_per_node,
         )
+
+
+def _gang(room: Sequence[int], draw: random.Random) -> tuple[int, int | None]:
+    """How many ranks a trial has, and how many on each node, where there is room for so many."""
+    shapes: list[tuple[int, int | None]] = [
+        (ranks, None) for ranks in range(2, min(4, sum(room)) + 1)
+    ]
+    shapes += [
+        (nodes * each, each)
+        for each in (1, 2)
+        for nodes in range(1, 1 + sum(one >= each for one in room))
+        if nodes * each > 1
+    ]
+    return draw.choice(shapes or [(1, None)])

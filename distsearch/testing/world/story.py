@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from ...core import attempt as attempt_module
 from ...core import experiment as experiment_module
 from ...core import progress
 from ...core import store as store_module
@@ -27,6 +28,7 @@ from ...resource.node import NodeFacts
 from ...scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, Scheduler, base
 from . import insides
 from .dask import DaskCluster, FakeClient, FakeNode, FakeWorker
+from .gangs import FakeNetwork
 from .judge import Judge, Sent
 from .machines import DriverDied, Machine, UserThread, Violation, World, running_machine
 from .plan import Plan, Weather, train_fn
@@ -91,6 +93,7 @@ class WatchedAgent(Agent):
             send=send_and_note,
             clock=lambda: running_machine().loop.time(),
             make_processes=make_processes,
+            network=FakeNetwork(story.places_to_meet),
             **options,
         )
 
@@ -134,6 +137,7 @@ class Story:
         self.crash_at_commits: set[int] = set()
         self.troubles_are_over = False
         self.interrupted = False
+        self.places_to_meet: dict[str, FakeWorker] = {}
         self.cluster = DaskCluster(self.world, self.folder)
         self.nodes = [FakeNode(n, cpus) for n, cpus in enumerate(self.plan.cpus_of_nodes)]
         self.draw_troubles(weather)
@@ -154,7 +158,8 @@ class Story:
         places = ", ".join(f"{node.host} ({node.cpus} CPUs)" for node in self.nodes)
         plan = self.plan
         return (
-            f"{plan.rule}, {plan.num_trials} trials of {plan.max_t} epochs and {plan.cpus} CPUs, "
+            f"{plan.rule}, {plan.num_trials} trials of {plan.max_t} epochs, {plan.ranks} ranks and "
+            f"{plan.cpus} CPUs, "
             f"on {places}; troubles: {', '.join(self.troubles)}{', echo' if plan.echo else ''}"
         )
 
@@ -176,12 +181,13 @@ class Story:
         clock = FakeTime(self)
         yield from ((module, "time", clock) for module in (experiment_module, dask_link, base))
         yield store_module, "time", clock
+        yield attempt_module, "time", clock
         yield store_module, "Store", self.make_store
         yield base, "loop", lambda: self.user_thread
         yield dask_link, "Client", lambda *a, **o: FakeClient(self.cluster, self.driver)
         yield dask_link, "Authority", lambda: None
         yield dask_link, "own_versions", lambda: VERSIONS
-        yield detect, "detect", lambda: NodeFacts(1, (), 10**9)
+        yield detect, "detect", lambda: NodeFacts(1, (), 10**9, ("10.0.0.1", "127.0.0.1"))
         yield agent_module, "Agent", partial(WatchedAgent, self)
         # Looked at less often, for speed: fake trials print nothing and use no memory.
         yield agent_module, "OUTPUT_PERIOD_S", 1000.0
@@ -204,7 +210,7 @@ class Story:
 
         def repeat(of_fleet: fleet.Fleet, remote: Any, messages: list[Any]) -> None:
             on_messages(of_fleet, remote, messages)
-            again = [m for m in messages if m["op"] in ("report", "ended", "saved")]
+            again = [m for m in messages if m["op"] in ("report", "ended", "saved", "meets")]
             driver = self.driver
             if again and self.world.random.random() < 0.3:
                 later = self.world.random.choice([0.01, 1.0, 60.0]) * self.world.random.random()
@@ -226,7 +232,11 @@ class Story:
         """What the program makes: the same each time."""
         plan = self.plan
         options: dict[str, Any] = {
-            "resource": {"num_cpus": plan.cpus},
+            "resource": {
+                "num_cpus": plan.cpus,
+                "world_size": plan.ranks,
+                "ranks_per_node": plan.ranks_per_node,
+            },
             "checkpoint": self.folder / "search",
             "resume": True,
             "client": self.cluster,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import random
 import signal
 from collections import deque
@@ -21,6 +22,7 @@ from ...core.reporter import Reporter
 from ...resource.cache import delete_newer, inherit
 from ...resource.processes import Process, ProcessListener
 from .dask import running_worker
+from .gangs import LOOK_S, Gang
 from .machines import bury
 from .plan import Plan
 
@@ -40,6 +42,9 @@ class Witness(Protocol):
 
     def training_begins(self, life: Life, trial: int, attempt: int) -> None:
         """A process has its job."""
+
+    def gang_of(self, trial: int, attempt: int) -> Gang:
+        """The ranks of an attempt."""
 
     def training_ends(self, life: Life) -> None:
         """A process has done its job, or is no more."""
@@ -164,6 +169,8 @@ class Life:
         self.job: dict[str, Any] | None = None
         self.ignores_term = False
         self.is_over = False
+        self.rank = 0
+        self.gang: Gang | None = None  # that of its trial's attempt, if it has several ranks
         self.task = processes.loop.create_task(self.live())
 
     # Lines
@@ -254,7 +261,11 @@ class Life:
     async def train(self, job: dict[str, Any]) -> dict[str, Any]:
         """Do a job; how it ended, as a trial's process says it."""
         trial = self.process.work
-        self.job = job
+        self.job, self.rank = job, job["rank"]
+        self.gang = None
+        if job["ranks"] is not None:
+            self.gang = self.witness.gang_of(trial.trial, trial.attempt)
+            self.gang.joins(self)
         self.witness.training_begins(self, trial.trial, trial.attempt)
         try:
             return await self.epochs(job, trial.trial, trial.attempt)
@@ -267,12 +278,16 @@ class Life:
         plan = self.processes.plan
         fate = random.Random(f"{plan.seed} {number} {attempt}")
         folder = Path(job["folder"]) / "checkpoints"
-        if job["resume"]:
+        begins_with = folder
+        if job["ranks"] is not None:  # the agent has seen to it
+            begins_with = folder.parent / "begins_with"
+        elif job["resume"]:
             delete_newer(folder, job["saved_step"])
         siblings = folder.parents[1]
-        sources = [source for _, source in job["parents"] if source is not None]
-        inherit(folder, [siblings / str(source) for source in sources])
-        state = checkpoint.load(folder)
+        if job["ranks"] is None:
+            sources = [source for _, source in job["parents"] if source is not None]
+            inherit(folder, [siblings / str(source) for source in sources])
+        state = checkpoint.load(begins_with)
         first = 0 if state is None else state["epoch"]
         self.witness.resumed(self, number, job, state)
         # It says which reports are due, and sends none.
@@ -284,8 +299,14 @@ class Life:
         for sequence, epoch in enumerate(range(first + 1, plan.max_t + 1), start=1):
             if await self.is_told_to_stop(speed_s):
                 return _end("stopped")
-            if epoch == ends_badly_at:
+            if epoch == ends_badly_at and self.rank == fate.randrange(plan.ranks):
                 return await self.misbehave(fate)
+            if self.gang is not None and (end := await self.step_together(self.gang, epoch)):
+                return end
+            if self.rank:
+                if reporter._is_due(json.dumps({"epoch": epoch})) and await self.has_to_stop():
+                    return _end("stopped")
+                continue
             if plan.saves and epoch % plan.saves == 0:
                 state = {"epoch": epoch, "trial": number}
                 keep = {"attempt": attempt, "keep": job["keep"]}
@@ -301,10 +322,33 @@ class Life:
             self.say(f"R {sequence} {int(due)} {body}")
             if due and await self.next_line() != "continue":
                 return _end("stopped")
+        if self.gang is not None:
+            self.gang.comes_to(self, float("inf"))
         return _end("returned")
+
+    async def step_together(self, gang: Gang, epoch: int) -> dict[str, Any] | None:
+        """As a collective: wait for the other ranks; how it ends if they do not come."""
+        gang.comes_to(self, epoch)
+        while not gang.is_met(epoch):
+            if await self.is_told_to_stop(LOOK_S):
+                return _end("stopped")
+            if gang.is_broken and self.world.random.random() < 0.5:  # else it hangs a while
+                error = "RuntimeError: Connection closed by peer"
+                return _end("raised", code=1, error=error, traceback="")
+        return None
+
+    async def has_to_stop(self) -> bool:
+        """What is decided on the report for which a silent rank waits."""
+        return await self.next_line() not in ("continue", "alone")
 
     async def is_told_to_stop(self, seconds: float) -> bool:
         """Whether a word to stop arrives within the time."""
+        if self.rank:  # decisions on its next reports may have come already: they wait
+            for _ in range(math.ceil(seconds / LOOK_S)):
+                if b"terminate\n" in self.inbox:
+                    return True
+                await asyncio.sleep(LOOK_S)
+            return b"terminate\n" in self.inbox
         try:
             return await asyncio.wait_for(self.next_line(), seconds) != "continue"
         except asyncio.TimeoutError:
