@@ -466,7 +466,14 @@ class SimulatedNode(Remote):
         if training.timer is not None:
             training.timer.cancel()
         name = {"trial": training.trial, "attempt": training.attempt}
-        end = {"op": "ended", **name, "status": status.value, "reason": "", "traceback": ""}
+        end = {
+            "op": "ended",
+            **name,
+            "rank": 0,
+            "status": status.value,
+            "reason": "",
+            "traceback": "",
+        }
         asyncio.get_running_loop().call_soon(self._tell, end)
 
     def _tell(self, *messages: Message) -> None:

@@ -90,6 +90,8 @@ class LaNASSearcher(RegionSearcher):
         self.pool = Pool.whole(space, SMALL) if pool is None else Pool.of(space, pool)
         self._inside: dict[Region, Indices] = {}  # what lies in regions of the tree
         self._inside_of: Tree | None = None
+        self._taken = np.zeros(0 if self.pool is None else len(self.pool), dtype=bool)
+        self._looked_up = 0  # so many of all trials were looked up in the pool
 
     def split(self, rows: Array, scores: Array) -> Linear:
         """Where a linear model predicts the mean."""
@@ -109,13 +111,15 @@ class LaNASSearcher(RegionSearcher):
         found = self._first_new(self.pool.rows(rng.integers(len(self.pool), size=TRIES)))
         if found is not None:
             return found
-        all_ = rng.permutation(len(self.pool))
+        self._look_up(self.pool)
+        all_ = rng.permutation(np.flatnonzero(~self._taken))
         some = (self.pool.rows(all_[n : n + DRAWN]) for n in range(0, len(all_), DRAWN))
         return next((found for rows in some if (found := self._first_new(rows)) is not None), None)
 
     # With a pool
 
     def _from_pool(self, pool: Pool, leaf: Region, rng: np.random.Generator) -> Config | None:
+        self._look_up(pool)
         if len(pool) > SMALL and leaf not in self._inside:
             some = rng.permutation(np.unique(rng.integers(len(pool), size=DRAWN)))
             for model, side in leaf.path:
@@ -125,10 +129,18 @@ class LaNASSearcher(RegionSearcher):
                 found = self._best_new(pool, leaf, some[: self.drawn])
                 if found is not None:
                     return found
-        inside = rng.permutation(self._all_inside(pool, leaf))
+        inside = self._all_inside(pool, leaf)
+        inside = rng.permutation(inside[~self._taken[inside]])
         tries = (inside[n : n + self.drawn] for n in range(0, len(inside), self.drawn))
         found_in = (self._best_new(pool, leaf, some) for some in tries)
         return next((found for found in found_in if found is not None), None)
+
+    def _look_up(self, pool: Pool) -> None:
+        """Mark what was suggested or told since the last time as taken from the pool."""
+        rows = list(self._rows.values())[self._looked_up :]
+        if rows:
+            self._taken[pool.find(np.array(rows))] = True
+        self._looked_up = len(self._rows)
 
     def _best_new(self, pool: Pool, leaf: Region, indices: Indices) -> Config | None:
         hopes = sum((pool.predict(one, indices) for one in _models(leaf)), np.zeros(len(indices)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Union
@@ -74,6 +75,22 @@ class Pool:
             [values[codes[:, column]] for column, values in enumerate(self._values)]
         )
 
+    def find(self, rows: Array) -> Indices:
+        """Where in the pool rows (see `Places`) are; those that are not in it are left out."""
+        codes = np.full(rows.shape, -1, dtype=np.int64)
+        for column, values in enumerate(self._values):
+            active = ~np.isnan(rows[:, column])
+            codes[active, column] = np.searchsorted(values[:-1], rows[active, column])
+        hashes, order = self._by_hash
+        found = []
+        first = np.searchsorted(hashes, _hashes(codes), side="left")
+        last = np.searchsorted(hashes, _hashes(codes), side="right")
+        for wanted, begin, end in zip(rows, first, last, strict=True):
+            for index in order[begin:end]:  # one, unless hashes are the same by chance
+                if np.array_equal(self.rows(np.array([index]))[0], wanted, equal_nan=True):
+                    found.append(index)
+        return np.array(found, dtype=np.intp)
+
     def predict(self, linear: Linear, indices: Indices) -> Array:
         """What a linear model predicts for some configurations."""
         terms = [linear.of_column(column, values) for column, values in enumerate(self._values)]
@@ -90,13 +107,10 @@ class Pool:
         names = list(self._places.space.parameters)
         if len(self._codes) == 0:
             raise SpaceError("the pool has no rows; give at least one configuration")
-        hashes = np.empty(len(self), dtype=np.uint64)
-        factors = np.random.default_rng(0).integers(2**63, size=len(names), dtype=np.uint64)
         for begin in range(0, len(self), AT_ONCE):
             codes = np.asarray(self._codes[begin : begin + AT_ONCE])
             self._check_inside(codes, begin, names)
-            hashes[begin : begin + AT_ONCE] = (codes.astype(np.uint64) * factors).sum(axis=1)
-        self._check_unique(hashes)
+        self._check_unique()
 
     def _check_inside(self, codes: Codes, begin: int, names: list[str]) -> None:
         for column, (name, values) in enumerate(zip(names, self._values, strict=True)):
@@ -117,9 +131,18 @@ class Pool:
                 "-1 stands for a parameter that is not active, and for no other"
             )
 
-    def _check_unique(self, hashes: NDArray[np.uint64]) -> None:
+    @cached_property
+    def _by_hash(self) -> tuple[NDArray[np.uint64], Indices]:
+        """The hashes of all rows in ascending order, and whose they are."""
+        hashes = np.empty(len(self), dtype=np.uint64)
+        for begin in range(0, len(self), AT_ONCE):
+            hashes[begin : begin + AT_ONCE] = _hashes(self._codes[begin : begin + AT_ONCE])
         order = np.argsort(hashes, kind="stable")
-        equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+        return hashes[order], order
+
+    def _check_unique(self) -> None:
+        hashes, order = self._by_hash
+        equal = np.flatnonzero(hashes[1:] == hashes[:-1])
         twice = [
             (int(order[one]), int(order[one + 1]))
             for one in equal
@@ -146,6 +169,13 @@ def _values(path: str, domain: Domain) -> Array:
         )
     steps = [domain.lower] if domain.step is None else map(domain.after, range(int(domain.size)))
     return np.array([*(float(domain.to_unit(value)) for value in steps), np.nan])
+
+
+def _hashes(codes: Codes) -> NDArray[np.uint64]:
+    """One number for each row, which is the same for equal ones and hardly for others."""
+    factors = np.random.default_rng(0).integers(2**63, size=codes.shape[1], dtype=np.uint64)
+    found: NDArray[np.uint64] = (codes.astype(np.uint64) * factors).sum(axis=1)
+    return found
 
 
 def _codes(space: Space, given: Given) -> Codes:

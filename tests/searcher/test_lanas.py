@@ -102,6 +102,13 @@ def test_from_a_pool_nothing_else_is_suggested_and_each_once_until_it_is_used_up
     assert searcher.ask(len(codes)) is None
 
 
+def test_a_leaf_that_is_used_up_costs_nothing_more_with_hundreds_under_way():
+    searcher = lanas(first=20)
+    told(searcher, 60)
+    asked = [searcher.ask(number) for number in range(60, 460)]
+    assert len({key(one) for one in asked}) == 400
+
+
 def test_a_large_pool_is_searched_without_looking_through_all_of_it_each_time(tmp_path):
     codes = np.random.default_rng(0).integers(8, size=(150_000, 12), dtype=np.uint8)
     np.save(tmp_path / "pool.npy", np.unique(codes, axis=0))

@@ -64,6 +64,12 @@ def test_a_pool_is_predicted_as_its_rows_are_to_the_last_bit():
     assert pool.predict(linear, np.arange(len(pool))).tolist() == linear.predict(rows).tolist()
 
 
+def test_rows_are_found_in_a_pool_and_others_are_left_out():
+    pool = Pool.of(NESTED, np.array([[0, -1, 1], [1, 2, 0], [1, 3, 0]], dtype=np.int8))
+    rows = Pool.of(NESTED, np.array([[1, 3, 0], [0, -1, 0], [0, -1, 1]])).rows(np.arange(3))
+    assert pool.find(rows).tolist() == [2, 0]
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
