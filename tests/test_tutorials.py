@@ -191,3 +191,16 @@ def test_pc_darts_finds_a_network_trains_it_and_tests_it(tmp_path):
     assert re.findall(r"^normal cell, node (\d): ", said, re.MULTILINE) == ["0", "1", "2", "3"]
     assert float(re.search(r"Test accuracy: ([\d.]+)", said)[1]) > 0.8
     assert (tmp_path / "pc_darts_results/search/cells.png").exists()
+
+
+def test_lanas_finds_the_best_of_a_table_and_trains_the_cell_that_it_has_found(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    said = run(tmp_path, "12_lanas.py", "--trials", "4")
+    missing = re.findall(r"^  (\w+) .* 200 evaluations ([\d.]+) points", said, re.MULTILINE)
+    assert [name for name, _ in missing] == ["lanas", "evolution", "random"]
+    assert float(missing[0][1]) < float(missing[2][1])
+    assert len(re.findall(r"^  node \d: ", said, re.MULTILINE)) == 7
+    assert re.search(r"^test accuracy of that cell, trained anew: [01]\.\d+$", said, re.MULTILINE)
+    for path in ("lanas-race.png", "lanas-tree.png"):
+        assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")

@@ -25,6 +25,7 @@ class _Lazy(NamedTuple):
 
 # Each module has a click group named `group`.
 GROUPS = {
+    "lanas": _Lazy(".lanas", "Search for networks of cells with a tree of learned regions."),
     "data": _Lazy(".data", "Look at data sets."),
     "pc-darts": _Lazy(".pc_darts", "Search for a network's cells (PC-DARTS), train it, test it."),
 }

@@ -123,6 +123,17 @@ PC_DARTS: dict[str, Operation] = {
 }
 
 
+def conv(kernel: int) -> Operation:
+    """ReLU, an ordinary convolution, batch norm."""
+    return lambda channels, stride, affine, groups: relu_conv_bn(
+        channels, channels, affine=affine, kernel=kernel, stride=stride, groups=groups
+    )
+
+
+# Of the cells in `lanas/cells.py`.
+NASNET: dict[str, Operation] = {**PC_DARTS, "conv_1x1": conv(1), "conv_3x3": conv(3)}
+
+
 def drop_path(features: Tensor, probability: float) -> Tensor:
     """The features of a batch without some images, the others scaled up to the same mean.
 

@@ -4,6 +4,8 @@ from .base import Searcher
 from .bohb import BOHBSearcher
 from .evolution import EvolutionSearcher
 from .grid import GridSearcher
+from .lamcts import LaMCTSSearcher
+from .lanas import LaNASSearcher
 from .mfgp import MFGPSearcher
 from .optuna import (
     CMAESSearcher,
@@ -21,6 +23,8 @@ SEARCHERS: dict[str, type[Searcher]] = {
     "evolution": EvolutionSearcher,
     "bohb": BOHBSearcher,
     "mfgp": MFGPSearcher,
+    "lanas": LaNASSearcher,
+    "lamcts": LaMCTSSearcher,
     "tpe": TPESearcher,
     "gp": GPSearcher,
     "cmaes": CMAESSearcher,
@@ -35,6 +39,8 @@ __all__ = [
     "EvolutionSearcher",
     "GPSearcher",
     "GridSearcher",
+    "LaMCTSSearcher",
+    "LaNASSearcher",
     "MFGPSearcher",
     "NSGA2Searcher",
     "OptunaSearcher",

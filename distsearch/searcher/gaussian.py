@@ -32,7 +32,9 @@ class Kernel:
     """How alike the values at two points are: Matern 5/2, with a width for each group of columns.
 
     Its settings are one vector of logarithms: of the widths, of the variance of the values, and of
-    their noise.
+    their noise; with a `trend` the last one is that of the variance of its weights. The trend is a
+    sum of straight lines and parabolas, one of each for every column (points from 0 to 1), to which
+    the Matern kernel adds what they leave.
 
         kernel = Kernel(groups=[0, 0, 1], widths=[Belief(0, 1), Belief(1, 1)],
                         variance=Belief(0, 1), noise=Belief(-4, 1.5))
@@ -41,10 +43,16 @@ class Kernel:
     """
 
     def __init__(
-        self, groups: NDArray[np.intp], widths: list[Belief], variance: Belief, noise: Belief
+        self,
+        groups: NDArray[np.intp],
+        widths: list[Belief],
+        variance: Belief,
+        noise: Belief,
+        trend: Belief | None = None,
     ) -> None:
         self.groups = groups
-        beliefs = [*widths, variance, noise]
+        self._count = len(widths)
+        beliefs = [*widths, variance, noise, *([] if trend is None else [trend])]
         self._means = np.array([belief.mean for belief in beliefs])
         self._deviations = np.array([belief.deviation for belief in beliefs])
 
@@ -54,26 +62,44 @@ class Kernel:
 
     def scaled(self, settings: Array, points: Array) -> Array:
         """Points in units of the widths."""
-        return points / np.exp(settings[:-2])[self.groups]
+        return points / np.exp(settings[: self._count])[self.groups]
 
-    def between(self, settings: Array, scaled: Array, others: Array) -> Array:
-        """The covariance of the values at scaled points, without noise: (n, m)."""
-        covariance, _ = matern(_squared_distances(scaled, others))
-        covariance *= math.exp(settings[-2])
+    def between(self, settings: Array, points: Array, others: Array) -> Array:
+        """The covariance of the values at points, without noise: (n, m)."""
+        one, other = self.scaled(settings, points), self.scaled(settings, others)
+        covariance, _ = matern(_squared_distances(one, other))
+        covariance *= math.exp(settings[self._count])
+        if self._has_trend:
+            covariance += math.exp(settings[-1]) * (terms(points) @ terms(others).T)
         return covariance
 
-    def among(self, settings: Array, scaled: Array) -> Array:
-        """The covariance of what is measured at scaled points, with noise: (n, n)."""
-        covariance = self.between(settings, scaled, scaled)
-        covariance[np.diag_indices_from(covariance)] += math.exp(settings[-1]) + JITTER
+    def at(self, settings: Array, points: Array) -> Array:
+        """The variance of the value at each point, without noise: (n,)."""
+        variance = np.full(len(points), math.exp(settings[self._count]))
+        if self._has_trend:
+            variance += math.exp(settings[-1]) * np.square(terms(points)).sum(axis=1)
+        return variance
+
+    def among(self, settings: Array, points: Array) -> Array:
+        """The covariance of what is measured at points, with noise: (n, n)."""
+        covariance = self.between(settings, points, points)
+        noise = math.exp(settings[self._count + 1])
+        covariance[np.diag_indices_from(covariance)] += noise + JITTER
         return covariance
+
+    @property
+    def _has_trend(self) -> bool:
+        return len(self._means) > self._count + 2
 
     def loss(self, settings: Array, points: Array, values: Array) -> tuple[float, Array]:
         """The negative logarithm of the settings' probability, up to a constant, and its slope."""
-        variance, noise = np.exp(settings[-2:])
+        variance, noise = np.exp(settings[self._count : self._count + 2])
         scaled = self.scaled(settings, points)
         alike, falls = matern(_squared_distances(scaled, scaled))
         covariance = variance * alike
+        if self._has_trend:
+            of_terms = math.exp(settings[-1]) * (terms(points) @ terms(points).T)
+            covariance += of_terms
         covariance[np.diag_indices_from(covariance)] += noise + JITTER
         try:
             lower = np.linalg.cholesky(covariance)
@@ -90,9 +116,11 @@ class Kernel:
             by_distance.sum(axis=1) @ np.square(scaled) - (scaled * (by_distance @ scaled)).sum(0)
         )
         slope = away / self._deviations
-        slope[:-2] += np.bincount(self.groups, by_column, minlength=len(settings) - 2)
-        slope[-2] += variance * (by_entry * alike).sum()
-        slope[-1] += noise * np.trace(by_entry)
+        slope[: self._count] += np.bincount(self.groups, by_column, minlength=self._count)
+        slope[self._count] += variance * (by_entry * alike).sum()
+        slope[self._count + 1] += noise * np.trace(by_entry)
+        if self._has_trend:
+            slope[-1] += (by_entry * of_terms).sum()
         return float(loss), slope
 
 
@@ -114,17 +142,16 @@ class Posterior:
         known = len(points)
         if expected is not None:
             points = np.concatenate([points, expected])
-        self._scaled = kernel.scaled(settings, points)
-        covariance = kernel.among(settings, self._scaled)
+        self._points = points
+        covariance = kernel.among(settings, points)
         self._whiten = np.linalg.inv(np.linalg.cholesky(covariance))
         self._white_values = self._whiten[:known, :known] @ values
 
     def at(self, points: Array) -> tuple[Array, Array]:
         """The mean and the standard deviation of the value at each point."""
-        others = self._kernel.scaled(self._settings, points)
-        white = self._whiten @ self._kernel.between(self._settings, self._scaled, others)
+        white = self._whiten @ self._kernel.between(self._settings, self._points, points)
         mean = self._white_values @ white[: len(self._white_values)]
-        variance = math.exp(self._settings[-2]) - np.square(white).sum(axis=0)
+        variance = self._kernel.at(self._settings, points) - np.square(white).sum(axis=0)
         return mean, np.sqrt(np.maximum(variance, JITTER))
 
 
@@ -137,6 +164,12 @@ def matern(squared: Array) -> tuple[Array, Array]:
     decay = np.exp(-distance)
     falls = (1 + distance) * decay * (5 / 3)
     return (1 + distance) * decay + 5 / 3 * squared * decay, falls
+
+
+def terms(points: Array) -> Array:
+    """The terms of the trend at points from 0 to 1: a line and a parabola for each column."""
+    centred = 2 * points - 1
+    return np.column_stack([centred, np.square(centred) - 1 / 3])
 
 
 def _squared_distances(one: Array, other: Array) -> Array:

@@ -58,6 +58,28 @@ class Places:
         """The number of parameters."""
         return len(self._column)
 
+    @property
+    def is_choice(self) -> NDArray[np.bool_]:
+        """Which columns of the rows are choices."""
+        found: NDArray[np.bool_] = self._options > 0
+        return found
+
+    def misplaced(
+        self, inactive: NDArray[np.bool_], options: NDArray[Any]
+    ) -> tuple[int | None, int]:
+        """The first row in which a parameter is active or inactive that must not be, and which.
+
+        `inactive`: which are said to be so; `options`: the number of each choice's option. Both
+        have the shape of rows. The row is None if all are right.
+        """
+        should = np.zeros(inactive.shape, dtype=bool)
+        for inner, choice, option in self._conditions:
+            should[:, inner] |= options[:, choice] != option
+        for inner, choice, _ in self._conditions:
+            should[:, inner] |= should[:, choice]
+        rows, columns = np.nonzero(should != inactive)
+        return (int(rows[0]), int(columns[0])) if len(rows) else (None, 0)
+
     def row(self, config: Mapping[str, Any]) -> Array:
         """The row of a configuration."""
         row = np.full(len(self._column), math.nan)

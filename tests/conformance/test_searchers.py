@@ -14,6 +14,8 @@ from distsearch.searcher import (
     EvolutionSearcher,
     GPSearcher,
     GridSearcher,
+    LaMCTSSearcher,
+    LaNASSearcher,
     MFGPSearcher,
     NSGA2Searcher,
     QMCSearcher,
@@ -52,6 +54,16 @@ class TestBOHB(SearcherKit):
 
 class TestMFGP(SearcherKit):
     make = staticmethod(partial(MFGPSearcher, first=4, random_share=0.1))
+    learns = True
+
+
+class TestLaNAS(SearcherKit):
+    make = staticmethod(partial(LaNASSearcher, first=4, rebuild_every=3, least=2))
+    learns = True
+
+
+class TestLaMCTS(SearcherKit):
+    make = staticmethod(partial(LaMCTSSearcher, first=4, leaf_size=4, candidates=48))
     learns = True
 
 

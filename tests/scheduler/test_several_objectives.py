@@ -292,7 +292,9 @@ def test_an_own_searcher_that_learns_has_to_say_that_it_takes_several(search):
     assert scheduler.get_pareto_front()
 
 
-@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"gp", "cmaes", "bohb", "mfgp"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(SEARCHERS) - {"gp", "cmaes", "bohb", "mfgp", "lanas", "lamcts"})
+)
 def test_every_searcher_is_resumed_and_suggests_what_it_would_have_suggested(
     search, name, monkeypatch
 ):

