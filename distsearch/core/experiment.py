@@ -21,7 +21,7 @@ from ..resource.remote import Message, Remote
 from . import earlier
 from .attempt import Attempt, Verdict
 from .children import Children
-from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, verdict_of
+from .ends import CLOSED, NO_FACTS, NOTHING_LEFT, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
 from .ledger import Ledger
 from .lineage import check_parents
@@ -78,6 +78,8 @@ class Experiment:
             say=say,
             parents=self.children.needed_parents,
             may_need=lambda trial: self.ask("may_need", trial, otherwise=True),
+            read_on=lambda trial: self.ask("read_on", trial, otherwise=()),
+            only_needed=lambda: rule.keeps_only_needed,
             on_rest=self.check_idle,
         )
         self.source = Source(
@@ -309,7 +311,7 @@ class Experiment:
 
     def _granted(self, lease: Lease) -> None:
         self._request = None
-        trial = None if self.ending else self._next_trial()
+        trial = None if self.ending else self._next_trial(lease.remote.host)
         if trial is None:
             self.manager.release(lease)
         else:
@@ -317,9 +319,9 @@ class Experiment:
         if not self._granting:
             self.fill()
 
-    def _next_trial(self) -> Trial | None:
+    def _next_trial(self, node: str) -> Trial | None:
         try:
-            return self.source.next()
+            return self.source.next(node)
         except BaseException as error:  # sys.exit() too: it would end the loop's thread
             self.end(f"the searcher or the rule failed: {error!r}", error)
             return None
@@ -554,7 +556,7 @@ class Experiment:
         status, reason = STATUS_OF[message["status"]], message["reason"]
         if status is Status.FINISHED and not trial.has_result:
             if trial.parents and not trial.reports:
-                status, reason = Status.STOPPED, "what it started from had no epoch left"
+                status, reason = Status.STOPPED, NOTHING_LEFT
             else:
                 status = Status.NO_METRIC
                 reason = self.settings.objectives.missing_in(trial.reports, trial.last_metrics)

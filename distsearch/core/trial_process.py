@@ -118,6 +118,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         end["returned"] = returned_value(returned)
         if is_one_number(returned) and not (job["has_reported"] or reporter.has_reported):
             report_reward(job, reporter, returned)
+        reporter.leave_parents()
     except StopTrial:
         end["how"] = "stopped"
     except SystemExit as exit_:
