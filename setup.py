@@ -57,6 +57,7 @@ setup(
         "dask",
         "distributed>=2025.1",
         "asyncssh[bcrypt]>=2.18",
+        "click>=8.1",
         "cloudpickle>=3.0",
         "cryptography>=42",
         "fsspec>=2023.1",
@@ -68,6 +69,7 @@ setup(
         "safetensors>=0.4.3",
         "threadpoolctl>=3.0",
     ],
+    entry_points={"console_scripts": ["distsearch = distsearch.cli.main:main"]},
     extras_require={
         "torch": TORCH,
         "bench": BENCH,

@@ -3,6 +3,7 @@
 DistsearchError
 ├── SpaceError (ValueError)         a space or a configuration that makes no sense
 ├── OptionError (ValueError)        an argument of a scheduler or searcher that makes no sense
+├── DataError (ValueError)          images that are not there, or that nothing can be learned from
 ├── MissingPackage (ImportError)    an optional package that is not installed
 ├── ResourceError (ValueError)      a request that no node can ever meet
 ├── PicklingError (TypeError)       a train function that cannot travel to a node
@@ -35,6 +36,10 @@ class SpaceError(DistsearchError, ValueError):
 
 class OptionError(DistsearchError, ValueError):
     """An argument of a scheduler or a searcher that makes no sense, or that it does not have."""
+
+
+class DataError(DistsearchError, ValueError):
+    """Images that are not there, cannot be read, or cannot be learned from."""
 
 
 class MissingPackage(DistsearchError, ImportError):

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train", "testing")
+ROOMS += ("data", "cli")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -28,7 +29,9 @@ SEES = {
     "searcher": {"errors", "space", "resource", "core"},
     "scheduler": {"errors", "space", "resource", "core", "searcher"},
     "train": {"errors", "core"},
+    "data": {"errors", "space"},
     "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
+    "cli": {"errors", "space", "resource", "core", "searcher", "scheduler", "train", "data"},
 }
 
 
@@ -43,7 +46,7 @@ def python(*arguments: str, folder: Path = ROOT) -> str:
 # Importing
 
 HEAVY = ["torch", "bokeh", "matplotlib", "optuna", "pandas", "distributed", "dask", "asyncssh"]
-HEAVY += ["pytest", "hypothesis"]
+HEAVY += ["pytest", "hypothesis", "click", "sklearn", "PIL"]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +59,7 @@ HEAVY += ["pytest", "hypothesis"]
         "distsearch.resource.launcher",
         "distsearch.train.inherit",
         "distsearch; distsearch.testing",
+        "distsearch.data",
         "distsearch.testing.fates",
     ],
 )

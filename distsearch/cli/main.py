@@ -1,0 +1,87 @@
+"""The command itself: finds the group that was named, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from .. import __version__
+from ..errors import DistsearchError
+from ..space.base import suggest
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+
+
+class _Lazy(NamedTuple):
+    """A group of commands that is not loaded: its module here, and what `--help` says of it."""
+
+    module: str
+    help: str
+
+
+# Each module has a click group named `group`.
+GROUPS = {
+    "data": _Lazy(".data", "Look at data sets."),
+}
+
+
+class Group(click.Group):
+    """A group that tells an unknown command with the nearest that there is."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            ctx.fail(f"no command {name!r}; {suggest(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+class _Main(Group):
+    """All groups; one is imported when it is named, so that `--help` costs nothing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(GROUPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in GROUPS:
+            return None
+        command: click.Command = importlib.import_module(GROUPS[cmd_name].module, __package__).group
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, group.help) for name, group in GROUPS.items()])
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="distsearch")
+def distsearch() -> None:
+    """Hyperparameter and architecture search on many machines as if they were one."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command, by default that of the shell, and exit with its code.
+
+    main(["pc-darts", "test", "runs/digits", "--json"])
+    """
+    sys.exit(_code(arguments))
+
+
+def _code(arguments: Sequence[str] | None) -> int:
+    try:
+        code = distsearch.main(arguments, prog_name="distsearch", standalone_mode=False)
+    except click.Abort:  # click's word for Ctrl-C
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except DistsearchError as error:
+        click.echo(f"Error: {error}", err=True)
+        asked_wrongly = isinstance(error, (ValueError, ImportError))
+        return WRONG_INPUT if asked_wrongly else FAILED
+    return code if isinstance(code, int) else 0

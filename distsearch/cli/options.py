@@ -1,0 +1,48 @@
+"""Options that several commands have, under one name and with one meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def data_options(command: Command) -> Command:
+    """`--data` and `--data-root`: the arguments `data` and `data_root` of the command."""
+    data = click.option(
+        "--data",
+        default="digits",
+        show_default=True,
+        help="digits, mnist, fashion-mnist, cifar10, cifar100, or a path: a folder or tar file of "
+        "images with a folder per class, or an .npz file.",
+    )
+    root = click.option(
+        "--data-root",
+        metavar="FOLDER",
+        help="In which folder named data sets lie, on every node [default: $DISTSEARCH_DATA].",
+    )
+    return data(root(command))
+
+
+def nodes_option(command: Command) -> Command:
+    """`--nodes a,b`: the argument `nodes`, a list of addresses, empty for this machine alone."""
+    return click.option(
+        "--nodes",
+        metavar="A,B,...",
+        default="",
+        callback=lambda context, option, value: [n.strip() for n in value.split(",") if n.strip()],
+        help="Machines to use over SSH (host, or user@host:port) besides this one.",
+    )(command)
+
+
+def out_option(command: Command) -> Command:
+    """`--out DIR`: the argument `out`; the same command with the same folder goes on there."""
+    return click.option(
+        "--out",
+        metavar="DIR",
+        required=True,
+        help="Folder for all that is made; the same command goes on with what is there.",
+    )(command)
