@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train", "testing")
-ROOMS += ("data", "cli")
+ROOMS += ("data", "gan", "cli")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -31,7 +31,8 @@ SEES = {
     "train": {"errors", "core"},
     "data": {"errors", "space"},
     "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
-    "cli": {"errors", "space", "resource", "core", "searcher", "scheduler", "train", "data"},
+    "gan": {"errors", "space", "resource", "core", "scheduler", "data"},
+    "cli": {"errors", "space", "resource", "core", "searcher", "scheduler", "train", "data", "gan"},
 }
 
 

@@ -26,6 +26,7 @@ class _Lazy(NamedTuple):
 # Each module has a click group named `group`.
 GROUPS = {
     "data": _Lazy(".data", "Look at data sets."),
+    "gan": _Lazy(".gan", "Coevolve GANs on a grid of cells."),
 }
 
 

@@ -22,7 +22,7 @@ from ..core.checkpoint import write_durably
 from .examples import Examples, scaled
 from .toys import TOYS
 
-STEPS, BATCH, RATE = 1500, 64, 1e-3
+STEPS, BATCH, RATE = 600, 64, 1e-3
 MOST = 20_000  # examples whose statistics stand for all
 AT_ONCE = 1000
 SMALL = 16 * 16  # pixels, up to which a classifier has no convolutions
@@ -212,8 +212,7 @@ def _trained(examples: Examples, seed: int) -> tuple[nn.Module, float]:
         torch.manual_seed(seed)
         network = _classifier(examples.shape, len(examples.classes) or TURNS)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
-    steps = STEPS if examples.shape[1] * examples.shape[2] <= SMALL else STEPS // 2
-    for _ in range(steps):
+    for _ in range(STEPS):
         some = torch.from_numpy(rng.integers(len(examples.train), size=BATCH))
         images, labels = _task(examples.train[some], examples.train_labels[some], examples, rng)
         optimizer.zero_grad()
