@@ -185,6 +185,18 @@ def ensemble(folders: Sequence[str], seed: int, out: str) -> None:
     click.echo(f"{in_words(mixture)}\nin {target / MIXTURE}")
 
 
+@group.command()
+@out_option
+def theory(out: str) -> None:
+    """Show on two means to be learned why GANs collapse, and what coevolution does about it."""
+    from ..gan.theory import experiment
+
+    for found in experiment(Path(out).expanduser()):
+        share, distance = 100 * found.success.mean(), found.distance.mean()
+        click.echo(f"{found.way.name}: {share:.0f}% arrive, total variation {distance:.2f}")
+    click.echo(f"in {out}: theory.png")
+
+
 def mixture_of(folder: str) -> Any:
     """The best mixture of a run, or the one that is in a folder."""
     from ..gan.saved import MIXTURE, Mixture, Run

@@ -55,6 +55,7 @@ def graph_of(cells: Cells) -> Graph:
 
     Raises OptionError for what is no graph, and for fewer than two cells.
     """
+    given = cells
     if isinstance(cells, str):
         sides = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", cells)
         if sides is None:
@@ -71,7 +72,7 @@ def graph_of(cells: Cells) -> Graph:
         graph = torus(*map(int, sizes))
     if len(graph) < 2:
         raise OptionError(
-            f"cells={cells!r} makes a population of {len(graph)}, in which nothing can coevolve; "
+            f"cells={given!r} makes a population of {len(graph)}, in which nothing can coevolve; "
             "give two cells at least, as in '2x1'"
         )
     return graph
