@@ -29,6 +29,7 @@ HELP = {
     "fitness": "How losses against several opponents become one number.",
     "samples": "Real images that fitness is measured with.",
     "tournament": "How many are compared to choose what is trained.",
+    "against_neighbours": "Share of steps against a random neighbour's network.",
     "replacement": "Whether what was trained takes its cell only if it is better.",
     "lr_mutation": "Probability that a learning rate changes before a step.",
     "skip": "The discriminator learns at every n-th step.",
@@ -42,7 +43,7 @@ HELP = {
 Command = Callable[..., Any]
 
 
-class _Widths(click.ParamType):
+class _Widths(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Whole numbers with commas between them."""
 
     name = "N,N,..."
@@ -101,6 +102,7 @@ def group() -> None:
 @click.pass_context
 def train(
     ctx: click.Context,
+    /,
     config: str | None,
     nodes: Sequence[str],
     cpus: int,

@@ -61,11 +61,10 @@ class Published:
     ) -> Published:
         """What `to_state` was kept of."""
         about = settings, shape, device
-        kinds = ("generator", "discriminator")
-        both = [Individual.of_state(kind, state[kind], *about) for kind in kinds]
-        return cls(
-            state["cell"], state["generation"], *both, list(state["weights"]), state["steps"]
-        )
+        generator = Individual.of_state("generator", state["generator"], *about)
+        discriminator = Individual.of_state("discriminator", state["discriminator"], *about)
+        weights, steps = list(state["weights"]), state["steps"]
+        return cls(state["cell"], state["generation"], generator, discriminator, weights, steps)
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,8 @@ class Neighbourhood:
         """The best of a few that are drawn from the neighbourhood."""
         size = min(self.settings.tournament, len(among))
         drawn = self.rng.choice(len(among), size=size, replace=False)
-        return among[min(drawn.tolist(), key=lambda one: float(fitness[one]))]
+        best: int = min(drawn.tolist(), key=lambda one: float(fitness[one]))
+        return among[best]
 
     def _replace(self, generator: Individual, discriminator: Individual, real: Tensor) -> int:
         """Let the new ones take the places of the cell's own; how many of the two did."""
@@ -215,26 +215,30 @@ class Neighbourhood:
         self, generator: Individual, discriminator: Individual
     ) -> tuple[int, tuple[float, float]]:
         """A pass over the cell's examples; the generator's steps so far, and the mean losses."""
-        generators = [generator, *self.generators[1:]]
-        discriminators = [discriminator, *self.discriminators[1:]]
         is_wgan, steps = self.settings.loss == "wgan", self.own.steps
         losses: tuple[list[float], list[float]] = ([], [])
         since = 0
         for number, positions in enumerate(self._batches()):
             real = scaled(self.examples.train[positions])
             if (number + 1) % self.settings.skip == 0:
-                opponent = generators[self.rng.integers(len(generators))]
+                opponent = self._opponent(generator, self.generators[1:])
                 losses[1].append(self._train_discriminator(discriminator, opponent, real))
             since += 1
             first = CRITIC_STEPS_FIRST if steps < FIRST_STEPS else CRITIC_STEPS
             if is_wgan and since < first:
                 continue
             since = 0
-            judge = discriminators[self.rng.integers(len(discriminators))]
+            judge = self._opponent(discriminator, self.discriminators[1:])
             losses[0].append(self._train_generator(generator, judge, len(real)))
             steps += 1
         means = [float(np.mean(one)) if one else 0.0 for one in losses]
         return steps, (means[0], means[1])
+
+    def _opponent(self, partner: Individual, neighbours: Sequence[Individual]) -> Individual:
+        """Against whom the next step is: mostly what is trained too, else a random neighbour's."""
+        if not neighbours or self.rng.random() >= self.settings.against_neighbours:
+            return partner
+        return neighbours[int(self.rng.integers(len(neighbours)))]
 
     def _train_discriminator(
         self, discriminator: Individual, opponent: Individual, real: Tensor

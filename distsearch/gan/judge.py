@@ -94,12 +94,12 @@ class Judge:
     def features(self, examples: Tensor) -> NDArray[np.float64]:
         """Count x n features of examples (uint8, or from -1 to 1)."""
         if self._network is None:
-            return examples.double().cpu().numpy()
-        network = self._network if self.classes else self._network[:-1]  # type: ignore[index]
+            return np.asarray(examples.double().cpu())
+        network = self._network if self.classes else self._network[:-1]
         device = next(self._network.parameters()).device
         with torch.inference_mode():
             parts = [network(scaled(part).to(device)) for part in examples.split(AT_ONCE)]
-        return torch.cat(parts).double().cpu().numpy()
+        return np.asarray(torch.cat(parts).double().cpu())
 
     def opinion(
         self, features: NDArray[np.float64]
@@ -234,11 +234,11 @@ def _task(
         return images, labels
     _, height, width = examples.shape
     turns = torch.from_numpy(rng.integers(TURNS, size=len(images)))
-    if height != width:  # a quarter turn would not fit: turned by 180 degrees, mirrored, both
-        ways = [lambda x: x, lambda x: x.flip(2), lambda x: x.flip(3), lambda x: x.flip(2, 3)]
-    else:
-        ways = [lambda x, k=k: torch.rot90(x, k, (2, 3)) for k in range(TURNS)]
     turned = images.clone()
-    for turn, way in enumerate(ways):
-        turned[turns == turn] = way(images[turns == turn])
+    for turn in range(1, TURNS):
+        chosen = images[turns == turn]
+        if height == width:
+            turned[turns == turn] = torch.rot90(chosen, turn, (2, 3))
+        else:  # a quarter turn would not fit: mirrored, upside down, or both
+            turned[turns == turn] = chosen.flip(((2,), (3,), (2, 3))[turn - 1])
     return turned, turns

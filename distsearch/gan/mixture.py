@@ -42,7 +42,7 @@ def mutated(weights: Weights, sigma: float, rng: np.random.Generator) -> Weights
     """Weights near others: each plus N(0, sigma), none below 0, 1 in all."""
     found = np.clip(weights + rng.normal(0.0, sigma, len(weights)), 0.0, None)
     total = found.sum()
-    return found / total if total > 0 else weights.copy()
+    return np.asarray(found / total) if total > 0 else weights.copy()
 
 
 def evolve(

@@ -79,7 +79,8 @@ def _mlp(widths: Sequence[int]) -> list[Any]:
 
 def _widths(shape: Sequence[int]) -> list[int]:
     """The channels of a DCGAN's layers, from the image on: 64-128-256-512 for 64 x 64 pixels."""
-    side, widths = 0, []
+    side = 0
+    widths: list[int] = []
     if len(shape) == 3 and shape[1] == shape[2]:
         side = shape[1]
     while side > FIRST and side % 2 == 0:

@@ -36,8 +36,8 @@ def draw_all(run: Run, mixture: Mixture, baseline: Run | None = None) -> None:
 def as_pixels(examples: Tensor) -> NDArray[Any]:
     """Images as uint8 (count x channels x height x width); points as they are (count x 2)."""
     if examples.ndim == 2:
-        return examples.cpu().numpy()
-    return ((examples + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
+        return np.asarray(examples.cpu())
+    return np.asarray(((examples + 1) * 127.5).round().clamp(0, 255).byte().cpu())
 
 
 def draw_samples(samples: NDArray[Any], filename: Path, title: str) -> None:
@@ -83,7 +83,8 @@ def tiled(images: NDArray[Any]) -> NDArray[Any]:
 def fids(run: Run, name: str = "fid") -> dict[int, list[tuple[int, float]]]:
     """Of each cell the generations and what was reported of them: (generation, FID), ..."""
     record = run.record
-    history, found = record.training_history, defaultdict(list)
+    history = record.training_history
+    found: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
     for trial in record.ledger.trials.values():
         if trial.bracket is not None and not trial.status.is_failure:
             found[trial.bracket] += [

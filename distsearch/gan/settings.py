@@ -44,6 +44,9 @@ class Settings:
         'always' anew for each generation, or 'at_creation' of a cell.
     `fitness`: how losses against several opponents become one number. `samples`: real images for
         that. `tournament`: how many are compared to choose the one that is trained.
+    `against_neighbours`: the share of steps against a random neighbour's network, as the paper has
+        it for all; the others are against the one that is trained with it. (Neighbours' networks
+        stand still meanwhile, and a generator finds what fools one that stands still.)
     `replacement`: whether what was trained takes its cell 'always', or only if it is better.
     `lr_mutation`: the probability that a learning rate changes before a step.
     `skip`: the discriminator learns at every n-th step.
@@ -69,6 +72,7 @@ class Settings:
     fitness: str = "average"
     samples: int = 1000
     tournament: int = 2
+    against_neighbours: float = 0.0
     replacement: str = "elitist"
     lr_mutation: float = 0.5
     skip: int = 1
@@ -91,6 +95,8 @@ class Settings:
         for name in ("latent", "batch", "lr", "sigma", "seed"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("lr_mutation", 0 <= self.lr_mutation <= 1, "from 0 to 1")
+        share = self.against_neighbours
+        self._check("against_neighbours", 0 <= share <= 1, "from 0 to 1")
         self._check("dieting", 0 < self.dieting <= 1, "above 0, and 1 at most")
         self._check("hidden", bool(self.hidden) and min(self.hidden) >= 1, "widths, as (256, 256)")
         graph_of(self.grid)
@@ -169,7 +175,7 @@ def _toml(path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
     try:
         with open(path, "rb") as file:
             return dict(tomllib.load(file))

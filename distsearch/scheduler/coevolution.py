@@ -191,11 +191,11 @@ class CoevolutionScheduler(Scheduler):
     ) -> None:
         if not isinstance(generations, Integral) or generations < 1:
             raise OptionError(f"generations={generations!r}; give a whole number from 1 on")
-        self.graph = graph_of(cells)
-        self.generations = int(generations)
-        self.cells = [Cell(number) for number in range(len(self.graph))]
+        self.graph: Graph = graph_of(cells)
+        self.generations: int = int(generations)
+        self.cells: list[Cell] = [Cell(number) for number in range(len(self.graph))]
         self._configs: list[Mapping[str, Any]] = []  # what the searcher has suggested
-        self._no_more_configs = False
+        self._no_more_configs: bool = False
         _check_own_arguments(with_args(train_fn, args))
         super().__init__(train_fn, args, *more, isolation=isolation, **options)
 
