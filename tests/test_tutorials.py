@@ -173,3 +173,17 @@ def test_all_children_read_their_fathers_bytes_on_one_machine_and_on_two(tmp_pat
     assert len(digests) == 10 and len(set(digests)) == 1
     hosts = set(re.findall(r"^task \d .* on (\w+):", said, re.MULTILINE))
     assert hosts <= ({"east", "west"} if where else {"localhost"})
+
+
+def test_coevolving_gans_end_with_a_mixture_and_pictures(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    said = run(tmp_path, "13_coevolving_gans.py", "--generations", "2", "--grid", "2x1")
+    assert "the classifier for scores is right on 9" in said
+    assert "4 trials in" in said and "4 done, 0 failed" in said
+    assert re.search(r"^best mixture: FID [\d.]+, TVD 0\.\d+$", said, re.MULTILINE)
+    weights = re.findall(r"^    ([\d.]+) of cell [01], generation 2$", said, re.MULTILINE)
+    assert sum(map(float, weights)) == pytest.approx(1, abs=0.011)
+    assert "1000 images of (1, 8, 8), made by 2" in said
+    for path in re.findall(r"picture: (\S+\.png)", said):
+        assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
