@@ -95,7 +95,7 @@ async def search(trials, nodes, folder):
     """Run one search; CPU time per event, early and late, and bytes of memory."""
     store = Store(folder)
     manager = DistributedResourceManager(LeaseQueue())
-    packed = Packed(b"", "f.pickle", ())
+    packed = Packed(b"", "f.pickle", (), "")
     experiment = Experiment(
         Rule(), Settings(packed, packed, Resource()), manager, store, lambda line: None
     )

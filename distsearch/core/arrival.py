@@ -25,6 +25,7 @@ from importlib.machinery import ModuleSpec
 from typing import Any
 
 from ..resource.private import name_of, private
+from . import surroundings
 
 FUNCTION = "DISTSEARCH_FUNCTION"  # what a trial has loaded, for the processes that it starts
 
@@ -34,8 +35,9 @@ class Cargo:
     """A pickled train function: by the name of its module, with what it needs of it, or both.
 
     Each pickle has three things in turn: the function, what else is to be found in modules (names
-    and objects for each), and the surroundings. `named` holds where `module` is, and has the source
-    of this hash (None: it is). `script`: the file of the user's script.
+    and objects for each), and the outputs of loggers. `named` holds where `module` is, and has the
+    source of this hash (None: it is). `script`: the file of the user's script. `surroundings`: what
+    it has set up, see `surroundings.set_up`.
     """
 
     script: str | None
@@ -43,6 +45,7 @@ class Cargo:
     sha256: str | None
     named: bytes | None
     whole: bytes | None
+    surroundings: str
 
     def suited(self) -> bytes:
         """The pickle that suits this process."""
@@ -75,10 +78,11 @@ def load(path: str) -> Any:
     os.environ[FUNCTION] = path
     begin_main(cargo.script)
     unpickler = pickle.Unpickler(io.BytesIO(cargo.suited()))
-    function, found, surroundings = unpickler.load(), unpickler.load(), unpickler.load()
+    function, found, outputs = unpickler.load(), unpickler.load(), unpickler.load()
     for module, names in found.items():
         namespace(module, names)
-    surroundings.set_up()
+    surroundings.set_up(cargo.surroundings)
+    surroundings.add_outputs(outputs)
     return function
 
 

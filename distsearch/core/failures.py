@@ -52,7 +52,8 @@ class Failures:
 
     def reported(self, trial: Trial) -> None:
         """Take note of how far a trial has come."""
-        self._furthest = max(self._furthest, trial.furthest)
+        if trial.furthest > self._furthest:
+            self._furthest = trial.furthest
 
     def one_did_well(self) -> None:
         """Take note of a trial that ended, but did not fail."""

@@ -8,7 +8,6 @@ into the database, and deletes it. What the process writes after that goes to a 
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import sqlite3
@@ -22,13 +21,15 @@ DATABASE_LOCK = 0x40000002, 510  # "shared"; who wants to delete the write-ahead
 MEMORY_LOCK = 128, 1  # who gets this one for itself takes the shared memory for a leftover
 BUSY_S = 5.0
 PAUSE_S = 0.005
+CLOCK_NS = 100_000_000  # two changes of a folder that are closer may get the same time
 
 
 class File(NamedTuple):
     """One file of the database, as this process has it open."""
 
-    path: Path
+    name: str
     number: int
+    inode: int  # nobody else's while it is open here
     lock: tuple[int, int] | None
 
 
@@ -36,6 +37,7 @@ class Hold:
     """The files of an open database, of a connection that uses a write-ahead log.
 
         hold = Hold(path)           # after the connection was opened
+        hold.take()
         connection.execute("insert ...")
         if not hold.renew():
             ...                     # it may have gone to a file that was deleted
@@ -49,29 +51,67 @@ class Hold:
         self._database = database
         self._mutex = threading.Lock()
         self._files: list[File] = []
+        self._seen: tuple[int, int] | None = None  # the folder's inode and time, with all in it
         memory = database.with_name(f"{database.name}-shm")
         log = database.with_name(f"{database.name}-wal")
         try:
             for path, lock in ((database, DATABASE_LOCK), (memory, MEMORY_LOCK), (log, None)):
                 number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                self._files.append(File(path, number, lock))
+                self._files.append(File(path.name, number, os.fstat(number).st_ino, lock))
         except FileNotFoundError:  # deleted since it was opened
             self.close()
 
-    def renew(self) -> bool:
-        """Take the locks again; whether the files are still those that others find.
+    def take(self) -> None:
+        """Take the locks again.
 
-        Raises sqlite3.OperationalError when another process has locked them for long.
+        Raises sqlite3.OperationalError when another process has locked the files for long.
         """
         with self._mutex:
             for file in self._files:
                 _take(file)
-            return bool(self._files) and all(map(_is_there, self._files))
+
+    def renew(self) -> bool:
+        """Take the locks again; whether the files are still those that others find.
+
+        Raises sqlite3.OperationalError as `take` does.
+        """
+        self.take()
+        with self._mutex:
+            return bool(self._files) and self._are_there()
 
     def has_database(self) -> bool:
         """Whether the database itself is where it was."""
         with self._mutex:
-            return not self._files or _is_there(self._files[0])
+            there = self._inodes()
+            return all(there.get(file.name) == file.inode for file in self._files[:1])
+
+    def _are_there(self) -> bool:
+        """Whether all the files are where they were.
+
+        The time of their folder tells that nothing has come or gone there. (To ask for the times of
+        the files themselves makes each commit a third dearer: since Linux 6.13 a file whose time
+        was asked for gets a new one with each write.)
+        """
+        try:
+            about = os.stat(self._database.parent)
+        except FileNotFoundError:
+            return False
+        state = about.st_ino, about.st_mtime_ns
+        if state == self._seen:
+            return True
+        there = self._inodes()
+        are_there = all(there.get(file.name) == file.inode for file in self._files)
+        is_old = time.time_ns() - about.st_mtime_ns > CLOCK_NS  # else it may change unnoticed
+        self._seen = state if are_there and is_old else None
+        return are_there
+
+    def _inodes(self) -> dict[str, int]:
+        """The inodes of what is in the folder, by their names."""
+        try:
+            with os.scandir(self._database.parent) as entries:
+                return {entry.name: entry.inode() for entry in entries}
+        except FileNotFoundError:
+            return {}
 
     def close(self) -> None:
         """Let go of the files, once the connection is closed."""
@@ -86,18 +126,13 @@ def _take(file: File) -> None:
     if file.lock is None:
         return
     start, length = file.lock
-    deadline = time.monotonic() + BUSY_S
+    deadline: float | None = None
     while True:
-        with contextlib.suppress(BlockingIOError, PermissionError):  # systems call it differently
+        try:
             fcntl.lockf(file.number, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
             return
-        if time.monotonic() > deadline:
-            raise sqlite3.OperationalError("database is locked")
+        except (BlockingIOError, PermissionError):  # systems call it differently
+            deadline = deadline or time.monotonic() + BUSY_S
+            if time.monotonic() > deadline:
+                raise sqlite3.OperationalError("database is locked") from None
         time.sleep(PAUSE_S)
-
-
-def _is_there(file: File) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.number), os.stat(file.path))
-    except FileNotFoundError:
-        return False

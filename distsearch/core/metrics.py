@@ -18,7 +18,7 @@ from ..space.base import without_secrets
 
 MAX_REPORT_BYTES = 64 * 1024
 encode = json.JSONEncoder(allow_nan=False).encode  # raises for what JSON cannot hold
-decode = json.JSONDecoder().decode
+_decoder = json.JSONDecoder()
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _looks_non_finite = re.compile("'*(?:NaN|-?Infinity)").fullmatch
 
@@ -65,6 +65,13 @@ def strict_json(value: Any) -> str:
         return json.dumps(_plain(value))
 
 
+def decode(text: str) -> Any:
+    """What the JSON in a text stands for. Raises ValueError for anything else."""
+    value, end = _decoder.raw_decode(text)
+    # (The decoder's own `decode` looks for spaces around it, of which we write none.)
+    return value if end == len(text) else _decoder.decode(text)
+
+
 def from_json(text: str) -> dict[str, Any]:
     """The metrics that `to_json` wrote."""
     metrics: dict[str, Any] = decode(text)
@@ -79,6 +86,8 @@ def from_json(text: str) -> dict[str, Any]:
 
 def number(value: Any) -> float | None:
     """The value as a float if it is a number that can be compared, else None (NaN too)."""
+    if type(value) is float:  # as nearly all are: this is asked several times for each report
+        return None if math.isnan(value) else value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             as_float = float(value)

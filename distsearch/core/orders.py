@@ -14,13 +14,12 @@ from .travel import Packed
 
 
 def preload_of(settings: Settings, remote: Remote) -> Message:
-    """What a node's launcher imports before the first trial, and how it makes processes."""
+    """What a node's launcher prepares before the first trial, and how it makes processes."""
+    packed = _packed_for(settings, remote)
     return {
         "op": "preload",
-        "modules": [
-            *_packed_for(settings, remote).modules,
-            *(["fsspec"] if settings.storage else []),
-        ],
+        "modules": [*packed.modules, *(["fsspec"] if settings.storage else [])],
+        "surroundings": packed.surroundings,
         "sys_path": _own_path() if remote.is_local else [],
         "entry": "distsearch.core.trial_process",
         "spawn": settings.spawn,

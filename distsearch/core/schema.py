@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import marshal
 import sqlite3
-import struct
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -66,7 +65,6 @@ SELECT = (
     "from events"
 )
 
-_INTEGER = struct.Struct("<q")  # as SQLite's
 Row = tuple[Any, ...]  # id, time, kind, trial, attempt, seq, body (text)
 
 
@@ -74,7 +72,7 @@ def seal(row: Row, before: int) -> int:
     """The seal of a row of the log that follows the one with the seal `before`."""
     # marshal's second format is the quickest that says the same of the same in each Python.
     data = marshal.dumps((before, row), 2)
-    return int(_INTEGER.unpack(blake2b(data, digest_size=8).digest())[0])
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
 def sealed(rows: Iterable[Row], before: int) -> list[Row]:

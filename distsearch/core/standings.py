@@ -43,12 +43,14 @@ class Standings:
 
     def count(self, trial: Trial, report: Report) -> None:
         """Take note of a report, and of what is best now."""
-        if self._is_plain:
-            trial.count(report, self._reward_attr, self._improves(report, trial))
-            self._note_best(trial)
-        else:
-            trial.count(report, self._reward_attr, is_better=False)
+        if not self._is_plain:
+            trial.count(report, None)
             self._count_point(trial, report)
+        elif report.reward is None or not self._improves(report.reward, trial):
+            trial.count(report, None)
+        else:
+            trial.count(report, self.sign * report.reward)
+            self._note_best(trial)
 
     def ended(self, trial: Trial) -> None:
         """Take note that a trial will report no more."""
@@ -91,10 +93,8 @@ class Standings:
             if point.is_feasible:
                 self._note_best(trial)
 
-    def _improves(self, report: Report, trial: Trial) -> bool:
-        if report.reward is None:
-            return False
-        return trial.best_reward is None or report.reward > self.sign * trial.best_reward
+    def _improves(self, reward: float, trial: Trial) -> bool:
+        return trial.best_reward is None or reward > self.sign * trial.best_reward
 
     def _note_best(self, trial: Trial) -> None:
         if trial.best_reward is None or trial.is_final:

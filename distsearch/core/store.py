@@ -225,8 +225,7 @@ class Store:
         if not rows:
             return
         for _ in range(TRIES):
-            if not self._hold.renew():
-                self._reopen()
+            self._hold.take()
             if self._is_unsure:
                 rows = self._missing_of(rows)
             self._is_unsure = True
@@ -238,6 +237,7 @@ class Store:
                     self._seal = new[-1][-1]
                     self._mark.write(new[-1][0], self._seal)
                 return
+            self._reopen()
         raise sqlite3.OperationalError("others delete its files again and again")
 
     def _missing_of(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -24,7 +24,7 @@ from ..resource.private import name_of
 from . import surroundings
 from .arrival import Cargo, namespace, wrapped_in
 from .imports import under_way
-from .surroundings import Surroundings
+from .surroundings import Output
 
 _LIBRARIES = tuple(
     path
@@ -35,11 +35,15 @@ _LIBRARIES = tuple(
 
 @dataclass(frozen=True)
 class Packed:
-    """A train function on its way: the bytes, a name for them, and modules worth preloading."""
+    """A train function on its way: the bytes, a name for them, and what its launcher prepares.
+
+    `modules`: what trials will import. `surroundings`: what the script has set up.
+    """
 
     data: bytes
     name: str
     modules: tuple[str, ...]
+    surroundings: str
 
 
 def pack(function: Any, *, stays_here: bool = False) -> Packed:
@@ -51,23 +55,27 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "") or sys.modules["__main__"]
     unfinished = [name for name in under_way() if not _is_ours(name)]
-    around = surroundings.of_this_process(_is_of_library, _can_travel, files=stays_here)
+    around = surroundings.of_this_process()
+    outputs = surroundings.outputs_of_this_process(_is_of_library, _can_travel, files=stays_here)
     named = whole = None
     if not _is_in(module.__name__, ["__main__", *unfinished]):
-        named = _dumps(function, around, unfinished)
+        named = _dumps(function, outputs, unfinished)
     is_there = _is_installed(module) or (stays_here and _is_importable(module))
     if named is None or not is_there:
-        whole = _dumps(function, around, [*unfinished, module.__name__])
+        whole = _dumps(function, outputs, [*unfinished, module.__name__])
     script = getattr(sys.modules["__main__"], "__file__", None)
     source = _source_hash(module) if whole is not None else None
     if whole is not None and source is None:
         named = None
-    data = pickle.dumps(Cargo(script, module.__name__, source, named, whole))
-    return Packed(data, name_of(data), tuple(sorted(_modules_of(function, around))))
+    text = around.text()
+    data = pickle.dumps(Cargo(script, module.__name__, source, named, whole, text))
+    modules = _modules_of(function) | around.modules()
+    modules |= {home for ones in outputs.values() for one in ones for home in one.modules()}
+    return Packed(data, name_of(data), tuple(sorted(filter(_is_preloaded, modules))), text)
 
 
-def _dumps(function: Any, around: Surroundings, by_value: list[str]) -> bytes:
-    """Pickle a function, what goes to modules with it, and the surroundings; see `Cargo`."""
+def _dumps(function: Any, outputs: dict[str, tuple[Output, ...]], by_value: list[str]) -> bytes:
+    """Pickle a function, what goes to modules with it, and the outputs; see `Cargo`."""
     registered = cloudpickle.list_registry_pickle_by_value()
     mine = {*by_value} - {"__main__", *registered}
     for name in mine:
@@ -78,7 +86,7 @@ def _dumps(function: Any, around: Surroundings, by_value: list[str]) -> bytes:
             # One after the other, so that what they have in common is one thing there too.
             pickler.dump(function)
             pickler.dump(pickler.found)
-            pickler.dump(around)
+            pickler.dump(outputs)
             return file.getvalue()
     except Exception as error:
         path = _guilty_path(function, getattr(function, "__name__", "train_fn"))
@@ -217,10 +225,10 @@ def _is_library(name: str) -> bool:
     return spec is not None and bool(spec.origin) and _is_of_package(str(spec.origin))
 
 
-def _modules_of(function: Any, around: Surroundings) -> set[str]:
-    """The installed modules that a function refers to, or imports when it runs.
+def _modules_of(function: Any) -> set[str]:
+    """The modules that a function refers to, or imports when it runs.
 
-    And those that its own module has imported, which a trial imports whole, and its loggers need.
+    And those that its own module has imported, which a trial imports whole.
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "__main__")
     found = (
@@ -249,9 +257,12 @@ def _modules_of(function: Any, around: Surroundings) -> set[str]:
     tops = {name.partition(".")[0] for name in found}
     found.update({"numpy.random"} if "numpy" in tops else ())
     found.update({"torch._dynamo"} if "torch" in tops else ())
-    found.update(around.modules())
-    own = ("__main__", "builtins")
-    return {name for name in found if name not in own and _is_library(name)}
+    return found
+
+
+def _is_preloaded(module: str) -> bool:
+    """Whether a launcher imports a module that trials will: it does if the module is installed."""
+    return module not in ("__main__", "builtins") and _is_library(module)
 
 
 def _homes_in(module: types.ModuleType) -> Iterator[str]:

@@ -25,10 +25,10 @@ from ..resource.private import private
 from ..space.base import without_secrets
 from . import arrival, checkpoint
 from . import decorators as decorators
-from . import surroundings as surroundings
 from .metrics import MAX_REPORT_BYTES, is_one_number, strict_json
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
+from .surroundings import set_up as set_up  # called by the launcher, for all that it forks
 
 _AROUND = (__file__, decorators.__file__, arrival.__file__)
 _functions: dict[str, Any] = {}

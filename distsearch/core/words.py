@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Union
 
 from ..errors import LineageError
-from .metrics import number
 from .objectives import Point
 
 
@@ -194,16 +193,15 @@ class Trial:
         """What its newest report said, while it has not ended."""
         return {} if self.last_report is None else self.last_report.metrics
 
-    def count(self, report: Report, reward_attr: str, is_better: bool) -> None:
-        """Take note of a report."""
+    def count(self, report: Report, best: float | None) -> None:
+        """Take note of a report; `best`: its reward, as it was reported, if that is the best."""
         if self._unreported is not None:
             self._commit_save()
         self.reports, self.last_report = report.sequence, report
-        if math.isfinite(report.time):
-            self.furthest = max(self.furthest, report.time)
-        if is_better:
-            self.best_reward = number(report.metrics.get(reward_attr))
-            self.best_time = report.time
+        if self.furthest < report.time < math.inf:
+            self.furthest = report.time
+        if best is not None:
+            self.best_reward, self.best_time = best, report.time
 
     def save(self, step: int, name: str) -> None:
         """Take note of a checkpoint.

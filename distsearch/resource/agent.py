@@ -5,7 +5,7 @@ and knows nothing of Dask or SSH: `handle(messages)` takes what the driver says,
 is given what the driver should hear. Messages are dicts of JSON-able values with a key `op`:
 
     from the driver
-        preload    modules, sys_path, entry, spawn       once, before the first start
+        preload    modules, sys_path, entry, spawn, surroundings      before the first start
         function   name, data (offset, done)             a pickled train function (a piece of it)
         upload     path, data, done, sha256, mode        a piece of a file for the work folder
         start      trial, attempt, job, env, threads, limits, reuse
@@ -173,6 +173,7 @@ class Agent:
             sys_path=message["sys_path"],
             entry=message["entry"],
             spawn=message["spawn"],
+            surroundings=message["surroundings"],
         )
 
     def _on_function(self, message: Message) -> None:
@@ -318,15 +319,21 @@ class Agent:
 
     def _take_line(self, process: Process, trial: RunningTrial, line: bytes) -> None:
         kind, sequence, due, body = line.split(b" ", 3)
-        about = {"trial": trial.trial, "attempt": trial.attempt}
         if kind == b"R":
-            text, number = body.decode(), int(sequence)
             self._unacknowledged += len(body)
-            self._tell(op="report", **about, seq=number, due=due == b"1", body=text)
+            self._tell(
+                op="report",
+                trial=trial.trial,
+                attempt=trial.attempt,
+                seq=int(sequence),
+                due=due == b"1",
+                body=body.decode(),
+            )
             if trial.leaving is not None and trial.has_saved:
                 self._end_now(trial, *trial.leaving)
         elif kind == b"S":
-            self._tell(op="saved", **about, step=int(sequence), **json.loads(body))
+            about = {"trial": trial.trial, "attempt": trial.attempt, "step": int(sequence)}
+            self._tell(op="saved", **about, **json.loads(body))
             if trial.leaving is not None:
                 # The report of what was saved may follow, and should not be lost.
                 trial.has_saved = True

@@ -4,7 +4,7 @@ It has already imported what trials import, so that a trial starts in millisecon
 touches CUDA and never runs user code itself. Its parent (the node's agent) speaks to it through
 a socket, one JSON object a line:
 
-    configure  preload, sys_path, entry        import these modules
+    configure  preload, sys_path, entry, surroundings      import these modules, set these up
     fork       key, env, folder, threads (and one file descriptor: the trial's own socket)
     kill       key, signal                     to the trial's whole process group
 
@@ -132,19 +132,22 @@ class Launcher:
             self.control.sendall(json.dumps(message).encode() + b"\n")
 
     def do_configure(
-        self, preload: list[str], sys_path: list[str], entry: str, spawn: bool
+        self, preload: list[str], sys_path: list[str], entry: str, spawn: bool, surroundings: str
     ) -> None:
-        """Import what trials will need, then keep the garbage collector off those pages."""
+        """Import and set up what trials need, then keep the garbage collector off those pages."""
         self.entry = entry
         self.spawn = self.spawn or spawn
         import_entry(entry, sys_path)
         path = [*sys_path, *(one for one in sys.path if one not in sys_path)]
         sys.path[:] = sorted(path, key=is_of_python, reverse=True)
         for name in () if self.spawn else preload:
-            # What cannot be imported here fails in the trial, where the user sees it.
+            # What fails here fails in the trial too, where the user sees it.
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
         sys.path[:] = path
+        if not self.spawn:
+            with contextlib.suppress(Exception):
+                sys.modules[entry].set_up(surroundings)
         gc.collect()
         gc.freeze()
         self.tell(op="configured")

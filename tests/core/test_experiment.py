@@ -178,7 +178,7 @@ class Script:
         pass
 
 
-PACKED = Packed(b"function", "f.pickle", ())
+PACKED = Packed(b"function", "f.pickle", (), "")
 
 
 class World:

@@ -14,7 +14,7 @@ def failed(number, *epochs, reason="ValueError: x"):
     """A trial that failed after it had reported these epochs."""
     trial = Trial(number, {}, status=Status.FAILED, reason=reason, error="Traceback")
     for sequence, epoch in enumerate(epochs, start=1):
-        trial.count(Report(number, sequence, {}, 0.5, epoch), "accuracy", is_better=True)
+        trial.count(Report(number, sequence, {}, 0.5, epoch), 0.5)
     return trial
 
 
@@ -66,7 +66,7 @@ def test_it_is_not_over_while_more_may_do_well_or_one_has_come_further():
 
 def test_how_far_a_trial_came_counts_in_whichever_attempt():
     again = failed(0, 5)
-    again.count(Report(0, 1, {}, 0.5, 1), "accuracy", is_better=False)
+    again.count(Report(0, 1, {}, 0.5, 1), None)
     assert noted(again, *(failed(number, 1) for number in range(1, ALIKE))).all_alike(0)
 
 

@@ -27,7 +27,7 @@ def logger():
 
 
 def carried(name, files=True, is_library=lambda name: False):
-    """How a logger is set up elsewhere, or None for one that needs nothing."""
+    """The outputs that a logger gets elsewhere."""
 
     def can_travel(thing):
         try:
@@ -35,19 +35,29 @@ def carried(name, files=True, is_library=lambda name: False):
         except Exception:
             return False
 
-    around = surroundings.of_this_process(is_library, can_travel, files=files)
-    return {one.name: one for one in pickle.loads(pickle.dumps(around)).loggers}.get(name)
+    outputs = surroundings.outputs_of_this_process(is_library, can_travel, files=files)
+    return pickle.loads(pickle.dumps(outputs)).get(name, ())
+
+
+def set_up_anew(text, monkeypatch):
+    """Set up surroundings in this process as in one in which that was not done before."""
+    monkeypatch.setattr(surroundings._Here, "text", "")
+    surroundings.set_up(text)
 
 
 def test_a_logger_that_is_as_it_was_made_is_not_carried(logger):
-    assert carried(logger.name) is None
+    assert carried(logger.name) == ()
+    assert logger.name not in {one.name for one in surroundings.of_this_process().loggers}
 
 
-def test_a_level_alone_is_carried_also_of_a_library(logger):
+def test_a_level_alone_is_carried_also_of_a_library(logger, monkeypatch):
     logger.setLevel(logging.ERROR)
     logger.addHandler(logging.StreamHandler())
-    there = carried(logger.name, is_library=lambda name: True)
-    assert (there.level, there.outputs) == (logging.ERROR, ())
+    assert carried(logger.name, is_library=lambda name: True) == ()
+    text = surroundings.of_this_process().text()
+    logger.setLevel(logging.NOTSET)
+    set_up_anew(text, monkeypatch)
+    assert logger.level == logging.ERROR
 
 
 def test_what_goes_elsewhere_than_to_standard_output_or_a_file_is_shown_once(logger):
@@ -55,14 +65,14 @@ def test_what_goes_elsewhere_than_to_standard_output_or_a_file_is_shown_once(log
     logger.addHandler(logging.StreamHandler(io.StringIO()))
     logger.addHandler(logging.StreamHandler(io.StringIO()))
     logger.addHandler(logging.NullHandler())
-    assert [one.target for one in carried(logger.name).outputs] == ["stdout", "stderr"]
+    assert [one.target for one in carried(logger.name)] == ["stdout", "stderr"]
 
 
 def test_a_file_is_written_to_on_this_machine_and_shown_from_another(logger, tmp_path):
     path = str(tmp_path / "a.log")
     logger.addHandler(logging.FileHandler(path))
-    assert [one.target for one in carried(logger.name).outputs] == [path]
-    assert [one.target for one in carried(logger.name, files=False).outputs] == ["stderr"]
+    assert [one.target for one in carried(logger.name)] == [path]
+    assert [one.target for one in carried(logger.name, files=False)] == ["stderr"]
 
 
 def test_a_format_that_cannot_be_pickled_is_left_out_and_the_record_is_shown(logger, capsys):
@@ -73,16 +83,25 @@ def test_a_format_that_cannot_be_pickled_is_left_out_and_the_record_is_shown(log
     logger.addHandler(handler)
     there = carried(logger.name)
     logger.removeHandler(handler)
-    there.set_up()
+    surroundings.add_outputs({logger.name: there})
     logger.error("a word")
     assert "a word\n" in capsys.readouterr().err
 
 
 def test_a_logger_that_has_handlers_there_keeps_them(logger):
     logger.addHandler(logging.StreamHandler())
-    there = carried(logger.name)
-    there.set_up()
+    surroundings.add_outputs({logger.name: carried(logger.name)})
     assert len(logger.handlers) == 1
+
+
+def test_what_has_been_set_up_is_not_set_up_again(logger, monkeypatch):
+    """So that a forked trial, whose launcher did it, may go on from what it has found."""
+    logger.setLevel(logging.ERROR)
+    text = surroundings.of_this_process().text()
+    set_up_anew(text, monkeypatch)
+    logger.setLevel(logging.DEBUG)
+    surroundings.set_up(text)
+    assert logger.level == logging.DEBUG
 
 
 def test_a_filter_for_warnings_of_a_library_imports_it_nowhere(monkeypatch):
@@ -92,15 +111,14 @@ def test_a_filter_for_warnings_of_a_library_imports_it_nowhere(monkeypatch):
     monkeypatch.setitem(sys.modules, "a_library", library)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=library.Old)
-        around = surroundings.of_this_process(lambda name: False, lambda thing: True, files=True)
-    filters = pickle.loads(pickle.dumps(around.filters))
-    (here,) = [one for one in filters if one.category == ("a_library", "Old")]
+        text = surroundings.of_this_process().text()
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         monkeypatch.delitem(sys.modules, "a_library")
-        here.set_up()
+        set_up_anew(text, monkeypatch)  # as in the launcher
+        warnings.simplefilter("always")
         warnings.warn("seen", library.Old, stacklevel=1)
         monkeypatch.setitem(sys.modules, "a_library", library)
-        here.set_up()
+        surroundings.set_up(text)  # as in a trial that has imported it
         warnings.warn("not seen", library.Old, stacklevel=1)
     assert [str(one.message) for one in seen] == ["seen"]

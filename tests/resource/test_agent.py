@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from distsearch.core.decorators import args
+from distsearch.core.surroundings import of_this_process
 from distsearch.core.travel import pack
 from distsearch.resource import agent as agent_module
 from distsearch.resource import processes as processes_module
@@ -69,6 +70,7 @@ class Driver:
             **self.imports,
             entry="distsearch.core.trial_process",
             spawn=self.spawn,
+            surroundings=of_this_process().text(),
         )
         return self
 

@@ -21,13 +21,16 @@ WAIT_S = 20.0
 ENTRY = """
     import os, signal, subprocess, sys, time
 
+    found = []
+    set_up = found.append
+
     def main(channel, threads):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         what = channel.recv(4096).decode()
         exec(what, {"channel": channel, "threads": threads, "say": lambda value: channel.sendall(
             repr(value).encode() + b"\\n"), "os": os, "signal": signal, "subprocess": subprocess,
-            "sys": sys, "time": time})
+            "found": found, "sys": sys, "time": time})
         return 0
 """
 
@@ -51,8 +54,14 @@ class Parent:
         self.replies = self.control.makefile("rb")
         self.heard = []
         self.channels = []
-        path = [str(folder)]
-        self.ask(op="configure", preload=["no_such"], sys_path=path, entry="my_entry", spawn=spawn)
+        self.ask(
+            op="configure",
+            preload=["no_such"],
+            sys_path=[str(folder)],
+            entry="my_entry",
+            spawn=spawn,
+            surroundings="as in the script",
+        )
 
     def ask(self, descriptor=None, **request):
         data = json.dumps(request).encode() + b"\n"
@@ -171,6 +180,13 @@ def test_files_of_the_current_folder_are_not_taken_for_pythons(parent, tmp_path,
     (tmp_path / "mine.py").write_text("WORD = 'found'\n")
     lines = parent(spawn=spawn).fork("a", "import mine; say((mine.WORD, sys.path[0]))")
     assert lines.readline().decode().strip() == repr(("found", str(tmp_path)))
+
+
+def test_what_the_script_has_set_up_is_set_up_once_for_all_that_is_forked(parent):
+    """What is spawned sets it up itself."""
+    launcher = parent()
+    lines = launcher.fork("1", "say(found)")
+    assert lines.readline() == b"['as in the script']\n"
 
 
 def test_each_process_has_its_own_environment(parent):
