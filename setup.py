@@ -70,6 +70,7 @@ setup(
         "rich>=13",
         "safetensors>=0.4.3",
         "threadpoolctl>=3.0",
+        'tomli>=2; python_version < "3.11"',
     ],
     entry_points={"console_scripts": ["distsearch = distsearch.cli.main:main"]},
     extras_require={

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train", "testing")
-ROOMS += ("data", "nas", "cli")
+ROOMS += ("data", "nas", "gan", "cli")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -32,6 +32,7 @@ SEES = {
     "data": {"errors", "space"},
     "nas": {"errors", "space", "resource", "core", "searcher", "scheduler", "train", "data"},
     "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
+    "gan": {"errors", "space", "resource", "core", "scheduler", "data"},
     "cli": {*ROOMS} - {"testing"},
 }
 

@@ -204,3 +204,17 @@ def test_lanas_finds_the_best_of_a_table_and_trains_the_cell_that_it_has_found(t
     assert re.search(r"^test accuracy of that cell, trained anew: [01]\.\d+$", said, re.MULTILINE)
     for path in ("lanas-race.png", "lanas-tree.png"):
         assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_coevolving_gans_end_with_a_mixture_and_pictures(tmp_path):
+    for module in ("torch", "sklearn"):
+        pytest.importorskip(module)
+    said = run(tmp_path, "13_coevolving_gans.py", "--generations", "2", "--grid", "2x1")
+    assert "the classifier for scores is right on 9" in said
+    assert "4 trials in" in said and "4 done, 0 failed" in said
+    assert re.search(r"^best mixture: FID [\d.]+, TVD 0\.\d+$", said, re.MULTILINE)
+    weights = re.findall(r"^    ([\d.]+) of cell [01], generation 2$", said, re.MULTILINE)
+    assert sum(map(float, weights)) == pytest.approx(1, abs=0.011)
+    assert "1000 images of (1, 8, 8), made by 2" in said
+    for path in re.findall(r"picture: (\S+\.png)", said):
+        assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")

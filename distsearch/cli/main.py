@@ -28,6 +28,7 @@ GROUPS = {
     "lanas": _Lazy(".lanas", "Search for networks of cells with a tree of learned regions."),
     "data": _Lazy(".data", "Look at data sets."),
     "pc-darts": _Lazy(".pc_darts", "Search for a network's cells (PC-DARTS), train it, test it."),
+    "gan": _Lazy(".gan", "Coevolve GANs on a grid of cells."),
 }
 
 

@@ -83,6 +83,10 @@ class Budget:
         """The checkpoints of a trial, the oldest first."""
         return list(self._names.get(trial, ()))
 
+    def __iter__(self) -> Iterator[Checkpoint]:
+        """All of them, the oldest first."""
+        return iter(list(self._bytes))
+
     @property
     def trials(self) -> list[int]:
         """The trials that have checkpoints."""

@@ -14,6 +14,7 @@ from .words import Decision, Pause, Status, Trial
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends of a search after which it may go on with its trials
 BY_THE_RULE = "by the rule"
+NOTHING_LEFT = "what it started from had no epoch left"
 NO_FACTS: Mapping[str, Any] = {}
 
 

@@ -22,7 +22,7 @@ from ..resource.remote import Message, Remote
 from . import earlier
 from .attempt import Attempt, Returned, Verdict
 from .children import Children
-from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, verdict_of
+from .ends import CLOSED, NO_FACTS, NOTHING_LEFT, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
 from .ledger import Ledger
 from .lineage import check_parents
@@ -84,6 +84,8 @@ class Experiment:
             say=say,
             parents=self.children.needed_parents,
             may_need=lambda trial: self.ask("may_need", trial, otherwise=True),
+            read_on=lambda trial: self.ask("read_on", trial, otherwise=()),
+            only_needed=lambda: rule.keeps_only_needed,
             on_rest=self.check_idle,
         )
         self.meetings = Meetings(self.keeper, on_met=self._send, on_failed=self._cannot_meet)
@@ -328,7 +330,7 @@ class Experiment:
 
     def _granted(self, lease: Lease) -> None:
         self._request = None
-        trial = None if self.ending else self._next_trial()
+        trial = None if self.ending else self._next_trial(lease.held[0].remote.host)
         if trial is None:
             self.manager.release(lease)
         else:
@@ -336,9 +338,9 @@ class Experiment:
         if not self._granting:
             self.fill()
 
-    def _next_trial(self) -> Trial | None:
+    def _next_trial(self, node: str) -> Trial | None:
         try:
-            return self.source.next()
+            return self.source.next(node)
         except BaseException as error:  # sys.exit() too: it would end the loop's thread
             self.end(f"the searcher or the rule failed: {error!r}", error)
             return None
@@ -615,8 +617,7 @@ class Experiment:
         trial, outcome = attempt.trial, attempt.outcome
         if outcome.status is Status.FINISHED and not trial.has_result:
             if trial.parents and not trial.reports:
-                reason = "what it started from had no epoch left"
-                outcome = outcome._replace(status=Status.STOPPED, reason=reason)
+                outcome = outcome._replace(status=Status.STOPPED, reason=NOTHING_LEFT)
             else:
                 reason = self.settings.objectives.missing_in(trial.reports, trial.last_metrics)
                 outcome = outcome._replace(status=Status.NO_METRIC, reason=reason)

@@ -34,8 +34,9 @@ class Keeper:
     `storage`: where trials save, None for their nodes' disks. `keep`: how many checkpoints are kept
     of a trial, `max_bytes`: how much all may take. `log(kind, trial, body)` makes an event.
     `parents()`: the trials from whose weights a child is still to start; `may_need(trial)`: whether
-    the rule may still name a trial as a parent. `on_rest()` is called when a copy or a deletion is
-    done.
+    the rule may still name a trial as a parent, `read_on(trial)`: on which nodes (hosts) that is.
+    `only_needed()`: whether what nobody needs goes even where all would fit. `on_rest()` is called
+    when a copy or a deletion is done.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Keeper:
         say: Callable[[str], None],
         parents: Callable[[], set[int]],
         may_need: Callable[[Trial], bool],
+        read_on: Callable[[Trial], Iterable[str]],
+        only_needed: Callable[[], bool],
         on_rest: Callable[[], None],
     ) -> None:
         self.storage = storage
@@ -61,6 +64,7 @@ class Keeper:
         self._keep = keep
         self._log, self._say = log, say
         self._parents, self._may_need = parents, may_need
+        self._read_on, self._only_needed = read_on, only_needed
         self._on_rest = on_rest
         # The node that has a trial's newest checkpoint; of trials that are missing, the driver has.
         self._home: dict[int, int] = {}
@@ -69,6 +73,7 @@ class Keeper:
         self._reads: dict[Attempt, list[Checkpoint]] = {}  # what each may still read on its node
         self._read_by: Counter[Checkpoint] = Counter()  # by how many attempts
         self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # on which nodes
+        self._sent: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # whole copies, ahead
         self._gone: list[Checkpoint] = []  # deleted by an earlier run, or nearly so
         self._deleting = 0
         self._said_too_much = False
@@ -146,6 +151,7 @@ class Keeper:
         self.budget.add(*checkpoint, about["bytes"])
         if self.storage is None and remote.is_local:
             self._home.pop(trial.id, None)
+            self._send_ahead(trial, checkpoint)
         elif not remote.is_local:
             self._copies[checkpoint].add(remote.remote_id)
             if self.storage is None:
@@ -252,6 +258,10 @@ class Keeper:
 
     def _is_on(self, remote: Remote, source: Trial) -> bool:
         """Whether a node has the newest checkpoint of a trial as its own."""
+        if source.saved_name is not None:
+            checkpoint = Checkpoint(source.id, source.saved_name)
+            if remote.remote_id in self._sent.get(checkpoint, ()):
+                return True
         home = self._home.get(source.id)
         if home is None:
             return remote.is_local and bool(checkpoints(self.folder_of(source)))
@@ -291,21 +301,52 @@ class Keeper:
     async def _copy_newest(self, trial: Trial) -> None:
         # It may have been replaced by a newer one, or its node may be gone.
         with contextlib.suppress(DistsearchError, OSError):
-            await self._fetch(trial)
+            if (copy := await self._fetch(trial)) is not None:
+                self._send_ahead(trial, Checkpoint(trial.id, copy.name))
         if self._copying.pop(trial.id):
             self._copy(trial)
         self.delete_old(trial)
         self.delete_unneeded()
         self._on_rest()
 
-    async def _fetch(self, trial: Trial) -> None:
-        """Copy the newest checkpoint of a trial to the driver, unless it is there."""
+    def _send_ahead(self, trial: Trial, checkpoint: Checkpoint) -> None:
+        """Send the driver's copy of what a trial has saved to where the rule says it is read."""
+        hosts = set(self._read_on(trial))
+        if not hosts:
+            return
+        home = self._home.get(trial.id)
+        self._copied_here(checkpoint)
+        for remote in self._remotes.values():
+            if remote.host in hosts and not remote.is_local and remote.remote_id != home:
+                self._do(self._send(checkpoint, remote))
+
+    def _copied_here(self, checkpoint: Checkpoint) -> None:
+        for remote in self._remotes.values():
+            if remote.is_local:
+                self._sent[checkpoint].add(remote.remote_id)
+
+    async def _send(self, checkpoint: Checkpoint, remote: Remote) -> None:
+        self._read_by[checkpoint] += 1
+        self._copies[checkpoint].add(remote.remote_id)
+        folder = self.folder_of(self._ledger.trials[checkpoint.trial])
+        try:
+            async with self._moves:
+                await remote.put_checkpoint(checkpoint.trial, folder / checkpoint.name)
+            self._sent[checkpoint].add(remote.remote_id)
+        except (DistsearchError, OSError):
+            pass  # its node is gone, or will be sent it when somebody there needs it
+        finally:
+            self._read_by -= Counter([checkpoint])
+            self.delete_unneeded()
+
+    async def _fetch(self, trial: Trial) -> Path | None:
+        """Copy the newest checkpoint of a trial to the driver, unless it is there; where it is."""
         home = self._remotes.get(self._home.get(trial.id, -1))
         if trial.saves_first is None or home is None:
-            return
+            return None
         folder = self.folder_of(trial)
         async with self._moves:
-            await home.fetch_checkpoint(trial.id, folder)
+            copy = await home.fetch_checkpoint(trial.id, folder)
         known = self._known_here(trial)[-1:]
         old = [
             path
@@ -315,6 +356,7 @@ class Keeper:
         if old:  # once the log on the disk, too, knows of the one that stays
             self._deleting += 1
             self._store.when_durable(lambda: self._do(self._delete_copies(old)))
+        return copy
 
     async def _delete_copies(self, old: Sequence[Path]) -> None:
         try:
@@ -355,8 +397,12 @@ class Keeper:
                 self._delete(old)
 
     def delete_unneeded(self) -> None:
-        """Delete checkpoints that nobody will need, the oldest first, until the rest fits."""
-        if not self.budget.is_exceeded:
+        """Delete checkpoints that nobody will need, the oldest first, until the rest fits.
+
+        All of them, if the rule has it so.
+        """
+        only_needed = self._only_needed()
+        if not (only_needed or self.budget.is_exceeded):
             return
         is_needed = self._which_are_needed()
 
@@ -366,7 +412,11 @@ class Keeper:
                 return True
             return checkpoint.name == trial.saved_name and is_needed(trial.id)
 
-        for checkpoint in list(self.budget.victims(is_needed, is_kept)):
+        victims = list(self.budget.victims(is_needed, is_kept))
+        if only_needed:
+            unneeded = [one for one in self.budget if not (is_needed(one.trial) or is_kept(one))]
+            victims = list(dict.fromkeys([*unneeded, *victims]))
+        for checkpoint in victims:
             trial = self._ledger.trials[checkpoint.trial]
             self._log("deleted", trial, {"name": checkpoint.name})
             self._delete(checkpoint)
@@ -383,6 +433,7 @@ class Keeper:
         """Whether the newest checkpoint of a trial may be read again, as things are now."""
         ledger, parents = self._ledger, self._parents()
         best = {trial.id for trial in [*ledger.front, ledger.best] if trial is not None}
+        parents |= self._stand_ins() if self._only_needed() else set()
 
         def is_needed(trial_id: int) -> bool:
             trial = ledger.trials[trial_id]
@@ -391,8 +442,16 @@ class Keeper:
 
         return is_needed
 
+    def _stand_ins(self) -> set[int]:
+        """The parents of trials whose weights only their node has: these may be lost with it."""
+        saved = [self._ledger.trials[trial_id] for trial_id in self.budget.trials]
+        alone = [one for one in saved if one.id in self._home and not self._known_here(one)]
+        inherited = {parent for one in alone for parent in one.inherits or ()}
+        return {one for one in inherited if one is not None}
+
     def _delete(self, checkpoint: Checkpoint) -> None:
         self.budget.remove(checkpoint)
+        self._sent.pop(checkpoint, None)
         self._deleting += 1
         self._store.when_durable(partial(self._delete_now, checkpoint))
 

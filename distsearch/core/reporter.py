@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import socket
 import threading
 import time
@@ -212,6 +213,12 @@ class Reporter:
         """Send nothing more; a thread that goes on to report ends there."""
         with self._lock:
             self._stopped = True
+
+    def leave_parents(self) -> None:
+        """Delete what the trial, which is over, has copied of its parents' checkpoints."""
+        if self._parents and self._shelf is None:
+            shutil.rmtree(self.folder / "parents", ignore_errors=True)
+            checkpoint.delete_all_but_newest(self.checkpoints, self._keep, is_over=True)
 
     def request_stop(self) -> None:
         """Called by the handler of SIGTERM: end the trial here, or right after a send."""

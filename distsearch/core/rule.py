@@ -16,8 +16,8 @@ class Rule(Protocol):
     It does not hear of final trials, those of `run_with_config`.
     """
 
-    def next_launch(self) -> Launch | Wait | None:
-        """The next new trial, or None when there will be none."""
+    def next_launch_on(self, node: str) -> Launch | Wait | None:
+        """The next new trial, for a free slot of this node, or None when there will be none."""
 
     def next_resume(self) -> int | None:
         """The id of a paused trial that is to go on, or None when there is none now."""
@@ -40,6 +40,17 @@ class Rule(Protocol):
 
     def may_need(self, trial: Trial) -> bool:
         """Whether a trial that has ended may become a parent: its checkpoint is then kept."""
+
+    @property
+    def keeps_only_needed(self) -> bool:
+        """Whether checkpoints go as soon as nobody needs them, however little all take."""
+
+    def read_on(self, trial: Trial) -> Iterable[str]:
+        """On which nodes what a trial has just saved will be read, and is sent to at once."""
+
+    @property
+    def planned(self) -> int | None:
+        """How many trials there will be in all, if the rule knows."""
 
     def replay_known(self, points: Iterable[Sequence[Any]]) -> None:
         """Hear, first of all, of results that were known before the search."""

@@ -19,7 +19,7 @@ class Source:
     """Asks the rule, as long as that makes sense.
 
         source.begin_run(num_trials=20)
-        trial = source.next()             # None: nothing now
+        trial = source.next("gpu1")       # for a free slot of that node; None: nothing now
         source.something_happened()       # the rule may know more by now
 
     `launch(launch)` makes a trial, `wake()` has slots filled. The rule is not asked for new trials
@@ -112,15 +112,15 @@ class Source:
         if self.is_exhausted and launched:
             return launched
         if self.num_trials is None:
-            return None
+            return self._rule.planned
         return launched - self._launched + self.num_trials
 
-    def next(self) -> Trial | None:
-        """What takes a free slot: who waits for it, who was paused, or somebody new.
+    def next(self, node: str) -> Trial | None:
+        """What takes a free slot of a node: who waits for it, who was paused, or somebody new.
 
         Raises what the rule raises.
         """
-        return self._queue.pop() or self._next_resumed() or self._next_new()
+        return self._queue.pop() or self._next_resumed() or self._next_new(node)
 
     def _next_resumed(self) -> Trial | None:
         named: set[int] = set()
@@ -137,7 +137,7 @@ class Source:
                     return ready
         return None
 
-    def _next_new(self) -> Trial | None:
+    def _next_new(self, node: str) -> Trial | None:
         """The next new trial that can start; children whose parents are not ready are set aside."""
         while self.is_open and not self._waits:
             if trial := self._queue.pop():  # a parent that runs again
@@ -145,7 +145,7 @@ class Source:
             if len(self._children) >= MOST_CHILDREN:
                 self._waits = True
                 return None
-            launch = self._ask_rule()
+            launch = self._ask_rule(node)
             if launch is None:
                 return None
             trial = self._launch(launch)
@@ -158,8 +158,8 @@ class Source:
                 self._children.add(trial)
         return None
 
-    def _ask_rule(self) -> Launch | None:
-        answer = self._rule.next_launch()
+    def _ask_rule(self, node: str) -> Launch | None:
+        answer = self._rule.next_launch_on(node)
         if isinstance(answer, Launch):
             self._launched += 1
         elif isinstance(answer, Wait):

@@ -128,6 +128,7 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
         is_only_returned = not (job["has_reported"] or reporter.has_reported)
         if is_one_number(returned) and is_only_returned and job["rank"] == 0:
             report_reward(job, reporter, returned)
+        reporter.leave_parents()
     except StopTrial:
         end["how"] = "stopped"
     except SystemExit as exit_:

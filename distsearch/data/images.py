@@ -8,9 +8,10 @@ from pathlib import Path
 from ..errors import DataError
 from ..space.base import suggest
 from .arrays import Digits, Npz
+from .functions import of_function
 from .sets import SETS, Downloaded
 from .source import Facts, Images, Source
-from .tree import ARCHIVES, Tree
+from .tree import ARCHIVES, Tree, Unlabelled
 
 ENVIRONMENT = "DISTSEARCH_DATA"  # the folder in which data sets lie, where none is given
 NAMES = ("digits", "mnist", *(name for name in SETS if name != "mnist"))
@@ -34,6 +35,25 @@ def load_images(data: str | os.PathLike[str], root: str | os.PathLike[str] | Non
     testing. Raises DataError for what is not there, or cannot be learned from; MissingPackage.
     """
     return find(data, root).load()
+
+
+def load_for_generation(
+    data: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+) -> Images:
+    """Images for those who need no classes: what `load_images` takes, and more.
+
+        load_for_generation("faces/")                    # faces/*.jpg: `classes` is ()
+        load_for_generation("my_package.faces:load")     # what that function returns
+
+    A function returns `Images`, or an array or tensor of uint8 images (count x channels x height x
+    width), or a pair of these and their labels. Raises as `load_images` does.
+    """
+    if ":" in str(data):
+        return of_function(str(data))
+    path = Path(data).expanduser().absolute()
+    if data not in NAMES and path.is_dir() and not Tree(path).has_classes:
+        return Unlabelled(path).load()
+    return load_images(data, root)
 
 
 def facts_of(data: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Facts:

@@ -6,7 +6,7 @@ import io
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -68,12 +68,12 @@ class Tree:
                     f"class {single[0]!r} in {self.path} has 1 image; give it 2 or more"
                 )
             test = sum(held_out_of(counts["", label], HELD_OUT) for label in classes)
-            return checked(Facts(self._name, classes, shape, counts.total() - test, test))
+            return self._checked(Facts(self._name, classes, shape, counts.total() - test, test))
         for part in sorted(PARTS):
             if missing := [label for label in classes if not counts[part, label]]:
                 raise DataError(f"{self.path} has no images of {missing[0]!r} in {part}/")
         train = sum(counts["train", label] for label in classes)
-        return checked(Facts(self._name, classes, shape, train, counts.total() - train))
+        return self._checked(Facts(self._name, classes, shape, train, counts.total() - train))
 
     def load(self) -> Images:
         facts = self.facts()
@@ -93,6 +93,17 @@ class Tree:
             train, test = hold_out(labels, HELD_OUT, SPLIT_SEED)
         parts = [(pixels[part], labels[part]) for part in (train, test)]
         return images_of(facts.name, facts.classes, *parts)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether there are images in more than one folder, or none at all."""
+        if self.path.is_file():
+            return True
+        images = [path for path in self.path.rglob("*") if path.suffix.lower() in IMAGES]
+        return len({path.parent for path in images}) != 1
+
+    def _checked(self, facts: Facts) -> Facts:
+        return checked(facts)
 
     @property
     def _name(self) -> str:
@@ -159,6 +170,25 @@ class Tree:
             return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
         except OSError as error:
             raise DataError(f"{file.path} in {self.path} is no image: {error}") from error
+
+
+class Unlabelled(Tree):
+    """Images that are all in one folder, so that no class is known; their labels are -1."""
+
+    def load(self) -> Images:
+        import torch
+
+        images = super().load()
+        nowhere = [torch.full_like(of, -1) for of in (images.train_labels, images.test_labels)]
+        return replace(images, classes=(), train_labels=nowhere[0], test_labels=nowhere[1])
+
+    def _checked(self, facts: Facts) -> Facts:
+        return facts
+
+    def _files(self) -> Iterator[_File]:
+        for path, content in self._in_folder():
+            if path.suffix.lower() in IMAGES and not path.name.startswith("."):
+                yield _File("", "image", path, content)
 
 
 def _told(shape: tuple[int, int, int]) -> str:

@@ -2,6 +2,7 @@
 
 from ..core.words import Continue, Launch, Pause, Report, Status, Stop, Trial, Wait
 from .base import Scheduler
+from .coevolution import CoevolutionScheduler
 from .fifo import FIFOScheduler
 from .hyperband import HyperbandScheduler
 from .median import MedianStoppingScheduler
@@ -9,6 +10,7 @@ from .pasha import PASHAScheduler
 from .pbt import PBTScheduler
 
 __all__ = [
+    "CoevolutionScheduler",
     "Continue",
     "FIFOScheduler",
     "HyperbandScheduler",

@@ -249,6 +249,13 @@ class Scheduler(Resumable):
         """The next new trial; Wait() for none now, None for none any more."""
         return self.desk.next(len(self.ledger.trials))
 
+    def next_launch_on(self, node: str) -> Launch | Wait | None:
+        """The next new trial, for a free slot of this node (its host): that of `next_launch`.
+
+        A rule for which it matters where its trials run overrides this one.
+        """
+        return self.next_launch()
+
     def next_resume(self) -> int | None:
         """The id of a paused trial that is to go on now; asked before `next_launch`."""
         return None
@@ -281,6 +288,26 @@ class Scheduler(Resumable):
         parents whose children have not saved yet, and of the best are kept anyway.
         """
         return self.desk.may_need(trial.id)
+
+    @property
+    def keeps_only_needed(self) -> bool:
+        """Whether checkpoints go as soon as nobody needs them, however little all of them take.
+
+        Those are needed that are kept when there are more than `max_bytes`: see `may_need`.
+        """
+        return False
+
+    def read_on(self, trial: Trial) -> Iterable[str]:
+        """The nodes (hosts) on which children of a trial will read what it has just saved.
+
+        It is sent there at once, and need not be sent when they start.
+        """
+        return ()
+
+    @property
+    def planned(self) -> int | None:
+        """How many trials there will be in all, if that is known: for the progress display."""
+        return None
 
     def on_pause(self, trial: Trial) -> None:
         """Hear that a trial has paused; call this one too when you override it."""

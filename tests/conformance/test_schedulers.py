@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distsearch.core.words import Continue, Stop
 from distsearch.scheduler import (
+    CoevolutionScheduler,
     FIFOScheduler,
     HyperbandScheduler,
     MedianStoppingScheduler,
@@ -79,3 +80,11 @@ class TestPBT(SchedulerKit):
 
     def options(self):
         return {"max_t": 9, "population_size": len(self.points)}
+
+
+class TestCoevolution(SchedulerKit):
+    make = CoevolutionScheduler
+    stops = breeds = True
+
+    def options(self):
+        return {"cells": (len(self.points), 1), "generations": 3}

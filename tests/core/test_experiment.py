@@ -145,6 +145,15 @@ class Script:
         self.launched += 1
         return Launch({"n": self.launched - 1})
 
+    def next_launch_on(self, node):
+        return self.next_launch()
+
+    keeps_only_needed = False
+    planned = None
+
+    def read_on(self, trial):
+        return ()
+
     def on_report(self, trial, report):
         self.reports.append((trial.id, trial.attempt, report.sequence))
         return self.decide(trial, report)

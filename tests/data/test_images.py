@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distsearch.data import facts_of, load_images
+from distsearch.data.images import load_for_generation
 from distsearch.errors import DataError, MissingPackage
 
 torch = pytest.importorskip("torch")
@@ -197,3 +198,27 @@ def test_files_that_are_no_archives_are_refused(tmp_path):
     for name, told in (("bad.npz", "npz"), ("bad.tar", "as a tar file"), ("bad.txt", "no folder")):
         with pytest.raises(DataError, match=told):
             facts_of(tmp_path / name)
+
+
+def test_images_in_one_folder_have_no_classes_for_those_who_need_none(tmp_path):
+    for number in range(5):
+        draw(tmp_path / "img" / f"{number}.png")
+    images = load_for_generation(tmp_path)
+    assert (images.classes, len(images.train), len(images.test)) == ((), 4, 1)
+    assert images.train_labels.tolist() == [-1] * 4
+    draw(tmp_path / "img" / "large.png", size=(9, 9))
+    with pytest.raises(DataError, match="make all alike"):
+        load_for_generation(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no_such_module:load", "no_such_module cannot be imported"),
+        ("json:lods", "did you mean 'loads'"),
+        ("time:time", "return uint8 images"),
+    ],
+)
+def test_a_function_that_gives_no_images_is_refused(name, says):
+    with pytest.raises(DataError, match=says):
+        load_for_generation(name)

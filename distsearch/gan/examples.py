@@ -1,0 +1,97 @@
+"""What GANs learn from, on the driver and in every trial: examples from -1 to 1 in one file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..core.checkpoint import write_durably
+from ..data import NAMES
+from ..data.images import load_for_generation
+from ..errors import DataError
+from ..space.base import suggest
+from .toys import HELD_OUT, POINTS, TOYS, points
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Real examples, those to learn from and those that are held out.
+
+    `train` and `test` are count x shape; images are uint8 (see `scaled`), points floats. Where
+    there are no `classes`, labels are -1.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example: (2,) or (channels, height, width)."""
+        return tuple(self.train.shape[1:])
+
+    @property
+    def are_points(self) -> bool:
+        """Whether these are points in a plane, and no images."""
+        return len(self.shape) == 1
+
+    def save(self, path: Path) -> None:
+        """Write all to a file, for trials."""
+        from safetensors.torch import save
+
+        names = ("train", "train_labels", "test", "test_labels")
+        about = {"name": self.name, "classes": json.dumps(self.classes)}
+        write_durably(path, save({name: getattr(self, name) for name in names}, metadata=about))
+
+    @classmethod
+    def read(cls, path: Path, device: str = "cpu") -> Examples:
+        """The examples of a file that `save` has written."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt", device=device) as file:
+            about = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return cls(about["name"], tuple(json.loads(about["classes"])), **tensors)
+
+
+def load(data: str, root: str | os.PathLike[str] | None = None) -> Examples:
+    """Examples by their name or from where they lie.
+
+        load("digits")
+        load("circular")                    # points in a plane: gaussian, circular or grid
+        load("mnist", "~/data")             # whatever `distsearch.data.load_images` knows
+        load("faces/")                      # a folder of images, with or without a folder per class
+        load("package.module:function")     # what your own function returns
+
+    Raises DataError for what is not there, and for images of several sizes.
+    """
+    if data in TOYS:
+        train, train_labels = points(data, POINTS, seed=0)
+        test, test_labels = points(data, HELD_OUT, seed=1)
+        classes = tuple(map(str, range(len(TOYS[data]()))))
+        arrays = map(torch.from_numpy, (train, train_labels, test, test_labels))
+        return Examples(data, classes, *arrays)
+    known = [*NAMES, *TOYS]
+    is_path = os.sep in data or "." in data or ":" in data or Path(data).expanduser().exists()
+    if data not in known and not is_path:
+        raise DataError(
+            f"there is no data set {data!r}, nor a folder of that name here; {suggest(data, known)}"
+        )
+    images = load_for_generation(data, root)
+    parts = (images.train, images.train_labels, images.test, images.test_labels)
+    return Examples(images.name, images.classes, *parts)
+
+
+def scaled(examples: Tensor) -> Tensor:
+    """Examples as networks see them: pixels from 0 to 255 become -1 to 1, points stay."""
+    if examples.dtype != torch.uint8:
+        return examples.float()
+    return examples.float() / 127.5 - 1

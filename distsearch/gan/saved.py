@@ -1,0 +1,272 @@
+"""What a coevolution leaves in its folder, and mixtures of the generators that are in it.
+
+DIR/settings.json, examples.safetensors, judge.safetensors    what it is made with
+DIR/search/                                                   the experiment, with all checkpoints
+DIR/mixture.safetensors                                       the best mixture
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.checkpoint import write_durably
+from ..core.record import SearchRecord
+from ..core.record import open as open_record
+from ..core.words import Trial
+from ..errors import NothingReported, StoreError
+from . import mixture
+from .examples import Examples
+from .individual import network_of
+from .judge import Judge, Scores
+from .networks import draw
+from .settings import Settings
+
+SETTINGS, EXAMPLES, JUDGE = "settings.json", "examples.safetensors", "judge.safetensors"
+MIXTURE, SEARCH = "mixture.safetensors", "search"
+EVOLVED_ON = 2000  # examples of each generator on which weights evolve at the end
+STEPS = 300  # of that evolution
+SCORED = 10_000  # fresh examples for the scores that are told
+AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A trained generator: where it comes from, and how it is made and fed."""
+
+    cell: int
+    generation: int
+    settings: Settings
+    shape: tuple[int, ...]
+    network: nn.Module
+
+    def make(self, count: int, rng: torch.Generator) -> Tensor:
+        """So many examples: pixels from -1 to 1, or points."""
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, count, AT_ONCE):
+                some = min(AT_ONCE, count - start)
+                parts.append(draw(self.network, self.settings.latent, some, rng))
+        return torch.cat(parts) if parts else torch.empty(0, *self.shape)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Generators and how often each is asked.
+
+        mixture = Mixture.read("runs/digits")
+        images, makers = mixture.sample(100, seed=1)   # which generator has made each
+
+    `scores`: on fresh examples when it was made.
+    """
+
+    generators: tuple[Generator, ...]
+    weights: tuple[float, ...]
+    scores: Scores
+
+    def sample(self, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """So many examples in exact proportion to the weights, and who has made each; shuffled."""
+        rng = torch.Generator().manual_seed(seed)
+        counts = mixture.shares(self.weights, count)
+        parts = [one.make(int(n), rng) for one, n in zip(self.generators, counts, strict=True)]
+        makers = torch.repeat_interleave(torch.arange(len(counts)), torch.from_numpy(counts))
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
+        return torch.cat(parts)[order], makers[order]
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder."""
+        from safetensors.torch import save
+
+        tensors = {}
+        members = []
+        for number, one in enumerate(self.generators):
+            members.append(
+                {
+                    "cell": one.cell,
+                    "generation": one.generation,
+                    "settings": one.settings.to_json(),
+                    "shape": one.shape,
+                }
+            )
+            for name, tensor in one.network.state_dict().items():
+                tensors[f"{number}.{name}"] = tensor.cpu().contiguous()
+        about = {"members": members, "weights": self.weights, "scores": self.scores}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / MIXTURE, save(tensors, metadata={"about": json.dumps(about)}))
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Mixture:
+        """The mixture of a folder. Raises StoreError when there is none."""
+        from safetensors import safe_open
+
+        path = Path(folder).expanduser() / MIXTURE
+        if not path.is_file():
+            raise StoreError(f"there is no {path}; give the folder of a run that has ended")
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        generators = []
+        for number, member in enumerate(about["members"]):
+            prefix = f"{number}."
+            weights = {
+                n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)
+            }
+            settings = Settings.from_json(member["settings"])
+            shape = tuple(member["shape"])
+            network = network_of("generator", weights, settings, shape)
+            place = member["cell"], member["generation"]
+            generators.append(Generator(*place, settings, shape, network))
+        return cls(tuple(generators), tuple(about["weights"]), Scores(*about["scores"]))
+
+
+class Run:
+    """The folder of a coevolution, which may be going on."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        path = self.folder / SETTINGS
+        if not path.is_file():
+            raise StoreError(
+                f"{self.folder} is no folder of `distsearch gan train`: there is no {SETTINGS}"
+            )
+        self.settings = Settings.from_json(path.read_text(encoding="utf-8"))
+
+    @property
+    def judge(self) -> Judge:
+        """Its judge."""
+        return Judge.read(self.folder / JUDGE)
+
+    @property
+    def examples(self) -> Examples:
+        """What it learns from."""
+        return Examples.read(self.folder / EXAMPLES)
+
+    @property
+    def record(self) -> SearchRecord:
+        """Its search."""
+        return open_record(self.folder / SEARCH)
+
+    def newest(self) -> dict[int, dict[str, Any]]:
+        """What each cell has published last (see `Published.to_state`), by cell.
+
+        Raises NothingReported when no cell has finished a generation.
+        """
+        record = self.record
+        newest: dict[int, Trial] = {}
+        for trial in record.ledger.trials.values():
+            is_whole = trial.status.is_end and not trial.status.is_failure
+            if trial.bracket is not None and is_whole and trial.saved_step is not None:
+                newest[trial.bracket] = trial
+        states = {cell: record.load_checkpoint(trial.id) for cell, trial in newest.items()}
+        found = {cell: state for cell, state in states.items() if state is not None}
+        if not found:
+            raise NothingReported(f"no cell in {self.folder} has finished a generation yet")
+        return found
+
+    def mixture(self) -> Mixture:
+        """The best mixture: as it was saved at the end, or of what there is so far."""
+        if (self.folder / MIXTURE).is_file():
+            return Mixture.read(self.folder)
+        return best_mixture(self)
+
+
+def generators_of(run: Run) -> dict[int, Generator]:
+    """The newest generator of each cell of a run."""
+    shape = run.judge.shape
+    return {
+        cell: Generator(
+            cell,
+            state["generation"],
+            run.settings,
+            shape,
+            network_of("generator", state["generator"]["weights"], run.settings, shape),
+        )
+        for cell, state in run.newest().items()
+    }
+
+
+def best_mixture(run: Run) -> Mixture:
+    """Of all neighbourhoods' newest generators the mixture with the lowest FID.
+
+    The weights of each begin with what its cell has published, and evolve on fixed examples, unless
+    the settings have it off. The scores are those of fresh examples.
+    """
+    settings, judge, states = run.settings, run.judge, run.newest()
+    generators = generators_of(run)
+    features = _features(list(generators.values()), judge, settings.seed)
+    by_cell = dict(zip(generators, features, strict=True))
+    steps = 0 if settings.mixture == "off" else STEPS
+    found = []
+    for cell in sorted(generators):
+        around = [cell, *(one for one in settings.graph[cell] if one in generators)]
+        weights = mixture.uniform(len(around))
+        if len(states[cell]["weights"]) == len(around):
+            weights = np.array(states[cell]["weights"])
+        rng = np.random.default_rng((settings.seed, cell, 2))
+        ours = [by_cell[one] for one in around]
+        weights, fid = _evolved(judge, ours, weights, settings.sigma, steps, rng)
+        found.append((fid, cell, [generators[one] for one in around], weights))
+    _, _, members, weights = min(found, key=lambda one: one[:2])
+    return scored(members, weights, judge, settings.seed)
+
+
+def ensemble(runs: Sequence[Run], seed: int = 0) -> Mixture:
+    """A mixture over all cells' newest generators of some runs, judged by the judge of the first.
+
+    Raises StoreError when their examples have other shapes.
+    """
+    judge = runs[0].judge
+    for run in runs[1:]:
+        if run.judge.shape != judge.shape:
+            raise StoreError(
+                f"{run.folder} makes examples of the shape {run.judge.shape}, {runs[0].folder} of "
+                f"{judge.shape}; a mixture needs them alike"
+            )
+    members = [one for run in runs for one in generators_of(run).values()]
+    features = _features(members, judge, seed)
+    fids = np.array([judge.fid(one) for one in features])
+    begin = 1 / (fids + 1e-9)  # the better a generator alone, the more it begins with
+    weights = begin / begin.sum()
+    rng = np.random.default_rng((seed, 3))
+    weights, _ = _evolved(judge, features, weights, runs[0].settings.sigma, STEPS, rng)
+    return scored(members, weights, judge, seed)
+
+
+def scored(
+    members: Sequence[Generator],
+    weights: Sequence[float] | mixture.Weights,
+    judge: Judge,
+    seed: int,
+) -> Mixture:
+    """A mixture with its scores on fresh examples."""
+    nowhere = Scores(float("nan"), None, None)
+    unscored = Mixture(tuple(members), tuple(float(one) for one in weights), nowhere)
+    examples, _ = unscored.sample(SCORED, seed=seed + 1_000_003)
+    return Mixture(unscored.generators, unscored.weights, judge.score(judge.features(examples)))
+
+
+def _features(members: Sequence[Generator], judge: Judge, seed: int) -> list[Any]:
+    rng = torch.Generator().manual_seed(seed + 7)
+    return [judge.features(one.make(EVOLVED_ON, rng)) for one in members]
+
+
+def _evolved(
+    judge: Judge,
+    features: Sequence[Any],
+    weights: mixture.Weights,
+    sigma: float,
+    steps: int,
+    rng: np.random.Generator,
+) -> tuple[mixture.Weights, float]:
+    def fid(weights: mixture.Weights) -> float:
+        return judge.fid(mixture.mixed(features, mixture.shares(weights, EVOLVED_ON)))
+
+    return mixture.evolve(weights, fid, sigma=sigma, steps=steps, rng=rng)

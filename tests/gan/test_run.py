@@ -1,0 +1,151 @@
+"""A grid that is trained from the shell: what it leaves, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import distsearch as ag
+from distsearch.errors import DataError, OptionError, StoreError
+from distsearch.gan import Settings, train
+from distsearch.gan.saved import Mixture, Run
+
+TRAIN = (
+    "gan",
+    "train",
+    "--grid",
+    "2x1",
+    "--generations",
+    "3",
+    "--hidden",
+    "32",
+    "--samples",
+    "200",
+)
+
+
+def distsearch(*arguments, code=0, cwd=None):
+    done = subprocess.run(
+        [sys.executable, "-m", "distsearch.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        cwd=cwd,
+    )
+    assert done.returncode == code, done.stderr + done.stdout
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    return folder, distsearch(*TRAIN, "--out", folder)
+
+
+def test_what_is_trained_and_how_good_it_is_are_said(trained):
+    folder, said = trained
+    assert "digits: 1438 images; the classifier for scores is right on 9" in said
+    assert "best fid" in said and "best mixture: FID" in said
+    for name in ("samples.png", "heatmap.png", "fid.png", "mixture.safetensors"):
+        assert (folder / name).stat().st_size > 1000
+    record = Run(folder).record
+    assert [trial.status.value for trial in record.ledger.trials.values()] == ["finished"] * 6
+    assert len(list(folder.glob("search/trials/*/checkpoints/*/manifest.json"))) <= 3
+
+
+def test_the_same_command_trains_nothing_again(trained):
+    folder, _ = trained
+    before = len(Run(folder).record.ledger.trials)
+    scores = Mixture.read(folder).scores
+    said = distsearch(*TRAIN, "--out", folder)
+    assert "of 6 trials 6 have ended" in said
+    assert len(Run(folder).record.ledger.trials) == before
+    assert Mixture.read(folder).scores == scores
+
+
+def test_another_configuration_in_the_same_folder_is_refused_with_the_difference(trained):
+    folder, _ = trained
+    said = distsearch(*TRAIN, "--lr", "0.1", "--loss", "mse", "--out", folder, code=2)
+    assert "lr: 0.0005 there, 0.1 here" in said
+    assert "loss: 'bce' there, 'mse' here" in said
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(OptionError, match="holds something else already"):
+        train(Settings(), tmp_path)
+
+
+def test_samples_have_exactly_the_shares_of_the_mixture(trained, tmp_path):
+    folder, _ = trained
+    distsearch("gan", "generate", folder, "--samples", "50", "--seed", "3", "--out", tmp_path)
+    images, makers = np.load(tmp_path / "samples.npy"), np.load(tmp_path / "makers.npy")
+    assert (images.shape, images.dtype) == ((50, 1, 8, 8), np.uint8)
+    assert (tmp_path / "samples.png").stat().st_size > 1000
+    mixture = Mixture.read(folder)
+    shares = np.bincount(makers, minlength=len(mixture.weights)) / 50
+    assert np.abs(shares - mixture.weights).max() <= 1 / 50
+    few, _ = mixture.sample(5, seed=1)
+    assert not torch.equal(few, mixture.sample(5, seed=2)[0])
+
+
+def test_a_mixture_reproduces_the_classes_that_its_generators_make(trained):
+    folder, _ = trained
+    mixture, judge = Mixture.read(folder), Run(folder).judge
+    rng = torch.Generator().manual_seed(0)
+    own = [judge.features(one.make(4000, rng)) for one in mixture.generators]
+    each = [judge.statistics(features).frequencies for features in own]
+    expected = sum(w * one for w, one in zip(mixture.weights, each, strict=True))
+    drawn, _ = mixture.sample(4000, seed=5)
+    found = judge.statistics(judge.features(drawn)).frequencies
+    assert np.abs(found - expected).sum() / 2 < 0.05
+
+
+def test_scores_are_one_object_of_json(trained):
+    folder, _ = trained
+    scores = json.loads(distsearch("gan", "score", folder, "--json"))
+    assert set(scores) == {"fid", "tvd", "inception_score"}
+    assert scores == Mixture.read(folder).scores._asdict()
+
+
+def test_an_ensemble_mixes_the_cells_of_several_runs_and_is_used_like_one(trained, tmp_path):
+    folder, _ = trained
+    said = distsearch("gan", "ensemble", folder, folder, "--out", tmp_path / "both")
+    assert said.startswith("FID")
+    assert len(Mixture.read(tmp_path / "both").weights) == 4
+    again = distsearch("gan", "score", tmp_path / "both")
+    assert again.startswith("FID")
+
+
+def test_what_is_no_run_is_said(tmp_path):
+    assert "there is no settings.json" in distsearch("gan", "score", tmp_path, code=1)
+    with pytest.raises(StoreError, match="give the folder of a run"):
+        Mixture.read(tmp_path)
+
+
+def test_an_unknown_data_set_and_an_empty_folder_are_refused(tmp_path):
+    with pytest.raises(DataError, match="did you mean 'circular'"):
+        train(Settings(data="circula"), tmp_path / "a")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no folder in it holds an image"):
+        train(Settings(data=f"{tmp_path}/empty"), tmp_path / "b")
+
+
+def test_a_function_of_ones_own_is_learned_without_classes(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "def faces():\n"
+        "    return np.random.default_rng(0).integers(0, 255, (60, 3, 8, 8), dtype=np.uint8)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = Settings(
+        data="mine:faces", grid="2x1", generations=1, network="dcgan", batch=20, samples=20
+    )
+    mixture = train(settings, tmp_path / "run", local=ag.Node("localhost", num_cpus=2), verbose=0)
+    assert mixture.scores.tvd is None and mixture.scores.fid > 0
+    assert mixture.sample(3)[0].shape == (3, 3, 8, 8)
