@@ -221,7 +221,9 @@ def figures(watch: Stopwatch, size: int) -> list[Figure]:
 @contextmanager
 def nodes(hosts: list[OpenSSH]) -> Iterator[list[Remote]]:
     """Two nodes of a search, as the driver has them."""
-    addresses = [ag.Node("127.0.0.1", port=host.port, python=sys.executable) for host in hosts]
+    addresses = [
+        ag.Node("127.0.0.1", port=host.port, python=sys.executable, num_cpus=1) for host in hosts
+    ]
     config = hosts[0].folder / "both"
     known = " ".join(str(host.folder / "known_hosts") for host in hosts)
     keys = "".join(f"IdentityFile {host.folder}/user_key\n" for host in hosts)

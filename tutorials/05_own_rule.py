@@ -33,8 +33,6 @@ class LaggardStopping(FIFOScheduler):
     def on_report(self, trial, report):
         # `report.reward` is larger for better, also with mode="min", and None if it was no number.
         # `report.time` is the epoch; `report.metrics` has all that was reported.
-        if trial.is_final:  # of run_with_config: the final training is not judged
-            return Continue()
         reward = -math.inf if report.reward is None else report.reward
         best = max(reward, self.best_at.get(report.time, -math.inf))
         self.best_at[report.time] = best

@@ -61,6 +61,14 @@ class Verdict(NamedTuple):
     reason: str
 
 
+class Returned(NamedTuple):
+    """What a train function has returned; `kept`: how the rest of it lies on a node, if it does."""
+
+    value: Any
+    kept: Mapping[str, Any] | None
+    remote: Remote
+
+
 class Attempt:
     """A try of a trial, on the places that it holds; one process is a gang of one.
 
@@ -82,7 +90,7 @@ class Attempt:
         self.remotes = (lease.remote,)  # on which it has places, each once
         self.stage = Stage.PREPARING
         self.verdict: Verdict | None = None
-        self.returned: Any = None
+        self.returned: Returned | None = None
         self._sequence = 0  # of the last report that was taken
         self._is_sent = False
         self._after_save_s = 0.0

@@ -1,9 +1,9 @@
 """Checkpoints of a trial: tensors in safetensors, the rest in JSON, a manifest written last.
 
 A checkpoint is a folder `NNNNNN-step-STEP`, numbered in the order of saving, that holds
-`*.safetensors` and `state.json` (or the files of a saved folder), and `manifest.json` with the size
-and sha256 of each. The manifest is the commit mark: without it there is no checkpoint. Nothing is
-ever unpickled.
+`*.safetensors` and `state.json` (or a saved file, or the files of a folder), and `manifest.json`
+with the size and sha256 of each. The manifest is the commit mark: without it there is no
+checkpoint. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def save(
 
     Of all it keeps the newest `keep`, and what is younger than `young_s` seconds.
 
-    `state`: nested dicts, lists and tuples of torch tensors, NumPy arrays, numbers, strings,
-    booleans and None (a `state_dict()` is one), or the `Path` of a folder, which is copied.
+    `state`: nested dicts, lists and tuples of torch tensors, NumPy arrays, numbers, strings, bytes,
+    booleans and None (a `state_dict()` is one), or the path of a file or a folder, which is copied.
     Raises CheckpointError, and leaves the previous checkpoint as it is, when that fails.
     """
     # Numbered, because an attempt may count its steps anew, and clocks may jump.
@@ -85,11 +85,7 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
         make_folders(target.parent)
         target.mkdir(mode=0o700)
         if isinstance(state, (str, os.PathLike)):
-            folder = Path(state).expanduser()
-            if not folder.is_dir():
-                raise CheckpointError(f"{os.fspath(state)!r} is not a folder; save a state or one")
-            shutil.copytree(folder, target / "files")
-            kind = "folder"
+            kind = _copy(state, target / "files")
         else:
             _write_state(state, target)
             kind = "state"
@@ -100,6 +96,21 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
         raise cannot_write(step, str(target.parent), error) from error
     files = {path.relative_to(target).as_posix(): _facts(path) for path in files_of(target)}
     return {"step": step, "kind": kind, "files": files}
+
+
+def _copy(source: str | os.PathLike[str], target: Path) -> str:
+    """Copy a file or a folder of the user's; which of the two it is."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        shutil.copytree(path, target)
+        return "folder"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{os.fspath(source)!r} is no file and no folder; save one that is there, or a state"
+        )
+    target.mkdir()
+    shutil.copy2(path, target / path.name)
+    return "file"
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
@@ -198,7 +209,8 @@ def number_of(path: Path) -> int:
 def load(folder: Path) -> Any:
     """The newest whole checkpoint below a folder, or None.
 
-    A damaged one is left out with a warning. What was saved as a folder comes back as a `Path`.
+    A damaged one is left out with a warning. What was saved as a file or a folder comes back as a
+    `Path`.
     The trial may be saving and deleting meanwhile. Raises CheckpointError when it does so faster
     than a checkpoint can be read.
     """
@@ -231,6 +243,9 @@ def read(path: Path, manifest: Mapping[str, Any]) -> Any:
     for name, facts in manifest["files"].items():
         if _facts(path / name) != facts:
             raise CheckpointError(f"{name} is not what was written")
+    if manifest["kind"] == "file":
+        (file,) = (path / "files").iterdir()
+        return file
     return path / "files" if manifest["kind"] == "folder" else _read_state(path)
 
 
@@ -296,21 +311,42 @@ def _take_out(value: Any, tensors: dict[str, Any], where: str) -> Any:
         items = [_take_out(item, tensors, f"{where}.{n}") for n, item in enumerate(value)]
         return items if isinstance(value, list) else {"__tuple__": items}
     if _is_torch(value):
+        if value.device.type == "meta" or str(value.layout) != "torch.strided":
+            raise CheckpointError(f"{where} is a tensor of {value.layout} on {value.device.type}")
+        if str(value.dtype) == "torch.complex128":
+            raise CheckpointError(
+                f"{where} is a tensor of complex128; save it as torch.view_as_real"
+            )
         name = str(len(tensors))
         tensors[name] = value
         return {"__tensor__": name}
+    if isinstance(value, (bytes, bytearray)):
+        import numpy as np
+
+        name = str(len(tensors))
+        tensors[name] = np.frombuffer(value, np.uint8)
+        return {"__bytes__": name}
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
         array = numpy.asarray(value)
-        if array.dtype.kind not in "biufc":
+        if array.dtype.kind not in "biufc" or array.dtype.char in "gG":  # long doubles
             raise CheckpointError(f"{where} is an array of {array.dtype}; only numbers are saved")
         name = str(len(tensors))
+        if array.dtype == numpy.complex128:  # which safetensors do not have
+            tensors[name] = numpy.ascontiguousarray(array).reshape(-1).view(numpy.float64)
+            return {"__complex__": name, "shape": list(array.shape)}
         tensors[name] = numpy.ascontiguousarray(array).reshape(array.shape)
         return {"__scalar__" if isinstance(value, numpy.generic) else "__tensor__": name}
     raise CheckpointError(
         f"{where} is a {type(value).__qualname__}, which a checkpoint cannot hold without "
-        "pickling; save tensors, arrays, numbers, strings, dicts, lists, or a folder"
+        "pickling; save tensors, arrays, numbers, strings, bytes, dicts, lists, or the path of a "
+        "file or folder to which its library has written it"
     )
+
+
+def check(value: Any, where: str) -> None:
+    """Raise CheckpointError, which calls the value `where`, for what no checkpoint can hold."""
+    _take_out(value, {}, where)
 
 
 def _put_back(value: Any, tensors: dict[str, Any]) -> Any:
@@ -320,6 +356,10 @@ def _put_back(value: Any, tensors: dict[str, Any]) -> Any:
         return value
     if "__tensor__" in value:
         return tensors[value["__tensor__"]]
+    if "__bytes__" in value:
+        return tensors[value["__bytes__"]].tobytes()
+    if "__complex__" in value:
+        return tensors[value["__complex__"]].view(complex).reshape(value["shape"])
     if "__scalar__" in value:
         return tensors[value["__scalar__"]][()]
     if "__tuple__" in value:

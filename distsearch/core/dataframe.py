@@ -39,6 +39,7 @@ def of(trials: Sequence[Trial], objectives: Objectives) -> pandas.DataFrame:
         "seconds": column([_seconds(trial) for trial in trials], "float64"),
         "reason": [trial.reason for trial in trials],
         "parents": [trial.parents for trial in trials],
+        "is_final": column([trial.is_final for trial in trials], "bool"),
     }
     results: dict[str, Any] = {}
     if objectives.several:

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from distsearch.errors import SpaceError
 from distsearch.space import Dict, Namespace
-from distsearch.space.base import join, successor
+from distsearch.space.base import join, successor, with_default
 from distsearch.space.containers import as_space
 from distsearch.space.privacy import without_secrets
 
@@ -65,7 +65,7 @@ class _Arguments(Namespace):
     def __dict__(self) -> Any:  # type: ignore[override]  # so that vars(args).update(...) counts too
         return self
 
-    def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any], ...]]:
         return Namespace, (dict(self),)
 
 
@@ -231,7 +231,8 @@ def args(
     """Give a train function its arguments: spaces are searched, all else is constant.
 
     `default` holds arguments to start from, for instance those that argparse read; the named ones
-    are put over them.
+    are put over them. What argparse has for one that is searched is its default, and so in the
+    first trial, if it lies in the space: `args(parser.parse_args(), lr=Real(1e-4, 1e-1))`.
 
     >>> @args(batch_size=64, lr=Real(1e-4, 1e-1, log=True))
     ... def train_fn(args, reporter):
@@ -250,7 +251,12 @@ def args(
             f"args takes arguments by name, and one mapping of defaults, but got {default!r}; "
             "write @args(lr=...), or @args() when there are none"
         )
-    everything = {**(default or {}), **arguments}
+    default = default or {}
+    spaces = {
+        name: with_default(space, default[name]) if name in default else space
+        for name, space in arguments.items()
+    }
+    everything = {**default, **spaces}
     return lambda function: TrainFunction(function, everything)
 
 

@@ -14,7 +14,7 @@ from ..space import Space, differences
 from .objectives import Objectives
 
 LATER = frozenset(
-    {"searcher_because", "rule", "constraints", "storage", "search_options"}
+    {"searcher_because", "rule", "constraints", "storage", "search_options", "code"}
 )  # older logs lack these
 _AS_A_WHOLE = ("searcher", "scheduler", "reward_attr", "mode", "constraints", "time_attr")
 _BY_NAME = ("search_options", "rule")
@@ -31,11 +31,13 @@ def describe(
     time_attr: str,
     rule: Mapping[str, Any],
     storage: str | None,
+    code: str = "",
 ) -> dict[str, Any]:
     """What is searched, ready for JSON.
 
     `searcher`: its name and options, see `Desk.described`. `rule`: what the decisions of the
     scheduler depend on; TypeError for what is not JSON. `storage`: the URL of the checkpoints.
+    `code`: the fingerprint of the train function.
     """
     return {
         "function": function,
@@ -47,13 +49,15 @@ def describe(
         "time_attr": time_attr,
         "rule": json.loads(json.dumps(rule)),
         "storage": storage,
+        "code": code,
     }
 
 
 def changes(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What keeps a search from going on with an earlier one, a line each; [] when nothing does.
 
-    The seed and the storage are taken over from the earlier one, and a function may be renamed.
+    The seed and the storage are taken over from the earlier one, a function may be renamed, and
+    `notices` says what may be another one.
     """
     earlier = {"constraints": [], **earlier}
     lines = [
@@ -68,4 +72,27 @@ def changes(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             for name in sorted(then.keys() | today.keys())
             if then.get(name) != today.get(name)
         ]
-    return lines + differences(earlier["space"], now["space"])
+    return lines + differences(_searched(earlier["space"]), _searched(now["space"]))
+
+
+def notices(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is another one now, though the search goes on, a line each: code, and constants."""
+    constants = differences(earlier["space"], now["space"])
+    lines = [f"{line} (for the trials that start from now on)" for line in constants]
+    code, before = now["code"], earlier.get("code", "")
+    if before != code and before.partition(":")[0] == code.partition(":")[0]:  # of one Python
+        lines.append(
+            f"the code of {now['function']}, or of what it uses, is not what it was when this "
+            "search began: its trials may not be comparable"
+        )
+    return lines
+
+
+def _searched(space: Any) -> Any:
+    """A described space without its constants."""
+    if not isinstance(space, dict):
+        return [_searched(one) for one in space] if isinstance(space, list) else space
+    described = {name: _searched(part) for name, part in space.items()}
+    if isinstance(items := described.get("items"), dict):
+        described["items"] = {n: one for n, one in items.items() if one["type"] != "constant"}
+    return described

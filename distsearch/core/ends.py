@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from .attempt import Verdict
+from .attempt import Returned, Verdict
 from .ledger import Ledger
 from .queue import Queue
 from .words import Decision, Pause, Status, Trial
@@ -63,10 +63,16 @@ class Ends:
         self._queue = queue
         self._retries = retries
         self._say = say
-        self._waiting: dict[int, list[asyncio.Future[Any]]] = {}  # for the ends of trials
+        self._waiting: dict[
+            int, list[asyncio.Future[Returned | None]]
+        ] = {}  # for the ends of trials
 
     def attempt_over(
-        self, trial: Trial, verdict: Verdict, facts: Mapping[str, Any], returned: Any = None
+        self,
+        trial: Trial,
+        verdict: Verdict,
+        facts: Mapping[str, Any],
+        returned: Returned | None = None,
     ) -> None:
         """Log what becomes of a trial whose attempt has ended so.
 
@@ -78,7 +84,7 @@ class Ends:
             status, reason = verdict_of(decided)
         if status is Status.PAUSED:
             measured = {key: value for key, value in facts.items() if key != "status"}
-            self._owner.log("paused", trial, {**measured, "reason": reason})
+            self._owner.log("paused", trial, {**measured, "reason": reason, **_result_of(trial)})
             self._owner.ask("on_pause", trial, otherwise=None)
             self._owner.queue_children(of=trial)
         elif status is Status.STOPPED and decided is None and reason in UNFINISHED:
@@ -118,19 +124,16 @@ class Ends:
         reason: str,
         status: Status,
         facts: Mapping[str, Any] = NO_FACTS,
-        returned: Any = None,
+        returned: Returned | None = None,
     ) -> None:
         """Log that a trial has ended."""
-        body = {**facts, "status": status.value, "reason": reason, "best": trial.best_reward}
-        if trial.point is not None:
-            values = list(trial.point.values)
-            body["best"] = values if len(values) > 1 else values[0]
-            body["violations"] = list(trial.point.violations)
+        body = {**facts, "status": status.value, "reason": reason, **_result_of(trial)}
         self._queue.remove(trial)
         self._owner.log("ended", trial, body)
-        self._owner.ask("on_end", trial, otherwise=None)
-        if status.is_failure:
-            self._tell_of_failure()
+        if not trial.is_final:  # that is told to whoever has called `run_with_config`
+            self._owner.ask("on_end", trial, otherwise=None)
+            if status.is_failure:
+                self._tell_of_failure()
         self.answer(trial, returned)
         self._owner.queue_children(of=trial)
 
@@ -143,19 +146,28 @@ class Ends:
 
     # Those who wait for the end of a trial
 
-    async def wait_for(self, trial: Trial) -> Any:
+    async def wait_for(self, trial: Trial) -> Returned | None:
         """Return what the train function returned, once the trial has ended."""
         if trial.status.is_end:
             return None
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Returned | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(trial.id, []).append(future)
         return await future
 
-    def answer(self, trial: Trial, returned: Any = None) -> None:
+    def answer(self, trial: Trial, returned: Returned | None = None) -> None:
         """Let nobody wait for a trial any more."""
         for future in self._waiting.pop(trial.id, ()):
             if not future.done():
                 future.set_result(returned)
+
+
+def _result_of(trial: Trial) -> dict[str, Any]:
+    """What the log says of a trial's result, where its attempt is over."""
+    if trial.point is None:
+        return {"best": trial.best_reward}
+    values = list(trial.point.values)
+    best = values if len(values) > 1 else values[0]
+    return {"best": best, "violations": list(trial.point.violations)}
 
 
 def verdict_of(decision: Decision) -> Verdict:

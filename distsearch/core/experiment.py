@@ -20,7 +20,7 @@ from ..resource.agent import FUNCTION, UPLOADS
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from . import earlier
-from .attempt import Attempt, Verdict
+from .attempt import Attempt, Returned, Verdict
 from .children import Children
 from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
@@ -231,7 +231,7 @@ class Experiment:
         """Return when nothing runs and nothing more will be launched."""
         await self._idle.wait()
 
-    async def wait_for(self, trial: Trial) -> Any:
+    async def wait_for(self, trial: Trial) -> Returned | None:
         """Return what the train function returned, once the trial has ended."""
         return await self.ends.wait_for(trial)
 
@@ -244,6 +244,11 @@ class Experiment:
     def is_searching(self) -> bool:
         """Whether the rule is still asked for new trials."""
         return not self.ending and self.source.is_open
+
+    @property
+    def why_it_ends(self) -> str:
+        """Why nothing more is launched, in words; '' while the search goes on."""
+        return self.ending or (self.source.why_closed if self.is_idle else "")
 
     @property
     def is_idle(self) -> bool:
@@ -290,8 +295,12 @@ class Experiment:
         self.manager.remove(remote)
         self.log("node", body={"went": remote.host, "reason": reason})
         attempts = list(self._by_remote.pop(remote.remote_id).values())
-        self.say(f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it")
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
+        text = f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it"
+        if attempts and delay_s:  # or nobody would know what the next half minute is waited for
+            until = time.strftime("%H:%M:%S", time.localtime(time.time() + delay_s))
+            text += f", and may still do: they start elsewhere at {until}, in {delay_s:g} s"
+        self.say(text)
         for attempt in attempts:
             self._hear_no_more(attempt)
             self._attempt_over(attempt, Status.NODE_LOST, reason, delay_s=delay_s)
@@ -377,7 +386,7 @@ class Experiment:
         if attempt.is_over:
             return
         due = None
-        if attempt.verdict is None:
+        if attempt.verdict is None and not attempt.trial.is_final:
             due = self._ask_when_due(attempt.trial)
         if attempt.verdict is not None:
             self._hear_no_more(attempt)
@@ -463,7 +472,12 @@ class Experiment:
     def _on_output(self, remote: Remote, message: Message) -> None:
         if not remote.is_local:  # the node's own copy goes with the node
             self._keep_output(message["trial"], message["text"])
+        if not self.settings.shows_output:
+            return
         prefix = "" if remote.is_local else f"[ worker {remote.host} ] : "
+        if self.settings.labels_output:
+            where = "" if remote.is_local else f", {remote.host}"
+            prefix = f"[trial {message['trial']}{where}] "
         for line in message["text"].splitlines():
             self.show(prefix + line)
 
@@ -527,11 +541,14 @@ class Experiment:
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.
 
-        It is asked also while the search ends, as a replay will let it hear of the report too.
+        It is asked also while the search ends, as a replay will let it hear of the report too. A
+        final trial is none of its business.
         """
+        if trial.is_final:
+            return Continue()
         decision: Decision = self.ask("on_report", trial, report, otherwise=Continue())
-        if isinstance(decision, Continue) or (isinstance(decision, Pause) and trial.is_final):
-            return Continue()  # whoever waits for a final trial would wait for ever
+        if isinstance(decision, Continue):
+            return decision
         if not isinstance(decision, (Stop, Pause)):
             name = f"{type(self.rule).__name__}.on_report"
             error = TypeError(f"{name} returned {decision!r}; return Continue(), Stop() or Pause()")
@@ -563,7 +580,7 @@ class Experiment:
                 status = Status.NO_METRIC
                 reason = self.settings.objectives.missing_in(trial.reports, trial.last_metrics)
         facts = {k: v for k, v in message.items() if k not in ("op", "trial", "attempt")}
-        attempt.returned = message.get("returned")
+        attempt.returned = Returned(message.get("returned"), message.get("kept"), remote)
         if facts.pop("no_space", False):
             self.rests.failed(remote, reason)
         else:
@@ -705,12 +722,20 @@ class Experiment:
 
     def _watch_for_nodes(self) -> None:
         """While there is nowhere to run, say so from time to time."""
-        if self._notice is None and not self.manager.remotes:
+        if self._notice is None and self._want_of_slots:
             self._notice = asyncio.get_running_loop().call_later(0.5, self._say_no_node)
 
     def _say_no_node(self) -> None:
         self._notice = None
-        if self.manager.remotes or self.is_idle:
+        if self.is_idle or not (want := self._want_of_slots):
             return
-        self.say("no node is left: waiting for one to come back or for add_remote(...)")
+        self.say(f"{want}: waiting for one to come back or for add_remote(...)")
         self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
+
+    @property
+    def _want_of_slots(self) -> str:
+        """What is missing where no node could run a trial, in words; else ''."""
+        remotes = self.manager.remotes.values()
+        if any(remote.slots.fits(self.settings.resource) for remote in remotes):
+            return ""
+        return f"no node is left{f' that has {self.settings.resource}' if remotes else ''}"

@@ -63,10 +63,11 @@ VERDICTS: Mapping[str, Callable[[str], Decision]] = {"stop": Stop, "pause": Paus
 
 
 class Counts:
-    """How many trials are in which state."""
+    """How many trials of the search are in which state; final ones are none of its own."""
 
     def __init__(self) -> None:
         self.launched = 0
+        self.final = 0  # trials of `run_with_config`, which count nowhere else
         self.suggested = 0  # of those launched: by the searcher or the rule, not by the user
         self.by_status: Counter[Status] = Counter()
 
@@ -200,8 +201,9 @@ class Ledger:
 
     def _set_status(self, trial: Trial, status: Status) -> None:
         if status is not trial.status:
-            self.counts.by_status[trial.status] -= 1
-            self.counts.by_status[status] += 1
+            if not trial.is_final:
+                self.counts.by_status[trial.status] -= 1
+                self.counts.by_status[status] += 1
             trial.status = status
 
     def _launch(self, event: Event, trial_id: int) -> Trial:
@@ -217,6 +219,9 @@ class Ledger:
             is_final=body["is_final"],
             story="launched",
         )
+        if trial.is_final:
+            self.counts.final += 1
+            return trial
         self.counts.launched += 1
         self.counts.suggested += not trial.is_given
         self.counts.by_status[trial.status] += 1
@@ -239,7 +244,8 @@ class Ledger:
 
     def _report(self, trial: Trial, event: Event) -> None:
         self.standings.count(trial, self.standings.report(trial, event.seq or 0, event.body))
-        self.failures.reported(trial)
+        if not trial.is_final:
+            self.failures.reported(trial)
 
     def _decided(self, trial: Trial, event: Event) -> None:
         self.decided[trial.id] = VERDICTS[event.body["word"]](event.body["reason"])
@@ -266,10 +272,10 @@ class Ledger:
         del self.open[trial.id]
         self.standings.ended(trial)
         self._count_failure(trial, trial.status)
-        if trial.status.is_failure:
-            self.failures.note(trial)
-        else:
+        if not trial.status.is_failure:
             self.failures.one_did_well()
+        elif not trial.is_final:
+            self.failures.note(trial)
 
     def _again(self, trial: Trial, event: Event) -> None:
         if event.body["weights_lost"]:  # which counts as a failure too
@@ -296,10 +302,12 @@ class Ledger:
         """Raise AssertionError for whatever does not hold, though it always must; for tests."""
         trials, counts = self.trials, self.counts
         assert list(trials) == list(range(len(trials))), "trials are numbered from 0"
-        statuses = Counter(trial.status for trial in trials.values())
+        own = [trial for trial in trials.values() if not trial.is_final]
+        statuses = Counter(trial.status for trial in own)
         assert +counts.by_status == statuses, f"{counts} disagree with the statuses {statuses}"
-        assert counts.launched == len(trials), f"{counts}, but there are {len(trials)} trials"
-        suggested = sum(not trial.is_given for trial in trials.values())
+        assert counts.launched == len(own), f"{counts}, but there are {len(own)} trials"
+        assert counts.final == len(trials) - len(own), f"{counts}, but others are final"
+        suggested = sum(not trial.is_given for trial in own)
         assert counts.suggested == suggested, f"{counts}, but {suggested} were suggested"
         unended = {n for n, trial in trials.items() if not trial.status.is_end}
         assert self.open.keys() == unended, f"{set(self.open)} are called open, {unended} are"

@@ -56,6 +56,7 @@ def start_of(
         "reward_attr": None if settings.objectives.several else settings.objectives.names[0],
         "has_reported": trial.last_report is not None,
         "due": due,
+        "is_final": trial.is_final,
         "resume": attempt.number > 1,
         "attempt": attempt.number,
         "keep": settings.keep,

@@ -105,7 +105,9 @@ class SearchRecord(Results):
         ledger = self.ledger
         counts = ledger.counts.by_status
         each = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
-        about = f"{len(ledger.trials)} trials" + (f" ({', '.join(each)})" if each else "")
+        about = f"{ledger.counts.launched} trials" + (f" ({', '.join(each)})" if each else "")
+        if ledger.counts.final:
+            about += f", {ledger.counts.final} by run_with_config"
         if ledger.objectives.several:
             about += f", {len(ledger.front)} in the Pareto front"
         elif ledger.best is not None:

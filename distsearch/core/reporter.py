@@ -118,9 +118,15 @@ class Reporter:
     def save(self, state: Any, step: int | None = None) -> Path:
         """Keep a checkpoint of this trial, from which `load()` goes on after a restart.
 
-        `state`: a `state_dict()` or any nest of dicts, lists, tensors, NumPy arrays, numbers and
-        strings, or the `Path` of a folder. `step` defaults to the number of reports so far.
-        The checkpoint is whole or not there at all. Returns its folder.
+        `state`: a `state_dict()` or any nest of dicts, lists, tensors, NumPy arrays, numbers,
+        strings and bytes, or the path of a file or a folder, which is copied:
+
+            joblib.dump(model, "model.joblib")      # scikit-learn, also by skops.io.dump
+            booster.save_model("model.json")        # XGBoost; LightGBM: "model.txt"
+            reporter.save(Path("model.json"))       # load() gives the path of the copy
+
+        `step` defaults to the number of reports so far. The checkpoint is whole or not there at
+        all. Returns its folder.
 
         Raises CheckpointError when it cannot be written (a full disk, an object that would need
         pickling, a storage that this node cannot reach); the previous checkpoint then stays.

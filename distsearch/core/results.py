@@ -68,6 +68,7 @@ class Results:
         """The newest checkpoint of a trial, by default the best one, as `reporter.load()` gives it.
 
             model.load_state_dict(scheduler.load_checkpoint())
+            booster = xgboost.Booster(model_file=scheduler.load_checkpoint())   # of a saved file
 
         None when the trial has saved nothing. A damaged one is passed over with a warning. Raises
         CheckpointError when the storage cannot be read.
@@ -132,7 +133,7 @@ class Results:
                 f"there is one objective, {names[0]!r}: see get_training_curves(filename=...), or "
                 "give several as reward_attr"
             )
-        trials = [trial for trial in self.trials if not trial.is_final]
+        trials = self._own_trials
         points = {trial.id: trial.point for trial in trials if trial.point is not None}
         pareto.draw(
             points,
@@ -152,7 +153,7 @@ class Results:
         Trials without parents are in it too, as generation 0. `inherited` says whose weights stood
         in for a parent that was lost. The same is in the log: the view `lineage`.
         """
-        return lineage.descents(dict(self.ledger.trials))
+        return lineage.descents({trial.id: trial for trial in self._own_trials})
 
     def draw_lineage(
         self, filename: str | os.PathLike[str] | None = None, plot: bool = False
@@ -168,7 +169,7 @@ class Results:
             best=None if best is None else best.id,
             reward_attr=self.ledger.objectives.names[0],
             mode=self.ledger.objectives.modes[0],
-            title=f"{self.searched['function']}: the lineage of {len(self.trials)} trials",
+            title=f"{self.searched['function']}: the lineage of {len(self._own_trials)} trials",
             filename=filename,
             plot=plot,
         )
@@ -204,24 +205,39 @@ class Results:
 
     @property
     def training_history(self) -> dict[int, list[dict[str, Any]]]:
-        """{task id: its reports in order}, each a dict of the metrics."""
+        """{task id: its reports in order}, each a dict of the metrics.
+
+        Of the trials of the search; what those of `run_with_config` have reported is in the log.
+        """
         self._flush()
-        return curves.history(store.read(self.folder, "report"), self.ledger.time_attr)
+        trials = self.ledger.trials
+        reports = (
+            event
+            for event in store.read(self.folder, "report")
+            if event.trial not in trials or not trials[event.trial].is_final
+        )
+        return curves.history(reports, self.ledger.time_attr)
 
     @property
     def config_history(self) -> dict[int, dict[str, Any]]:
-        """{task id: its configuration}."""
-        trials = list(self.ledger.trials.values())
-        return {trial.id: dict(trial.config) for trial in trials}
+        """{task id: its configuration}, of the trials of the search."""
+        return {trial.id: dict(trial.config) for trial in self._own_trials}
 
     @property
     def trials(self) -> list[Trial]:
-        """Every trial with its status, reason, traceback and reward."""
+        """Every trial with its status, reason, traceback and reward.
+
+        Also those of `run_with_config`, whose `is_final` is true: they belong to no other result.
+        """
         return list(self.ledger.trials.values())
 
     @property
+    def _own_trials(self) -> list[Trial]:
+        return [trial for trial in self.trials if not trial.is_final]
+
+    @property
     def num_finished_tasks(self) -> int:
-        """How many trials have ended, in whatever way."""
+        """How many trials of the search have ended, in whatever way."""
         counts = self.ledger.counts
         return counts.done + counts.stopped + counts.failed
 
@@ -238,7 +254,7 @@ class Results:
             **self.ledger.objectives.described,
             "time_attr": self.ledger.time_attr,
             "folder": str(self.folder),
-            "num_trials": len(self.ledger.trials),
+            "num_trials": self.ledger.counts.launched,
             "num_finished_tasks": self.num_finished_tasks,
             "best_reward": None if best is None else best.best_reward,
             "best_config": None if best is None else dict(best.config),
@@ -254,9 +270,9 @@ class Results:
         Columns: `id`; one for each parameter, empty where it was not active; `status`, `attempt`
         (how many there were), `host`; `best`, or for several objectives one of each objective's
         name; with constraints `feasible`; `best_time` (when that was reported, in `time_attr`),
-        `seconds` (what the last attempt took), `reason`, and `parents` (a tuple of ids). What is
-        not known is missing: NaN, NA or None. A parameter of the same name as another column gets
-        `config.` before it.
+        `seconds` (what the last attempt took), `reason`, `parents` (a tuple of ids), and `is_final`
+        (whether `run_with_config` has made it). What is not known is missing: NaN, NA or None. A
+        parameter of the same name as another column gets `config.` before it.
 
         Raises MissingPackage when pandas is not installed.
         """

@@ -11,7 +11,10 @@ from .words import Decision, Launch, Report, Status, Trial, Wait
 
 
 class Rule(Protocol):
-    """What the experiment asks of a scheduler; see FIFOScheduler."""
+    """What the experiment asks of a scheduler; see FIFOScheduler.
+
+    It does not hear of final trials, those of `run_with_config`.
+    """
 
     def next_launch(self) -> Launch | Wait | None:
         """The next new trial, or None when there will be none."""
@@ -61,7 +64,7 @@ def replay(event: Event, ledger: Ledger, rule: Rule) -> None:
     trial = ledger.apply(event)
     if event.kind == "warm":
         rule.replay_known(event.body["points"])
-    if trial is None:
+    if trial is None or trial.is_final:
         return
     if event.kind == "launched":
         rule.replay_launch(trial.id, trial.config, trial.is_given, event.body.get("told"))

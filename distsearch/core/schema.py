@@ -30,22 +30,26 @@ create view reports as
     select trial, attempt, seq, time, body as metrics from events where kind = 'report';
 create view trials as
     select l.trial, json_extract(l.body, '$.config') as config,
-        coalesce(json_extract(e.body, '$.status'), case when s.id is null then 'waiting' else
-            coalesce((select case kind when 'paused' then 'paused' else 'waiting' end from events
-                where trial = l.trial and kind in ('lost', 'again', 'paused') and id > s.id
-                order by id desc limit 1), 'running') end) as status,
+        coalesce(json_extract(e.body, '$.status'), case when s.id is null then 'waiting'
+            when p.id is null then 'running'
+            when p.kind = 'paused' then 'paused' else 'waiting' end) as status,
         s.attempt as attempt, json_extract(s.body, '$.places[0].node') as host, s.time as started,
-        e.time as ended, json_extract(e.body, '$.best') as best,
-        json_extract(e.body, '$.reason') as reason,
+        e.time as ended,
+        coalesce(json_extract(e.body, '$.best'), json_extract(p.body, '$.best')) as best,
+        coalesce(json_extract(e.body, '$.reason'), json_extract(p.body, '$.reason')) as reason,
         json_extract(e.body, '$.traceback') as traceback,
         json_extract(e.body, '$.max_rss_bytes') as max_rss_bytes,
-        json_extract(e.body, '$.seconds') as seconds
+        json_extract(e.body, '$.seconds') as seconds,
+        json_extract(l.body, '$.is_final') as is_final
     from events l
     left join events s on s.id = (
         select max(id) from events where trial = l.trial and kind = 'started')
     left join events e on e.id = (
         select max(id) from events where trial = l.trial and kind in ('ended', 'again'))
         and e.kind = 'ended'
+    left join events p on p.id = (
+        select max(id) from events where trial = l.trial and kind in ('lost', 'again', 'paused'))
+        and p.id > s.id
     where l.kind = 'launched';
 create view lineage as
     select l.trial, p.value as parent,

@@ -44,6 +44,8 @@ class Settings:
     storage: Storage | None = None  # where checkpoints are; None: in the experiment's folder
     keep: int = KEPT  # so many checkpoints of a trial
     max_bytes: int | None = None  # for the checkpoints of all trials
+    shows_output: bool = True  # what trials print,
+    labels_output: bool = False  # and before each line which trial that is
     # how many attempts more, after which ends
     retries: Mapping[Status, int] = field(default_factory=lambda: retries_of({}))
     on_parent_failure: str = "nearest_ancestor"  # one of lineage.POLICIES

@@ -13,7 +13,7 @@ from .progress import NodeUse, Snapshot
 def take_snapshot(experiment: Experiment, objectives: Objectives) -> Snapshot:
     """What the display shows of an experiment; may be called in any thread."""
     counts, best = experiment.ledger.counts, experiment.ledger.best
-    running = len(experiment.running)
+    running = sum(not trial.is_final for trial in experiment.running)
     ended = counts.done + counts.stopped + counts.failed + counts.paused
     total = experiment.source.total
     started = experiment.started_at or time.monotonic()
@@ -45,7 +45,7 @@ def take_snapshot(experiment: Experiment, objectives: Objectives) -> Snapshot:
         elapsed_s=elapsed,
         time_left_s=left,
         trials_per_minute=60 * ended_here / elapsed if elapsed > 0 else 0.0,
-        note=experiment.store.trouble or experiment.ending,
+        note=experiment.store.trouble or experiment.why_it_ends,
     )
 
 

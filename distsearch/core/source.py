@@ -84,6 +84,16 @@ class Source:
         return not (self.is_exhausted or enough)
 
     @property
+    def why_closed(self) -> str:
+        """Why the rule launches no more new trials in this run(), in words; '' while it may."""
+        asked = "" if self.num_trials is None else f" of num_trials={self.num_trials}"
+        if self._serves_given_only or self.is_open:
+            return ""
+        if self.is_exhausted:
+            return f"there are no more configurations to try ({self._launched}{asked})"
+        return f"num_trials={self.num_trials} are launched"
+
+    @property
     def has_more(self) -> bool:
         """Whether a free slot may be of use now."""
         if self._queue.has_ready or not self._resumes_nobody:

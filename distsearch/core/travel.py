@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import dis
 import hashlib
-import importlib.util
-import inspect
 import io
-import os
 import pickle
 import sys
-import sysconfig
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
@@ -24,13 +19,8 @@ from ..resource.private import name_of
 from . import surroundings
 from .arrival import Cargo, namespace, wrapped_in
 from .imports import under_way
+from .reach import homes, is_in_this_package, is_installed, is_library, referred
 from .surroundings import Output
-
-_LIBRARIES = tuple(
-    path
-    for key in ("stdlib", "platstdlib", "purelib", "platlib")
-    if (path := sysconfig.get_path(key))
-)
 
 
 @dataclass(frozen=True)
@@ -54,13 +44,13 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     again. Raises PicklingError that names the part which cannot travel.
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "") or sys.modules["__main__"]
-    unfinished = [name for name in under_way() if not _is_ours(name)]
+    unfinished = [name for name in under_way() if not is_in_this_package(name)]
     around = surroundings.of_this_process()
     outputs = surroundings.outputs_of_this_process(_is_of_library, _can_travel, files=stays_here)
     named = whole = None
     if not _is_in(module.__name__, ["__main__", *unfinished]):
         named = _dumps(function, outputs, unfinished)
-    is_there = _is_installed(module) or (stays_here and _is_importable(module))
+    is_there = is_installed(module) or (stays_here and _is_importable(module))
     if named is None or not is_there:
         whole = _dumps(function, outputs, [*unfinished, module.__name__])
     script = getattr(sys.modules["__main__"], "__file__", None)
@@ -166,10 +156,6 @@ def _is_in(name: str, modules: Iterable[str]) -> bool:
     return any(name == one or name.startswith(f"{one}.") for one in modules)
 
 
-def _is_ours(name: str) -> bool:
-    return name.partition(".")[0] == __name__.partition(".")[0]
-
-
 def _reduce_code(code: types.CodeType) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     make, given = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
     return make, tuple(code.co_filename if one == "<dynamic-code>" else one for one in given)
@@ -180,25 +166,10 @@ _Pickler.dispatch_table = ChainMap(
 )
 
 
-def _is_installed(module: types.ModuleType) -> bool:
-    """Whether a module belongs to Python or to an installed package, which each node has itself."""
-    file = getattr(module, "__file__", None)
-    if file is None or _is_ours(module.__name__):
-        return True
-    return _is_of_package(str(file))
-
-
-def _is_of_package(file: str) -> bool:
-    """Whether a file lies where packages are installed, of this environment or of one below it."""
-    return file.startswith(_LIBRARIES) or any(
-        f"{os.sep}{kind}-packages{os.sep}" in file for kind in ("site", "dist")
-    )
-
-
 def _is_of_library(logger: str) -> bool:
     """Whether a logger has the name of an installed package that is loaded."""
     module = sys.modules.get(logger.partition(".")[0])
-    return module is not None and module.__name__ != "__main__" and _is_installed(module)
+    return module is not None and module.__name__ != "__main__" and is_installed(module)
 
 
 def _is_importable(module: types.ModuleType) -> bool:
@@ -211,20 +182,6 @@ def _is_importable(module: types.ModuleType) -> bool:
     return False
 
 
-def _is_library(name: str) -> bool:
-    top = name.partition(".")[0]
-    module = sys.modules.get(top)
-    if module is not None:  # even one of a name of Python's may be the user's own
-        return _is_installed(module)
-    if top in sys.stdlib_module_names:
-        return True
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return False
-    return spec is not None and bool(spec.origin) and _is_of_package(str(spec.origin))
-
-
 def _modules_of(function: Any) -> set[str]:
     """The modules that a function refers to, or imports when it runs.
 
@@ -234,25 +191,7 @@ def _modules_of(function: Any) -> set[str]:
     found = (
         set(_homes_in(module)) if module is not None and module.__name__ != "__main__" else set()
     )
-    seen: set[int] = set()
-    waiting = [inspect.unwrap(function)]
-    while waiting:
-        thing = waiting.pop()
-        if id(thing) in seen or len(seen) > 2000:
-            continue
-        seen.add(id(thing))
-        if isinstance(thing, types.ModuleType):
-            found.add(thing.__name__)
-        elif isinstance(thing, types.CodeType):
-            found.update(_imports_in(thing))
-            waiting.extend(c for c in thing.co_consts if isinstance(c, types.CodeType))
-        elif isinstance(thing, (types.FunctionType, type)):
-            found.add(thing.__module__)
-            module = sys.modules.get(thing.__module__)
-            if module is None or not _is_installed(module) or thing.__module__ == "__main__":
-                waiting.extend(_parts(thing))
-        else:
-            found.add(type(thing).__module__)
+    found |= homes(function)
     # What these import only when they are used: torch with its first optimizer, in 2 s.
     tops = {name.partition(".")[0] for name in found}
     found.update({"numpy.random"} if "numpy" in tops else ())
@@ -262,7 +201,7 @@ def _modules_of(function: Any) -> set[str]:
 
 def _is_preloaded(module: str) -> bool:
     """Whether a launcher imports a module that trials will: it does if the module is installed."""
-    return module not in ("__main__", "builtins") and _is_library(module)
+    return module not in ("__main__", "builtins") and is_library(module)
 
 
 def _homes_in(module: types.ModuleType) -> Iterator[str]:
@@ -273,39 +212,6 @@ def _homes_in(module: types.ModuleType) -> Iterator[str]:
             home = value.__module__
         if isinstance(home, str):
             yield home
-
-
-def _parts(thing: Any) -> Iterator[Any]:
-    if isinstance(thing, type):
-        yield from thing.__bases__
-        yield from (inspect.unwrap(v) for v in vars(thing).values() if inspect.isfunction(v))
-        return
-    yield thing.__code__
-    yield from _referred(thing).values()
-
-
-def _referred(function: types.FunctionType) -> dict[str, Any]:
-    """The globals and closed-over variables that a function uses, by name."""
-    names: dict[str, Any] = {}
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        names.update(
-            {n: function.__globals__[n] for n in code.co_names if n in function.__globals__}
-        )
-        codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            names[name] = cell.cell_contents
-        except ValueError:
-            continue  # not yet bound
-    return names
-
-
-def _imports_in(code: types.CodeType) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "IMPORT_NAME":
-            yield str(instruction.argval)
 
 
 def _guilty_path(thing: Any, path: str, depth: int = 0) -> str:
@@ -325,7 +231,7 @@ def _children(thing: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(thing, (list, tuple)):
         yield from ((f"[{n}]", value) for n, value in enumerate(thing))
     elif isinstance(thing, types.FunctionType):
-        yield from ((f".{name}", value) for name, value in _referred(thing).items())
+        yield from ((f".{name}", value) for name, value in referred(thing).items())
     else:
         attributes = getattr(thing, "__dict__", {}).items()
         yield from (("" if n == "__wrapped__" else f".{n}", v) for n, v in attributes)

@@ -23,11 +23,12 @@ from typing import Any
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
 from ..resource.output import NO_SPACE, SHORTAGES, stream
-from ..resource.private import private
-from ..space.privacy import without_secrets
+from ..resource.private import make_folder, private
+from ..space.namespace import Arguments
 from . import arrival, checkpoint
 from . import decorators as decorators
-from .metrics import MAX_REPORT_BYTES, is_one_number, strict_json
+from . import returned as returned_value
+from .metrics import is_one_number
 from .reporter import Reporter, StopTrial
 from .storage import Shelf
 from .surroundings import set_up as set_up  # called by the launcher, for all that it forks
@@ -110,12 +111,12 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         space = train_function.space
         for path, value in constants.items():
             space = space.replace_at(path, value)
-        values = space.build(config)
-        for name, value in job["args"].items():
-            values[name] = value
+        values = Arguments(space.build(config), {**job["args"], "folder": job["folder"]})
         _current.append(reporter)
         returned = train_function(values, reporter)
-        end["returned"] = returned_value(returned)
+        end["returned"] = returned_value.as_text(returned)
+        if job["is_final"]:
+            end["kept"] = returned_value.keep(returned, job["folder"], job["attempt"])
         if is_one_number(returned) and not (job["has_reported"] or reporter.has_reported):
             report_reward(job, reporter, returned)
     except StopTrial:
@@ -150,7 +151,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
 
 def prepare(job: dict[str, Any], reporter: Reporter, shelf: Shelf | None) -> None:
     """All that has to be there before the train function is looked at."""
-    os.chdir(job["cwd"] or job["work_folder"])  # an earlier trial may have left it
+    os.chdir(job["cwd"] or own_work_folder(job))  # an earlier trial may have left it
     redirect_output(job["output"])
     if shelf is None:
         if job["resume"]:
@@ -169,6 +170,16 @@ def errno_of(error: BaseException | None) -> int | None:
             return error.errno
         error = error.__cause__
     return None
+
+
+def own_work_folder(job: dict[str, Any]) -> str:
+    """A working folder that is the trial's own, in which the uploads are linked."""
+    folder = f"{job['folder']}/work"
+    make_folder(folder)
+    for entry in os.scandir(job["work_folder"]):
+        with contextlib.suppress(FileExistsError):  # of an earlier attempt, or the trial's own
+            os.symlink(entry.path, f"{folder}/{entry.name}")
+    return folder
 
 
 def shelf_of(job: dict[str, Any]) -> Shelf | None:
@@ -221,14 +232,6 @@ def own_part(error: BaseException) -> TracebackType | None:
     while frames is not None and frames.tb_frame.f_code.co_filename in _AROUND:
         frames = frames.tb_next
     return frames or error.__traceback__
-
-
-def returned_value(value: Any) -> Any:
-    """What the train function returned, as JSON can carry it to the driver."""
-    if value is None:
-        return None
-    text = strict_json(without_secrets({"value": value}))
-    return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else repr(value)[:1000]
 
 
 def report_reward(job: dict[str, Any], reporter: Reporter, reward: Any) -> None:

@@ -496,6 +496,7 @@ class Agent:
             traceback=end.get("traceback", ""),
             returned=end.get("returned"),
             no_space=end.get("no_space", False),
+            **({"kept": end["kept"]} if end.get("kept") else {}),
             exit_code=exit_.get("code"),
             signal=exit_.get("signal"),
             max_rss_bytes=exit_.get("max_rss_bytes"),

@@ -19,6 +19,7 @@ from .private import make_folders, private
 
 MANIFEST = "manifest.json"  # the commit mark of a checkpoint
 UNFINISHED_MANIFEST = f".{MANIFEST}.part"
+RETURNED = "returned"  # the folder, beside `checkpoints`, for what a train function has returned
 COPY_S = 10.0  # so long one call of `hold` copies, where a disk has no links
 BLOCK_BYTES = 1 << 20
 
@@ -40,14 +41,21 @@ class Piece(NamedTuple):
         return UNFINISHED_MANIFEST if is_unfinished else self.path
 
 
+def returned_by(trial: int) -> int:
+    """The number under which a cache finds what a trial has returned, kept as a checkpoint is."""
+    return -1 - trial
+
+
 class CheckpointCache:
-    """The checkpoints below `trials/N/checkpoints` of a node's folder."""
+    """The checkpoints below `trials/N/checkpoints` of a node's folder; see also `returned_by`."""
 
     def __init__(self, trials: Path) -> None:
         self._trials = trials
 
     def folder(self, trial: int) -> Path:
         """Where the checkpoints of a trial are."""
+        if trial < 0:
+            return self._trials / str(returned_by(trial)) / RETURNED
         return self._trials / str(int(trial)) / "checkpoints"
 
     def newest(self, trial: int) -> str | None:
@@ -113,7 +121,8 @@ class CheckpointCache:
         delete(self._inside(trial, name))
 
     def _held(self, trial: int, name: str) -> Path:
-        return inside(self.folder(trial).parent / "held", name)
+        folder = self.folder(trial)
+        return inside(folder.parent / "held" / folder.name, name)
 
     def _inside(self, trial: int, *parts: str) -> Path:
         return inside(self.folder(trial), *parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,9 @@ from .node import Node, NodeFacts
 
 CGROUPS = Path("/sys/fs/cgroup")  # of version 1 or 2
 OWN_CGROUPS = Path("/proc/self/cgroup")
+MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def detect() -> NodeFacts:
@@ -29,6 +33,7 @@ def detect() -> NodeFacts:
         min([_affinity(), *_cpu_quotas(groups)]),
         _gpus(),
         min([psutil.virtual_memory().total, *_memory_limits(groups)]),
+        machine_id(),
     )
 
 
@@ -53,6 +58,20 @@ def declared(node: Node, facts: NodeFacts) -> NodeFacts:
         )
     gpus = facts.gpus or tuple(str(index) for index in range(node.num_gpus))
     return replace(facts, gpus=gpus[: node.num_gpus])
+
+
+def machine_id() -> str:
+    """What only this machine, or this container, has while it is up; '' where nothing tells.
+
+    A hash of the ids of the installation and of the boot, and of the container's process namespace:
+    containers of one image have the first in common, those of one host the second.
+    """
+    try:
+        boot, namespace = BOOT_ID.read_text().strip(), os.readlink(NAMESPACE)
+    except OSError:  # not Linux
+        return ""
+    installed = next(filter(None, map(_read, MACHINE_IDS)), "")
+    return hashlib.sha256(f"{installed} {boot} {namespace}".encode()).hexdigest()[:16]
 
 
 def _affinity() -> int:

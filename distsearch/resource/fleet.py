@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import HostKeyError, NodeError, ResourceError, UploadError
 from .local import LocalRemote
+from .machines import SameMachine, take_share
 from .node import Node
 from .remote import Listener, Message, Remote
 
@@ -47,6 +48,7 @@ class Fleet:
         tunnel: bool | None,
         ssh_config: Sequence[str | os.PathLike[str]] | None,
         say: Callable[[str], None],
+        work_in: str | None = None,
     ) -> None:
         self.folder = folder
         self.owner = owner
@@ -58,6 +60,7 @@ class Fleet:
         if ssh_config is not None:
             self._ssh_config = [str(Path(file).expanduser().absolute()) for file in ssh_config]
         self._say = say
+        self._work_in = work_in
         self._ids = itertools.count()
         self._ssh_cluster: Cluster | None = None
         self._client_cluster: Cluster | None = None
@@ -65,6 +68,8 @@ class Fleet:
         self._comebacks: dict[asyncio.Task[None], Node] = {}  # of lost nodes
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closed = False
+        self._also: dict[int, list[Node]] = {}  # other names of the same machine
+        self._declared: set[int] = set()  # nodes whose CPUs the user has declared
 
     async def start(
         self,
@@ -82,7 +87,10 @@ class Fleet:
         if local:
             node = local if isinstance(local, Node) else None
             remote = await LocalRemote.start(next(self._ids), self.folder, self, node)
-            remote.trial_cwd = os.getcwd()
+            if self._work_in != "trial":
+                remote.trial_cwd = os.getcwd()
+            if node is not None:
+                self._note(remote, node)
             await self._welcome(remote)
         joining: list[asyncio.Task[Any]] = [self._run(self._join_client(client))]
         if addresses:
@@ -133,20 +141,23 @@ class Fleet:
         found = [r for r in self.remotes.values() if self._is_called(r, node)]
         if not found:
             there = ", ".join(
-                str(self._nodes.get(remote.remote_id, remote.host))
+                "localhost" if remote.is_local else str(self._name_of(remote))
                 for remote in self.remotes.values()
             )
             raise ResourceError(f"{node} is none of the nodes: {there or 'there are none'}")
         return found
 
     def _is_called(self, remote: Remote, node: Node) -> bool:
-        if remote.is_local:
-            return node.host in LOCAL_NAMES and node.port is None
-        own = self._nodes.get(remote.remote_id, Node(remote.host))
-        return (
+        names = list(self._also.get(remote.remote_id, ()))
+        if not remote.is_local:
+            names.append(self._nodes.get(remote.remote_id, Node(remote.host)))
+        elif node.host in LOCAL_NAMES and node.port is None:
+            return True
+        return any(
             own.host == node.host
             and node.port in (None, own.port)
             and node.user in (None, own.user)
+            for own in names
         )
 
     # Who joins
@@ -168,7 +179,7 @@ class Fleet:
         """Welcome a node once it is up, or say why it is not."""
         result = await coming
         if isinstance(result, Remote):
-            self._nodes[result.remote_id] = node
+            self._note(result, node)
         return await self._welcome_or_say(result)
 
     # Who comes back
@@ -199,7 +210,7 @@ class Fleet:
             (coming,) = await self._start_all([node])
             result = await coming
             if isinstance(result, Remote):
-                self._nodes[result.remote_id] = node
+                self._note(result, node)
                 try:
                     await self._welcome(result)
                 except UploadError as refused:
@@ -217,6 +228,11 @@ class Fleet:
             if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8, ...
                 self._say(f"{result}\nnode {node.host} is tried again, next in {rest_s:g} s")
             await asyncio.sleep(rest_s)
+
+    def _note(self, remote: Remote, node: Node) -> None:
+        self._nodes[remote.remote_id] = node
+        if node.num_cpus is not None:
+            self._declared.add(remote.remote_id)
 
     async def _join_client(self, client: Any) -> None:
         if client is None:
@@ -244,17 +260,38 @@ class Fleet:
         error = result if isinstance(result, NodeError) else None
         if isinstance(result, Remote):
             try:
+                self._take_share(result)
                 await self._welcome(result)
-            except UploadError as refused:
+            except SameMachine as same:  # which is no fault
+                await result.close()
+                self._also.setdefault(same.other.remote_id, []).append(self._name_of(result))
+                self._say(str(same))
+            except (UploadError, NodeError) as refused:
                 self.remotes.pop(result.remote_id, None)
                 await result.close()
-                error = NodeError(
-                    f"node {str(self._nodes.get(result.remote_id, result.host))!r}: {refused}"
-                )
+                error = refused if isinstance(refused, NodeError) else None
+                error = error or NodeError(f"node {str(self._name_of(result))!r}: {refused}")
         if error is not None:
             self.failed.append(error)
             self._say(str(error))
         return error
+
+    def _name_of(self, remote: Remote) -> Node:
+        return self._nodes.get(remote.remote_id, Node(remote.host))
+
+    def _take_share(self, remote: Remote) -> None:
+        """Leave a node what no other has of its machine. Raises NodeError when that is nothing."""
+        node = self._name_of(remote)
+        if remote.remote_id not in self._nodes:  # a worker of the user's cluster has its threads
+            self._declared.add(remote.remote_id)
+        if line := take_share(
+            remote,
+            self.remotes.values(),
+            name=str(node),
+            shares=self._declared,
+            declares_gpus=node.num_gpus is not None,
+        ):
+            self._say(line)
 
     async def _welcome(self, remote: Remote) -> None:
         """Give a node the uploaded files, then let trials run there."""

@@ -27,10 +27,11 @@ class Node:
 
         Node("gpu7", user="ada", key="~/.ssh/lab", python="/opt/env/bin/python", num_gpus=2)
 
-    `key` is the path of a private key, `python` the node's interpreter (`python3` when None), `env`
-    is added to the environment of everything that runs there. `num_cpus`, `num_gpus` and
-    `memory_gb` (1e9 bytes) take the place of what is detected on the node. `tunnel=True` sends
-    everything through the SSH connection, `False` nothing, None leaves it to the scheduler.
+    `key` is the path of a private key, `python` the node's interpreter (None: where the driver has
+    its own, if there is one, else `python3`), `env` is added to the environment of everything that
+    runs there. `num_cpus`, `num_gpus` and `memory_gb` (1e9 bytes) take the place of what is
+    detected on the node. `tunnel=True` sends everything through the SSH connection, `False`
+    nothing, None leaves it to the scheduler.
     Raises ResourceError for values that make no sense.
     """
 
@@ -108,11 +109,13 @@ class NodeFacts:
     """What a node has to give: CPUs, GPUs, bytes of memory.
 
     `gpus` names each GPU as CUDA_VISIBLE_DEVICES wants it, by index or UUID: `("0", "1")`.
+    `machine` is the same for all nodes that are one machine, '' where that is not known.
     """
 
     num_cpus: int
     gpus: tuple[str, ...]
     memory_bytes: int
+    machine: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as values of JSON: `NodeFacts.from_dict(facts.to_dict()) == facts`."""
@@ -122,7 +125,8 @@ class NodeFacts:
     def from_dict(cls, facts: Mapping[str, Any]) -> NodeFacts:
         """The facts that `to_dict` has written."""
         gpus = tuple(str(gpu) for gpu in facts["gpus"])
-        return cls(int(facts["num_cpus"]), gpus, int(facts["memory_bytes"]))
+        cpus, memory = int(facts["num_cpus"]), int(facts["memory_bytes"])
+        return cls(cpus, gpus, memory, str(facts["machine"]))
 
 
 def _is_integer(value: object) -> bool:

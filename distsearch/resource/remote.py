@@ -41,8 +41,8 @@ class Remote:
 
     `address` is what `print(scheduler)` shows, `host` the name in front of the lines that its
     trials print, `is_local` whether it is the driver's own machine. `trial_cwd` is the folder in
-    which its trials run: on this machine the driver's own; None for the work folder, in which
-    uploads land.
+    which its trials run: on this machine the driver's own; None for one of each trial's own, in
+    which uploads are linked.
     """
 
     is_local = False
@@ -64,6 +64,10 @@ class Remote:
         self._fetching: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._calls: set[asyncio.Future[Any]] = set()
         self._gone = ""
+
+    def use(self, facts: NodeFacts) -> None:
+        """Use less of the node than it has; before trials run there."""
+        self.facts, self.slots = facts, NodeResourceManager(facts)
 
     def send(self, message: Message) -> None:
         """Send a message to the agent: at once, in order, without waiting."""

@@ -18,6 +18,7 @@ import os
 import random
 import shlex
 import socket
+import sys
 import uuid
 import zlib
 from collections import defaultdict, deque
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 LOGINS_AT_ONCE = 10  # at one host; of more at once sshd drops some
 CONNECT_S = 10
 LOGIN_AGAIN_AFTER_S = (0.5, 1.0, 2.0, 4.0)
-HELLO_S = 20
+HELLO_S = 30  # some take 20 s to log in: a cold home on a network, `module load`
 START_S = 40
 LEASE_S = 30
 GRACE_S = 5
@@ -173,7 +174,6 @@ class NodeProcess:
                 f"{str(error) or f'no answer in {HELLO_S} s'}; try: {ssh(node)} true"
             ) from shown_cause(error)
         self = cls(node, connections, process)
-        self._write({"env": dict(node.env), "packages": list(PACKAGES)})
         try:
             await self._wait_for(self._hello, HELLO_S)
         except BaseException:
@@ -279,6 +279,7 @@ class NodeProcess:
         self._process.stdin.write(json.dumps(message) + "\n")
 
     async def _say_i_am_here(self) -> None:
+        await asyncio.wait([self._hello])  # a start-up file of a slow login may read what comes
         while True:
             await asyncio.sleep(PING_S)
             with contextlib.suppress(OSError, asyncssh.Error):
@@ -290,7 +291,9 @@ class NodeProcess:
         try:
             async for line in self._process.stdout:
                 message = _message(line)
-                if message["op"] == "hello":
+                if message["op"] == "ready":
+                    self._write({"env": dict(self.node.env), "packages": list(PACKAGES)})
+                elif message["op"] == "hello":
                     self._hello.set_result(message)
                 elif message["op"] == "gone":
                     asked_to = message["reason"] == starter.ASKED_TO
@@ -298,7 +301,7 @@ class NodeProcess:
                     over = (True, "" if asked_to else reason + self._last_words())
                 elif message["line"].startswith(READY):
                     self._ready.set_result(message["line"][len(READY) :].strip())
-                else:
+                elif message["line"].strip():
                     self._output.append(str(message["line"])[:LINE_LIMIT].rstrip())
             await asyncio.wait_for(self._process.wait_closed(), 2)
             if not over[0] and self._process.exit_status is not None:
@@ -315,16 +318,16 @@ class NodeProcess:
         )
         if answer.done():
             return answer.result()
-        name, python = str(self.node), self.node.python or "python3"
+        name, tried = str(self.node), interpreters(self.node.python)
         if not self.over.done():
             raise NodeError(
                 f"node {name!r} accepted the login but said nothing for {timeout_s:g} s"
-                f"{self._last_words()}; does this work? {ssh(self.node)} {python} --version"
+                f"{self._last_words()}; does this work? {ssh(self.node)} {tried[-1]} --version"
             )
         if answer is self._hello and self._process.exit_status in (126, 127):
             raise NodeError(
-                f"node {name!r} has no {python!r}: name its interpreter with "
-                f"Node({self.node.host!r}, python='/path/to/python3'){self._last_words()}"
+                f"node {name!r} has no {' and no '.join(map(repr, tried))}: name its interpreter "
+                f"with Node({self.node.host!r}, python='/path/to/python3'){self._last_words()}"
             )
         _, reason = self.over.result()
         raise NodeError(f"node {name!r} did not come up: {reason}{self._last_words()}")
@@ -351,14 +354,45 @@ def shown_cause(error: BaseException) -> BaseException | None:
     return error if printable(str(error)) == str(error) else None
 
 
+# Runs before the starter, which an older Python cannot even compile; Python 2 too reads this.
+_FIRST_LOOK = """
+import sys
+sys.path[:] = [path for path in sys.path if path]
+import json
+if sys.version_info < (3, 8):
+    hello = {"op": "hello", "python": list(sys.version_info[:3]), "packages": {}}
+    hello["executable"] = sys.executable
+    sys.stdout.write("\\n" + json.dumps(hello) + "\\n")
+    sys.stdout.flush()
+    sys.exit(0)
+"""
+# Becomes the first of some interpreters that is there, with some code.
+_FIRST_OF = (
+    'code="$1"; shift; for python in "$@"; do '
+    'command -v "$python" >/dev/null 2>&1 && exec "$python" -u -c "$code"; done; exit 127'
+)
+
+
+def interpreters(python: str | None) -> list[str]:
+    """Where a node's interpreter may be: as named, else where the driver's is, or on the path."""
+    return [python] if python else [sys.executable, "python3"]
+
+
 def starter_command(python: str | None) -> str:
     """The command that runs the starter's source, in one line that every shell reads alike."""
-    source = Path(starter.__file__).read_bytes()
-    packed = base64.b64encode(zlib.compress(source, 9)).decode()
-    code = f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
-    python = python or "python3"
+    first, source = map(_packed, (_FIRST_LOOK.encode(), Path(starter.__file__).read_bytes()))
+    code = f"import base64,zlib;exec({first});exec({source})"
+    if python is None:
+        words = ["sh", "-c", _FIRST_OF, "sh", code, *interpreters(None)]
+        return f"exec {shlex.join(words)}"
     home = "~/" if python.startswith("~/") else ""  # a shell replaces no ~ in quotes
     return f"exec {home}{shlex.quote(python[len(home) :])} -u -c {shlex.quote(code)}"
+
+
+def _packed(source: bytes) -> str:
+    """An expression of Python that gives a source text, without any sign that a shell reads."""
+    packed = base64.b64encode(zlib.compress(source, 9)).decode()
+    return f'zlib.decompress(base64.b64decode("{packed}"))'
 
 
 # Logging in

@@ -3,12 +3,15 @@
 Its source text is what SSH runs (`python -c`), so that nothing needs to be copied first; hence only
 the standard library, and nothing of distsearch. Lines of JSON on standard input and output:
 
+    node:   {"op": "ready"}                        what a start-up file has read before is not ours
     driver: {"env": {...}, "packages": [...]}      environment of the node; packages to look for
     node:   {"op": "hello", "python": [3, 11, 7], "packages": {...}, "port": 40123, ...}
     driver: {"command": [...], "spec": {...}, "lease_s": 30, "grace_s": 5}
     node:   {"op": "output", "line": "..."}        what the node's process prints
     driver: an empty line every few seconds        "I am here"
     node:   {"op": "gone", "reason": "..."}        nothing of the node is left: processes, folder
+
+Each line that the node says begins a line anew, as a start-up file may have printed half of one.
 
 It ends everything at the end of its input, when no line came for `lease_s` (a cut link sends no end
 of input), at TERM or HUP, and when the node's process ends by itself. Nor does it wait for its
@@ -46,6 +49,7 @@ speaking = threading.Lock()
 
 def main() -> None:
     signal.alarm(ORDERS_S)  # a link that is cut now brings no orders; there is nothing to end yet
+    say(op="ready")
     request = next_message()
     if request is None:
         return
@@ -152,7 +156,7 @@ def forward(output: Any) -> None:
 
 
 def say(**message: Any) -> None:
-    line = json.dumps(message).encode() + b"\n"
+    line = b"\n" + json.dumps(message).encode() + b"\n"
     with speaking, contextlib.suppress(OSError):  # the end of input tells that the driver is gone
         while line:
             line = line[os.write(1, line) :]

@@ -8,11 +8,14 @@ import contextlib
 import math
 import os
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core import folder
+from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
 from ..core.ends import CLOSED, INTERRUPTED
@@ -99,6 +102,7 @@ class Scheduler(Resumable):
         ssh_config: Sequence[str | os.PathLike[str]] | None = None,
         isolation: str = "fresh",
         start_method: str | None = None,
+        work_in: str | None = None,
         trial_timeout: float | None = None,
         report_timeout: float | None = None,
         max_failures: int = 3,
@@ -108,7 +112,8 @@ class Scheduler(Resumable):
         keep: int = KEPT,
         max_bytes: str | float | None = None,
         seed: int | None = None,
-        verbose: int = 1,
+        verbose: int = 2,
+        label_output: bool = False,
         **others: Any,
     ) -> None:
         seed = seed_of_others(type(self), others, seed)
@@ -129,6 +134,7 @@ class Scheduler(Resumable):
             training_history_callback=training_history_callback,
             isolation=isolation,
             start_method=start_method,
+            work_in=work_in,
             trial_timeout=trial_timeout,
             report_timeout=report_timeout,
             max_failures=max_failures,
@@ -139,6 +145,7 @@ class Scheduler(Resumable):
             max_bytes=max_bytes,
             seed=seed,
             verbose=verbose,
+            label_output=label_output,
         )
         check_objectives(self.objectives, type(self).__name__, self.ranks_by_reward, max_reward)
         self.train_fn = with_args(train_fn, args)
@@ -147,6 +154,7 @@ class Scheduler(Resumable):
 
         self._is_named = checkpoint is not None
         self.folder = folder.find(checkpoint, self.train_fn.__name__)
+        let_go = _close_ended(self.folder)
         self._store = folder.take(self.folder, resume)
         with self._store.closed_on_error():
             earlier = folder.earlier_run(self.folder)
@@ -191,6 +199,8 @@ class Scheduler(Resumable):
             start_time=self._start_time,
             say=say,
         )
+        if let_go:
+            say(f"the scheduler that had {self.folder} before, whose search has ended, is closed")
         for line in self.train_fn.fixed:
             say(line)
         if self.desk.why:
@@ -200,7 +210,12 @@ class Scheduler(Resumable):
             self, settings, self.manager, self._store, say, self.progress.show
         )
         self.fleet = Fleet(
-            self.folder, self.experiment, tunnel=tunnel, ssh_config=ssh_config, say=say
+            self.folder,
+            self.experiment,
+            tunnel=tunnel,
+            ssh_config=ssh_config,
+            say=say,
+            work_in=work_in,
         )
         _open_schedulers.add(self)
         train_fn.note(self)
@@ -342,7 +357,10 @@ class Scheduler(Resumable):
 
     @property
     def _could_go_on_forever(self) -> bool:
-        return self.experiment.settings.max_reward is None and self.train_fn.space.size == math.inf
+        if not type(self).next_launch.__module__.startswith(f"{__package__}."):
+            return False  # a rule of the user's own, which may end by itself
+        has_no_end = self.searcher.endless and self.train_fn.space.size == math.inf
+        return has_no_end and self.experiment.settings.max_reward is None
 
     def join_jobs(self, timeout: float | None = None) -> bool:
         """Wait until all trials have ended, for `timeout` seconds in total; True if they have.
@@ -417,10 +435,12 @@ class Scheduler(Resumable):
 
         For the final training with `get_best_config()`, also with other constants, as in
         `run_with_config({**scheduler.get_best_config(), 'epochs': 100})`: this trial does not count
-        when the best is looked for. What is not JSON (numbers, strings, lists, dicts) comes back as
-        its text; keep models with `reporter.save`. Ctrl-C stops the trial. Raises SpaceError for a
-        configuration that makes no sense, TrialFailed, with the traceback, if the trial fails, and
-        if it is stopped.
+        when the best is looked for, and is in no history, curve or count of the search
+        (`Trial.is_final`). Numbers, text, bytes, arrays, tensors, and lists, tuples and dicts of
+        these come back as they were; other objects, such as models, as their text, of which a
+        RuntimeWarning tells: keep them with `reporter.save`. Ctrl-C stops the trial. Raises
+        SpaceError for a configuration that makes no sense, TrialFailed, with the traceback, if the
+        trial fails, and if it is stopped, NodeError if its node is lost right after its end.
         """
         self._check_open()
         self._check_function()
@@ -430,11 +450,11 @@ class Scheduler(Resumable):
             trial = self.experiment.add(valid, is_final=True)
             returned = await self.experiment.wait_for(trial)
             await self._store.flush()
-            return trial, returned
+            return trial, *await returned_value.of(returned, trial.id, self.folder / "trials")
 
         with interrupts.term_too():
             try:
-                trial, returned = loop().call(run())
+                trial, returned, warning = loop().call(run())
             except KeyboardInterrupt:
                 self._interrupt(loop().submit(self.experiment.wait()))
                 raise
@@ -442,6 +462,8 @@ class Scheduler(Resumable):
             raise TrialFailed(
                 f"trial {trial.id} {trial.status.value}: {trial.reason}\n{trial.error}".rstrip()
             )
+        if warning:
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
         return returned
 
     # Nodes
@@ -467,9 +489,11 @@ class Scheduler(Resumable):
 
             scheduler.upload_files(['data.txt', 'images/', helper])
 
-        From then on trials run in a folder that holds just what was uploaded, on this machine
-        too, so that `open('data.txt')` and `import helper` do the same everywhere. Nodes that are
-        added later get the files as well. Raises UploadError.
+        From then on each trial runs in a folder of its own in which just what was uploaded is
+        linked, on this machine too, so that `open('data.txt')` and `import helper` do the same
+        everywhere, and `open('model.pt', 'wb')` is the trial's own. (What it changes in an uploaded
+        file or folder, all trials of the node see.) Nodes that are added later get the files as
+        well. Raises UploadError.
         """
         self._check_open()
         loop().call(self.fleet.upload(collect(files)))
@@ -522,6 +546,23 @@ class Scheduler(Resumable):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(\n{self.manager!r})"
+
+
+def _close_ended(folder: Path) -> bool:
+    """Close a scheduler of this process whose search in a folder has ended; whether there was one.
+
+    So a cell of a notebook can run again. One that has not begun, or goes on, keeps its folder.
+    """
+    for scheduler in list(_open_schedulers):
+        has_ended = scheduler.experiment.started_at is not None and not scheduler.is_running
+        if has_ended and scheduler._pid == os.getpid() and _is_same(scheduler.folder, folder):
+            scheduler.close()
+            return True
+    return False
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
 @atexit.register

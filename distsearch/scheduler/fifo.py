@@ -49,7 +49,8 @@ class FIFOScheduler(Scheduler):
             Gaussian process; it needs the fewest trials), by Optuna 'tpe', 'gp', 'cmaes', 'qmc',
             'nsga2', or a Searcher; `search_options` are its named arguments (see the classes in
             searcher/). AutoGluon's 'bayesopt' and 'skopt' are 'gp'.
-        num_trials, time_out: how many trials, for how many seconds; also of `run()`.
+        num_trials, time_out: how many trials, for how many seconds; also of `run()`. A search that
+            ends by itself needs neither: a grid, a finite space, a searcher that returns None.
         max_reward: the search ends when a trial reaches it.
         reward_attr, mode, time_attr: what is optimised, 'max' or 'min', and what counts time. Lists
             for several objectives; one mode may stand for all. Rules that rank by one reward
@@ -75,6 +76,9 @@ class FIFOScheduler(Scheduler):
             alone; for the nodes that do not say it themselves.
         isolation: 'fresh' (a new process for every trial) or 'reuse' (one process a slot).
         start_method: how a trial's process is made: 'fork' (default on Linux) or 'spawn'.
+        work_in: None: trials of this machine run in the current folder, and share it, until
+            `upload_files` was called. 'trial': they run in a folder of their own from the start, as
+            they do after that, and always on other nodes (`args.folder` + '/work').
         trial_timeout, report_timeout: seconds that a trial may take, or may be silent, from when
             its process lives: what a node imports once for all trials does not count.
         max_failures: how many times a trial may lose its node, and how many times its process
@@ -97,7 +101,9 @@ class FIFOScheduler(Scheduler):
             the rule or searcher may choose as a parent (their `may_need`).
         seed: of the searcher; None draws one. It is kept in the log. `random_seed`, as AutoGluon
             has it, also in `search_options`, is the same.
-        verbose: 0 prints nothing, 1 shows progress, failures and what trials print.
+        verbose: 0 prints nothing, 1 shows progress and failures, 2 also what trials print.
+        label_output: put `[trial 7]`, and the node if it is another one, before each line that a
+            trial prints.
         visualizer: 'none', for programs written for AutoGluon: it does nothing; see
             `get_training_curves`.
         training_history_callback: called with (training_history, start time in Unix seconds) when

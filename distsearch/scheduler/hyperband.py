@@ -169,7 +169,7 @@ class HyperbandScheduler(Scheduler):
             self.desk.observe(trial, report.reward, math.inf)
             return Continue() if report.time == self.max_t else Stop(limit(self.max_t))
         rungs = self._rungs_of(trial.id)
-        if trial.is_final or not rungs.is_due(trial.id, report.time):
+        if not rungs.is_due(trial.id, report.time):
             return Continue()
         self.desk.observe(trial, report.reward, rungs.level_at(report.time))
         among_best = rungs.reach(trial.id, report.time, report.reward)

@@ -1,9 +1,10 @@
-"""SIGTERM, sent by whoever shuts a machine or a job down, ends a search as Ctrl-C does."""
+"""What ends a search from outside: SIGTERM, sent by whoever shuts a machine down, is Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +31,12 @@ def term_too() -> Iterator[None]:
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def is_interactive() -> bool:
+    """Whether somebody types what runs: in a notebook, in IPython, at Python's own prompt."""
+    ipython: Any = sys.modules.get("IPython")
+    return hasattr(sys, "ps1") or (ipython is not None and ipython.get_ipython() is not None)
 
 
 def _on_term(number: int, frame: Any) -> None:

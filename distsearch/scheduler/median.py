@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right, insort
-from collections.abc import Sequence
 from typing import Any
 
 from ..core.words import Continue, Decision, Report, Stop, Trial
@@ -104,13 +103,9 @@ class MedianStoppingScheduler(Scheduler):
         """From when on trials are judged."""
         return {"grace_period": self.grace_period, "min_samples": self.min_samples}
 
-    def due_at(self, trial: Trial) -> str | Sequence[float] | None:
-        """A final trial is never judged, the others at every report."""
-        return None if trial.is_final else "every"
-
     def on_report(self, trial: Trial, report: Report) -> Decision:
         """Stop below the median of those that came as far."""
-        if trial.is_final or not math.isfinite(report.time):
+        if not math.isfinite(report.time):
             return Continue()
         if report.reward is not None:
             before = self._best_of.get(trial.id, -math.inf)

@@ -65,6 +65,7 @@ class Options:
     training_history_callback: Any
     isolation: str
     start_method: str | None
+    work_in: str | None
     trial_timeout: float | None
     report_timeout: float | None
     max_failures: int
@@ -75,10 +76,12 @@ class Options:
     max_bytes: str | float | None
     seed: int | None
     verbose: int
+    label_output: bool
 
     def __post_init__(self) -> None:
         _choose("isolation", self.isolation, ("fresh", "reuse"))
         _choose("start_method", self.start_method, (None, "fork", "spawn"))
+        _choose("work_in", self.work_in, (None, "trial"))
         _choose("visualizer", self.visualizer, ("none",))
         _choose("on_parent_failure", self.on_parent_failure, POLICIES)
         check_bounds(self.num_trials, self.time_out)
@@ -91,7 +94,8 @@ class Options:
         _check_kind("retries", self.retries, Mapping, NoneType)
         _check_kind("resume", self.resume, bool, NoneType)
         _check_kind("seed", self.seed, Integral, NoneType)
-        _check_kind("verbose", self.verbose, Integral)
+        _choose("verbose", self.verbose, (0, 1, 2))
+        _check_kind("label_output", self.label_output, bool)
         callback = self.training_history_callback
         _check_kind("training_history_callback", callback, Callable, NoneType)
 
@@ -125,6 +129,8 @@ class Options:
             storage=storage_of(folder, self.storage, earlier),
             keep=int(self.keep),
             max_bytes=parse_bytes(self.max_bytes),
+            shows_output=self.verbose is True or self.verbose > 1,
+            labels_output=self.label_output,
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import description, store
+from ..core import description, reach, store
 from ..core.decorators import TrainFunction
 from ..core.experiment import Experiment
 from ..core.loop import loop
@@ -21,6 +21,7 @@ from ..resource.private import private
 from ..searcher import Searcher, warm
 from ..searcher.desk import Desk
 from ..space.privacy import command_without_secrets
+from . import interrupts
 
 
 class Resumable(Results):
@@ -123,6 +124,7 @@ class Resumable(Results):
             time_attr=settings.time_attr,
             rule=self.rule_settings,
             storage=None if settings.storage is None else settings.storage.url,
+            code=reach.fingerprint(self.train_fn),
         )
 
     def _warm_start(self, known: warm.Known) -> None:
@@ -137,7 +139,7 @@ class Resumable(Results):
         """Go on with the earlier run that the folder's log holds, and say so."""
         self._restore(earlier, store.read(self.folder))
         paused = self.ledger.counts.paused
-        ended, total = self.num_finished_tasks, len(self.trials)
+        ended, total = self.num_finished_tasks, self.ledger.counts.launched
         also = f", {paused} are paused" if paused else ""
         self.progress.say(
             f"going on with {self.folder}: of {total} trials {ended} have ended{also}, "
@@ -153,9 +155,14 @@ class Resumable(Results):
                 + "\n  ".join(changes)
                 + "\nUndo these changes, or choose another checkpoint="
             )
+        for line in description.notices(earlier, self.searched):
+            self.progress.say(line)
         self.experiment.restore(events)
 
     def _how_to_go_on(self) -> str:
+        if interrupts.is_interactive():
+            named = "" if self._is_named else f", with checkpoint={str(self.folder)!r}"
+            return f"to go on with this search, run again what made its scheduler{named}"
         command = command_without_secrets(sys.orig_argv)
         if self._is_named:
             return f"the same command goes on with this search: {command}"

@@ -43,6 +43,9 @@ class Searcher:
     `constrained = True`: its `tell` has a fourth argument, by how much each constraint is violated
     (0 or less: it is met); to other searchers a trial that violates one has failed.
 
+    `endless = True`: where the space has no end, its suggestions have none, so that a search has to
+    be told when to end (`num_trials`, `time_out`, `max_reward`). Others end by returning None.
+
     `points_to_evaluate`: configurations (whole or in part; the rest are defaults) to suggest
     first. None means the default configuration, [] means none.
     """
@@ -50,6 +53,7 @@ class Searcher:
     slow: ClassVar[bool] = False
     several: ClassVar[bool] = False
     constrained: ClassVar[bool] = False
+    endless: ClassVar[bool] = False
 
     def __init__(
         self, space: Space, *, seed: int = 0, points_to_evaluate: Iterable[Config] | None = None

@@ -42,6 +42,7 @@ class BOHBSearcher(Searcher):
     Raises OptionError for settings that make no sense.
     """
 
+    endless = True
     slow = True
 
     def __init__(

@@ -91,12 +91,7 @@ class Desk:
         return replace(found, config=self._complete(found.config))
 
     def tell(self, trial: Trial) -> None:
-        """Let the searcher hear what became of a trial that has ended, or pauses.
-
-        Not of one with other constants than its own, as of `run_with_config`.
-        """
-        if self._space.constants_of(trial.config)[0]:
-            return
+        """Let the searcher hear what became of a trial that has ended, or pauses."""
         failed = trial.status.is_failure
         if self._objectives.is_plain:
             self._tell(trial.id, trial.config, None if failed else trial.best_reward)

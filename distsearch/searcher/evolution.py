@@ -48,6 +48,7 @@ class EvolutionSearcher(Searcher):
     Raises OptionError for settings that make no sense.
     """
 
+    endless = True
     several = constrained = True
 
     def __init__(

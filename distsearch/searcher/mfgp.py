@@ -60,6 +60,7 @@ class MFGPSearcher(Searcher):
     ICML (2010).
     """
 
+    endless = True
     slow = True
 
     def __init__(

@@ -54,6 +54,7 @@ class OptunaSearcher(Searcher):
     Raises MissingPackage when Optuna is missing, OptionError for options that the sampler refuses.
     """
 
+    endless = True
     slow = True
     sampler_name: ClassVar[str] = ""  # of the class in optuna.samplers
     stateless: ClassVar[bool] = False  # whether the sampler looks only at parameters and values

@@ -20,6 +20,8 @@ class RandomSearcher(Searcher):
     >>> scheduler = FIFOScheduler(train_fn, searcher='random')
     """
 
+    endless = True
+
     def __init__(
         self, space: Space, *, seed: int = 0, points_to_evaluate: Iterable[Config] | None = None
     ) -> None:

@@ -126,7 +126,8 @@ def _results(folder: Path, objectives: Objectives) -> Iterator[tuple[Config, Res
         if event.trial is None:
             continue
         if event.kind == "launched":
-            configs[event.trial] = event.body["config"]
+            if not event.body["is_final"]:  # trained otherwise, perhaps
+                configs[event.trial] = event.body["config"]
         elif event.kind == "ended":
             if Status(event.body["status"]).is_failure:
                 failed.add(event.trial)

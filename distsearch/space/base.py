@@ -19,6 +19,7 @@ they differ only in whom they ask for each value.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import sys
@@ -371,6 +372,23 @@ def plain(value: Any) -> Any:
     """A numpy scalar as Python's; anything else as it is."""
     numpy = sys.modules.get("numpy")  # who has such a value has loaded it
     return value.item() if numpy is not None and isinstance(value, numpy.generic) else value
+
+
+def with_default(space: Any, value: Any) -> Any:
+    """A parameter with another default; what is none, or does not have the value, as it is.
+
+    >>> with_default(Real(0, 1), 0.1), with_default(Real(0, 1), 'auto')
+    (Real(0.0, 1.0, default=0.1), Real(0.0, 1.0))
+    """
+    if not isinstance(space, Domain):
+        return space
+    try:
+        preset = space.check(value, "the default")
+    except SpaceError:
+        return space
+    other = copy.copy(space)
+    vars(other).update(preset=preset)
+    return other
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:

@@ -365,7 +365,9 @@ class Choice(Domain):
         return self.option(value)._build(join(path, str(value)), config)
 
     def describe(self) -> dict[str, Any]:
-        return {"type": self.kind, "choices": list(self._describe_options())}
+        described = {"type": self.kind, "choices": list(self._describe_options())}
+        is_first = self.preset is self.choices[0]
+        return described if is_first else {**described, "default": self.preset}
 
     def _describe_options(self) -> Iterator[Any]:
         for value in self.choices:

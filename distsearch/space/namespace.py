@@ -54,7 +54,7 @@ class Namespace(MutableMapping[str, Any]):
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
         return self._values  # so that vars(args) works, as with argparse
 
-    def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any], ...]]:
         return type(self), (self._values,)
 
     def __repr__(self) -> str:
@@ -63,6 +63,35 @@ class Namespace(MutableMapping[str, Any]):
     def to_dict(self) -> dict[str, Any]:
         """A plain dict, with the namespaces inside (also those in lists) made plain too."""
         return {name: _without_namespaces(value) for name, value in self.items()}
+
+
+class Arguments(Namespace):
+    """What a train function is given: the values, and facts of its trial as further attributes.
+
+    The facts are no keys, so that `build(**args)`, `vars(args)` and loops have the values alone;
+    `args['task_id']` works nevertheless. A value of the same name takes the place of a fact.
+
+    >>> args = Arguments({'lr': 0.1}, {'task_id': 3})
+    >>> args.task_id, dict(**args)
+    (3, {'lr': 0.1})
+    """
+
+    __slots__ = ("_facts",)
+    _facts: dict[str, Any]
+
+    def __init__(self, values: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        object.__setattr__(self, "_facts", dict(facts))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name] if name in self._values else self._facts[name]
+
+    def __getattr__(self, name: str) -> Any:
+        own = name not in self._values and name in self._facts
+        return self._facts[name] if own else super().__getattr__(name)
+
+    def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any], ...]]:
+        return type(self), (self._values, self._facts)
 
 
 def _without_namespaces(value: Any) -> Any:

@@ -46,7 +46,9 @@ def alike(left, right):
 keys = st.one_of(
     st.text(max_size=5), st.integers(), st.booleans(), st.none(), st.sampled_from(["__tensor__"])
 )
-arrays = st.sampled_from(["f2", "f4", "f8", ">f8", "i1", "i8", "u2", "u8", "?", "c8"]).flatmap(
+arrays = st.sampled_from(
+    ["f2", "f4", "f8", ">f8", "i1", "i8", "u2", "u8", "?", "c8", "c16"]
+).flatmap(
     lambda kind: st.sampled_from(
         [np.ones((2, 3), kind), np.array(1, kind), np.zeros((0, 2), kind), np.ones(4, kind)[::-2]]
     )
@@ -58,6 +60,7 @@ states = st.recursive(
         st.integers(),
         st.floats(),
         st.text(max_size=5),
+        st.binary(max_size=5),
         arrays,
         st.sampled_from([np.float32(1.5), np.int64(-3), np.bool_(True), np.float64("nan")]),
     ),
@@ -74,6 +77,24 @@ states = st.recursive(
 @settings(deadline=None, max_examples=60)
 def test_any_nest_of_plain_values_and_arrays_comes_back_with_its_types(tmp_path_factory, state):
     assert alike(there_and_back(state, tmp_path_factory.mktemp("any")), state)
+
+
+def test_a_file_that_a_library_has_written_comes_back_as_the_path_of_a_copy(tmp_path):
+    model = tmp_path / "model.json"
+    model.write_text("a booster")
+    for path in (model, str(model)):
+        found = there_and_back(path, tmp_path / "saved")
+        assert found.name == "model.json" and found.read_text() == "a booster"
+        assert not found.samefile(model)
+    os.truncate(found, 3)
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        assert checkpoint.load(tmp_path / "saved").read_text() == "a booster"  # the one before
+
+
+@pytest.mark.parametrize("array", [np.array(["a"]), np.array([object()]), np.ones(1, "g")])
+def test_arrays_that_hold_no_numbers_of_a_usual_size_are_refused(tmp_path, array):
+    with pytest.raises(CheckpointError, match=r"state\.a is an array of"):
+        checkpoint.save({"a": array}, tmp_path, 1)
 
 
 def test_a_model_and_its_optimizer_come_back_and_train_on_alike(tmp_path):
@@ -139,7 +160,7 @@ def test_a_folder_comes_back_as_a_path(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="is not a folder"):
+    with pytest.raises(CheckpointError, match="is no file and no folder"):
         checkpoint.save(tmp_path / "nothing", tmp_path / "kept", 1)
 
 
@@ -151,7 +172,7 @@ def test_nothing_saved_is_none(tmp_path):
     ("part", "kind"),
     [
         ({1, 2}, "set"),
-        (b"bytes", "bytes"),
+        ({1, 2}, "set"),
         (print, "builtin_function_or_method"),
         (object(), "object"),
         (np.array(["a"]), "array of <U1"),
@@ -174,13 +195,12 @@ def circle():
     "make",
     [
         circle,
-        lambda: np.ones(1, "c16"),
         lambda: {"a": np.longdouble(1)},
         lambda: sys.modules["torch"].ones(1, dtype=sys.modules["torch"].complex128),
         lambda: {"a": sys.modules["torch"].eye(2).to_sparse()},
         lambda: {"a": sys.modules["torch"].ones(2, device="meta")},
     ],
-    ids=["circle", "complex128", "longdouble", "torch complex128", "sparse", "meta"],
+    ids=["circle", "longdouble", "torch complex128", "sparse", "meta"],
 )
 def test_what_cannot_be_written_is_a_checkpoint_error_and_the_previous_one_stays(tmp_path, make):
     pytest.importorskip("torch")

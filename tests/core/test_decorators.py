@@ -169,7 +169,7 @@ def test_defaults_to_start_from_are_overridden_by_names():
     parser.add_argument("--lr", default=0.1)
     for start in (parser.parse_args([]), {"epochs": 3, "lr": 0.1}, Dict(epochs=3, lr=0.1)):
         train_fn = args(start, lr=Real(0, 1))(lambda args, reporter: None)
-        assert train_fn.space == Dict(epochs=3, lr=Real(0, 1))
+        assert train_fn.space == Dict(epochs=3, lr=Real(0, 1, default=0.1))
 
 
 def test_the_bare_decorator_is_refused_with_how_to_write_it():

@@ -12,9 +12,11 @@ import gc
 import itertools
 import json
 import math
+import re
 import sqlite3
 import sys
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -617,7 +619,8 @@ def test_a_trial_of_a_lost_node_starts_again_only_when_the_nodes_lease_has_ended
         await second.hears("start", 0, attempt=2)
         assert asyncio.get_running_loop().time() - lost_at >= short_lease * 0.95
         assert not world.experiment.is_idle
-        assert any("node0 is gone: no answer; 1 trials" in line for line in world.said)
+        (line,) = [line for line in world.said if "node0 is gone: no answer; 1 trials" in line]
+        assert re.search(r"they start elsewhere at \d\d:\d\d:\d\d, in ", line)
 
     play(scene)
 
@@ -726,6 +729,23 @@ def test_the_restart_goes_back_to_the_last_checkpoint_whose_report_the_log_has(p
         second = world.node(number=1)
         world.experiment.on_lost(first, "cut", confirmed_dead=True)
         assert (await second.hears("start", 0, attempt=2))["job"]["saved_step"] == 7
+
+    play(scene)
+
+
+def test_where_only_nodes_are_left_that_are_too_small_the_search_says_so(play):
+    async def scene(world):
+        experiment = world.experiment
+        experiment.settings = replace(experiment.settings, resource=Resource(num_cpus=2))
+        large = world.node(cpus=2)
+        world.node(cpus=1, number=1)
+        experiment.run(1, None)
+        await large.hears("start", 0)
+        experiment.on_lost(large, "cut", confirmed_dead=True)
+        await world.until(
+            lambda: [line for line in world.said if "no node is left that has Resource(" in line]
+        )
+        await world.node(cpus=2, number=2).hears("start", 0, attempt=2)
 
     play(scene)
 
@@ -1527,7 +1547,7 @@ def test_a_final_trial_that_the_rule_would_pause_goes_on(play):
         decided = await node.hears("decide", 0)
         assert decided["decision"] == "continue"
         node.says(ended(0, returned=7))
-        assert await asyncio.wait_for(waiting, WAIT_S) == 7
+        assert (await asyncio.wait_for(waiting, WAIT_S)).value == 7
 
     play(scene, PausesAtOne(0))
 

@@ -212,6 +212,7 @@ def test_the_table_has_a_row_for_each_trial_with_sensible_types(finished):
     assert list(table) == [
         *("id", "lr", "layers", "wide", "net", "config.id", "net.dict.depth", "net.dict.bias"),
         *("status", "attempt", "host", "best", "best_time", "seconds", "reason", "parents"),
+        "is_final",
     ]
     types = {name: str(kind) for name, kind in table.dtypes.items()}
     whole = {"id", "layers", "attempt"}

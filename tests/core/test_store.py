@@ -76,7 +76,7 @@ def test_the_view_of_trials_tells_how_each_stands(tmp_path):
         ended(4, 2, "failed", None, traceback="Traceback ...", reason="boom"),
         launched(5, lr=0.6),
         started(5, 1),
-        ("paused", 5, 1, None, None),
+        ("paused", 5, 1, None, {"reason": "rank 7", "best": 0.5}),
         launched(6, lr=0.7),
         started(6, 1),
         ("paused", 6, 1, None, None),
@@ -87,9 +87,9 @@ def test_the_view_of_trials_tells_how_each_stands(tmp_path):
         (0, 0.1, "finished", 1, "a", 0.9, 1.5, ""),
         (1, 0.2, "running", 1, "b", None, None, None),
         (2, 0.3, "waiting", None, None, None, None, None),
-        (3, 0.4, "waiting", 1, "a", None, None, None),
+        (3, 0.4, "waiting", 1, "a", None, None, "cut"),
         (4, 0.5, "failed", 2, "b", None, None, "boom"),
-        (5, 0.6, "paused", 1, "a", None, None, None),
+        (5, 0.6, "paused", 1, "a", 0.5, None, "rank 7"),
         (6, 0.7, "running", 2, "a", None, None, None),
     ]
     assert sql(tmp_path, "select traceback from trials where trial = 4") == [("Traceback ...",)]

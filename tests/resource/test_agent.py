@@ -101,6 +101,7 @@ class Driver:
             "time_attr": "epoch",
             "reward_attr": "accuracy",
             "has_reported": False,
+            "is_final": False,
             "due": due,
             "cwd": None,
             "resume": False,
@@ -814,10 +815,29 @@ def clears_its_folder(args, reporter):
     reporter(epoch=1)
 
 
-def test_a_trial_that_clears_its_current_folder_spoils_no_other(play):
+def clears_the_uploads(args, reporter):
+    import os
+    import shutil
+
+    shutil.rmtree(os.path.dirname(os.path.realpath("a")))
+    reporter(epoch=1)
+
+
+def test_a_trial_that_clears_its_current_folder_leaves_the_uploads_to_others(play):
     async def scene(driver):
         driver.say(op="upload", path="a/b", data=b"3", done=True, sha256=SHA_OF_3, mode=0o600)
         driver.start(clears_its_folder)
+        await driver.first("ended")
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene)
+
+
+def test_a_trial_that_clears_the_uploads_spoils_no_other(play):
+    async def scene(driver):
+        driver.say(op="upload", path="a/b", data=b"3", done=True, sha256=SHA_OF_3, mode=0o600)
+        driver.start(clears_the_uploads)
         await driver.first("ended")
         driver.start(returns, trial=1)
         refused = await driver.first("refused", 1)

@@ -163,7 +163,7 @@ def test_a_trial_that_deletes_it_meanwhile_does_not_disturb_the_copy(tmp_path, n
     node.before = lambda verb: delete(made) if verb == "read" else None
     run(node.fetch_checkpoint(3, tmp_path / "back"))
     assert content(tmp_path / "back" / NAME) == before
-    assert list((node.cache.folder(3).parent / "held").iterdir()) == []
+    assert list((node.cache.folder(3).parent / "held/checkpoints").iterdir()) == []
 
 
 def test_one_that_is_replaced_before_it_is_held_gives_way_to_the_newer_one(tmp_path, node):

@@ -11,7 +11,7 @@ import pytest
 
 from distsearch.errors import ResourceError
 from distsearch.resource import detect as detect_module
-from distsearch.resource.detect import declared, detect
+from distsearch.resource.detect import declared, detect, machine_id
 from distsearch.resource.node import Node, NodeFacts
 
 GPU_A, GPU_B = "GPU-aaaa1111-0", "GPU-bbbb2222-0"
@@ -94,7 +94,7 @@ TOTAL = psutil.virtual_memory().total
 
 def test_without_cgroups_it_is_the_affinity_and_the_physical_memory(tmp_path):
     facts = on_a_machine(fake_nvml(), cgroups=tmp_path, own_cgroups=tmp_path / "none")
-    assert facts == NodeFacts(AFFINITY, (), TOTAL)
+    assert facts == NodeFacts(AFFINITY, (), TOTAL, machine_id())
 
 
 def test_v2_limits_hold_and_are_rounded_up(limits):
@@ -137,7 +137,7 @@ def test_v1_limits_hold(limits):
 
 def test_a_limit_above_the_machine_changes_nothing(limits):
     files = {"cpu.max": "99900000 100000", "memory.max": str(10**18)}
-    assert limits("0::/", files) == NodeFacts(AFFINITY, (), TOTAL)
+    assert limits("0::/", files) == NodeFacts(AFFINITY, (), TOTAL, machine_id())
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
@@ -229,3 +229,22 @@ def test_gpus_may_be_declared_where_none_can_be_found():
 def test_more_gpus_than_were_found_are_refused():
     with pytest.raises(ResourceError, match=r"'h' declares num_gpus=3, but has 2: GPU-a, GPU-b"):
         declared(Node("h", num_gpus=3), FOUND)
+
+
+def test_a_machine_has_one_identity_and_its_containers_and_other_boots_have_others(
+    tmp_path, monkeypatch
+):
+    installed, boot, namespace = (tmp_path / name for name in ("id", "boot", "ns"))
+    monkeypatch.setattr(detect_module, "MACHINE_IDS", (tmp_path / "none", installed))
+    monkeypatch.setattr(detect_module, "BOOT_ID", boot)
+    monkeypatch.setattr(detect_module, "NAMESPACE", namespace)
+    assert machine_id() == ""
+    found = []
+    for number in range(4):
+        installed.write_text(f"m{number == 1}")
+        boot.write_text(f"b{number == 2}")
+        namespace.unlink(missing_ok=True)
+        namespace.symlink_to(f"pid:[{number == 3}]")
+        found.append(machine_id())
+        assert machine_id() == found[-1] and "m" not in found[-1]
+    assert len(set(found)) == 4

@@ -17,8 +17,9 @@ FILE = "data.txt"
 class Pretended(Remote):
     """A node that takes, refuses or never answers uploads; `ends_for_sure` is what close() says."""
 
-    def __init__(self, number, answer="", ends_for_sure=True):
-        super().__init__(number, f"node{number}", f"fake://{number}", NodeFacts(1, (), 10**9))
+    def __init__(self, number, answer="", ends_for_sure=True, machine="", gpus=()):
+        facts = NodeFacts(1, gpus, 10**9, machine)
+        super().__init__(number, f"node{number}", f"fake://{number}", facts)
         self.answer = answer
         self.ends_for_sure = ends_for_sure
         self.asked = asyncio.Event()
@@ -129,3 +130,55 @@ def test_the_same_file_uploaded_twice_at_once_arrives_twice(story):
         assert remote.pieces == [b"data", b"data"]
 
     story(twice)
+
+
+def join(fleet, remote, node=None):
+    """Let a node join that the user has named so."""
+    fleet._note(remote, node or Node(remote.host))
+    return fleet._welcome_or_say(remote)
+
+
+def test_a_machine_that_is_named_twice_counts_once_and_goes_by_either_name(story):
+    async def joining(fleet, owner, said, files):
+        first, again, other = (Pretended(n, machine="a" if n < 2 else "b") for n in range(3))
+        assert [await join(fleet, one) for one in (first, again, other)] == [None] * 3
+        assert owner.came == ["node0", "node2"] and fleet.failed == []
+        assert again.closed and not first.closed
+        (line,) = said
+        assert "node 'node1' is the same machine as 'node0'" in line and "num_cpus=" in line
+        await fleet.remove([Node("node1")])
+        assert first.closed and owner.lost == [("node0", True)]
+        assert await join(fleet, Pretended(3, machine="a")) is None
+        assert owner.came == ["node0", "node2", "node3"]
+
+    story(joining)
+
+
+def test_nodes_of_unknown_machines_and_shares_that_were_declared_all_count(story):
+    async def joining(fleet, owner, said, files):
+        for number in range(2):
+            await join(fleet, Pretended(number))
+        for number in range(2, 4):
+            share = Node(f"node{number}", num_cpus=1)
+            await join(fleet, Pretended(number, machine="a"), share)
+        assert owner.came == ["node0", "node1", "node2", "node3"] and said == []
+        whole = Pretended(4, machine="a")  # it has the CPUs of the others too
+        await join(fleet, whole)
+        assert whole.closed and len(said) == 1
+
+    story(joining)
+
+
+def test_no_gpu_is_in_two_nodes_of_a_machine(story):
+    async def joining(fleet, owner, said, files):
+        for number, gpus in enumerate([("0", "1"), ("1", "2"), ("0",)]):
+            remote = Pretended(number, machine="a", gpus=gpus)
+            declared = {"num_gpus": 1} if number == 2 else {}
+            error = await join(fleet, remote, Node(f"node{number}", num_cpus=1, **declared))
+            assert remote.facts.gpus == (("0", "1"), ("2",), ("0",))[number]
+            assert len(remote.slots.facts.gpus) == len(remote.facts.gpus)
+        assert "its GPUs 1 belong to node0" in said[0] and "used without them" in said[0]
+        assert remote.closed and "declare num_gpus=" in str(error)
+        assert owner.came == ["node0", "node1"]
+
+    story(joining)

@@ -97,7 +97,7 @@ def test_a_node_keeps_its_own_copy_of_the_environment():
 
 
 def test_facts_travel_as_json():
-    facts = NodeFacts(8, ("0", "GPU-1a"), 64 * 10**9)
+    facts = NodeFacts(8, ("0", "GPU-1a"), 64 * 10**9, "a1")
     assert NodeFacts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distsearch.resource import starter
+from distsearch.resource import ssh, starter
+from distsearch.resource.ssh import starter_command
+from distsearch.resource.versions import compare, own_versions
 
 SOURCE = Path(starter.__file__).read_text()
 
@@ -47,7 +52,8 @@ class Started:
 
     def hear(self, op):
         while True:
-            message = json.loads(self.process.stdout.readline())
+            line = self.process.stdout.readline()
+            message = json.loads(line) if line.strip() else {"op": "nothing"}
             if message["op"] == op:
                 return message
 
@@ -88,6 +94,44 @@ def started(tmp_path):
 
 def pids(processes):
     return [process.pid for process in processes]
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_start_up_file_may_print_half_a_line_and_read_what_is_there_already(tmp_path, shell):
+    begun = f"{shutil.which(shell)} -c " + shlex.quote(
+        f"printf '\\033]0;gpu1\\007'; printf 'no terminal ' >&2; read word; {starter_command(None)}"
+    )
+    with subprocess.Popen(
+        begun, shell=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        process.stdin.write(b"a line that the start-up file takes\n")
+        process.stdin.flush()
+        lines = iter(process.stdout.readline, b"")
+        assert any(json.loads(line)["op"] == "ready" for line in lines if line[:1] == b"{")
+        process.stdin.write(b'\n\n{"env": {}, "packages": []}\n\n')
+        process.stdin.flush()
+        hello = next(json.loads(line) for line in lines if line[:1] == b"{")
+        assert (hello["op"], hello["executable"]) == ("hello", sys.executable)
+
+
+def test_a_python_that_is_too_old_for_the_starter_still_says_what_it_is():
+    ast.parse(ssh._FIRST_LOOK, feature_version=(3, 4))
+    assert "f'" not in ssh._FIRST_LOOK and "print(" not in ssh._FIRST_LOOK  # nor Python 2
+    code = f"import sys; sys.version_info = (3, 6, 15); exec({ssh._FIRST_LOOK!r}); not reached"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True)
+    hello = json.loads(said.stdout)
+    assert (hello["op"], hello["python"]) == ("hello", [3, 6, 15])
+    assert "runs Python 3.6.15" in compare(own_versions(), hello, "gpu1")
+
+
+def test_of_the_interpreters_that_a_node_may_have_the_first_that_is_there_is_taken(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/env/bin/python")
+    command = starter_command(None)
+    said = subprocess.run(command, shell=True, input=b"", capture_output=True, timeout=30)
+    assert b'"ready"' in said.stdout and said.returncode == 0
+    empty = {"PATH": "/nowhere"}
+    said = subprocess.run(command.replace("exec sh", "exec /bin/sh"), shell=True, env=empty)
+    assert said.returncode == 127
 
 
 def test_hello_tells_the_interpreter_and_the_packages(started):

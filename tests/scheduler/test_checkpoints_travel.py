@@ -65,3 +65,27 @@ def test_a_paused_trial_goes_on_from_its_checkpoint_on_whichever_node_is_free(tm
         assert last["total"] == 300_000 * sum(range(last["epoch"]))
         kept = list(folders[trial].glob("checkpoints/*/manifest.json"))
         assert 1 <= len(kept) <= 2, "the driver keeps the newest and the one before it"
+
+
+def test_what_a_final_run_on_another_node_returns_comes_back_as_it_was(tmp_path, nodes):
+    addresses, config = nodes
+
+    @ag.args(x=ag.Real(0, 1))
+    def train_fn(args, reporter):
+        import numpy
+
+        reporter.save({"x": args.x})
+        reporter(accuracy=args.x)
+        return numpy.arange(300_000.0), b"whole"
+
+    with ag.scheduler.FIFOScheduler(
+        train_fn,
+        dist_ip_addrs=addresses[0],
+        ssh_config=[config],
+        local=False,
+        verbose=0,
+        checkpoint=tmp_path / "search",
+    ) as scheduler:
+        array, data = scheduler.run_with_config({"x": 0.5})
+        assert array.tolist() == list(range(300_000)) and data == b"whole"
+        assert scheduler.load_checkpoint(0) == {"x": 0.5}

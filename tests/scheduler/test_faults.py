@@ -405,7 +405,7 @@ def test_1_fifty_megabytes_of_output_do_not_flood_the_terminal(search, capfd):
         print("the last line")
         reporter(accuracy=1)
 
-    scheduler = search(train_fn, verbose=1, num_trials=1)
+    scheduler = search(train_fn, verbose=2, num_trials=1)
     scheduler.run()
     assert scheduler.join_jobs(timeout=30) is True
     scheduler.close()
@@ -709,7 +709,7 @@ def test_1_however_a_forked_process_ends_it_does_not_end_its_trial(search, capfd
             reporter(epoch=epoch, accuracy=epoch, code=code)
         return "the trial's"
 
-    scheduler = search(train_fn, searcher="grid", isolation=isolation, slots=1, verbose=1)
+    scheduler = search(train_fn, searcher="grid", isolation=isolation, slots=1, verbose=2)
     scheduler.run()
     assert scheduler.join_jobs(timeout=30) is True
     assert {trial.status for trial in scheduler.trials} == {Status.FINISHED}
@@ -912,7 +912,7 @@ def test_3_a_search_that_waits_for_its_trials_burns_no_cpu(search, mailbox):
             print(os.getpid(), os.getppid(), file=box)
         time.sleep(60)
 
-    scheduler = search(train_fn, verbose=1)
+    scheduler = search(train_fn, verbose=2)
     scheduler.run(num_trials=20)
     pids = {int(pid) for _ in range(4) for pid in mailbox.take().split()}
 
@@ -1129,7 +1129,7 @@ def test_8_identical_failures_are_shown_once_and_counted(search, capfd):
         if args.n:
             raise RuntimeError(f"no such file: part {args.n}")
 
-    scheduler = search(train_fn, searcher="grid", slots=1, verbose=1)
+    scheduler = search(train_fn, searcher="grid", slots=1, verbose=2)
     scheduler.run()
     scheduler.join_jobs()
     scheduler.close()

@@ -6,6 +6,8 @@ import argparse
 import io
 import json
 import math
+import os
+import pickle
 import re
 import sqlite3
 import sys
@@ -33,7 +35,7 @@ from distsearch.errors import (
     TrialFailed,
 )
 from distsearch.scheduler import FIFOScheduler
-from distsearch.searcher import RandomSearcher
+from distsearch.searcher import RandomSearcher, Searcher
 
 
 @ag.args(x=ag.Real(0.0, 1.0))
@@ -141,7 +143,7 @@ def test_what_a_local_trial_prints_appears_without_a_prefix(search, capfd):
         os.system("echo from a grandchild")
         reporter(accuracy=1)
 
-    scheduler = search(prints, verbose=1)
+    scheduler = search(prints, verbose=2)
     scheduler.run(num_trials=1)
     scheduler.join_jobs()
     scheduler.close()
@@ -155,7 +157,7 @@ def test_trials_that_will_not_come_are_not_said_to_be_waiting(search, capfd):
     def train_fn(args, reporter):
         reporter(accuracy=args.x)
 
-    scheduler = search(train_fn, searcher="grid", num_trials=5, verbose=1)
+    scheduler = search(train_fn, searcher="grid", num_trials=5, verbose=2)
     scheduler.run()
     scheduler.join_jobs()
     (last,) = [line for line in capfd.readouterr().out.splitlines() if " trials in " in line]
@@ -163,13 +165,34 @@ def test_trials_that_will_not_come_are_not_said_to_be_waiting(search, capfd):
     assert "waiting" not in last
 
 
-def test_verbose_0_prints_nothing(search, capfd):
-    @ag.args(x=ag.Real(0.0, 1.0))
-    def prints(args, reporter):
-        print("printed")
-        raise ValueError("no")
+@ag.args(x=ag.Real(0.0, 1.0))
+def fails_and_prints(args, reporter):
+    print(f"printed by {args.task_id}\nand more")
+    raise ValueError("no")
 
-    scheduler = search(prints)
+
+@pytest.mark.parametrize("verbose", [1, 2, True])
+def test_verbose_1_shows_failures_and_2_what_trials_print_too(search, capfd, verbose):
+    scheduler = search(fails_and_prints, verbose=verbose)
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    said = capfd.readouterr().out
+    assert "trial 0 failed: ValueError: no" in said and "2 failed" in said
+    assert ("printed by 1" in said) == (verbose == 2 or verbose is True)
+
+
+def test_each_line_that_a_trial_prints_may_say_which_trial_it_is(search, capfd):
+    scheduler = search(fails_and_prints, verbose=2, label_output=True)
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    said = capfd.readouterr().out.splitlines()
+    for number in range(2):
+        assert f"[trial {number}] printed by {number}" in said
+        assert f"[trial {number}] and more" in said
+
+
+def test_verbose_0_prints_nothing(search, capfd):
+    scheduler = search(fails_and_prints)
     scheduler.run(num_trials=2)
     scheduler.join_jobs()
     scheduler.close()
@@ -217,7 +240,7 @@ def test_time_out_stops_running_trials_promptly(search, mailbox, where):
 
 
 def test_join_jobs_with_a_timeout_is_total_and_says_what_is_left(search, mailbox, capfd):
-    scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=1)
+    scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=2)
     scheduler.run(num_trials=5)
     mailbox.take(), mailbox.take()
     started = time.monotonic()
@@ -235,6 +258,55 @@ def test_join_jobs_before_run_returns_at_once(search):
 def test_a_search_that_would_never_end_is_refused(search):
     with pytest.raises(ResourceError, match="num_trials=, time_out= or max_reward="):
         search(identity).run()
+
+
+@pytest.mark.parametrize("searcher", ["random", "evolution", "mfgp", "bohb", "auto"])
+def test_searchers_that_never_end_are_refused_without_a_bound(search, searcher):
+    with pytest.raises(ResourceError, match="num_trials="):
+        search(identity, searcher=searcher).run()
+
+
+class Three(Searcher):
+    """Ends after three suggestions."""
+
+    def suggest(self, trial_id, rng):
+        return self.space.sample(rng) if trial_id < 3 else None
+
+
+class ThreeLaunches(FIFOScheduler):
+    """A rule that ends after three launches."""
+
+    def next_launch(self):
+        return super().next_launch() if len(self.ledger.trials) < 3 else None
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"searcher": "grid"}, 5),
+        ({"searcher": Three(identity.space)}, 3),
+        ({"scheduler": ThreeLaunches}, 3),
+    ],
+)
+def test_a_search_that_ends_by_itself_needs_no_bound_and_says_why_it_ended(
+    search, capfd, options, count
+):
+    scheduler = search(identity, verbose=2, **options)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=30) is True
+    assert len(scheduler.trials) == count
+    assert f"there are no more configurations to try ({count})" in capfd.readouterr().out
+
+
+def test_the_summary_says_which_bound_has_ended_the_search(search, capfd):
+    scheduler = search(identity, searcher="grid", verbose=2)
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    assert "; num_trials=2 are launched\n" in capfd.readouterr().out
+    scheduler.run(num_trials=9)
+    scheduler.join_jobs()
+    said = capfd.readouterr().out
+    assert "; there are no more configurations to try (3 of num_trials=9)\n" in said
 
 
 def test_a_finite_space_ends_by_itself(search):
@@ -275,7 +347,7 @@ def test_run_with_config_still_works_after_max_reward_was_reached(search):
     scheduler.run()
     scheduler.join_jobs(timeout=20)
     assert scheduler.run_with_config(scheduler.get_best_config()) == "trained to the end"
-    assert len(scheduler.training_history[scheduler.trials[-1].id]) == 5
+    assert scheduler.trials[-1].furthest == 5
 
 
 def test_the_best_is_the_best_report_of_any_trial_and_nan_never_wins(search):
@@ -399,7 +471,128 @@ def test_run_with_config_returns_what_the_function_returned(search):
     scheduler.join_jobs()
     best = scheduler.get_best_config()
     assert scheduler.run_with_config(best)["x"] == best["x"]
-    assert scheduler.num_finished_tasks == 4
+    assert scheduler.num_finished_tasks == 2
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_what_is_no_json_comes_back_from_a_final_run_as_it_was(search, reuse):
+    torch = pytest.importorskip("torch")
+
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        import torch
+
+        reporter(accuracy=args.x)
+        probabilities = np.arange(200_000.0).reshape(2, -1)
+        return {
+            "array": probabilities,
+            "one": np.array([args.x]),
+            "tensor": torch.tensor([1.0, args.x], dtype=torch.bfloat16),
+            "bytes": b"\x00\xff",
+            "tuple": (1, math.nan, math.inf),
+            7: "seven",
+            "long": [0.5] * 50_000,
+        }
+
+    scheduler = search(train_fn, isolation="reuse" if reuse else "fresh")
+    found = scheduler.run_with_config({"x": 0.25})
+    assert list(found) == ["array", "one", "tensor", "bytes", "tuple", 7, "long"]
+    assert np.array_equal(found["array"], np.arange(200_000.0).reshape(2, -1))
+    assert found["one"].tolist() == [0.25]
+    assert torch.equal(found["tensor"], torch.tensor([1.0, 0.25], dtype=torch.bfloat16))
+    assert found["bytes"] == b"\x00\xff" and found[7] == "seven"
+    assert repr(found["tuple"]) == "(1, nan, inf)" and found["long"] == [0.5] * 50_000
+    assert scheduler.run_with_config({"x": 0.5})["one"].tolist() == [0.5]
+
+
+def test_what_only_pickle_could_bring_back_is_text_and_a_warning_names_it(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+        return {"score": np.float64(args.x), "models": [Path("a"), np.ones(2)]}
+
+    scheduler = search(train_fn)
+    with pytest.warns(RuntimeWarning, match=r"\['models'\]\[0\] is a PosixPath.*reporter.save"):
+        found = scheduler.run_with_config({"x": 0.25})
+    assert found["score"] == 0.25 and found["models"][0] == "PosixPath('a')"
+    assert found["models"][1].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["circle", "sparse"])
+def test_what_cannot_be_kept_of_what_a_final_run_returns_does_not_fail_it(search, kind):
+    pytest.importorskip("torch")
+
+    @ag.args(x=ag.Real(0.0, 1.0), kind=kind)
+    def train_fn(args, reporter):
+        import torch
+
+        reporter(accuracy=args.x)
+        circle = {}
+        circle["self"] = circle
+        return circle if args.kind == "circle" else {"a": torch.eye(2).to_sparse()}
+
+    scheduler = search(train_fn)
+    with pytest.warns(RuntimeWarning, match="comes back as its text"):
+        scheduler.run_with_config({"x": 0.25})
+    assert scheduler.trials[0].status is Status.FINISHED
+
+
+def test_a_file_that_a_trial_has_saved_is_given_back_by_load_checkpoint(search, tmp_path):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        before = reporter.load()
+        assert before is None or before.read_bytes() == b"a model"
+        model = reporter.folder / "model.bin"
+        model.write_bytes(b"a model")
+        reporter.save(model)
+        reporter(accuracy=args.x)
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    assert scheduler.trials[0].status is Status.FINISHED
+    assert scheduler.load_checkpoint().read_bytes() == b"a model"
+    assert scheduler.load_checkpoint().name == "model.bin"
+
+
+def test_a_final_run_is_in_no_result_of_the_search_and_sql_says_which_it_is(search, tmp_path):
+    scheduler = search(identity, searcher="grid", checkpoint="named")
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    scheduler.run_with_config({"x": 0.99})
+    found = [scheduler, ag.open(tmp_path / "named")]
+    for results in found:
+        histories = (results.training_history, results.config_history, results.lineage())
+        assert [list(one) for one in (*histories, results.get_training_curves())] == [[0, 1]] * 4
+        assert results.metadata["num_trials"] == results.num_finished_tasks == 2
+        assert [trial.is_final for trial in results.trials] == [False, False, True]
+        assert list(results.dataframe()["is_final"]) == [False, False, True]
+    assert "2 trials (2 finished), 1 by run_with_config" in repr(found[1])
+    scheduler.close()
+    with sqlite3.connect(tmp_path / "named/events.db") as connection:
+        query = "select trial, is_final from trials order by trial"
+        assert list(connection.execute(query)) == [(0, 0), (1, 0), (2, 1)]
+    with search(identity, searcher="grid", checkpoint="named") as again:
+        again.run(num_trials=3)
+        again.join_jobs()
+        assert list(again.config_history) == [0, 1, 3]
+
+
+def test_a_searcher_and_a_warm_start_do_not_hear_of_a_final_run(search):
+    class Hears(RandomSearcher):
+        def tell(self, trial_id, config, reward, *more):
+            told.append(config["x"])
+
+    told = []
+    with search(identity, searcher=Hears(identity.space), checkpoint="named") as scheduler:
+        scheduler.run(num_trials=1)
+        scheduler.join_jobs()
+        scheduler.run_with_config({"x": 0.99})
+        own = list(scheduler.config_history.values())
+    assert told == [config["x"] for config in own]
+    told.clear()
+    search(identity, searcher=Hears(identity.space), warm_start="named")
+    assert told == [config["x"] for config in own]
 
 
 def test_run_with_config_raises_with_the_traceback_when_the_trial_fails(search):
@@ -488,7 +681,7 @@ def reports_another_name(args, reporter):
 
 
 def test_the_first_report_without_the_reward_is_told_at_once_and_once(search, capsys):
-    scheduler = search(reports_another_name, slots=1, verbose=1)
+    scheduler = search(reports_another_name, slots=1, verbose=2)
     scheduler.run(num_trials=2)
     assert scheduler.join_jobs(timeout=30)
     said = capsys.readouterr().out
@@ -499,7 +692,7 @@ def test_the_first_report_without_the_reward_is_told_at_once_and_once(search, ca
 
 def test_a_report_with_the_reward_is_no_reason_to_warn_not_even_nan(search, capsys):
     for options in ({"args": {"name": "accuracy"}}, {"args": {"x": math.nan, "name": "accuracy"}}):
-        scheduler = search(reports_another_name, slots=1, verbose=1, **options)
+        scheduler = search(reports_another_name, slots=1, verbose=2, **options)
         scheduler.run(num_trials=1)
         assert scheduler.join_jobs(timeout=30)
     assert "warning:" not in capsys.readouterr().out
@@ -524,7 +717,7 @@ def test_what_is_changed_before_the_scheduler_counts(search, capsys):
     train_fn = with_epochs()
     train_fn.args.epochs = 7
     train_fn.args.lr = 0.25
-    scheduler = search(train_fn, num_trials=2, verbose=1)
+    scheduler = search(train_fn, num_trials=2, verbose=2)
     assert "lr=0.25 is fixed, it is not searched in Real(0.0, 1.0)" in capsys.readouterr().out
     assert said_epochs(scheduler) == {7}
     assert scheduler.get_best_reward() == 0.25
@@ -532,10 +725,10 @@ def test_what_is_changed_before_the_scheduler_counts(search, capsys):
 
 def test_what_args_fixes_is_said_and_its_own_args_change_nothing(search, capsys):
     train_fn = with_epochs()
-    scheduler = search(train_fn, args=train_fn.args, verbose=1)
+    scheduler = search(train_fn, args=train_fn.args, verbose=2)
     assert scheduler.train_fn.space == train_fn.space
     assert "is fixed" not in capsys.readouterr().out
-    scheduler = search(train_fn, args=argparse.Namespace(lr=0.25, epochs=9), verbose=1)
+    scheduler = search(train_fn, args=argparse.Namespace(lr=0.25, epochs=9), verbose=2)
     assert scheduler.train_fn.space["epochs"] == 9
     assert "lr=0.25 is fixed, it is not searched in Real(0.0, 1.0)" in capsys.readouterr().out
     with pytest.raises(SpaceError, match=r"no 'learning_rate' to replace; .*'lr'"):
@@ -816,6 +1009,102 @@ def test_trials_have_a_fresh_process_each_or_reuse_one_a_slot(search, isolation,
     assert set(by_status(scheduler)) == {Status.FINISHED}
 
 
+@ag.args(x=ag.Real(0.0, 1.0))
+def writes_a_model(args, reporter):
+    with open("model.pt", "x") as model:
+        print(args.task_id, file=model)
+    reporter(accuracy=args.x, data=os.path.exists("data.txt"), folder=args.folder)
+
+
+@pytest.mark.parametrize("isolation", ["fresh", "reuse"])
+@pytest.mark.parametrize("is_uploaded", [True, False])
+def test_each_trial_writes_relative_files_into_a_folder_of_its_own(search, is_uploaded, isolation):
+    Path("data.txt").write_text("data")
+    options = {} if is_uploaded else {"work_in": "trial"}
+    scheduler = search(writes_a_model, isolation=isolation, **options)
+    if is_uploaded:
+        scheduler.upload_files("data.txt")
+    scheduler.run(num_trials=4)
+    scheduler.join_jobs()
+    assert set(by_status(scheduler)) == {Status.FINISHED}
+    for task_id, (report,) in scheduler.training_history.items():
+        folder = Path(report["folder"])
+        assert folder == scheduler.folder / "trials" / str(task_id)
+        assert (folder / "work/model.pt").read_text() == f"{task_id}\n"
+        assert (folder / "output.txt").exists() and report["data"] is is_uploaded
+    assert not Path("model.pt").exists()
+
+
+def test_a_trial_that_runs_again_finds_what_it_has_written_and_later_uploads(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        if not os.path.exists("state"):
+            Path("state").write_text("1")
+            os.kill(os.getpid(), 9)
+        reporter(accuracy=args.x, data=Path("data.txt").read_text())
+
+    Path("data.txt").write_text("data")
+    scheduler = search(train_fn)
+    scheduler.upload_files("data.txt")
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    assert (scheduler.trials[0].status, scheduler.trials[0].attempt) == (Status.FINISHED, 2)
+
+
+def test_arguments_can_be_passed_on_and_hold_no_facts_of_the_trial(search):
+    @ag.args(x=ag.Real(0.0, 1.0), net=ag.Dict(width=4))
+    def train_fn(args, reporter):
+        def build(x, net):
+            return x * net.width
+
+        again = pickle.loads(pickle.dumps(args))
+        facts = [args.task_id, args["num_cpus"], args.get("num_gpus"), again.gpu_ids]
+        reporter(accuracy=build(**args), keys=sorted(vars(args)), facts=facts, n=len(dict(**again)))
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    (report,) = scheduler.training_history[0]
+    assert (report["accuracy"], report["keys"], report["n"]) == (2.0, ["net", "x"], 2)
+    assert report["facts"] == [0, 1, 0, []]
+
+
+def test_an_argument_named_folder_is_the_users_own(search):
+    @ag.args(x=ag.Real(0.0, 1.0), folder="/data")
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x, folder=[args.folder, args["folder"]])
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    assert scheduler.training_history[0][0]["folder"] == ["/data", "/data"]
+
+
+def test_what_argparse_has_for_the_searched_arguments_is_the_first_trial(search):
+    parsed = argparse.Namespace(lr=0.02, batch=32, opt="sgd", epochs=1, wd=7.0)
+    spaces = {
+        "lr": ag.Real(1e-4, 1.0, log=True),
+        "opt": ag.Choice("adam", "sgd"),
+        "wd": ag.Real(0, 1),
+    }
+
+    @ag.args(parsed, **spaces)
+    def train_fn(args, reporter):
+        reporter(accuracy=args.lr * args.epochs)
+
+    scheduler = search(train_fn, checkpoint="named")
+    scheduler.run(num_trials=2)
+    scheduler.join_jobs()
+    assert scheduler.config_history[0] == {"lr": 0.02, "opt": "sgd", "wd": 0.5}
+    assert scheduler.config_history[1] != scheduler.config_history[0]
+    scheduler.close()
+    with pytest.raises(StoreError, match=r"(?s)lr.default: 0.02 -> 0.03.*opt.default"):
+        search(
+            ag.args(argparse.Namespace(lr=0.03, epochs=1), **spaces)(train_fn.__wrapped__),
+            checkpoint="named",
+        )
+
+
 def test_a_reused_process_forgets_the_folder_and_the_output_of_earlier_trials(search, capfd):
     @ag.args(x=ag.Choice(*range(7)))
     def train_fn(args, reporter):
@@ -836,7 +1125,7 @@ def test_a_reused_process_forgets_the_folder_and_the_output_of_earlier_trials(se
         if args.x == 5:
             sys.stderr = sys.__stderr__ = io.StringIO()
 
-    scheduler = search(train_fn, searcher="grid", isolation="reuse", slots=1, verbose=1)
+    scheduler = search(train_fn, searcher="grid", isolation="reuse", slots=1, verbose=2)
     scheduler.run()
     assert scheduler.join_jobs(timeout=20) is True
     assert by_status(scheduler) == [Status.FINISHED] * 7
@@ -914,7 +1203,7 @@ def test_two_searches_of_one_process_share_the_slots(search, tmp_path):
 
 
 def test_closing_ends_running_trials_and_says_so(search, mailbox, capfd):
-    with search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=1) as scheduler:
+    with search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=2) as scheduler:
         scheduler.run(num_trials=3)
         mailbox.take(), mailbox.take()
         started = time.monotonic()
@@ -968,6 +1257,31 @@ def test_a_second_search_in_the_same_folder_is_refused(search, tmp_path):
         search(identity, checkpoint=tmp_path / "mine")
 
 
+def test_a_search_that_has_ended_gives_its_folder_to_the_next_one_of_its_process(search, capfd):
+    """As when a cell of a notebook, which makes a scheduler, runs again."""
+    first = search(identity, checkpoint="named")
+    first.run(num_trials=2)
+    first.join_jobs()
+    os.symlink("named", "another_name")
+    second = search(identity, checkpoint="another_name", verbose=1)
+    assert "whose search has ended, is closed" in capfd.readouterr().out
+    assert len(second.trials) == 2 and len(first.trials) == 2
+    with pytest.raises(DistsearchError, match="this scheduler is closed"):
+        first.run(num_trials=3)
+    second.run(num_trials=3)
+    second.join_jobs()
+    assert len(search(identity, checkpoint="named", resume=False).trials) == 0
+
+
+def test_a_search_that_goes_on_keeps_its_folder(search, mailbox):
+    first = search(sleeper, args={"mailbox": mailbox.path}, checkpoint="named")
+    first.run(num_trials=1)
+    mailbox.take()
+    with pytest.raises(StoreLocked, match=r"this very process.*Call close\(\)"):
+        search(sleeper, args={"mailbox": mailbox.path}, checkpoint="named")
+    assert first.is_running
+
+
 def test_a_loaded_search_can_be_resumed_with_the_seed_that_it_brought(search, tmp_path):
     first = search(identity, seed=1)
     first.run(num_trials=3)
@@ -993,7 +1307,7 @@ def test_what_is_no_state_is_refused_as_such(search):
 
 
 def test_many_threads_may_wait_for_the_end_at_once(search):
-    scheduler = search(identity, verbose=1)
+    scheduler = search(identity, verbose=2)
     joined = []
     for _ in range(3):
         scheduler.run(num_trials=2)

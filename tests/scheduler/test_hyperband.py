@@ -274,3 +274,19 @@ def test_a_search_by_promotion_resumes_from_its_log_with_the_same_decisions(tmp_
     assert len(after) == 18
     assert all(after[task][: len(epochs)] == epochs for task, epochs in before.items())
     assert all(e == list(range(1, len(e) + 1)) for e in after.values())
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_no_rung_and_no_max_t_stops_a_final_run(tmp_path, type_):
+    scheduler = searched(tmp_path, steady, count=6, type=type_)
+    with ag.scheduler.HyperbandScheduler(
+        steady,
+        checkpoint=scheduler.folder,
+        max_t=9,
+        type=type_,
+        verbose=0,
+        local=ag.Node("localhost", num_cpus=1),
+    ) as again:
+        again.run_with_config({"x": 0.0, "epochs": 20})
+        final = again.trials[-1]
+        assert (final.is_final, final.furthest, final.status.value) == (True, 20, "finished")

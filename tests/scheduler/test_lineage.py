@@ -251,7 +251,7 @@ def saves_nothing(args, reporter):
 def test_a_parent_that_ends_without_a_checkpoint_is_not_waited_for(search, capfd, policy, status):
     searcher = family(saves_nothing, one_father(4))
     scheduler = search(
-        saves_nothing, slots=2, searcher=searcher, on_parent_failure=policy, verbose=1
+        saves_nothing, slots=2, searcher=searcher, on_parent_failure=policy, verbose=2
     )
     scheduler.run(num_trials=5)
     assert scheduler.join_jobs(timeout=JOIN_S)

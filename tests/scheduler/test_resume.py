@@ -112,6 +112,41 @@ def test_a_changed_rule_is_refused_with_the_difference(search):
     assert "rungs: [[1, 3]] -> [[1, 3, 9]]" in str(error.value)
 
 
+def test_at_a_prompt_or_in_a_notebook_nobody_is_told_to_start_the_kernel_again(driver, tmp_path):
+    one = driver("import sys; sys.ps1 = '>>> '\n" + SEARCH.format(epoch=""))
+    reach(one, 5)
+    one.process.send_signal(signal.SIGINT)
+    (tmp_path / "go").touch()
+    said = one.end()
+    assert "to go on with this search, run again what made its scheduler" in said
+    assert "command" not in said
+
+
+def test_other_constants_and_other_code_are_said_and_the_search_goes_on_with_them(search, capfd):
+    def run(epochs, train, num_trials):
+        decorated = ag.args(x=ag.Real(0.0, 1.0), epochs=epochs)(train)
+        with search(decorated, checkpoint="named", verbose=2) as scheduler:
+            scheduler.run(num_trials=num_trials)
+            scheduler.join_jobs()
+            return [len(reports) for reports in scheduler.training_history.values()]
+
+    def train_fn(args, reporter):
+        for epoch in range(args.epochs):
+            reporter(epoch=epoch + 1, accuracy=args.x)
+
+    def other(args, reporter):
+        for epoch in range(2 * args.epochs):
+            reporter(epoch=epoch + 1, accuracy=args.x)
+
+    assert run(1, train_fn, 1) == [1]
+    assert run(2, train_fn, 2) == [1, 2]
+    said = capfd.readouterr().out
+    assert "epochs.value: 1 -> 2" in said and "the code of" not in said
+    assert run(2, other, 3) == [1, 2, 4]
+    said = capfd.readouterr().out
+    assert "the code of other, or of what it uses, is not what it was" in said
+
+
 def test_a_trial_whose_process_is_killed_runs_again_from_its_checkpoint(search, capfd):
     @ag.args(x=ag.Real(0.0, 1.0))
     def train_fn(args, reporter):
@@ -122,7 +157,7 @@ def test_a_trial_whose_process_is_killed_runs_again_from_its_checkpoint(search, 
             if epoch == 4 and first == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    scheduler = search(train_fn, slots=1, verbose=1)
+    scheduler = search(train_fn, slots=1, verbose=2)
     scheduler.run(num_trials=1)
     assert scheduler.join_jobs(timeout=30) is True
     (trial,) = scheduler.trials

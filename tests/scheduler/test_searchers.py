@@ -418,7 +418,7 @@ def test_what_does_not_fit_is_said_once(search, capsys):
     earlier.run(num_trials=5)
     assert earlier.join_jobs(timeout=60)
     earlier.close()
-    search(train_fn, args={"x": ag.Real(2.0, 3.0)}, warm_start="earlier", verbose=1)
+    search(train_fn, args={"x": ag.Real(2.0, 3.0)}, warm_start="earlier", verbose=2)
     assert capsys.readouterr().out.count("5 of 5 configurations do not fit") == 1
 
 

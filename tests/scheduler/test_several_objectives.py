@@ -171,7 +171,7 @@ def test_training_curves_are_those_of_the_first_objective_or_of_the_one_named(se
 
 
 def test_the_end_says_how_large_the_front_is_and_the_log_has_the_values(search, capsys):
-    scheduler = finished(search(traded, searcher="grid", verbose=1, **BOTH))
+    scheduler = finished(search(traded, searcher="grid", verbose=2, **BOTH))
     assert "; 4 trials in the Pareto front of accuracy and latency; " in capsys.readouterr().out
     assert sorted(scheduler.metadata["pareto_front"]) == [0, 1, 2, 3]
     assert scheduler.metadata["reward_attr"] == ["accuracy", "latency"]
@@ -201,7 +201,7 @@ def test_the_front_is_the_front_of_those_that_meet_the_constraints(search):
 @pytest.mark.parametrize("several", [False, True])
 def test_when_nothing_is_feasible_that_is_said_with_the_closest(search, capsys, several):
     options = BOTH if several else {}
-    scheduler = search(traded, searcher="grid", constraints="latency <= 5", verbose=1, **options)
+    scheduler = search(traded, searcher="grid", constraints="latency <= 5", verbose=2, **options)
     finished(scheduler)
     ask = scheduler.get_pareto_front if several else scheduler.get_best_config
     with pytest.raises(NothingReported, match=r"violate latency <= 5; the closest, trial 0, by 5"):

@@ -1,0 +1,196 @@
+"""What a function reaches: the globals, classes and modules that it uses, and which are the user's.
+
+homes(train_fn)            # modules: where what it uses lives, and what it imports when it runs
+own_files(train_fn)        # of these, the user's own: {"helper": "/home/ada/helper.py"}
+fingerprint(train_fn)      # another one when its code, or that of something it uses, is another
+"""
+
+from __future__ import annotations
+
+import dis
+import hashlib
+import importlib.util
+import inspect
+import os
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator
+from typing import Any
+
+_LIBRARIES = tuple(
+    path
+    for key in ("stdlib", "platstdlib", "purelib", "platlib")
+    if (path := sysconfig.get_path(key))
+)
+_MOST_THINGS = 2000  # that are looked at
+_VALUES = (bool, int, float, str, type(None))
+
+
+def is_in_this_package(name: str) -> bool:
+    """Whether a module belongs to distsearch."""
+    return name.partition(".")[0] == __name__.partition(".")[0]
+
+
+def is_installed(module: types.ModuleType) -> bool:
+    """Whether a module belongs to Python or to an installed package, which each node has itself."""
+    file = getattr(module, "__file__", None)
+    if file is None or is_in_this_package(module.__name__):
+        return True
+    return is_of_package(str(file))
+
+
+def is_of_package(file: str) -> bool:
+    """Whether a file lies where packages are installed, of this environment or of one below it."""
+    return file.startswith(_LIBRARIES) or any(
+        f"{os.sep}{kind}-packages{os.sep}" in file for kind in ("site", "dist")
+    )
+
+
+def is_library(name: str) -> bool:
+    """Whether a module, loaded or not, belongs to Python or to an installed package."""
+    top = name.partition(".")[0]
+    module = sys.modules.get(top)
+    if module is not None:  # even one of a name of Python's may be the user's own
+        return is_installed(module)
+    if top in sys.stdlib_module_names:
+        return True
+    file = _file_of(top)
+    return file is not None and is_of_package(file)
+
+
+def homes(function: Any) -> set[str]:
+    """The modules in which what a function uses lives, and those that it imports when it runs.
+
+    What installed packages use themselves is not looked at.
+    """
+    found: set[str] = set()
+    for thing in _things(function):
+        if isinstance(thing, types.ModuleType):
+            found.add(thing.__name__)
+        elif isinstance(thing, types.CodeType):
+            found.update(_imports_in(thing))
+        elif isinstance(thing, types.FunctionType | type):
+            found.add(thing.__module__)
+        else:
+            found.add(type(thing).__module__)
+    return found
+
+
+def own_files(function: Any) -> dict[str, str]:
+    """The user's own modules among `homes`, with their files; of a package its `__init__.py`."""
+    files = {}
+    for name in sorted(homes(function) - {"__main__", "builtins"}):
+        top = name.partition(".")[0]
+        if not (is_in_this_package(name) or is_library(name)) and (file := _file_of(top)):
+            files[top] = file
+    return files
+
+
+def fingerprint(function: Any) -> str:
+    """A text that is another one when the code of a function, or of what it uses, is another.
+
+    Installed packages, comments and places in files do not count. Of another Python it is another.
+    """
+    digest = hashlib.sha256()
+    for thing in _things(function):
+        if isinstance(thing, types.FunctionType):
+            _add_code(digest, thing.__code__, thing.__doc__)
+        elif isinstance(thing, types.ModuleType) and not is_installed(thing):
+            _add_file(digest, getattr(thing, "__file__", None))
+        elif isinstance(thing, types.CodeType):
+            for name in _imports_in(thing):
+                if not is_library(name):
+                    _add_file(digest, _file_of(name))
+        elif isinstance(thing, _VALUES):
+            digest.update(repr(thing).encode())
+    return f"{sys.version_info[0]}.{sys.version_info[1]}:{digest.hexdigest()[:16]}"
+
+
+def referred(function: types.FunctionType) -> dict[str, Any]:
+    """The globals and closed-over variables that a function uses, by name."""
+    names: dict[str, Any] = {}
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(
+            {n: function.__globals__[n] for n in code.co_names if n in function.__globals__}
+        )
+        codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            names[name] = cell.cell_contents
+        except ValueError:
+            continue  # not yet bound
+    return names
+
+
+def _things(function: Any) -> Iterator[Any]:
+    """A function and all that it uses, each once, always in the same order."""
+    seen: set[int] = set()
+    waiting = [inspect.unwrap(function)]
+    while waiting and len(seen) < _MOST_THINGS:
+        thing = waiting.pop()
+        thing = getattr(thing, "__func__", thing)  # of a method
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        yield thing
+        if isinstance(thing, types.CodeType):
+            waiting.extend(c for c in thing.co_consts if isinstance(c, types.CodeType))
+        elif isinstance(thing, types.FunctionType | type):
+            module = sys.modules.get(thing.__module__)
+            if module is None or not is_installed(module) or thing.__module__ == "__main__":
+                waiting.extend(_parts(thing))
+
+
+def _parts(thing: Any) -> Iterator[Any]:
+    if isinstance(thing, type):
+        yield from thing.__bases__
+        for value in vars(thing).values():
+            if inspect.isfunction(value):
+                yield inspect.unwrap(value)
+            elif isinstance(value, staticmethod | classmethod):
+                yield value.__func__
+        return
+    yield thing.__code__
+    yield from referred(thing).values()
+
+
+def _imports_in(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME":
+            yield str(instruction.argval)
+
+
+def _file_of(name: str) -> str | None:
+    """The file of a module, loaded or not; None if it is not to be found, or has none."""
+    module = sys.modules.get(name)
+    if module is not None:
+        return getattr(module, "__file__", None)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+def _add_code(digest: Any, code: types.CodeType, doc: str | None = None) -> None:
+    digest.update(code.co_code)
+    digest.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _add_code(digest, constant)
+        elif isinstance(constant, frozenset):  # whose order is another one in each process
+            digest.update(repr(sorted(map(repr, constant))).encode())
+        elif constant != doc:
+            digest.update(repr(constant).encode())
+
+
+def _add_file(digest: Any, file: str | None) -> None:
+    try:
+        with open(file or "", encoding="utf-8") as source:
+            code = compile(source.read(), "", "exec", dont_inherit=True, optimize=2)
+    except (OSError, ValueError, SyntaxError):  # not to be found, or no source
+        return
+    _add_code(digest, code)

@@ -1,0 +1,111 @@
+"""What a function reaches, and when its code is another."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+import distsearch as ag
+from distsearch.core import reach
+
+SCRIPT = """
+import helper
+from helper import twice
+SIZE = {size}
+class Net:
+    def width(self):
+        return {width}
+def train_fn(args, reporter):
+    import later
+    {line}
+    return Net().width(), SIZE, twice(1), helper.thrice(1), 3 in {{1, 2, "a", "b"}}
+def unused():
+    return {unused}
+"""
+PLAIN = {"size": 1, "width": 2, "line": "reporter(a=1)", "unused": 3}
+HELPER = "def twice(x): return 2 * x\ndef thrice(x): return 3 * x\n"
+
+
+def of_script(folder, monkeypatch, helper=HELPER, later="A = 1\n", **other):
+    """The fingerprint of the script's train function, imported anew."""
+    monkeypatch.syspath_prepend(folder)
+    contents = {"script_1": SCRIPT.format(**{**PLAIN, **other}), "helper": helper, "later": later}
+    for name, text in contents.items():
+        (folder / f"{name}.py").write_text(text)
+        sys.modules.pop(name, None)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    importlib.invalidate_caches()
+    module = importlib.import_module("script_1")
+    return reach.fingerprint(module.train_fn)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"line": "reporter(a=2)"},
+        {"width": 3},
+        {"size": 2},
+        {"helper": HELPER.replace("2 * x", "x + x")},
+        {"later": "A = 2\n"},
+    ],
+)
+def test_other_code_of_the_function_or_of_what_it_uses_has_another_fingerprint(
+    other, tmp_path, monkeypatch
+):
+    before = of_script(tmp_path, monkeypatch)
+    assert of_script(tmp_path, monkeypatch, **other) != before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"unused": 4},
+        {"line": "reporter(a=1)  # why"},
+        {"line": "\n\n    reporter(\n        a=1)"},
+        {"helper": f"# of Ada\n\n{HELPER}"},
+    ],
+)
+def test_comments_lines_and_what_is_not_used_have_the_same_fingerprint(
+    other, tmp_path, monkeypatch
+):
+    before = of_script(tmp_path, monkeypatch)
+    assert of_script(tmp_path, monkeypatch, **other) == before
+
+
+def test_the_fingerprint_is_the_same_in_each_process(tmp_path):
+    for name, text in {"script_1": SCRIPT.format(**PLAIN), "helper": HELPER, "later": ""}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    code = (
+        "import script_1, json; from distsearch.core import reach;"
+        "print(json.dumps([reach.fingerprint(script_1.train_fn),"
+        " reach.own_files(script_1.train_fn)]))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+    _, files = json.loads(said.pop())
+    assert files.keys() == {"script_1", "helper", "later"}
+    assert files["helper"] == str(tmp_path / "helper.py")
+
+
+def test_a_search_with_a_method_as_its_train_function_has_a_fingerprint():
+    class Trainer:
+        @ag.args(x=ag.Real(0, 1))
+        def train(self, args, reporter):
+            reporter(accuracy=args.x)
+
+    assert reach.fingerprint(Trainer().train) == reach.fingerprint(Trainer().train)
