@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,6 +36,7 @@ class LeaseRequest:
     manager: DistributedResourceManager
     resource: Resource
     granted: Callable[[Lease], None]
+    avoid: Collection[int] = ()  # ids of nodes
     waits: bool = True
     fence: NodeResourceManager | None = None
 
@@ -131,7 +132,7 @@ class LeaseQueue:
         """Offer a node to those who wait, oldest first, up to the one that has it fenced off."""
         for request in list(self._waiting.values()):
             remote = request.manager.remote_with(slots)
-            if remote is None:
+            if remote is None or remote.remote_id in request.avoid:
                 continue
             if slots.free(request.resource):
                 self._grant(request, remote)
@@ -149,16 +150,18 @@ class LeaseQueue:
             return
         self._waiting[request.number] = request
         for remote in request.manager.choices(request.resource):
-            if self._open_to(request, remote.slots) and remote.slots.free(request.resource):
+            if self._open_to(request, remote) and remote.slots.free(request.resource):
                 self._grant(request, remote)
                 return
         for remote in request.manager.prospects(request.resource):
-            if self._open_to(request, remote.slots) and remote.slots.fits(request.resource):
+            if self._open_to(request, remote) and remote.slots.fits(request.resource):
                 self._fence(request, remote.slots)
                 return
 
-    def _open_to(self, request: LeaseRequest, slots: NodeResourceManager) -> bool:
-        holder = self._fences.get(slots)
+    def _open_to(self, request: LeaseRequest, remote: Remote) -> bool:
+        if remote.remote_id in request.avoid:
+            return False
+        holder = self._fences.get(remote.slots)
         return holder is None or holder.number >= request.number
 
     def _fence(self, request: LeaseRequest, slots: NodeResourceManager) -> None:
@@ -250,13 +253,18 @@ class DistributedResourceManager:
             total += int(min(fits))
         return total
 
-    def request(self, resource: Resource, granted: Callable[[Lease], None]) -> LeaseRequest:
+    def request(
+        self,
+        resource: Resource,
+        granted: Callable[[Lease], None],
+        avoid: Collection[int] = (),
+    ) -> LeaseRequest:
         """Ask for slots; `granted(lease)` is called when they are leased, at once or later.
 
-        All or nothing, in order of request. A request that fits on no node waits for one that is
-        added: use `check` to refuse it.
+        All or nothing, in order of request, on none of the nodes to `avoid` (ids). A request that
+        fits on no node waits for one that is added: use `check` to refuse it.
         """
-        request = LeaseRequest(next(self.queue.numbers), self, resource, granted)
+        request = LeaseRequest(next(self.queue.numbers), self, resource, granted, avoid)
         self.queue.submit(request)
         return request
 
