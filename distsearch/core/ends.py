@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .attempt import Returned, Verdict
+from .failures import on_host
 from .ledger import Ledger
 from .queue import Queue
 from .words import Decision, Pause, Status, Trial
@@ -34,6 +35,10 @@ class Owner(Protocol):
 
     def queue_children(self, of: Trial | None = None) -> None:
         """Queue the children of a trial that can start now."""
+
+    @property
+    def fails_everywhere(self) -> bool:
+        """Whether trials fail on more than one node, or there never was another."""
 
     @property
     def unended(self) -> int:
@@ -116,7 +121,8 @@ class Ends:
         self._owner.log("lost", trial, {**facts, "status": status.value, "reason": reason})
         if status is not Status.NODE_LOST:  # of a node all hear at once
             again = f"{trial.failures[status]} of {self._retries[status]}"
-            self._say(f"trial {trial.id} {status.value}: {reason}; it runs again ({again})")
+            who = f"trial {trial.id}{on_host(trial)}"
+            self._say(f"{who} {status.value}: {reason}; it runs again ({again})")
         self._queue.put(trial)
 
     def end_trial(
@@ -142,7 +148,8 @@ class Ends:
         failures = self._ledger.failures
         if failures.news:
             self._say(failures.news)
-        if found := failures.all_alike(self._owner.unended):
+        found = failures.all_alike(self._owner.unended)
+        if found and self._owner.fails_everywhere:
             self._owner.end(*found)
 
     # Those who wait for the end of a trial

@@ -19,7 +19,7 @@ from ..errors import DistsearchError, NodeError
 from ..resource.agent import FUNCTION, UPLOADS, output_name
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
-from . import earlier
+from . import earlier, modules
 from .attempt import Attempt, Returned, Verdict
 from .children import Children
 from .ends import CLOSED, NO_FACTS, NOTHING_LEFT, UNFINISHED, Ends, verdict_of
@@ -36,6 +36,7 @@ from .rule import Rule
 from .settings import Settings
 from .source import Source
 from .store import Event, Store
+from .suspects import Suspects
 from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ class Experiment:
             rule, self.ledger, self.queue, self.children, launch=self._new_trial, wake=self.wake
         )
         self.rests = Rests(manager, say)
+        self.suspects = Suspects(say, self._reconsider)
         self.deadline: float | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
@@ -107,6 +109,7 @@ class Experiment:
         self._earlier_lease_until: float | None = None  # that of the last driver's agents
         self._request: LeaseRequest | None = None
         self._granting = False
+        self._looked_at: set[int] = set()  # nodes that were asked which modules they lack
         self._has_warned = False  # of a report without the reward
         self._output_is_lost = False  # and the user has heard of it
         self._unacknowledged: dict[int, int] = {}
@@ -160,6 +163,8 @@ class Experiment:
                 time_out_s, self.end, f"time_out={time_out_s:g} s is over"
             )
         self._idle.clear()
+        for remote in self.manager.remotes.values():
+            self._look_for_modules(remote)
         self._close_earlier_attempts()
         earlier.queue_unfinished(self.ledger, self.queue, self.children)
         for trial in self._to_resume.values():
@@ -232,6 +237,7 @@ class Experiment:
         """Let go of what waits for a time to come."""
         self.queue.close()
         self.rests.close()
+        self.suspects.close()
 
     async def wait(self) -> None:
         """Return when nothing runs and nothing more will be launched."""
@@ -288,7 +294,16 @@ class Experiment:
         self._by_remote[remote.remote_id] = {}
         about = {"came": remote.host, "address": remote.address, **remote.facts.to_dict()}
         self.log("node", body=about)
+        if self._in_run:
+            self._look_for_modules(remote)
         self.manager.add(remote)
+
+    def _look_for_modules(self, remote: Remote) -> None:
+        """Have a node say, before its first trial, which modules it lacks."""
+        names = modules.needed(self.settings.packed)
+        if names and not remote.is_local and remote.remote_id not in self._looked_at:
+            self._looked_at.add(remote.remote_id)
+            remote.send({"op": "find", "modules": names})
 
     def retire(self, remote: Remote) -> None:
         """Start nothing more on a node, which is about to go."""
@@ -299,6 +314,7 @@ class Experiment:
         if remote.remote_id not in self._by_remote:
             return
         self.manager.remove(remote)
+        self.suspects.forget(remote)
         self.log("node", body={"went": remote.host, "reason": reason})
         attempts = list(self._by_remote.pop(remote.remote_id).values())
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
@@ -318,7 +334,7 @@ class Experiment:
         """Launch what fits; ask for one slot more than there are."""
         self._granting = True
         while self._wants_more and self._request is None:
-            request = self.manager.request(self.settings.resource, self._granted)
+            request = self.manager.request(self.settings.resource, self._granted, self._avoided())
             if request.waits:
                 self._request = request
         self._granting = False
@@ -330,7 +346,7 @@ class Experiment:
 
     def _granted(self, lease: Lease) -> None:
         self._request = None
-        trial = None if self.ending else self._next_trial(lease.held[0].remote.host)
+        trial = None if self.ending else self._next_trial(lease.held[0].remote)
         if trial is None:
             self.manager.release(lease)
         else:
@@ -338,9 +354,36 @@ class Experiment:
         if not self._granting:
             self.fill()
 
-    def _next_trial(self, node: str) -> Trial | None:
+    @property
+    def _usable(self) -> dict[int, Remote]:
+        """The nodes that have what a trial needs."""
+        remotes = self.manager.remotes.items()
+        return {n: one for n, one in remotes if one.slots.fits(self.settings.resource)}
+
+    def _avoided(self) -> set[int]:
+        """The nodes on which no trial that could start now is to start."""
+        if not self.suspects:
+            return set()
+        usable = self._usable
+        if self.source.may_have_another:
+            return self.suspects.avoided(None, usable)
+        each = [self.suspects.avoided(trial, usable) for trial in self.queue.ready]
+        return set.intersection(*each) if each else set()
+
+    def _reconsider(self) -> None:
+        """Ask for slots anew: other nodes may be used now."""
+        if self._request is not None:
+            self._request.cancel()
+            self._request = None
+        self.fill()
+
+    def _next_trial(self, remote: Remote) -> Trial | None:
+        def suits(trial: Trial) -> bool:
+            avoided = self.suspects.avoided(trial, self._usable) if self.suspects else ()
+            return remote.remote_id not in avoided
+
         try:
-            return self.source.next(node)
+            return self.source.next(remote.host, suits)
         except BaseException as error:  # sys.exit() too: it would end the loop's thread
             self.end(f"the searcher or the rule failed: {error!r}", error)
             return None
@@ -484,6 +527,9 @@ class Experiment:
         if remote.is_local and not self.manager.remotes:  # nothing would ever come back
             self.end(reason, NodeError(f"no node is left: {reason}"))
 
+    def _on_lacks(self, remote: Remote, message: Message) -> None:
+        self.say(modules.lacking(self.settings.packed, remote.host, message["modules"]))
+
     def _on_notice(self, remote: Remote, message: Message) -> None:
         self.say(f"{remote.host}: {message['text']}")
 
@@ -615,6 +661,8 @@ class Experiment:
             attempt.end_the_rest(self.settings.report_timeout_s)
             return
         trial, outcome = attempt.trial, attempt.outcome
+        reason = modules.with_remedy(self.settings.packed, outcome.reason)
+        outcome = outcome._replace(reason=reason)
         if outcome.status is Status.FINISHED and not trial.has_result:
             if trial.parents and not trial.reports:
                 outcome = outcome._replace(status=Status.STOPPED, reason=NOTHING_LEFT)
@@ -701,7 +749,28 @@ class Experiment:
             why = {"status": Status.STOPPED.value, "reason": outcome.reason}
             self._goes_back(trial, {**facts, **why})
         else:
+            self._judge_node(attempt, verdict)
             self.ends.attempt_over(trial, verdict, facts, attempt.returned)
+
+    def _judge_node(self, attempt: Attempt, verdict: Verdict) -> None:
+        """Take note of how a trial has ended on its node, which may be to blame."""
+        (status, reason), remote = verdict, attempt.remotes[0]
+        # (Of ranks on several nodes it is not sure whose fault it was.)
+        if status is Status.NODE_LOST or self.ending or len(attempt.remotes) > 1:
+            return
+        if not status.is_failure:
+            self.suspects.did_well(remote)
+            return
+        others = [one for one in self._usable.values() if one is not remote]
+        self.suspects.failed(attempt.trial, remote, status, reason, others)
+        if self._request is not None and self._request.avoid != self._avoided():
+            self._request.cancel()
+            self._request = None
+
+    @property
+    def fails_everywhere(self) -> bool:
+        """Whether trials fail on more than one node, or there never was another."""
+        return self.suspects.are_everywhere
 
     @property
     def unended(self) -> int:

@@ -69,7 +69,7 @@ class Failures:
             self._kinds[signature] = kind
             self._differ = self._differ or len(self._kinds) > 1
             detail = f"\n{trial.error.rstrip()}" if trial.error else ""
-            self.news = f"trial {trial.id} {reason}{detail}"
+            self.news = f"trial {trial.id}{on_host(trial)} {reason}{detail}"
             return
         before = len(kind.trials)  # a trial that ran again for its children is in it already
         kind.furthest = max(kind.furthest, trial.furthest)
@@ -77,7 +77,7 @@ class Failures:
         count = len(kind.trials)
         is_power_of_two = count & (count - 1) == 0
         self.news = (
-            f"{count} trials failed as trial {kind.first.id} did: {kind.name}"
+            f"{count} trials failed as trial {kind.first.id}{on_host(kind.first)} did: {kind.name}"
             if count > before and is_power_of_two
             else ""
         )
@@ -100,6 +100,11 @@ class Failures:
         )
         detail = f"\n\nTrial {kind.first.id}:\n{kind.error}" if kind.error else ""
         return reason, SearchFailed(reason + detail)
+
+
+def on_host(trial: Trial) -> str:
+    """Where a trial has failed, in words; '' on the driver's own machine."""
+    return f" on {trial.host}" if trial.host not in ("", "localhost") else ""
 
 
 def _kind_of(trial: Trial) -> tuple[tuple[str, ...], str]:

@@ -49,9 +49,17 @@ class Queue:
             return
         (self._later if trial.id in self._busy else self._ready)[trial.id] = trial
 
-    def pop(self) -> Trial | None:
-        """Take the next trial that may start."""
-        return self._ready.pop(next(iter(self._ready))) if self._ready else None
+    @property
+    def ready(self) -> list[Trial]:
+        """The trials that may start now, in their order."""
+        return list(self._ready.values())
+
+    def pop(self, suits: Callable[[Trial], bool] = lambda trial: True) -> Trial | None:
+        """Take the next trial that may start, of those that suit."""
+        for trial in self._ready.values():
+            if suits(trial):
+                return self._ready.pop(trial.id)
+        return None
 
     def remove(self, trial: Trial) -> None:
         """Have a trial not start, if it was to."""

@@ -50,6 +50,7 @@ class Source:
         self._thinks = False  # which it will tell itself, by wake()
         self._resumes_nobody = True  # no trial is paused, or the rule lets none go on now
         self._launched = 0  # in the present run(), or in an earlier run of the driver
+        self._suits: Callable[[Trial], bool] = lambda trial: True
         self._restored = 0  # by an earlier run of the driver, and not counted by a run() yet
 
     def restored(self) -> None:
@@ -96,9 +97,12 @@ class Source:
     @property
     def has_more(self) -> bool:
         """Whether a free slot may be of use now."""
-        if self._queue.has_ready or not self._resumes_nobody:
-            return True
-        return not self._waits and self.is_open
+        return self._queue.has_ready or self.may_have_another
+
+    @property
+    def may_have_another(self) -> bool:
+        """Whether the rule may have a trial for a free slot, beside those in the queue."""
+        return not self._resumes_nobody or (not self._waits and self.is_open)
 
     @property
     def is_thinking(self) -> bool:
@@ -115,12 +119,13 @@ class Source:
             return self._rule.planned
         return launched - self._launched + self.num_trials
 
-    def next(self, node: str) -> Trial | None:
+    def next(self, node: str, suits: Callable[[Trial], bool] = lambda trial: True) -> Trial | None:
         """What takes a free slot of a node: who waits for it, who was paused, or somebody new.
 
-        Raises what the rule raises.
+        Of those in the queue, one that suits. Raises what the rule raises.
         """
-        return self._queue.pop() or self._next_resumed() or self._next_new(node)
+        self._suits = suits
+        return self._queue.pop(suits) or self._next_resumed() or self._next_new(node)
 
     def _next_resumed(self) -> Trial | None:
         named: set[int] = set()
@@ -133,14 +138,14 @@ class Source:
                 named.add(trial.id)
             else:
                 self._queue.put(trial)
-                if ready := self._queue.pop():  # none, if its last attempt is not over yet
+                if ready := self._queue.pop(self._suits):  # none, while its last attempt goes on
                     return ready
         return None
 
     def _next_new(self, node: str) -> Trial | None:
         """The next new trial that can start; children whose parents are not ready are set aside."""
         while self.is_open and not self._waits:
-            if trial := self._queue.pop():  # a parent that runs again
+            if trial := self._queue.pop(self._suits):  # a parent that runs again
                 return trial
             if len(self._children) >= MOST_CHILDREN:
                 self._waits = True

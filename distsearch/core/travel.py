@@ -8,8 +8,8 @@ import pickle
 import sys
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -19,7 +19,7 @@ from ..resource.private import name_of
 from . import surroundings
 from .arrival import Cargo, namespace, wrapped_in
 from .imports import under_way
-from .reach import homes, is_in_this_package, is_installed, is_library, referred
+from .reach import homes, is_in_this_package, is_installed, is_library, own_files, referred
 from .surroundings import Output
 
 
@@ -27,13 +27,15 @@ from .surroundings import Output
 class Packed:
     """A train function on its way: the bytes, a name for them, and what its launcher prepares.
 
-    `modules`: what trials will import. `surroundings`: what the script has set up.
+    `modules`: what trials will import. `surroundings`: what the script has set up. `own`: modules
+    of the user's that do not travel with it, and their files.
     """
 
     data: bytes
     name: str
     modules: tuple[str, ...]
     surroundings: str
+    own: Mapping[str, str] = field(default_factory=dict)
 
 
 def pack(function: Any, *, stays_here: bool = False) -> Packed:
@@ -61,7 +63,10 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
     data = pickle.dumps(Cargo(script, module.__name__, source, named, whole, text))
     modules = _modules_of(function) | around.modules()
     modules |= {home for ones in outputs.values() for one in ones for home in one.modules()}
-    return Packed(data, name_of(data), tuple(sorted(filter(_is_preloaded, modules))), text)
+    by_value = [module.__name__, *unfinished, *cloudpickle.list_registry_pickle_by_value()]
+    travel = {name.partition(".")[0] for name in by_value}
+    own = {name: file for name, file in own_files(function).items() if name not in travel}
+    return Packed(data, name_of(data), tuple(sorted(filter(_is_preloaded, modules))), text, own)
 
 
 def _dumps(function: Any, outputs: dict[str, tuple[Output, ...]], by_value: list[str]) -> bytes:

@@ -7,6 +7,7 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
     from the driver
         preload    modules, sys_path, entry, spawn, surroundings      before the first start
         function   name, data (offset, done)             a pickled train function (a piece of it)
+        find       modules                               are they there?
         upload     path, data, done, sha256, mode        a piece of a file for the work folder
         meet       trial, attempt, alone, goes_on        rank 0 starts here: choose it a port
         reach      trial, attempt, goes_on, addresses,   other ranks start here: prove that they
@@ -29,6 +30,7 @@ is given what the driver should hear. Messages are dicts of JSON-able values wit
         meets      trial, attempt, port, token, interfaces, begins_with, error
         reached    trial, attempt, interfaces, begins_with, error
         problem    reason                                the node cannot go on
+        lacks      modules                               that were to be found and are not there
         notice     text                                  what the user should know of the node
         uploaded   path, error
         beat       number
@@ -48,6 +50,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -217,6 +220,20 @@ class Agent:
                 file.write(message["data"])
             if message.get("done", True):  # a small one is no piece
                 os.replace(unfinished, path)
+
+    def _on_find(self, message: Message) -> None:
+        lacks = [name for name in message["modules"] if not self._finds(name)]
+        if lacks:
+            self._tell(op="lacks", modules=lacks)
+
+    def _finds(self, module: str) -> bool:
+        """Whether trials here can import a module of this top name."""
+        if any((self.work_folder / name).exists() for name in (module, f"{module}.py")):
+            return True
+        try:
+            return importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):
+            return False
 
     def _on_upload(self, message: Message) -> None:
         path = message["path"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -60,6 +60,7 @@ class LeaseRequest:
     manager: DistributedResourceManager
     resource: Resource
     granted: Callable[[Lease], None]
+    avoid: Collection[int] = ()  # ids of nodes
     waits: bool = True
     is_parked: bool = False
     parts: list[Part] = field(init=False)
@@ -172,7 +173,7 @@ class LeaseQueue:
         """Offer a node to those who wait, oldest first, up to the one that has it fenced off."""
         for request in list(self._waiting.values()):
             remote = request.manager.remote_with(slots)
-            if remote is None or request.is_parked:
+            if remote is None or request.is_parked or remote.remote_id in request.avoid:
                 continue
             # What has it fenced off comes first: it drains for that.
             for part in sorted(_missing_parts(request), key=lambda part: part.fence is not slots):
@@ -197,14 +198,14 @@ class LeaseQueue:
         for remote in self._choices(part):
             slots = remote.slots
             if (
-                self._open_to(part, slots)
+                self._open_to(part, remote)
                 and slots.free(part.resource)
                 and _could_hold(part, slots)
             ):
                 self._hold(part, remote)
                 return
         for remote in request.manager.prospects(part.resource):
-            if self._may_fence(part, remote.slots):
+            if self._may_fence(part, remote.slots) and remote.remote_id not in request.avoid:
                 self._fence(part, remote.slots)
                 return
 
@@ -217,8 +218,10 @@ class LeaseQueue:
             yield from request.manager.choices(request.resource.of_ranks(left))
         yield from request.manager.choices(part.resource)
 
-    def _open_to(self, part: Part, slots: NodeResourceManager) -> bool:
-        holder = self._fences.get(slots)
+    def _open_to(self, part: Part, remote: Remote) -> bool:
+        if remote.remote_id in part.request.avoid:
+            return False
+        holder = self._fences.get(remote.slots)
         return holder is None or holder.request.number >= part.request.number
 
     def _may_fence(self, part: Part, slots: NodeResourceManager) -> bool:
@@ -416,13 +419,18 @@ class DistributedResourceManager:
         needed = resource.of_ranks(ranks)  # other threads ask, too: of a copy
         return sum(remote.slots.most(needed) for remote in list(self.remotes.values())) // count
 
-    def request(self, resource: Resource, granted: Callable[[Lease], None]) -> LeaseRequest:
+    def request(
+        self,
+        resource: Resource,
+        granted: Callable[[Lease], None],
+        avoid: Collection[int] = (),
+    ) -> LeaseRequest:
         """Ask for slots; `granted(lease)` is called when they are leased, at once or later.
 
-        All or nothing, in order of request. A request that fits on no node waits for one that is
-        added: use `check` to refuse it.
+        All or nothing, in order of request, on none of the nodes to `avoid` (ids). A request that
+        fits on no node waits for one that is added: use `check` to refuse it.
         """
-        request = LeaseRequest(next(self.queue.numbers), self, resource, granted)
+        request = LeaseRequest(next(self.queue.numbers), self, resource, granted, avoid)
         self.queue.submit(request)
         return request
 

@@ -28,7 +28,7 @@ from distsearch.core import store as store_module
 from distsearch.core.experiment import Experiment
 from distsearch.core.failures import ALIKE
 from distsearch.core.objectives import Objectives
-from distsearch.core.settings import Settings
+from distsearch.core.settings import Settings, retries_of
 from distsearch.core.storage import Storage
 from distsearch.core.store import FILE, Store, read
 from distsearch.core.travel import Packed
@@ -739,6 +739,49 @@ def test_the_restart_goes_back_to_the_last_checkpoint_whose_report_the_log_has(p
         second = world.node(number=1)
         world.experiment.on_lost(first, "cut", confirmed_dead=True)
         assert (await second.hears("start", 0, attempt=2))["job"]["saved_step"] == 7
+
+    play(scene)
+
+
+def fails_at_once(node, message):
+    """Let a trial that a node was told to start fail there at once."""
+    if message["op"] == "start":
+        error = ended(message["trial"], message["attempt"], "failed", "ImportError: no module")
+        asyncio.get_running_loop().call_soon(node.says, error)
+
+
+def test_a_bad_node_takes_a_few_attempts_and_all_trials_finish_on_the_other(play):
+    async def scene(world):
+        bad, good = world.node(cpus=2), world.node(number=1)
+        bad.answer = partial(fails_at_once, bad)
+
+        def finishes(message):
+            if message["op"] == "start":
+                told = report(message["trial"], 1, message["attempt"], accuracy=1)
+                over = ended(message["trial"], message["attempt"])
+                asyncio.get_running_loop().call_later(0.02, good.says, told, over)
+
+        good.answer = finishes
+        world.experiment.run(12, None)
+        await world.end()
+        assert world.statuses == ["finished"] * 12
+        assert len(bad.told("start")) <= 5  # three in a row, and what ran meanwhile
+        (line,) = [line for line in world.said if "set aside" in line]
+        assert "node node0 is set aside" in line and "ImportError" in line
+        assert any("on node0 failed: ImportError" in line for line in world.said)
+
+    play(scene, rule=Script(12), retries=retries_of({Status.FAILED: 1}))
+
+
+def test_where_all_nodes_fail_all_the_search_ends_as_before(play):
+    async def scene(world):
+        for number in range(2):
+            node = world.node(number=number)
+            node.answer = partial(fails_at_once, node)
+        world.experiment.run(50, None)
+        await world.end()
+        assert "all failed alike" in world.experiment.ending
+        assert len(world.statuses) < 15
 
     play(scene)
 

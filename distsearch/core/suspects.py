@@ -1,0 +1,121 @@
+"""Nodes that are to blame: trials fail there that do not fail elsewhere.
+
+A disk that is full, a package that is missing, a GPU that is broken fail each trial in a moment, so
+that such a node takes most trials of a search, and all attempts of some. It is set aside after a
+few, and tried again later; a trial that failed on a node runs again on another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from ..resource.remote import Remote
+from .words import Status, Trial
+
+FEW = 3  # so many failures in a row set a node aside
+AGAIN_AFTER_S = 60.0  # doubled each time that it fails again,
+MOST_S = 1800.0  # up to this
+
+
+class Kind(NamedTuple):
+    """Failures that are alike: the status, and the type of the error."""
+
+    status: Status
+    name: str
+
+
+class Suspects:
+    """What is known of each node of a search.
+
+        suspects.failed(trial, remote, Status.FAILED, "ImportError: x", others=[...])
+        suspects.did_well(remote)
+        suspects.avoided(trial, usable)      # the ids of nodes on which it is not to start now
+
+    `wake()` is called when a node may be tried again.
+    """
+
+    def __init__(self, say: Callable[[str], None], wake: Callable[[], None]) -> None:
+        self._say = say
+        self._wake = wake
+        self._in_a_row: defaultdict[int, list[Kind]] = defaultdict(list)  # by node, of late
+        self._places: defaultdict[Kind, set[int]] = defaultdict(set)  # where trials failed so
+        self._failed_on: defaultdict[int, set[int]] = defaultdict(set)  # by trial
+        self._aside: dict[int, asyncio.TimerHandle] = {}
+        self._delay_s: dict[int, float] = {}  # of the nodes that were set aside
+        self._used: set[int] = set()  # nodes on which trials have ended
+
+    def __bool__(self) -> bool:
+        """Whether anything has failed: else no node is avoided."""
+        return bool(self._failed_on)
+
+    @property
+    def are_everywhere(self) -> bool:
+        """Whether trials fail on more than one node, or there never was another."""
+        return len(self._used) < 2 or len(set().union(*self._places.values())) > 1
+
+    def did_well(self, remote: Remote) -> None:
+        """Take note that a trial did not fail on a node."""
+        self._used.add(remote.remote_id)
+        self._in_a_row.pop(remote.remote_id, None)
+        self._delay_s.pop(remote.remote_id, None)
+
+    def failed(
+        self, trial: Trial, remote: Remote, status: Status, reason: str, others: Collection[Remote]
+    ) -> None:
+        """Take note of a failure; `others`: the other nodes on which trials may run."""
+        number, kind = remote.remote_id, Kind(status, reason.partition(":")[0])
+        self._used.add(number)
+        self._failed_on[trial.id].add(number)
+        self._in_a_row[number].append(kind)
+        self._places[kind].add(number)
+        elsewhere = self._places[kind] - {number}
+        if elsewhere:  # it is the trials' own fault
+            for other in elsewhere & self._aside.keys():
+                self._try_again(other)
+            return
+        last = self._in_a_row[number][-FEW:]
+        innocent = [one for one in others if one.remote_id not in self._aside]
+        if len(last) == FEW and len(set(last)) == 1 and innocent and number not in self._aside:
+            self._set_aside(remote, f"{status.value}: {reason}", innocent)
+
+    def _set_aside(self, remote: Remote, how: str, others: Collection[Remote]) -> None:
+        number = remote.remote_id
+        delay_s = self._delay_s.get(number, AGAIN_AFTER_S / 2)
+        delay_s = self._delay_s[number] = min(2 * delay_s, MOST_S)
+        loop = asyncio.get_running_loop()
+        self._aside[number] = loop.call_later(delay_s, self._try_again, number)
+        hosts = ", ".join(sorted({one.host for one in others}))
+        self._say(
+            f"node {remote.host} is set aside for {delay_s:g} s: the last {FEW} trials there "
+            f"failed alike ({how}), as none did on {hosts}"
+        )
+
+    def _try_again(self, number: int) -> None:
+        self._aside.pop(number).cancel()
+        self._in_a_row[number] = self._in_a_row[number][1 - FEW :]  # one more, and it is set aside
+        self._wake()
+
+    def avoided(self, trial: Trial | None, usable: Collection[int]) -> set[int]:
+        """The nodes on which a trial (None: a new one) is not to start; never all that are usable.
+
+        `usable`: the ids of the nodes that have what a trial needs.
+        """
+        shunned = set() if trial is None else self._failed_on.get(trial.id, set())
+        for avoided in (self._aside.keys() | shunned, {*self._aside}):
+            if not avoided >= set(usable):
+                return avoided
+        return set()
+
+    def forget(self, remote: Remote) -> None:
+        """Take note that a node is gone."""
+        if timer := self._aside.pop(remote.remote_id, None):
+            timer.cancel()
+
+    def close(self) -> None:
+        """Let go of what waits for a time to come."""
+        for timer in self._aside.values():
+            timer.cancel()
+        self._aside.clear()
