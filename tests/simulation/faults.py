@@ -68,7 +68,6 @@ WEATHER = {
     "only the node of rank 0 hears of decisions and stops": GANGS,
     "of a gang's slots those of one rank are given back": GANGS,
     "a trial that did not begin is forgotten": CRAMPED,
-    "the slot of a trial that did not begin stays taken": CRAMPED,
     "two drivers have one folder": {"troubles": ["racing_start"], "blows": 9},
     "reports of a stale attempt are taken": CUT_OFF,
     "the lease counts from when the answer arrives": {**SUSPENDED, "rule": "fifo"},
@@ -112,9 +111,6 @@ WEATHER = {
 FAULTS = {
     "a trial that did not begin is forgotten": [
         (Experiment, "_goes_back", "self.queue.put(trial)", "pass")
-    ],
-    "the slot of a trial that did not begin stays taken": [
-        (Experiment, "_on_refused", "self.manager.release(attempt.lease)", "pass")
     ],
     "two drivers have one folder": [(Lock, "_lock", "fcntl.LOCK_EX", "fcntl.LOCK_SH")],
     "reports of a stale attempt are taken": [
