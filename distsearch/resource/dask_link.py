@@ -38,7 +38,7 @@ from .pipe import MakeConnection, PipeClient, PipeConnection, PipeServer
 from .remote import Listener, Message, Remote
 from .strangers import bound_strangers
 from .tls import Authority
-from .versions import compare, own_versions
+from .versions import compare, own_distsearch, own_versions
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -547,8 +547,8 @@ class Cluster:
             theirs = await asyncio.wait_for(self.run_on(address, own_versions), 30)
         except Exception as error:
             return NodeError(
-                f"worker {address}: {error!r}; distsearch must be installed in the environment of "
-                "the Dask workers: pip install distsearch"
+                f"worker {address}: {error!r}; the Dask workers need distsearch, too: "
+                f"{own_distsearch('all of them')}"
             )
         if problem := compare(own_versions(), theirs, address, "python"):
             return NodeError(problem)

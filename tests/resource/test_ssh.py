@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 import uuid
+from pathlib import Path
 
 import asyncssh
 import psutil
@@ -24,6 +25,7 @@ from distsearch.errors import HostKeyError, NodeError, ResourceError
 from distsearch.resource import ssh
 from distsearch.resource.dask_link import Cluster, DaskRemote
 from distsearch.resource.node import Node
+from distsearch.resource.parcel import parcel
 from distsearch.resource.ssh import bring_up, log_in, starter_command
 from tests.hosts import Hosts
 from tests.resource.test_dask_link import Listening, ops
@@ -385,16 +387,90 @@ def test_a_missing_package_comes_with_the_command_that_installs_it(world, tmp_pa
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     python = str(tmp_path / "bare/bin/python")
     error = failure(world, world.node(world.start(), python=python))
-    assert f"{python} -m pip install 'distsearch==" in str(error)
+    assert f"{python} -m pip install 'distributed==" in str(error)
+    assert "'numpy==" in str(error) and "distsearch==" not in str(error)
 
 
-def test_another_version_on_the_node_is_refused(world, tmp_path):
-    information = tmp_path / "site" / "distsearch-9.9.dist-info"
+def test_another_version_of_a_package_on_the_node_is_refused(world, tmp_path):
+    information = tmp_path / "site" / "distributed-1.2.dist-info"
     information.mkdir(parents=True)
-    (information / "METADATA").write_text("Name: distsearch\nVersion: 9.9\n")
+    (information / "METADATA").write_text("Name: distributed\nVersion: 1.2\n")
     env = {"PYTHONPATH": str(information.parent)}
     error = failure(world, world.node(world.start(), env=env))
-    assert "distsearch 9.9 (driver: " in str(error)
+    assert "distributed 1.2 (driver: " in str(error)
+
+
+def python_without_distsearch(folder):
+    """An interpreter that has all packages of this one but distsearch: its path, its PYTHONPATH."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
+    (folder / "site").mkdir()
+    for path in {Path(path) for path in sys.path if path.endswith("site-packages")}:
+        for package in path.iterdir():
+            if not package.name.startswith(("distsearch", "__editable__", "__pycache__")):
+                (folder / "site" / package.name).symlink_to(package)
+    return str(folder / "bare/bin/python"), str(folder / "site")
+
+
+def where_distsearch_is(dask_worker):
+    import distsearch
+
+    return str(Path(distsearch.__file__).parents[1])
+
+
+async def comes_up_with(world, cluster, node):
+    """Bring a node up and down; where its distsearch came from."""
+    (remote,) = await world.bring_up(cluster, node)
+    assert isinstance(remote, DaskRemote), remote
+    folder = await cluster.run_on(remote.worker, where_distsearch_is)
+    await remote.close()
+    return folder
+
+
+def test_a_node_without_distsearch_gets_the_drivers_once_and_keeps_it(world, tmp_path, monkeypatch):
+    python, packages = python_without_distsearch(tmp_path)
+    cache = tmp_path / "cache"
+    env = {"PYTHONPATH": packages, "XDG_CACHE_HOME": str(cache)}
+    node = world.node(world.start(), python=python, env=env)
+
+    async def test(cluster, listening):
+        sent = cache / "distsearch" / parcel().content
+        assert await comes_up_with(world, cluster, node) == str(sent)
+        monkeypatch.setattr(ssh, "PIECE", None)  # what is there is not sent again
+        assert await comes_up_with(world, cluster, node) == str(sent)
+        (sent / "distsearch" / "errors.py").write_text("changed by somebody")
+        monkeypatch.undo()
+        assert await comes_up_with(world, cluster, node) == str(sent)
+        assert "changed" not in (sent / "distsearch" / "errors.py").read_text()
+        assert not list(cache.glob("distsearch/new-*"))
+
+    run(test)
+    assert world.nothing_is_left()
+
+
+def test_a_node_with_another_distsearch_and_no_home_to_write_to_uses_the_drivers(world, tmp_path):
+    other = tmp_path / "site" / "distsearch"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise ImportError('a stranger of the same name')")
+    (tmp_path / "no folder").touch()
+    env = {"PYTHONPATH": str(other.parent), "XDG_CACHE_HOME": str(tmp_path / "no folder")}
+    node = world.node(world.start(), env=env)
+
+    async def test(cluster, listening):
+        folder = await comes_up_with(world, cluster, node)
+        assert folder.startswith(str(tmp_path)) and folder != str(other.parent)
+
+    run(test)
+    assert world.nothing_is_left()
+
+
+def test_a_node_that_has_the_drivers_distsearch_gets_nothing(world, tmp_path):
+    node = world.node(world.start(), env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+    async def test(cluster, listening):
+        assert await comes_up_with(world, cluster, node) == where_distsearch_is(None)
+
+    run(test)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_node_that_dies_on_the_way_up_tells_its_last_words(world, tmp_path):
@@ -557,6 +633,7 @@ DRIVER = """
 import asyncio, json, sys
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.node import Node
+from distsearch.resource.parcel import parcel
 from distsearch.resource.ssh import bring_up
 from tests.resource.test_dask_link import Listening
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from distsearch.resource import ssh, starter
+from distsearch.resource.parcel import parcel
 from distsearch.resource.ssh import starter_command
 from distsearch.resource.versions import compare, own_versions
 
@@ -64,7 +65,7 @@ class Started:
                 return line
 
     def greet(self, **env):
-        self.tell(env=env, packages=["distributed", "no-such-package"])
+        self.tell(env=env, packages=["distributed", "no-such-package"], distsearch=parcel().content)
         return self.hear("hello")
 
     def run(self, code, lease_s=30.0, grace_s=5.0, **spec):
@@ -108,7 +109,7 @@ def test_a_start_up_file_may_print_half_a_line_and_read_what_is_there_already(tm
         process.stdin.flush()
         lines = iter(process.stdout.readline, b"")
         assert any(json.loads(line)["op"] == "ready" for line in lines if line[:1] == b"{")
-        process.stdin.write(b'\n\n{"env": {}, "packages": []}\n\n')
+        process.stdin.write(b'\n\n{"env": {}, "packages": [], "distsearch": ""}\n\n')
         process.stdin.flush()
         hello = next(json.loads(line) for line in lines if line[:1] == b"{")
         assert (hello["op"], hello["executable"]) == ("hello", sys.executable)
