@@ -270,6 +270,7 @@ class NodeProcess:
                 "127.0.0.1", 0, "127.0.0.1", port, lambda _, from_: is_own(from_, own_port[0])
             )
             own_port.append(to_node.get_port())
+            await asyncio.wait_for(_raise_if_prohibited(connection, port), CONNECT_S)
         except (asyncssh.Error, asyncssh.ChannelListenError, OSError) as error:
             raise NodeError(
                 f"node {str(self.node)!r} forwards no ports: {error}; allow it there "
@@ -362,6 +363,20 @@ class NodeProcess:
     def _last_words(self) -> str:
         """The last lines of output, to be put at the end of an error."""
         return "".join(f"\n    | {line}" for line in list(self._output)[-15:])
+
+
+async def _raise_if_prohibited(connection: asyncssh.SSHClientConnection, port: int) -> None:
+    """Raise ChannelOpenError where sshd lets nobody through to a node's port.
+
+    Forwarding from here to there is refused only when somebody comes; the other way at once. Nobody
+    listens there yet, so that the connection fails in any case.
+    """
+    try:
+        _, writer = await connection.open_connection("127.0.0.1", port)
+        writer.close()
+    except asyncssh.ChannelOpenError as error:
+        if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+            raise
 
 
 def _message(line: str) -> dict[str, Any]:

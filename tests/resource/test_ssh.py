@@ -28,6 +28,7 @@ from distsearch.resource.node import Node
 from distsearch.resource.parcel import parcel
 from distsearch.resource.ssh import bring_up, log_in, starter_command
 from tests.hosts import Hosts
+from tests.openssh import SSHD, OpenSSH
 from tests.resource.test_dask_link import Listening, ops
 
 
@@ -35,6 +36,14 @@ from tests.resource.test_dask_link import Listening, ops
 def hosts():
     with Hosts() as hosts:
         yield hosts
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 class World:
@@ -201,6 +210,25 @@ def test_in_direct_mode_the_node_connects_without_the_tunnel_and_refuses_strange
             await reader.readexactly(1)  # Dask greets whoever it lets in
 
     run(test)
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no sshd here")
+@pytest.mark.skipif(not has_ipv6(), reason="there is no ::1 here")
+@pytest.mark.parametrize("tunnel", [True, False])
+def test_a_node_is_reached_over_ipv6(world, tmp_path, tunnel):
+    with OpenSSH(tmp_path / "sshd", "ListenAddress ::1") as host:
+        known = tmp_path / "sshd/known_hosts"
+        known.write_text(known.read_text().replace("127.0.0.1", "::1"))
+        node = Node("::1", port=host.port, python=sys.executable, tunnel=tunnel)
+
+        async def test(cluster, listening):
+            (remote,) = await world.bring_up(cluster, node, ssh_config=[str(host.config)])
+            assert isinstance(remote, DaskRemote), remote
+            assert "::1" in remote.address and remote.worker.startswith("tls://")
+            remote.send({"op": "upload", "path": "/no", "data": b"x", "done": True})
+            await listening.until(lambda heard: ops(heard).count("uploaded") == 1)
+
+        run(test)
 
 
 def remote_ports(process):
@@ -480,6 +508,19 @@ def test_a_node_that_dies_on_the_way_up_tells_its_last_words(world, tmp_path):
     env = {"PYTHONPATH": str(package.parent)}
     error = failure(world, world.node(world.start(), env=env))
     assert "did not come up" in str(error) and "libfoo.so.1 is missing" in str(error)
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no sshd here")
+@pytest.mark.parametrize(
+    "setting", ["AllowTcpForwarding local", "AllowTcpForwarding remote", "PermitOpen none"]
+)
+def test_forwarding_that_is_half_forbidden_is_told_at_once(world, tmp_path, setting):
+    with OpenSSH(tmp_path / "sshd", setting) as host:
+        node = Node("127.0.0.1", port=host.port, python=sys.executable)
+        began = time.monotonic()
+        error = failure(world, node, ssh_config=[str(host.config)])
+    assert "forwards no ports" in str(error) and "AllowTcpForwarding yes" in str(error)
+    assert "tunnel=False" in str(error) and time.monotonic() - began < 15
 
 
 def test_bad_nodes_do_not_keep_good_ones_from_coming_up(world):
