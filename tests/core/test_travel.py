@@ -16,8 +16,8 @@ import cloudpickle
 import pytest
 
 import distsearch
-from distsearch.core.decorators import args
 from distsearch.core import travel
+from distsearch.core.decorators import args
 from distsearch.core.travel import pack
 from distsearch.errors import PicklingError
 from distsearch.space import Choice, Real

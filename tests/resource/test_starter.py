@@ -157,6 +157,32 @@ def test_a_pythonpath_given_for_the_node_is_searched_for_packages(started, tmp_p
     assert hello["packages"]["no-such-package"] == "1.2"
 
 
+def test_a_cache_into_which_others_can_write_is_not_trusted(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    content, zipped = parcel()
+    home = starter.put_into_cache(zipped, content)
+    assert starter.sent_before(content) == home == str(tmp_path / "distsearch" / content)
+    Path(home).chmod(0o777)
+    assert starter.sent_before(content) is None
+    Path(home).chmod(0o700)
+    (tmp_path / "distsearch").chmod(0o770)
+    assert starter.sent_before(content) is None
+    (tmp_path / "own").mkdir()
+    assert starter.unpack(zipped, content, str(tmp_path / "own")) == str(tmp_path / "own/code")
+
+
+def test_what_no_driver_has_asked_for_in_a_long_time_is_deleted(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache = tmp_path / "distsearch"
+    for name, days in (("old", 100), ("new", 1)):
+        (cache / name).mkdir(parents=True)
+        os.utime(cache / name, (time.time() - 86400 * days,) * 2)
+    cache.chmod(0o700)
+    content, zipped = parcel()
+    starter.put_into_cache(zipped, content)
+    assert sorted(one.name for one in cache.iterdir()) == sorted(["new", content])
+
+
 def test_the_port_it_offers_can_be_listened_on(started):
     import socket
 
