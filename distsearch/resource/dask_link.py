@@ -463,10 +463,10 @@ class Cluster:
         """Let nodes connect directly to this address of the driver (mutual TLS): `tls://...`."""
         assert self.scheduler is not None
         for listener in self.scheduler.listeners:
-            if listener.contact_address.startswith(f"tls://{_bracketed(interface)}:"):
+            if listener.contact_address.startswith(f"tls://{bracketed(interface)}:"):
                 return str(listener.contact_address)
         arguments = self.scheduler.security.get_listen_args("scheduler")
-        await self.scheduler.listen(f"tls://{_bracketed(interface)}:0", **arguments)
+        await self.scheduler.listen(f"tls://{bracketed(interface)}:0", **arguments)
         bound_strangers(self.scheduler)
         return str(self.scheduler.listeners[-1].contact_address)
 
@@ -692,5 +692,6 @@ def _host(worker: Mapping[str, Any]) -> str:
     return str(worker["host"]).partition("/")[0]  # in one process a path follows the host
 
 
-def _bracketed(address: str) -> str:
+def bracketed(address: str) -> str:
+    """An address as Dask takes it: in brackets if it is one of IPv6."""
     return f"[{address}]" if ":" in address else address

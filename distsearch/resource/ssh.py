@@ -31,7 +31,7 @@ import asyncssh
 
 from ..errors import HostKeyError, NodeError, printable
 from . import starter
-from .dask_link import Cluster, DaskRemote, not_lost
+from .dask_link import Cluster, DaskRemote, bracketed, not_lost
 from .detect import declared
 from .node import Node
 from .node_process import READY
@@ -290,7 +290,7 @@ class NodeProcess:
         its_address = self._hello.result()["address"] or connection.get_extra_info("peername")[0]
         return {
             "scheduler": await cluster.listen_on(own_address),
-            "host": its_address,
+            "host": bracketed(its_address),
             "port": 0,
             "contact": None,
         }
