@@ -4,8 +4,10 @@
     python tutorials/03_many_machines.py                          # two pretended ones, on loopback
 
 A node needs an SSH login that works without typing (a key or an agent, as in ~/.ssh/config), and a
-Python with distsearch and what the trials import; `--python` names it if it is not `python3`. No
-port other than SSH's is used, and nothing is left on a node when the search ends.
+Python with what distsearch and the trials import; `--python` names it if it is not where this
+machine has its own, nor `python3`. distsearch itself comes from here and is kept in the node's
+`~/.cache/distsearch`; nothing else is left on a node when the search ends. No port other than SSH's
+is used.
 
 Without addresses, two SSH servers are started on loopback ports of this machine. They stand for two
 machines: login, encryption and processes are real.
