@@ -93,11 +93,12 @@ def search(**options: Any) -> None:
 
 @group.command()
 @click.option("--genotype", required=True, help="A search's DIR, a genotype.json, or a name.")
+@click.option("--trial", type=int, help="Which search of DIR, by its id [default: the best].")
 @data_options
 @out_option
 @machine_options
 @setting_options(recipes.SMALL)
-def retrain(genotype: str, **options: Any) -> None:
+def retrain(genotype: str, trial: int | None, **options: Any) -> None:
     """Train the network of a genotype from scratch, and keep it in DIR.
 
     What is not given is as in the paper; for images below 16 pixels as suits the digits.
@@ -105,7 +106,7 @@ def retrain(genotype: str, **options: Any) -> None:
     from ..nas.pc_darts.runs import run_retrain
 
     out, common, given = _sorted(options)
-    _tell(run_retrain(out, genotype, **common, **given))
+    _tell(run_retrain(out, genotype, trial=trial, **common, **given))
 
 
 @group.command()
