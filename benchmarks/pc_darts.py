@@ -1,10 +1,11 @@
-"""PC-DARTS on digits: accuracy, an ablation, the time of a step, and a planted operation.
+"""PC-DARTS on digits: a step, accuracy, weak scaling, an ablation, and a planted operation.
 
-    python -m benchmarks.pc_darts --only step       # or accuracy, ablation, planted, all
+    python -m benchmarks.pc_darts --only step       # or accuracy, scaling, ablation, planted, all
 
 - step: one search step (C=8, 5 layers, batch 100 of 8 x 8) beside the same step written edge by
   edge for one process (`pc_darts_peer.py`), in turns; goal: at most 1.05 of its time.
 - accuracy: searches with three seeds (12 epochs); goal: 0.90 of the test images.
+- scaling: images per second of one rank, and of two with twice the batch, one thread each.
 - ablation: with and without edge normalisation, and K = 1 and 4, of two seeds each; accuracy, time
   of the search and peak memory of its process.
 - planted: images whose class only a dilated 5 x 5 convolution among the offered operations can see;
@@ -15,20 +16,24 @@ Settings were chosen on seed 0; the figures are of seeds 1 and more.
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
+import distsearch
 from benchmarks.common import Figure, parser, ratio, show
+from distsearch.nas.pc_darts.runs import run_search
+from distsearch.nas.runs import Machines
 
 PLANTED = "none,max_pool_3x3,avg_pool_3x3,skip_connect,dil_conv_5x5"
 
 
 def main() -> None:
     options = parser(__doc__, repeats=5)
-    parts = ("step", "accuracy", "ablation", "planted")
+    parts = ("step", "accuracy", "scaling", "ablation", "planted")
     options.add_argument("--only", choices=(*parts, "all"), default="all")
     given = options.parse_args()
     for part in parts:
@@ -96,6 +101,27 @@ def accuracy(given) -> None:
     show("PC-DARTS: searches on digits", figures, given.json)
 
 
+def scaling(given) -> None:
+    """Images per second of one rank with batches of 50, and of two with 100, in turns."""
+    speeds = {1: [], 2: []}
+    for _ in range(given.repeats):
+        for ranks, found in speeds.items():
+            with tempfile.TemporaryDirectory() as folder:
+                run_search(
+                    Path(folder) / "out",
+                    machines=Machines(ranks=ranks),
+                    batch_size=50 * ranks,
+                    epochs=3,
+                    warm_up=0,
+                    verbose=0,
+                )
+                history = distsearch.open(Path(folder) / "out").training_history[0]
+            found.append(statistics.mean(report["images_per_s"] for report in history[1:]))
+    one = Figure("one rank, batch 50", speeds[1], "images/s")
+    two = Figure("two ranks, batch 100", speeds[2], "images/s")
+    show("PC-DARTS: weak scaling", [one, two, ratio("of one rank's", two, one)], given.json)
+
+
 def ablation(given) -> None:
     """What partial channels and edge normalisation are worth."""
     figures = []
@@ -150,8 +176,6 @@ def far_apart(seed: int, count: int = 1200) -> dict[str, np.ndarray]:
 
 def _search(seed: int, **settings) -> tuple[dict, float]:
     """The last report of a search by one rank, and the seconds that it took."""
-    from distsearch.nas.pc_darts.runs import run_search
-
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         found = run_search(Path(folder) / "out", seeds=(seed,), verbose=0, **settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import time
 
 import pytest
 from distributed import Client, LocalCluster
@@ -356,7 +357,8 @@ def train_fn(args, reporter):
     state = reporter.load() or {"epoch": 0}
     for epoch in range(state["epoch"] + 1, 4):
         if epoch == 3 and os.path.exists("first"):
-            print("WAITS", os.getpid())
+            with open("MAILBOX", "w") as mailbox:
+                print(os.getpid(), file=mailbox)
             time.sleep(300)
         reporter(epoch=epoch, accuracy=args.x)
         reporter.save({"epoch": epoch}, step=epoch)
@@ -375,15 +377,20 @@ if __name__ == "__main__":
 
 
 def test_gangs_go_on_when_their_driver_was_killed_and_each_rank_ends_once(
-    driver, left_after, tmp_path
+    driver, mailbox, left_after, tmp_path
 ):
     (tmp_path / "first").touch()
-    one = driver(GANGS)
-    ranks = {pid for _ in range(4) for pid in one.words_after("WAITS")}
+    script = GANGS.replace("MAILBOX", mailbox.path)
+    one = driver(script)
+    ranks = {mailbox.take() for _ in range(4)}
+    deadline = time.monotonic() + 30
+    while sum(event.body["step"] == 2 for event in read(tmp_path / "kept", "saved")) < 2:
+        assert time.monotonic() < deadline, "the checkpoints were never durable"
+        time.sleep(0.05)  # another process writes the file
     one.process.kill()
     assert left_after(ranks) == []
     (tmp_path / "first").unlink()
-    driver(GANGS).words_after("OVER")
+    driver(script).words_after("OVER")
     log = list(read(tmp_path / "kept"))
     ended = [event.body["status"] for event in log if event.kind == "ended"]
     assert ended == ["finished"] * 3
@@ -394,20 +401,25 @@ def test_gangs_go_on_when_their_driver_was_killed_and_each_rank_ends_once(
             assert (tmp_path / f"ended{trial}-{rank}").read_text() == "x"
 
 
+@ag.args()
+def tells_of_its_groups(args, reporter):
+    reporter(accuracy=args.rank + 0.5, groups=int(os.environ["GROUP_WORLD_SIZE"]))
+
+
 def test_gangs_run_on_the_workers_of_a_cluster_of_the_users(search):
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as local,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as local,
         Client(local, set_as_default=False) as client,
     ):
         resource = {**PAIR, "ranks_per_node": 1}
         scheduler = search(
-            tells_who_it_is, local=False, client=client, resource=resource, num_trials=2
+            tells_of_its_groups, local=False, client=client, resource=resource, num_trials=2
         )
         scheduler.run()
         assert scheduler.join_jobs(timeout=60)
         assert [trial.status for trial in scheduler.trials] == [Status.FINISHED] * 2
-        for trial in scheduler.trials:
-            assert trial.best_reward == 0.5 and len(set(trial.places)) == 2
         scheduler.close()
-    (started, _) = events(scheduler, "started")
-    assert len({place["node"] for place in started.body["places"]}) == 2
+    reports = [event.body for event in events(scheduler, "report")]
+    assert [(report["accuracy"], report["groups"]) for report in reports] == [(0.5, 2)] * 2
