@@ -15,12 +15,17 @@ import pytest
 
 import distsearch
 from distsearch.cli.main import main
+from distsearch.core.travel import pack
 from distsearch.core.words import Status
 from distsearch.errors import DataError, OptionError, ResourceError, SpaceError, TrialFailed
 from distsearch.nas.genotype import NAMED
 from distsearch.nas.genotype import find as find_genotype
+from distsearch.nas.lanas.trials import train_cell
+from distsearch.nas.pc_darts.lineage import search_then_retrain
 from distsearch.nas.pc_darts.runs import genotype_of_trial, run_retrain, run_search, run_test
+from distsearch.nas.pc_darts.trials import train_supernet
 from distsearch.nas.runs import Machines
+from distsearch.nas.trials import train_network
 
 torch = pytest.importorskip("torch")
 
@@ -194,3 +199,10 @@ def test_an_unknown_genotype_is_refused_before_anything_starts(tmp_path):
         run_retrain(tmp_path / "out", "pc-darts-imagenets", machines=ONE)
     assert not (tmp_path / "out").exists()
     assert len(NAMED) == 2
+
+
+@pytest.mark.parametrize(
+    "train_fn", [train_supernet, train_network, search_then_retrain, train_cell]
+)
+def test_a_node_imports_torch_once_for_all_trials_that_train_networks(train_fn):
+    assert "torch" in pack(train_fn).modules
