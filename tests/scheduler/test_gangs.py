@@ -401,7 +401,7 @@ def test_gangs_go_on_when_their_driver_was_killed_and_each_rank_ends_once(
             assert (tmp_path / f"ended{trial}-{rank}").read_text() == "x"
 
 
-@ag.args()
+@ag.args(x=ag.Real(0, 1))
 def tells_of_its_groups(args, reporter):
     reporter(accuracy=args.rank + 0.5, groups=int(os.environ["GROUP_WORLD_SIZE"]))
 

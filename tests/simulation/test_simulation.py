@@ -26,7 +26,7 @@ def test_every_guarantee_holds_whatever_happens(first):
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_trials_of_every_size_end_once_on_four_nodes_whatever_happens(ranks):
     four = {"ranks": ranks, "trials": 8, "cpus_of_nodes": (2, 2, 2, 2), "blows": 9}
-    for seed in range(5):
+    for seed in range(2):
         play(seed, {**four, "rule": "fifo"})
 
 
