@@ -21,7 +21,7 @@ DATABASE_LOCK = 0x40000002, 510  # "shared"; who wants to delete the write-ahead
 MEMORY_LOCK = 128, 1  # who gets this one for itself takes the shared memory for a leftover
 BUSY_S = 5.0
 PAUSE_S = 0.005
-CLOCK_NS = 100_000_000  # two changes of a folder that are closer may get the same time
+CLOCK_NS = 2_100_000_000  # two changes of a folder that are closer may get the same time (FAT: 2 s)
 
 
 class File(NamedTuple):
@@ -70,6 +70,11 @@ class Hold:
             for file in self._files:
                 _take(file)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds nothing: the files were gone, or could not be opened."""
+        return not self._files
+
     def renew(self) -> bool:
         """Take the locks again; whether the files are still those that others find.
 
@@ -88,7 +93,8 @@ class Hold:
     def _are_there(self) -> bool:
         """Whether all the files are where they were.
 
-        The time of their folder tells that nothing has come or gone there. (To ask for the times of
+        The time of their folder tells that nothing has come or gone there: that of its change,
+        which nobody can set, while backups put back that of its content. (To ask for the times of
         the files themselves makes each commit a third dearer: since Linux 6.13 a file whose time
         was asked for gets a new one with each write.)
         """
@@ -96,12 +102,12 @@ class Hold:
             about = os.stat(self._database.parent)
         except FileNotFoundError:
             return False
-        state = about.st_ino, about.st_mtime_ns
+        state = about.st_ino, about.st_ctime_ns
         if state == self._seen:
             return True
         there = self._inodes()
         are_there = all(there.get(file.name) == file.inode for file in self._files)
-        is_old = time.time_ns() - about.st_mtime_ns > CLOCK_NS  # else it may change unnoticed
+        is_old = time.time_ns() - about.st_ctime_ns > CLOCK_NS  # else it may change unnoticed
         self._seen = state if are_there and is_old else None
         return are_there
 

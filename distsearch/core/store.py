@@ -242,6 +242,8 @@ class Store:
         if not rows:
             return
         for _ in range(TRIES):
+            if self._hold.is_empty:  # it could not be opened again
+                self._reopen()
             self._hold.take()
             if self._is_unsure:
                 rows = self._missing_of(rows)
