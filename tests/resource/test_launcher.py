@@ -313,6 +313,7 @@ def test_a_guard_that_is_stopped_or_killed_amid_a_fork_leaves_nothing(parent, gu
     guard = psutil.Process(launcher.launcher.pid)
     guard.send_signal(signal.SIGSTOP if guard_is == "stopped" else signal.SIGKILL)
     family = [psutil.Process(pid), psutil.Process(pid).parent()]
+    launcher.replies.close()
     launcher.control.close()
     assert all(ends(process.pid) for process in family)
     assert launcher.launcher.wait(WAIT_S) == (0 if guard_is == "stopped" else -signal.SIGKILL)
