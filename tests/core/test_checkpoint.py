@@ -349,7 +349,7 @@ def test_a_folder_whose_copy_would_have_no_end_is_refused_and_nothing_is_left(tm
         kept = tmp_path / "kept"
         for name in ("one", "two"):
             (mine / name).symlink_to(mine)
-    with pytest.raises(CheckpointError, match="itself|themselves|around it"):
+    with pytest.raises(CheckpointError, match=r"itself|themselves|around it"):
         checkpoint.save(tmp_path if how == "around it" else mine, kept, 1)
     assert list(kept.iterdir()) == []
 

@@ -277,7 +277,7 @@ def test_a_log_that_was_moved_away_gets_nothing_acknowledged_until_it_is_back(
 def test_a_file_that_goes_within_a_tick_of_the_clock_is_missed_and_so_are_files_of_an_old_time(
     tmp_path, monkeypatch, granularity_s
 ):
-    """FAT and HFS+ count whole seconds; backups put back the times of the folders that they read."""
+    """FAT and HFS+ count whole seconds; backups put back the times of folders that they read."""
 
     class Coarse(types.SimpleNamespace):
         """The system's calls, with times as such a disk has them."""
