@@ -103,7 +103,8 @@ class Suspects:
     def _try_again(self, number: int) -> None:
         self._aside.pop(number).cancel()
         self._in_a_row[number] = self._in_a_row[number][1 - FEW :]  # one more, and it is set aside
-        self._wake()
+        # (Not at once: the end of the trial that shows it is not in the log yet.)
+        asyncio.get_running_loop().call_soon(self._wake)
 
     def avoided(self, trial: Trial | None, usable: Collection[int]) -> set[int]:
         """The nodes on which a trial (None: a new one) is not to start; never all that are usable.
