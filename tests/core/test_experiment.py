@@ -16,8 +16,8 @@ import re
 import sqlite3
 import sys
 import tracemalloc
-from dataclasses import replace
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import pytest
