@@ -101,7 +101,7 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
 def _copy(source: str | os.PathLike[str], target: Path) -> str:
     """Copy a file or a folder of the user's; which of the two it is."""
     path = Path(source).expanduser()
-    if path.is_dir():
+    if path.is_dir() and os.fspath(source):  # no name at all would be the current folder
         if target.resolve().is_relative_to(path.resolve()):
             raise CheckpointError(
                 f"{os.fspath(source)!r} holds the checkpoints themselves; save a folder of its own"

@@ -340,6 +340,13 @@ def test_rolling_back_leaves_what_was_saved_up_to_the_logged_step(tmp_path, step
     assert [int(path.name.rpartition("-")[2]) for path in checkpoint.checkpoints(tmp_path)] == left
 
 
+def test_no_name_at_all_is_not_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(CheckpointError, match="'' is no file and no folder"):
+        checkpoint.save("", tmp_path / "kept", 1)
+
+
 @pytest.mark.parametrize("how", ["itself", "around it", "in a circle"])
 def test_a_folder_whose_copy_would_have_no_end_is_refused_and_nothing_is_left(tmp_path, how):
     mine, kept = tmp_path / "mine", tmp_path / "mine" / "kept"
