@@ -19,6 +19,7 @@ from typing import NamedTuple
 # What a connection holds as long as it is open, in SQLite's file format: first byte, and how many.
 DATABASE_LOCK = 0x40000002, 510  # "shared"; who wants to delete the write-ahead log needs all of it
 MEMORY_LOCK = 128, 1  # who gets this one for itself takes the shared memory for a leftover
+GONE = FileNotFoundError, NotADirectoryError
 BUSY_S = 5.0
 PAUSE_S = 0.005
 CLOCK_NS = 2_100_000_000  # two changes of a folder that are closer may get the same time (FAT: 2 s)
@@ -100,7 +101,7 @@ class Hold:
         """
         try:
             about = os.stat(self._database.parent)
-        except FileNotFoundError:
+        except GONE:
             return False
         state = about.st_ino, about.st_ctime_ns
         if state == self._seen:
@@ -116,7 +117,7 @@ class Hold:
         try:
             with os.scandir(self._database.parent) as entries:
                 return {entry.name: entry.inode() for entry in entries}
-        except FileNotFoundError:
+        except GONE:
             return {}
 
     def close(self) -> None:

@@ -233,7 +233,7 @@ class Store:
             try:
                 self._commit(rows)
                 done.set_result(None)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 done.set_exception(error)
         done.add_done_callback(lambda done: self._written(done, rows, callbacks))
 
@@ -336,7 +336,7 @@ class Store:
     def _close(self, is_unused: bool = False) -> None:
         self._closed = True
         self._writer.shutdown(wait=True)
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, OSError):
             self._commit(self._pending)
         self._pending = []
         self._connection.close()

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from distsearch.core.lock import Lock
 from distsearch.core.metrics import to_json
 from distsearch.core.store import FILE, Store, read
 from distsearch.errors import StoreError, StoreVersion
+from distsearch.resource.private import delete
 
 WAIT_S = 30.0
 
@@ -248,8 +250,9 @@ def test_what_is_committed_while_a_reader_takes_the_files_away_is_committed_agai
     assert [event.seq for event in store.read(tmp_path)] == [1, 2]
 
 
+@pytest.mark.parametrize("instead", ["nothing", "a file", "another folder"])
 def test_a_log_that_was_moved_away_gets_nothing_acknowledged_until_it_is_back(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, instead
 ):
     monkeypatch.setattr(store, "RETRY_S", 0.05)
     folder, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
@@ -259,11 +262,16 @@ def test_a_log_that_was_moved_away_gets_nothing_acknowledged_until_it_is_back(
         log.append("report", 0, 1, 1, {})
         await asyncio.wait_for(log.flush(), WAIT_S)
         folder.rename(elsewhere)
+        if instead == "a file":
+            folder.touch()
+        elif instead == "another folder":
+            shutil.copytree(elsewhere, folder)
         log.append("report", 0, 1, 2, {})
         flush = asyncio.ensure_future(log.flush())
         while not log.trouble:
             await asyncio.sleep(0.01)
         assert "no longer in its folder" in log.trouble and not flush.done()
+        delete(folder)
         elsewhere.rename(folder)
         await asyncio.wait_for(flush, WAIT_S)
         assert log.trouble == ""
