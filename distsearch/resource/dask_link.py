@@ -38,7 +38,7 @@ from .pipe import MakeConnection, PipeClient, PipeConnection, PipeServer
 from .remote import Listener, Message, Remote
 from .strangers import bound_strangers
 from .tls import Authority
-from .versions import compare, own_versions
+from .versions import compare, own_distsearch, own_versions
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -464,10 +464,10 @@ class Cluster:
         """Let nodes connect directly to this address of the driver (mutual TLS): `tls://...`."""
         assert self.scheduler is not None
         for listener in self.scheduler.listeners:
-            if listener.contact_address.startswith(f"tls://{_bracketed(interface)}:"):
+            if listener.contact_address.startswith(f"tls://{bracketed(interface)}:"):
                 return str(listener.contact_address)
         arguments = self.scheduler.security.get_listen_args("scheduler")
-        await self.scheduler.listen(f"tls://{_bracketed(interface)}:0", **arguments)
+        await self.scheduler.listen(f"tls://{bracketed(interface)}:0", **arguments)
         bound_strangers(self.scheduler)
         return str(self.scheduler.listeners[-1].contact_address)
 
@@ -554,8 +554,8 @@ class Cluster:
             theirs = await asyncio.wait_for(self.run_on(address, own_versions), 30)
         except Exception as error:
             return NodeError(
-                f"worker {address}: {error!r}; distsearch must be installed in the environment of "
-                "the Dask workers: pip install distsearch"
+                f"worker {address}: {error!r}; the Dask workers need distsearch, too: "
+                f"{own_distsearch('all of them')}"
             )
         if problem := compare(own_versions(), theirs, address, "python"):
             return NodeError(problem)
@@ -700,5 +700,6 @@ def _host(worker: Mapping[str, Any]) -> str:
     return str(worker["host"]).partition("/")[0]  # in one process a path follows the host
 
 
-def _bracketed(address: str) -> str:
+def bracketed(address: str) -> str:
+    """An address as Dask takes it: in brackets if it is one of IPv6."""
     return f"[{address}]" if ":" in address else address

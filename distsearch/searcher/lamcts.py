@@ -240,5 +240,5 @@ def _refuse_without_sklearn() -> None:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise MissingPackage(
-                "searcher='lamcts' needs scikit-learn: pip install 'distsearch[lamcts]'"
+                "searcher='lamcts' needs scikit-learn: pip install scikit-learn scipy"
             ) from error
