@@ -90,6 +90,7 @@ class Progress:
     def __init__(self, verbose: int, snapshot: Callable[[], Snapshot]) -> None:
         self.verbose = verbose
         self.snapshot = snapshot
+        self.says_milestones = True  # off a terminal; False where each epoch has a line of its own
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._left_out = 0
         self._stopping = threading.Event()
@@ -191,7 +192,9 @@ class Progress:
         for said in self._ticks():
             if said:
                 output.write_line("\n".join(said))
-            if time.monotonic() < shown_at + PLAIN_EVERY_S or self._stopping.is_set():
+            if not self.says_milestones or self._stopping.is_set():
+                continue
+            if time.monotonic() < shown_at + PLAIN_EVERY_S:
                 continue
             now = self.snapshot()
             if _milestone(now) != shown:

@@ -387,6 +387,7 @@ class Cluster:
         # What agents say before `attach` is through.
         self._early: dict[str, list[Mapping[str, Any]]] = {}
         self._joined: Callable[[str], None] = lambda address: None
+        self._workers: set[str] = set()  # of the user's cluster: those that are nodes, or become it
 
     async def __aenter__(self) -> Cluster:
         async with contextlib.AsyncExitStack() as exits:
@@ -536,8 +537,14 @@ class Cluster:
         async def attach_later(address: str) -> None:
             on_joined(await self._attach_worker(address))
 
-        self._joined = lambda address: self._start(attach_later(address))
-        workers = (await self._client.scheduler.identity())["workers"]
+        def joined(address: str) -> None:
+            if address not in self._workers:  # or it is in the list of those that were there
+                self._workers.add(address)
+                self._start(attach_later(address))
+
+        self._joined = joined
+        workers = set((await self._client.scheduler.identity())["workers"]) - self._workers
+        self._workers |= workers
         return not_lost(await asyncio.gather(*map(self._attach_worker, workers)))
 
     async def _attach_worker(self, address: str) -> DaskRemote | NodeError:
@@ -597,6 +604,7 @@ class Cluster:
         if about.get("action") == "add-worker":
             self._joined(about["worker"])
         elif about.get("action") == "remove-worker":
+            self._workers.discard(about["worker"])
             for remote in list(self.remotes.values()):
                 if remote.worker == about["worker"]:
                     remote.worker_left = True

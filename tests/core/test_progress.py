@@ -258,6 +258,22 @@ def test_plain_lines_come_no_faster_than_every_five_seconds(monkeypatch, capsys)
     assert capsys.readouterr().out.count("\n") == 1
 
 
+def test_where_each_epoch_has_a_line_none_on_how_the_search_stands_is_between(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "TICK_S", 0.01)
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.0)
+    rewards = iter(range(1000))
+    shown = Progress(1, lambda: dataclasses.replace(NOW, best_reward=next(rewards)))
+    shown.says_milestones = False
+    shown.start()
+    shown.say("epoch 1/2")
+    time.sleep(0.2)
+    shown.say("epoch 2/2")
+    shown.stop()
+    first, second, final, _ = capsys.readouterr().out.split("\n")
+    assert (first, second) == ("epoch 1/2", "epoch 2/2")
+    assert final.startswith("42 trials")
+
+
 def test_verbose_zero_writes_nothing(capsys):
     shown = Progress(0, lambda: NOW)
     shown.start()
