@@ -85,7 +85,13 @@ class Judge:
             _, nearest = judge.opinion(judge.features(examples.test))
             judge.accuracy = float((nearest == examples.test_labels.numpy()).mean())
         else:
-            network, accuracy = _trained(examples, seed)
+            from threadpoolctl import threadpool_limits  # which sets an environment variable
+
+            # For small images threads wait for each other most of the time; on a machine that is
+            # busy, ten times as long as the work takes.
+            is_small = examples.shape[1] * examples.shape[2] <= SMALL
+            with threadpool_limits(1 if is_small else None):
+                network, accuracy = _trained(examples, seed)
             judge = cls(examples.name, examples.shape, examples.classes, network, accuracy)
         some = torch.from_numpy(np.random.default_rng(seed).permutation(len(examples.train)))[:MOST]
         judge._real = judge.statistics(judge.features(examples.train[some]))

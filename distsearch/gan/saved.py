@@ -269,4 +269,7 @@ def _evolved(
     def fid(weights: mixture.Weights) -> float:
         return judge.fid(mixture.mixed(features, mixture.shares(weights, EVOLVED_ON)))
 
-    return mixture.evolve(weights, fid, sigma=sigma, steps=steps, rng=rng)
+    from threadpoolctl import threadpool_limits  # which sets an environment variable
+
+    with threadpool_limits(1):  # the matrices are too small for threads, which would only wait
+        return mixture.evolve(weights, fid, sigma=sigma, steps=steps, rng=rng)

@@ -96,6 +96,12 @@ def drawn(now: Snapshot, width: int) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
+def test_trials_that_are_paused_are_not_called_stopped():
+    line = status_line(dataclasses.replace(NOW, paused=7))
+    assert "10 stopped, 7 paused, 2 failed" in line
+    assert "paused" not in status_line(NOW)
+
+
 def test_a_terminal_shows_how_the_search_stands():
     text = readable(in_terminal("shown.stop()"))
     assert "━" in text

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from distsearch.gan import judge as judges
 from distsearch.gan.examples import Examples, load, scaled
 from distsearch.gan.judge import Judge, frechet
 
@@ -77,3 +78,19 @@ def test_images_without_classes_are_judged_by_how_they_are_turned(digits, monkey
     noise = judge.score(judge.features(torch.rand(1000, 1, 8, 8) * 2 - 1))
     assert (scores.tvd, scores.inception_score) == (None, None)
     assert 10 * scores.fid < noise.fid
+
+
+def test_a_judge_of_small_images_is_trained_in_one_thread(monkeypatch):
+    """Several mostly wait for each other: ten times as long on a machine that is busy."""
+    seen, train = [], judges._trained
+    monkeypatch.setattr(
+        judges, "_trained", lambda *given: (seen.append(torch.get_num_threads()), train(*given))[1]
+    )
+    monkeypatch.setattr(judges, "STEPS", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Judge.trained(load("digits"))
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 import distsearch as ag
+from distsearch.cli.main import main
 from distsearch.errors import DataError, OptionError, StoreError
 from distsearch.gan import Settings, train
 from distsearch.gan.saved import Mixture, Run
 
-TRAIN = (
-    "gan",
-    "train",
-    "--grid",
-    "2x1",
-    "--generations",
-    "3",
-    "--hidden",
-    "32",
-    "--samples",
-    "200",
-)
+SMALL = {"grid": "2x1", "generations": 3, "hidden": 32, "samples": 200, "score-samples": 200}
+TRAIN = ["train", *(word for name, value in SMALL.items() for word in (f"--{name}", value))]
 
 
-def distsearch(*arguments, code=0, cwd=None):
-    done = subprocess.run(
-        [sys.executable, "-m", "distsearch.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        cwd=cwd,
-    )
-    assert done.returncode == code, done.stderr + done.stdout
-    return done.stdout + done.stderr
+def distsearch(*arguments, code=0):
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main(["gan", *map(str, arguments)])
+    assert ended.value.code == code, said.getvalue()
+    return said.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +74,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 
 def test_samples_have_exactly_the_shares_of_the_mixture(trained, tmp_path):
     folder, _ = trained
-    distsearch("gan", "generate", folder, "--samples", "50", "--seed", "3", "--out", tmp_path)
+    distsearch("generate", folder, "--samples", "50", "--seed", "3", "--out", tmp_path)
     images, makers = np.load(tmp_path / "samples.npy"), np.load(tmp_path / "makers.npy")
     assert (images.shape, images.dtype) == ((50, 1, 8, 8), np.uint8)
     assert (tmp_path / "samples.png").stat().st_size > 1000
@@ -108,22 +99,22 @@ def test_a_mixture_reproduces_the_classes_that_its_generators_make(trained):
 
 def test_scores_are_one_object_of_json(trained):
     folder, _ = trained
-    scores = json.loads(distsearch("gan", "score", folder, "--json"))
+    scores = json.loads(distsearch("score", folder, "--json"))
     assert set(scores) == {"fid", "tvd", "inception_score"}
     assert scores == Mixture.read(folder).scores._asdict()
 
 
 def test_an_ensemble_mixes_the_cells_of_several_runs_and_is_used_like_one(trained, tmp_path):
     folder, _ = trained
-    said = distsearch("gan", "ensemble", folder, folder, "--out", tmp_path / "both")
+    said = distsearch("ensemble", folder, folder, "--out", tmp_path / "both")
     assert said.startswith("FID")
     assert len(Mixture.read(tmp_path / "both").weights) == 4
-    again = distsearch("gan", "score", tmp_path / "both")
+    again = distsearch("score", tmp_path / "both")
     assert again.startswith("FID")
 
 
 def test_what_is_no_run_is_said(tmp_path):
-    assert "there is no settings.json" in distsearch("gan", "score", tmp_path, code=1)
+    assert "there is no settings.json" in distsearch("score", tmp_path, code=1)
     with pytest.raises(StoreError, match="give the folder of a run"):
         Mixture.read(tmp_path)
 
@@ -144,7 +135,13 @@ def test_a_function_of_ones_own_is_learned_without_classes(tmp_path, monkeypatch
     )
     monkeypatch.syspath_prepend(tmp_path)
     settings = Settings(
-        data="mine:faces", grid="2x1", generations=1, network="dcgan", batch=20, samples=20
+        data="mine:faces",
+        grid="2x1",
+        generations=1,
+        network="dcgan",
+        batch=20,
+        samples=20,
+        score_samples=100,
     )
     mixture = train(settings, tmp_path / "run", local=ag.Node("localhost", num_cpus=2), verbose=0)
     assert mixture.scores.tvd is None and mixture.scores.fid > 0
