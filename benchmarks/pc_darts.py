@@ -6,8 +6,8 @@
   edge for one process (`pc_darts_peer.py`), in turns; goal: at most 1.05 of its time.
 - accuracy: searches with three seeds (12 epochs); goal: 0.90 of the test images.
 - scaling: images per second of one rank, and of two with twice the batch, one thread each.
-- ablation: with and without edge normalisation, and K = 1 and 4, of two seeds and 6 epochs each;
-  accuracy, time of the search and peak memory of its process.
+- ablation: with and without edge normalisation, and K = 1 and 4, of `--repeats` seeds and 6 epochs
+  each; accuracy, time of the search and peak memory of its process.
 - planted: images whose class only a dilated 5 x 5 convolution among the offered operations can see
   well; goals: its alpha is the largest, and it is on half of the normal cell's edges or more (one
   in four by chance).
@@ -134,7 +134,8 @@ def ablation(given) -> None:
         ("K=1, edge normalisation", {"part": 1}),
         ("K=1, without", {"part": 1, "edge_normalisation": False}),
     ):
-        runs = [_search(seed, epochs=6, warm_up=2, **settings) for seed in (1, 2)]
+        seeds = range(1, 1 + given.repeats)
+        runs = [_search(seed, epochs=6, warm_up=2, **settings) for seed in seeds]
         figures += [
             Figure(f"{name}: test accuracy", [r["test_accuracy"] for r, _ in runs]),
             Figure(f"{name}: time", [seconds for _, seconds in runs], "s"),

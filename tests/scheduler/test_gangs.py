@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import time
@@ -16,9 +15,6 @@ from distsearch.core.words import Status, Stop
 from distsearch.errors import OptionError, ResourceError, SpaceError
 from distsearch.scheduler import FIFOScheduler
 
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="torch is not installed"
-)
 PAIR = {"num_cpus": 1, "world_size": 2}
 
 
@@ -292,7 +288,6 @@ def test_an_argument_called_rank_stays_the_users_in_a_trial_of_one_process(searc
         search(has_a_rank_of_its_own, resource=PAIR)
 
 
-@ag.args()
 def written_for_torchrun(args, reporter):
     import os
 
@@ -307,15 +302,6 @@ def written_for_torchrun(args, reporter):
     dist.destroy_process_group()
 
 
-@needs_torch
-def test_a_script_for_torchrun_runs_unchanged_as_a_train_function(search):
-    scheduler = search(written_for_torchrun, resource={**PAIR, "ranks_per_node": 2}, num_trials=1)
-    scheduler.run()
-    scheduler.join_jobs()
-    assert [trial.best_reward for trial in scheduler.trials] == [3.0]
-
-
-@ag.args()
 def dies_in_a_collective(args, reporter):
     import os
 
@@ -336,16 +322,44 @@ def dies_in_a_collective(args, reporter):
             dist.barrier()
 
 
-@needs_torch
-def test_the_rank_that_died_is_to_blame_and_not_those_that_missed_it(search):
-    scheduler = search(dies_in_a_collective, resource=PAIR, num_trials=1, retries={"exited": 1})
-    scheduler.run()
-    scheduler.join_jobs()
-    (trial,) = scheduler.trials
+@ag.args(dies=ag.Choice(False, True))
+def uses_torch(args, reporter):
+    (dies_in_a_collective if args.dies else written_for_torchrun)(args, reporter)
+
+
+@pytest.fixture(scope="module")
+def with_torch(tmp_path_factory):
+    """A search whose trials have joined a process group: one by itself, one whose rank 1 died."""
+    pytest.importorskip("torch")
+    with FIFOScheduler(
+        uses_torch,
+        searcher="grid",
+        resource={**PAIR, "ranks_per_node": 2},
+        num_trials=2,
+        retries={"exited": 1},
+        checkpoint=tmp_path_factory.mktemp("with_torch") / "search",
+        local=ag.Node("localhost", num_cpus=4),
+        verbose=0,
+    ) as scheduler:
+        scheduler.run()
+        scheduler.join_jobs()
+    return {trial.config["dies"]: trial for trial in scheduler.trials}, scheduler
+
+
+def test_a_script_for_torchrun_runs_unchanged_as_a_train_function(with_torch):
+    trials, _ = with_torch
+    assert trials[False].best_reward == 3.0
+
+
+def test_the_rank_that_died_is_to_blame_and_not_those_that_missed_it(with_torch):
+    trials, scheduler = with_torch
+    trial = trials[True]
     assert trial.status is Status.FINISHED and trial.attempt == 2
     (lost,) = events(scheduler, "lost")
+    assert lost.trial == trial.id
     assert lost.body["status"] == "exited" and lost.body["reason"].startswith("rank 1:")
-    assert [event.body["epoch"] for event in events(scheduler, "report")] == [1, 2, 3]
+    reports = [event.body for event in events(scheduler, "report") if event.trial == trial.id]
+    assert [report["epoch"] for report in reports] == [1, 2, 3]
 
 
 GANGS = """
