@@ -5,6 +5,7 @@
     python -m benchmarks.lanas cost                             # suggestions from pools
     python -m benchmarks.lanas early --data ../shared/data      # with promotion
     python -m benchmarks.lanas scale                            # 500 simulated workers
+    python -m benchmarks.lanas slots --slots 200                # as many real ones
 
 The constants of 'lanas' were chosen on the tables of CIFAR-100 and Macro with seeds 20 to 59, those
 of 'lamcts' on Ackley-10 and Levy-10 with seeds 20 to 27, that of evolution on seeds 20 to 29 of the
@@ -31,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
+import distsearch as ag
 from distsearch.nas.lanas import tables
 from distsearch.nas.lanas.race import Make, Score, named, run
 from distsearch.nas.lanas.tables import Table
@@ -47,6 +49,8 @@ SEEDS, TUNED = range(20), range(20, 30)
 GRID = [(20, 5), (20, 10), (50, 10), (50, 25), (100, 25)]  # populations and samples
 BOUNDS = {"ackley": (-5.0, 10.0), "levy": (-10.0, 10.0)}
 FIRST_EPOCHS = 12
+TRAINING_S, ROUNDS, SLOTS_BOUND_S = 30.0, 3, 500.0  # of a trial that sleeps; trials of a slot
+WHAT = ["tables", "functions", "cost", "early", "scale", "slots"]
 BUDGETS = (5, 10, 20, 40)  # whole trainings
 
 
@@ -247,14 +251,47 @@ def _train_times() -> np.ndarray:
     return np.array([np.mean(row["train_time"]) for row in rows.values()])
 
 
+# Many real slots
+
+
+@ag.args(**{f"part{n}": Choice(*map(str, range(5))) for n in range(6)})
+def sleep_and_report(args, reporter):
+    time.sleep(TRAINING_S)
+    reporter(epoch=1, accuracy=sum(int(args[f"part{n}"]) for n in range(6)))
+
+
+def slots(count: int) -> None:
+    """Every trial is a process that sleeps; slots are busy while trials sleep."""
+    options = {"first": 50, "rebuild_every": 20}
+    with (
+        scratch(),
+        ag.scheduler.FIFOScheduler(
+            sleep_and_report,
+            searcher="lanas",
+            search_options=options,
+            local=ag.Node("localhost", num_cpus=count),
+            verbose=0,
+        ) as scheduler,
+    ):
+        begin = time.perf_counter()
+        scheduler.run(num_trials=ROUNDS * count)
+        assert scheduler.join_jobs(SLOTS_BOUND_S), "the search did not end"
+        seconds = time.perf_counter() - begin
+        trials = scheduler.trials
+    assert {trial.status.value for trial in trials} == {"finished"}
+    print(f"{count} slots, {len(trials)} trials of {TRAINING_S:g} s in {seconds:.1f} s")
+    print(f"utilisation, start and end included: {len(trials) * TRAINING_S / seconds / count:.1%}")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("what", choices=["tables", "functions", "cost", "early", "scale"])
+    options.add_argument("what", choices=WHAT)
     options.add_argument("--data", type=Path, default=Path("../shared/data"))
     options.add_argument("--slow", action="store_true", help="tables: TPE and bohb, fewer seeds")
     options.add_argument("--seeds", type=int, default=10, help="functions, early")
     options.add_argument("--evaluations", type=int, default=100, help="functions")
     options.add_argument("--searchers", default="lamcts,cmaes,gp,random", help="functions")
+    options.add_argument("--slots", type=int, default=200, help="slots")
     options.add_argument("--functions", default="ackley-10,levy-10,ackley-20")
     given = options.parse_args()
     if given.what == "tables":
@@ -266,6 +303,8 @@ def main() -> None:
         cost()
     elif given.what == "early":
         early(given.data, given.seeds)
+    elif given.what == "slots":
+        slots(given.slots)
     else:
         scale(workers=500, trials=10_000)
 

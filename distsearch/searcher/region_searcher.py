@@ -204,6 +204,7 @@ class RegionSearcher(Searcher):
             self._next = self._growth(count)
             if self._is_live:
                 self._next.start()
+            self._use_what_is_due()
 
     # The tree
 
@@ -241,8 +242,7 @@ class RegionSearcher(Searcher):
         return None
 
     def tree(self) -> Tree | None:
-        """The tree as it is now, with all trials counted in it; None while there is none."""
-        self._use_what_is_due()
+        """The tree that is used, with all trials counted in it; None while there is none."""
         if self._used is None:
             return None
         if self._tree is None:
