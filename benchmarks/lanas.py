@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from distsearch.nas.lanas import tables
-from distsearch.nas.lanas.race import Score, named, run
+from distsearch.nas.lanas.race import Make, Score, named, run
 from distsearch.nas.lanas.tables import Table
 from distsearch.searcher import SEARCHERS, LaNASSearcher
 from distsearch.space import Choice, Dict, Real
@@ -42,6 +42,7 @@ from .multi_fidelity import FULL, RULES, NASBench, _nas_cells, course, play
 from .multi_fidelity_models import Measured, OpenTable
 
 EVALUATIONS = 1000
+SLOW, SLOW_SEEDS = 400, 5  # evaluations and seeds of searchers that think for long
 SEEDS, TUNED = range(20), range(20, 30)
 GRID = [(20, 5), (20, 10), (50, 10), (50, 25), (100, 25)]  # populations and samples
 BOUNDS = {"ackley": (-5.0, 10.0), "levy": (-10.0, 10.0)}
@@ -71,20 +72,24 @@ def tuned_evolution(found: dict[str, Table]) -> dict[str, int]:
     return min(grid, key=cost)
 
 
-def on_tables(data: Path, slow: bool) -> None:
-    found = tables_of(data)
+def quick_peers(found: dict[str, Table]) -> dict[str, Make]:
     evolution = tuned_evolution(found)
     print(f"evolution: {evolution}")
-    peers = {"lanas": named("lanas"), "evolution": named("evolution", evolution)}
-    peers["random"] = named("random")
-    peers["lanas, drawn=1"] = named("lanas", {"drawn": 1})
-    if slow:
-        peers |= {"bohb": named("bohb"), "tpe": named("tpe")}
+    return {
+        "lanas": named("lanas"),
+        "evolution": named("evolution", evolution),
+        "random": named("random"),
+        "lanas, drawn=1": named("lanas", {"drawn": 1}),
+    }
+
+
+def on_tables(data: Path, slow: bool) -> None:
+    found = tables_of(data)
+    peers = {name: named(name) for name in ("tpe", "bohb")} if slow else quick_peers(found)
+    seeds, evaluations = (SEEDS[:SLOW_SEEDS], SLOW) if slow else (SEEDS, EVALUATIONS)
     print(f"{'table':28} {'searcher':16} under way   found  median  regret  ms each")
     for table in found.values():
         for name, make in peers.items():
-            seeds = SEEDS if name not in ("tpe", "bohb") else SEEDS[:10]
-            evaluations = EVALUATIONS if name not in ("tpe", "bohb") else 400
             for outstanding in (1, 16, 64) if name == "lanas" else (1,):
                 runs = [run(make, table, seed, evaluations, outstanding) for seed in seeds]
                 score = Score.of(runs, table)
@@ -124,16 +129,17 @@ def lowest(searcher: str, function: str, dimensions: int, seed: int, most: int) 
     return np.minimum.accumulate(values)
 
 
-def on_functions(seeds: int, searchers: list[str], most: int) -> None:
+def on_functions(seeds: int, functions: list[str], searchers: list[str], most: int) -> None:
     print(f"{'function':12} {'searcher':8}   after 100: mean (each)   after {most}: mean")
-    for function, dimensions in (("ackley", 10), ("levy", 10), ("ackley", 20)):
+    for one in functions:
+        function, dimensions = one.split("-")[0], int(one.split("-")[1])
         for name in searchers:
             begin = time.perf_counter()
             runs = [lowest(name, function, dimensions, seed, most) for seed in range(seeds)]
             after = np.array(runs)
             each = " ".join(f"{value:.1f}" for value in after[:, 99])
             print(
-                f"{function}-{dimensions:<5} {name:8} {after[:, 99].mean():8.2f} ({each}) "
+                f"{one:12} {name:8} {after[:, 99].mean():8.2f} ({each}) "
                 f"{after[:, -1].mean():8.2f}  {time.perf_counter() - begin:.0f} s",
                 flush=True,
             )
@@ -245,15 +251,17 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("what", choices=["tables", "functions", "cost", "early", "scale"])
     options.add_argument("--data", type=Path, default=Path("../shared/data"))
-    options.add_argument("--slow", action="store_true", help="tables: TPE and bohb as well")
+    options.add_argument("--slow", action="store_true", help="tables: TPE and bohb, fewer seeds")
     options.add_argument("--seeds", type=int, default=10, help="functions, early")
     options.add_argument("--evaluations", type=int, default=100, help="functions")
     options.add_argument("--searchers", default="lamcts,cmaes,gp,random", help="functions")
+    options.add_argument("--functions", default="ackley-10,levy-10,ackley-20")
     given = options.parse_args()
     if given.what == "tables":
         on_tables(given.data, given.slow)
     elif given.what == "functions":
-        on_functions(given.seeds, given.searchers.split(","), given.evaluations)
+        functions, searchers = given.functions.split(","), given.searchers.split(",")
+        on_functions(given.seeds, functions, searchers, given.evaluations)
     elif given.what == "cost":
         cost()
     elif given.what == "early":

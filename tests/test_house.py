@@ -294,6 +294,22 @@ def test_the_searcher_of_the_readme_names_the_best_trial_as_parent(tmp_path):
     assert best == "7 True"
 
 
+def test_the_searcher_of_the_readme_passes_the_kit_for_searchers(tmp_path):
+    (searcher,) = [block for block in BLOCKS if "class FromTheBest" in block]
+    (kit,) = [block for block in BLOCKS if "class TestMySearcher" in block]
+    kit += "    learns = repeats = True\n"
+    (tmp_path / "test_it.py").write_text(searcher + "MySearcher = FromTheBest\n" + kit)
+    said = python("-m", "pytest", "-q", "-p", "tests.testing.quick", folder=tmp_path)
+    assert int(re.search(r"(\d+) passed, 2 skipped", said)[1]) >= 18
+
+
+def test_nobody_is_told_to_install_distsearch_from_an_index_that_does_not_have_it():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tutorials/*")]
+    pages += [*ROOT.glob("benchmarks/*.*"), *ROOT.glob("distsearch/**/*.py")]
+    advice = re.compile(r"pip install[^`\n]*\bdistsearch\b")
+    assert [str(page) for page in pages if page.is_file() and advice.search(page.read_text())] == []
+
+
 def test_the_searcher_kit_of_the_readme_tests_a_searcher(tmp_path):
     (kit,) = [block for block in BLOCKS if "class TestMySearcher" in block]
     searcher = "from distsearch.searcher import RandomSearcher as MySearcher\n"

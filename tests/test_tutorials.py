@@ -196,7 +196,7 @@ def test_pc_darts_finds_a_network_trains_it_and_tests_it(tmp_path):
 def test_lanas_finds_the_best_of_a_table_and_trains_the_cell_that_it_has_found(tmp_path):
     for module in ("torch", "sklearn"):
         pytest.importorskip(module)
-    said = run(tmp_path, "12_lanas.py", "--trials", "4")
+    said = run(tmp_path, "12_lanas.py", "--trials", "3", "--epochs", "1", "--runs", "2")
     missing = re.findall(r"^  (\w+) .* 200 evaluations ([\d.]+) points", said, re.MULTILINE)
     assert [name for name, _ in missing] == ["lanas", "evolution", "random"]
     assert float(missing[0][1]) < float(missing[2][1])

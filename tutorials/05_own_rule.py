@@ -95,7 +95,7 @@ def check(folder, scheduler):
 
 
 # The kit that distsearch's own rules have to pass checks yours too: with trials that fail, report
-# NaN or only some epochs, with drivers that are killed (pip install 'distsearch[test]'). Write a
+# NaN or only some epochs, with drivers that are killed (pip install pytest hypothesis). Write a
 # test file
 #
 #     from distsearch.testing import SchedulerKit

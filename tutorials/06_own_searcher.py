@@ -143,7 +143,7 @@ def main():
 
 
 # The kit that distsearch's own searchers have to pass checks yours too, over randomly nested spaces
-# (pip install 'distsearch[test]'):
+# (pip install pytest hypothesis):
 #
 #     from distsearch.testing import SearcherKit
 #

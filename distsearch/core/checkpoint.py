@@ -108,8 +108,12 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
 def _copy(source: str | os.PathLike[str], target: Path) -> str:
     """Copy a file or a folder of the user's; which of the two it is."""
     path = Path(source).expanduser()
-    if path.is_dir():
-        shutil.copytree(path, target)
+    if path.is_dir() and os.fspath(source):  # no name at all would be the current folder
+        if target.resolve().is_relative_to(path.resolve()):
+            raise CheckpointError(
+                f"{os.fspath(source)!r} holds the checkpoints themselves; save a folder of its own"
+            )
+        shutil.copytree(path, target, ignore=_refuse_circle)
         return "folder"
     if not path.is_file():
         raise CheckpointError(
@@ -118,6 +122,15 @@ def _copy(source: str | os.PathLike[str], target: Path) -> str:
     target.mkdir()
     shutil.copy2(path, target / path.name)
     return "file"
+
+
+def _refuse_circle(folder: str, names: list[str]) -> list[str]:
+    """Raise CheckpointError in a folder that is, through links, in itself: its copy has no end."""
+    path = Path(folder)
+    own = path.resolve()
+    if any(above.resolve() == own for above in path.parents):
+        raise CheckpointError(f"{folder!r} leads to a folder around it; delete that link")
+    return []
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
@@ -189,6 +202,8 @@ def damaged(path: object, error: Exception) -> str:
 def read(path: Path, manifest: Mapping[str, Any]) -> Any:
     """What was saved in a folder, if it is what the manifest says. Raises one of `DAMAGED`."""
     for name, facts in manifest["files"].items():
+        if os.path.isabs(name) or ".." in Path(name).parts or not (path / name).is_file():
+            raise CheckpointError(f"{name} is no file of it")
         if _facts(path / name) != facts:
             raise CheckpointError(f"{name} is not what was written")
     if manifest["kind"] == "file":

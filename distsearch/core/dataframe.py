@@ -22,7 +22,7 @@ def of(trials: Sequence[Trial], objectives: Objectives) -> pandas.DataFrame:
         import pandas
     except ImportError as error:
         raise MissingPackage(
-            "dataframe() needs pandas, which is not installed: pip install 'distsearch[pandas]'"
+            "dataframe() needs pandas, which is not installed: pip install pandas"
         ) from error
 
     def column(values: Sequence[Any], dtype: str) -> pandas.Series:

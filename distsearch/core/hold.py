@@ -19,9 +19,10 @@ from typing import NamedTuple
 # What a connection holds as long as it is open, in SQLite's file format: first byte, and how many.
 DATABASE_LOCK = 0x40000002, 510  # "shared"; who wants to delete the write-ahead log needs all of it
 MEMORY_LOCK = 128, 1  # who gets this one for itself takes the shared memory for a leftover
+GONE = FileNotFoundError, NotADirectoryError
 BUSY_S = 5.0
 PAUSE_S = 0.005
-CLOCK_NS = 100_000_000  # two changes of a folder that are closer may get the same time
+CLOCK_NS = 2_100_000_000  # two changes of a folder that are closer may get the same time (FAT: 2 s)
 
 
 class File(NamedTuple):
@@ -70,6 +71,11 @@ class Hold:
             for file in self._files:
                 _take(file)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds nothing: the files were gone, or could not be opened."""
+        return not self._files
+
     def renew(self) -> bool:
         """Take the locks again; whether the files are still those that others find.
 
@@ -88,20 +94,21 @@ class Hold:
     def _are_there(self) -> bool:
         """Whether all the files are where they were.
 
-        The time of their folder tells that nothing has come or gone there. (To ask for the times of
+        The time of their folder tells that nothing has come or gone there: that of its change,
+        which nobody can set, while backups put back that of its content. (To ask for the times of
         the files themselves makes each commit a third dearer: since Linux 6.13 a file whose time
         was asked for gets a new one with each write.)
         """
         try:
             about = os.stat(self._database.parent)
-        except FileNotFoundError:
+        except GONE:
             return False
-        state = about.st_ino, about.st_mtime_ns
+        state = about.st_ino, about.st_ctime_ns
         if state == self._seen:
             return True
         there = self._inodes()
         are_there = all(there.get(file.name) == file.inode for file in self._files)
-        is_old = time.time_ns() - about.st_mtime_ns > CLOCK_NS  # else it may change unnoticed
+        is_old = time.time_ns() - about.st_ctime_ns > CLOCK_NS  # else it may change unnoticed
         self._seen = state if are_there and is_old else None
         return are_there
 
@@ -110,7 +117,7 @@ class Hold:
         try:
             with os.scandir(self._database.parent) as entries:
                 return {entry.name: entry.inode() for entry in entries}
-        except FileNotFoundError:
+        except GONE:
             return {}
 
     def close(self) -> None:

@@ -121,6 +121,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return _plain(item(), depth + 1) if callable(item) and depth < 8 else repr(value)
     if callable(getattr(value, "numel", None)) and value.numel() == 1 and depth < 8:
         return _plain(value.item(), depth + 1)  # a tensor of one element
+    if isinstance(value, (bytes, bytearray)):
+        return repr(value[:1000])[:1000]
     return (
         repr(value)[:1000]
         if not hasattr(value, "shape")

@@ -21,9 +21,12 @@ def needed(packed: Packed) -> list[str]:
 def lacking(packed: Packed, host: str, names: Collection[str]) -> str:
     """What to say of a node that lacks some of them, with what puts them there."""
     own = [packed.own[name] for name in names if name in packed.own]
-    others = [_distribution(name) for name in names if name not in packed.own]
+    others = {name: _distribution(name) for name in names if name not in packed.own}
+    packages = [package for package in others.values() if package is not None]
+    unknown = [name for name, package in others.items() if package is None]
     parts = [f"call scheduler.upload_files({own!r})"] if own else []
-    parts += [f"install there: python -m pip install {' '.join(others)}"] if others else []
+    parts += [f"install there: python -m pip install {' '.join(packages)}"] if packages else []
+    parts += [f"put {' and '.join(unknown)} there (of no package known here)"] if unknown else []
     return (
         f"node {host} has no {' and no '.join(sorted(names))}, which trials import: "
         f"{'; '.join(parts)}"
@@ -38,10 +41,10 @@ def with_remedy(packed: Packed, reason: str) -> str:
     return f"{reason}; scheduler.upload_files([{packed.own[found[1]]!r}]) puts it there"
 
 
-def _distribution(module: str) -> str:
-    """The package, with its version, from which the driver has a module."""
-    names = importlib.metadata.packages_distributions().get(module, [module])
-    try:
-        return f"'{names[0]}=={importlib.metadata.version(names[0])}'"
-    except importlib.metadata.PackageNotFoundError:
-        return names[0]
+def _distribution(module: str) -> str | None:
+    """The package, with its version, from which the driver has a module.
+
+    None where that is not known: an index may have a stranger's under the module's name.
+    """
+    names = importlib.metadata.packages_distributions().get(module)
+    return f"'{names[0]}=={importlib.metadata.version(names[0])}'" if names else None

@@ -24,6 +24,7 @@ TICK_S = 0.25  # how often the display is drawn and waiting lines are written
 PLAIN_EVERY_S = 5.0  # plain lines come no faster than this
 GIVE_UP_S = 5.0  # how long stop() waits for a terminal or a pipe that takes no more
 LINES_KEPT = 10_000  # lines that wait for such a terminal; the oldest go first
+STATES = ("running", "done", "stopped", "paused", "failed", "waiting")
 NODES_SHOWN = 8  # more nodes than this are summed up
 CONFIG_WIDTH = 300  # what a plain line shows of the best trial
 
@@ -43,10 +44,11 @@ class NodeUse:
 class Snapshot:
     """How the search stands at one moment.
 
-    A trial is counted once: `done` are those that ran to their end, beside `stopped` (early) and
-    `failed`; `waiting` have no slots yet. `total` and `time_left_s` are None while unknown. With
-    several objectives there is no best, but `front_size` trials that no other dominates; `limits`
-    are the constraints that the best has to meet.
+    A trial is counted once: `done` are those that ran to their end, beside `stopped` (early),
+    `paused` (by a rule, which may let them go on) and `failed`; `waiting` have no slots yet.
+    `total` and `time_left_s` are None while unknown. With several objectives there is no best, but
+    `front_size` trials that no other dominates; `limits` are the constraints that the best has to
+    meet.
     """
 
     total: int | None
@@ -61,6 +63,7 @@ class Snapshot:
     reward_attr: str
     front_size: int | None = None
     limits: str = ""
+    paused: int = 0
     nodes: list[NodeUse] = field(default_factory=list)
     elapsed_s: float = 0.0
     time_left_s: float | None = None
@@ -69,7 +72,7 @@ class Snapshot:
 
     @property
     def ended(self) -> int:
-        return self.done + self.stopped + self.failed
+        return self.done + self.stopped + self.paused + self.failed
 
 
 class Progress:
@@ -87,6 +90,7 @@ class Progress:
     def __init__(self, verbose: int, snapshot: Callable[[], Snapshot]) -> None:
         self.verbose = verbose
         self.snapshot = snapshot
+        self.says_milestones = True  # off a terminal; False where each epoch has a line of its own
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._left_out = 0
         self._stopping = threading.Event()
@@ -188,7 +192,9 @@ class Progress:
         for said in self._ticks():
             if said:
                 output.write_line("\n".join(said))
-            if time.monotonic() < shown_at + PLAIN_EVERY_S or self._stopping.is_set():
+            if not self.says_milestones or self._stopping.is_set():
+                continue
+            if time.monotonic() < shown_at + PLAIN_EVERY_S:
                 continue
             now = self.snapshot()
             if _milestone(now) != shown:
@@ -270,8 +276,7 @@ def picture(now: Snapshot, width: int) -> RenderableType:
 
 
 def _counts(now: Snapshot) -> list[str]:
-    counts = {name: getattr(now, name) for name in ("running", "done", "stopped", "failed")}
-    counts["waiting"] = now.waiting
+    counts = {name: getattr(now, name) for name in STATES}
     return [f"{n} {name}" for name, n in counts.items() if n or name in ("done", "failed")]
 
 

@@ -62,9 +62,12 @@ def is_library(name: str) -> bool:
 def homes(function: Any) -> set[str]:
     """The modules in which what a function uses lives, and those that it imports when it runs.
 
-    What installed packages use themselves is not looked at.
+    What installed packages use themselves is not looked at, but for what the function imports.
     """
     found: set[str] = set()
+    itself = inspect.unwrap(function)
+    if isinstance(itself, types.FunctionType):
+        found.update(_imports_in(itself.__code__))
     for thing in _things(function):
         if isinstance(thing, types.ModuleType):
             found.add(thing.__name__)

@@ -233,7 +233,7 @@ class Store:
             try:
                 self._commit(rows)
                 done.set_result(None)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 done.set_exception(error)
         done.add_done_callback(lambda done: self._written(done, rows, callbacks))
 
@@ -242,6 +242,8 @@ class Store:
         if not rows:
             return
         for _ in range(TRIES):
+            if self._hold.is_empty:  # it could not be opened again
+                self._reopen()
             self._hold.take()
             if self._is_unsure:
                 rows = self._missing_of(rows)
@@ -334,7 +336,7 @@ class Store:
     def _close(self, is_unused: bool = False) -> None:
         self._closed = True
         self._writer.shutdown(wait=True)
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, OSError):
             self._commit(self._pending)
         self._pending = []
         self._connection.close()

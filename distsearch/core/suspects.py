@@ -8,7 +8,7 @@ few, and tried again later; a trial that failed on a node runs again on another 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from .words import Status, Trial
 FEW = 3  # so many failures in a row set a node aside
 AGAIN_AFTER_S = 60.0  # doubled each time that it fails again,
 MOST_S = 1800.0  # up to this
+MANY = 10  # so many trials that do well in a row clear a node of what it had failed with
 
 
 class Kind(NamedTuple):
@@ -46,6 +47,7 @@ class Suspects:
         self._aside: dict[int, asyncio.TimerHandle] = {}
         self._delay_s: dict[int, float] = {}  # of the nodes that were set aside
         self._used: set[int] = set()  # nodes on which trials have ended
+        self._well: Counter[int] = Counter()  # in a row, by node
 
     def __bool__(self) -> bool:
         """Whether anything has failed: else no node is avoided."""
@@ -58,9 +60,13 @@ class Suspects:
 
     def did_well(self, remote: Remote) -> None:
         """Take note that a trial did not fail on a node."""
-        self._used.add(remote.remote_id)
-        self._in_a_row.pop(remote.remote_id, None)
-        self._delay_s.pop(remote.remote_id, None)
+        number = remote.remote_id
+        self._used.add(number)
+        self._in_a_row.pop(number, None)
+        self._delay_s.pop(number, None)
+        self._well[number] += 1
+        if self._well[number] == MANY:
+            self._clear(number)
 
     def failed(
         self, trial: Trial, remote: Remote, status: Status, reason: str, others: Collection[Remote]
@@ -70,6 +76,7 @@ class Suspects:
         self._used.add(number)
         self._failed_on[trial.id].add(number)
         self._in_a_row[number].append(kind)
+        self._well[number] = 0
         self._places[kind].add(number)
         elsewhere = self._places[kind] - {number}
         if elsewhere:  # it is the trials' own fault
@@ -96,7 +103,8 @@ class Suspects:
     def _try_again(self, number: int) -> None:
         self._aside.pop(number).cancel()
         self._in_a_row[number] = self._in_a_row[number][1 - FEW :]  # one more, and it is set aside
-        self._wake()
+        # (Not at once: the end of the trial that shows it is not in the log yet.)
+        asyncio.get_running_loop().call_soon(self._wake)
 
     def avoided(self, trial: Trial | None, usable: Collection[int]) -> set[int]:
         """The nodes on which a trial (None: a new one) is not to start; never all that are usable.
@@ -109,10 +117,20 @@ class Suspects:
                 return avoided
         return set()
 
+    def _clear(self, number: int) -> None:
+        """Let what has failed on a node say no longer that trials fail so elsewhere, too."""
+        for places in self._places.values():
+            places.discard(number)
+
     def forget(self, remote: Remote) -> None:
-        """Take note that a node is gone."""
-        if timer := self._aside.pop(remote.remote_id, None):
+        """Take note that a node is gone; when it comes back, it has another number."""
+        number = remote.remote_id
+        if timer := self._aside.pop(number, None):
             timer.cancel()
+        self._clear(number)
+        self._used.discard(number)
+        for known in (self._in_a_row, self._delay_s, self._well):
+            known.pop(number, None)
 
     def close(self) -> None:
         """Let go of what waits for a time to come."""

@@ -172,9 +172,8 @@ _Pickler.dispatch_table = ChainMap(
 
 
 def _is_of_library(logger: str) -> bool:
-    """Whether a logger has the name of an installed package that is loaded."""
-    module = sys.modules.get(logger.partition(".")[0])
-    return module is not None and module.__name__ != "__main__" and is_installed(module)
+    """Whether a logger has the name of Python's or of an installed package, loaded or not."""
+    return logger.partition(".")[0] != "__main__" and is_library(logger)
 
 
 def _is_importable(module: types.ModuleType) -> bool:

@@ -52,7 +52,7 @@ class Downloaded:
         """What the set is known to have; whether its files are whole is seen when they load."""
         if importlib.util.find_spec("torchvision") is None:
             raise MissingPackage(
-                f"{self.folder} is read by torchvision: pip install 'distsearch[torch]'"
+                f"{self.folder} is read by torchvision: pip install torch torchvision"
             )
         known = SETS[self.name]
         classes = tuple(map(str, range(known.classes)))  # torchvision, when it loads, has names

@@ -63,6 +63,7 @@ class EpochsScheduler(FIFOScheduler):
         self._told: dict[int, float] = {}
         self._says = False  # what an earlier run has reported is not said again
         super().__init__(*args, **options)
+        self.progress.says_milestones = False
         self._says = True
 
     def due_at(self, trial: Trial) -> None:

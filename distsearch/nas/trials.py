@@ -29,6 +29,8 @@ def train_network(args: Any, reporter: Any) -> None:
     Raises, and so ends the trial: DataError, OptionError, SpaceError, and FloatingPointError when
     the loss becomes NaN.
     """
+    import torch  # noqa: F401  # named here, it is imported once for all trials of a node
+
     from . import retrain
 
     retrain.train(args, reporter)

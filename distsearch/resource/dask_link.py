@@ -38,7 +38,7 @@ from .pipe import MakeConnection, PipeClient, PipeConnection, PipeServer
 from .remote import Listener, Message, Remote
 from .strangers import bound_strangers
 from .tls import Authority
-from .versions import compare, own_versions
+from .versions import compare, own_distsearch, own_versions
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -387,6 +387,7 @@ class Cluster:
         # What agents say before `attach` is through.
         self._early: dict[str, list[Mapping[str, Any]]] = {}
         self._joined: Callable[[str], None] = lambda address: None
+        self._workers: set[str] = set()  # of the user's cluster: those that are nodes, or become it
 
     async def __aenter__(self) -> Cluster:
         async with contextlib.AsyncExitStack() as exits:
@@ -463,10 +464,10 @@ class Cluster:
         """Let nodes connect directly to this address of the driver (mutual TLS): `tls://...`."""
         assert self.scheduler is not None
         for listener in self.scheduler.listeners:
-            if listener.contact_address.startswith(f"tls://{_bracketed(interface)}:"):
+            if listener.contact_address.startswith(f"tls://{bracketed(interface)}:"):
                 return str(listener.contact_address)
         arguments = self.scheduler.security.get_listen_args("scheduler")
-        await self.scheduler.listen(f"tls://{_bracketed(interface)}:0", **arguments)
+        await self.scheduler.listen(f"tls://{bracketed(interface)}:0", **arguments)
         bound_strangers(self.scheduler)
         return str(self.scheduler.listeners[-1].contact_address)
 
@@ -536,8 +537,14 @@ class Cluster:
         async def attach_later(address: str) -> None:
             on_joined(await self._attach_worker(address))
 
-        self._joined = lambda address: self._start(attach_later(address))
-        workers = (await self._client.scheduler.identity())["workers"]
+        def joined(address: str) -> None:
+            if address not in self._workers:  # or it is in the list of those that were there
+                self._workers.add(address)
+                self._start(attach_later(address))
+
+        self._joined = joined
+        workers = set((await self._client.scheduler.identity())["workers"]) - self._workers
+        self._workers |= workers
         return not_lost(await asyncio.gather(*map(self._attach_worker, workers)))
 
     async def _attach_worker(self, address: str) -> DaskRemote | NodeError:
@@ -547,8 +554,8 @@ class Cluster:
             theirs = await asyncio.wait_for(self.run_on(address, own_versions), 30)
         except Exception as error:
             return NodeError(
-                f"worker {address}: {error!r}; distsearch must be installed in the environment of "
-                "the Dask workers: pip install distsearch"
+                f"worker {address}: {error!r}; the Dask workers need distsearch, too: "
+                f"{own_distsearch('all of them')}"
             )
         if problem := compare(own_versions(), theirs, address, "python"):
             return NodeError(problem)
@@ -597,6 +604,7 @@ class Cluster:
         if about.get("action") == "add-worker":
             self._joined(about["worker"])
         elif about.get("action") == "remove-worker":
+            self._workers.discard(about["worker"])
             for remote in list(self.remotes.values()):
                 if remote.worker == about["worker"]:
                     remote.worker_left = True
@@ -692,5 +700,6 @@ def _host(worker: Mapping[str, Any]) -> str:
     return str(worker["host"]).partition("/")[0]  # in one process a path follows the host
 
 
-def _bracketed(address: str) -> str:
+def bracketed(address: str) -> str:
+    """An address as Dask takes it: in brackets if it is one of IPv6."""
     return f"[{address}]" if ":" in address else address

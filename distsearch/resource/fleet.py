@@ -115,7 +115,7 @@ class Fleet:
     async def add(self, addresses: Sequence[Node]) -> None:
         """Bring up more nodes. Raises NodeError for those that failed; the others are then up."""
         for node in addresses:
-            self._stop_waiting_for(node)
+            await self._stop_waiting_for(node)
         joining = map(self._join, addresses, await self._start_all(addresses))
         failed = [error for error in await asyncio.gather(*joining) if error is not None]
         if failed:
@@ -123,12 +123,10 @@ class Fleet:
 
     async def remove(self, addresses: Sequence[Node]) -> None:
         """End everything on these nodes and do without them."""
-        leaving = [
-            remote
-            for node in addresses
-            if not self._stop_waiting_for(node)
-            for remote in self._called(node)
-        ]
+        leaving: list[Remote] = []
+        for node in addresses:
+            was_lost = await self._stop_waiting_for(node)
+            leaving += self._called(node, may_be_none=was_lost)
         for remote in leaving:
             self._nodes.pop(remote.remote_id, None)  # it is not to come back
             self.owner.retire(remote)
@@ -136,10 +134,10 @@ class Fleet:
         for remote, confirmed_dead in zip(leaving, nothing_left, strict=True):
             self.on_lost(remote, "it was removed", confirmed_dead)
 
-    def _called(self, node: Node) -> list[Remote]:
+    def _called(self, node: Node, may_be_none: bool) -> list[Remote]:
         """The nodes that an address names."""
         found = [r for r in self.remotes.values() if self._is_called(r, node)]
-        if not found:
+        if not found and not may_be_none:
             there = ", ".join(
                 "localhost" if remote.is_local else str(self._name_of(remote))
                 for remote in self.remotes.values()
@@ -191,8 +189,8 @@ class Fleet:
             self._comebacks[task] = node
             task.add_done_callback(self._comebacks.pop)
 
-    def _stop_waiting_for(self, node: Node) -> bool:
-        """Do without a lost node; whether it was waited for."""
+    async def _stop_waiting_for(self, node: Node) -> bool:
+        """Do without a lost node, also where it is just coming up; whether it was waited for."""
         tasks = [
             task
             for task, lost in self._comebacks.items()
@@ -202,6 +200,8 @@ class Fleet:
         ]
         for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_S)
         return bool(tasks)
 
     async def _bring_back(self, node: Node, after_s: float) -> None:
@@ -211,16 +211,25 @@ class Fleet:
             result = await coming
             if isinstance(result, Remote):
                 self._note(result, node)
+                is_back = False
                 try:
+                    self._take_share(result)
                     await self._welcome(result)
-                except UploadError as refused:
-                    self.remotes.pop(result.remote_id, None)
-                    await result.close()
-                    result = NodeError(f"node {str(node)!r}: {refused}")
-                else:
+                    is_back = True
+                except SameMachine as same:  # which has come under another name meanwhile
+                    self._is_also(result, same)
+                    return
+                except (UploadError, NodeError) as refused:
+                    refusal = NodeError(f"node {str(node)!r}: {refused}")
+                finally:
+                    if not is_back:  # refused, or not waited for any more
+                        self.remotes.pop(result.remote_id, None)
+                        await result.close()
+                if is_back:
                     if result.lost_because is None:
                         self._say(f"node {node.host} is back")
                     return  # or it was lost again, and is waited for
+                result = refusal
             if isinstance(result, HostKeyError):
                 self._say(f"{result}\nnode {node.host} is not tried again")
                 return
@@ -264,8 +273,7 @@ class Fleet:
                 await self._welcome(result)
             except SameMachine as same:  # which is no fault
                 await result.close()
-                self._also.setdefault(same.other.remote_id, []).append(self._name_of(result))
-                self._say(str(same))
+                self._is_also(result, same)
             except (UploadError, NodeError) as refused:
                 self.remotes.pop(result.remote_id, None)
                 await result.close()
@@ -275,6 +283,11 @@ class Fleet:
             self.failed.append(error)
             self._say(str(error))
         return error
+
+    def _is_also(self, remote: Remote, same: SameMachine) -> None:
+        """Take note that a node is a machine that goes by another name already."""
+        self._also.setdefault(same.other.remote_id, []).append(self._name_of(remote))
+        self._say(str(same))
 
     def _name_of(self, remote: Remote) -> Node:
         return self._nodes.get(remote.remote_id, Node(remote.host))

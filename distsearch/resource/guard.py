@@ -9,6 +9,7 @@ the guard itself killed, the launcher would do the same.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -70,6 +71,13 @@ def become_guarded(control: socket.socket) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if os.getppid() != guard:
         os._exit(0)
+
+
+def wake_guard() -> None:
+    """In a launcher that ends: make its guard go on if somebody has stopped it, so that it ends."""
+    if LINUX:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(os.getppid(), signal.SIGCONT)
 
 
 def forget_guard() -> None:

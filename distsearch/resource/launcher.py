@@ -40,6 +40,7 @@ from .guard import (
     end_children,
     forget_guard,
     set_process_option,
+    wake_guard,
 )
 from .output import make_patient
 from .proc import children, kill
@@ -103,6 +104,7 @@ class Launcher:
             if self.control.fileno() in ready and not self.read_requests():
                 break
         self.kill_everything()
+        wake_guard()  # one that was stopped would stay for ever
 
     def read_requests(self) -> bool:
         """Do what the parent asks; False once it is gone."""

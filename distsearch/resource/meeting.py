@@ -22,6 +22,12 @@ REACH_S = 4.0  # so long a node tries to reach the port of rank 0
 LOOPBACK = "127.0.0.1"
 
 
+async def _read_to_the_end(reader: asyncio.StreamReader) -> None:
+    """Wait until the other side has closed; what it says is not kept."""
+    while await reader.read(1 << 16):
+        pass
+
+
 class MeetingPoint:
     """A port of this node that nobody else gets, and that shows that it is here."""
 
@@ -40,7 +46,7 @@ class MeetingPoint:
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             writer.write(self.token.encode())
             # Whoever closes first leaves the port in use for a minute: so not this side.
-            await asyncio.wait_for(reader.read(), REACH_S)
+            await asyncio.wait_for(_read_to_the_end(reader), REACH_S)
         writer.close()
 
     def give_way(self) -> None:

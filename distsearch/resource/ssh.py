@@ -31,12 +31,13 @@ import asyncssh
 
 from ..errors import HostKeyError, NodeError, printable
 from . import starter
-from .dask_link import Cluster, DaskRemote, not_lost
+from .dask_link import Cluster, DaskRemote, bracketed, not_lost
 from .detect import declared
 from .node import Node
 from .node_process import READY
+from .parcel import parcel
 from .strangers import is_own
-from .versions import PACKAGES, compare, own_versions
+from .versions import NODE_PACKAGES, compare, own_versions
 
 if TYPE_CHECKING:
     from .pipe import MakeConnection, PipeConnection
@@ -46,6 +47,8 @@ CONNECT_S = 10
 LOGIN_AGAIN_AFTER_S = (0.5, 1.0, 2.0, 4.0)
 HELLO_S = 30  # some take 20 s to log in: a cold home on a network, `module load`
 START_S = 40
+PIECE = 1 << 16  # characters of the driver's distsearch that are sent at once
+PIECE_S = 30  # the slowest link takes one in so long
 LEASE_S = 30
 GRACE_S = 5
 PING_S = 5
@@ -108,6 +111,7 @@ async def _join(
         tunnel = node.tunnel
     try:
         process.refuse_if_different()
+        await process.send_distsearch()
         worker = await process.start_worker(cluster, tunnel is not False)
         remote = await cluster.attach(
             worker,
@@ -187,6 +191,23 @@ class NodeProcess:
         if problem := compare(own_versions(), hello, self.node.host, hello["executable"]):
             raise NodeError(problem)
 
+    async def send_distsearch(self) -> None:
+        """Send this very distsearch, if the node does not have it. Raises NodeError."""
+        if self._hello.result()["has_distsearch"]:
+            return
+        text = base64.b64encode(parcel().zipped).decode()
+        try:
+            for start in range(0, len(text), PIECE):
+                self._write({"piece": text[start : start + PIECE]})
+                await asyncio.wait_for(self._process.stdin.drain(), PIECE_S)
+        except asyncio.TimeoutError:
+            raise NodeError(
+                f"node {str(self.node)!r}: its link is too slow or hangs: {PIECE // 1000} KB of "
+                f"distsearch itself, which it lacks, have not arrived in {PIECE_S} s"
+            ) from None
+        except (OSError, asyncssh.Error):
+            pass  # the node is gone; why is told by whoever waits for its answer
+
     async def start_worker(self, cluster: Cluster, tunnel: bool) -> str:
         """Start the node's Dask worker; return its address once it has joined."""
         port = self._hello.result()["port"]
@@ -249,6 +270,7 @@ class NodeProcess:
                 "127.0.0.1", 0, "127.0.0.1", port, lambda _, from_: is_own(from_, own_port[0])
             )
             own_port.append(to_node.get_port())
+            await asyncio.wait_for(_raise_if_prohibited(connection, port), CONNECT_S)
         except (asyncssh.Error, asyncssh.ChannelListenError, OSError) as error:
             raise NodeError(
                 f"node {str(self.node)!r} forwards no ports: {error}; allow it there "
@@ -268,7 +290,7 @@ class NodeProcess:
         its_address = self._hello.result()["address"] or connection.get_extra_info("peername")[0]
         return {
             "scheduler": await cluster.listen_on(own_address),
-            "host": its_address,
+            "host": bracketed(its_address),
             "port": 0,
             "contact": None,
         }
@@ -292,7 +314,13 @@ class NodeProcess:
             async for line in self._process.stdout:
                 message = _message(line)
                 if message["op"] == "ready":
-                    self._write({"env": dict(self.node.env), "packages": list(PACKAGES)})
+                    self._write(
+                        {
+                            "env": dict(self.node.env),
+                            "packages": list(NODE_PACKAGES),
+                            "distsearch": parcel().content,
+                        }
+                    )
                 elif message["op"] == "hello":
                     self._hello.set_result(message)
                 elif message["op"] == "gone":
@@ -335,6 +363,20 @@ class NodeProcess:
     def _last_words(self) -> str:
         """The last lines of output, to be put at the end of an error."""
         return "".join(f"\n    | {line}" for line in list(self._output)[-15:])
+
+
+async def _raise_if_prohibited(connection: asyncssh.SSHClientConnection, port: int) -> None:
+    """Raise ChannelOpenError where sshd lets nobody through to a node's port.
+
+    Forwarding from here to there is refused only when somebody comes; the other way at once. Nobody
+    listens there yet, so that the connection fails in any case.
+    """
+    try:
+        _, writer = await connection.open_connection("127.0.0.1", port)
+        writer.close()
+    except asyncssh.ChannelOpenError as error:
+        if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+            raise
 
 
 def _message(line: str) -> dict[str, Any]:

@@ -4,8 +4,12 @@ Its source text is what SSH runs (`python -c`), so that nothing needs to be copi
 the standard library, and nothing of distsearch. Lines of JSON on standard input and output:
 
     node:   {"op": "ready"}                        what a start-up file has read before is not ours
-    driver: {"env": {...}, "packages": [...]}      environment of the node; packages to look for
-    node:   {"op": "hello", "python": [3, 11, 7], "packages": {...}, "port": 40123, ...}
+    driver: {"env": {...}, "packages": [...], "distsearch": "5f3c..."}
+                                                   environment of the node; packages to look for;
+                                                   the hash of the driver's distsearch
+    node:   {"op": "hello", "python": [3, 11, 7], "packages": {...}, "port": 40123,
+             "has_distsearch": false, ...}
+    driver: {"piece": "<base64>"}                  that distsearch as a zip, where it is lacking
     driver: {"command": [...], "spec": {...}, "lease_s": 30, "grace_s": 5}
     node:   {"op": "output", "line": "..."}        what the node's process prints
     driver: an empty line every few seconds        "I am here"
@@ -24,24 +28,31 @@ import sys
 
 sys.path[:] = [path for path in sys.path if path]  # import no json.py of the home folder
 
+import base64  # noqa: E402
 import contextlib  # noqa: E402
 import ctypes  # noqa: E402
+import hashlib  # noqa: E402
 import importlib.metadata  # noqa: E402
+import importlib.util  # noqa: E402
+import io  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import queue  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
+import stat  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
+import zipfile  # noqa: E402
 from typing import Any  # noqa: E402
 
 PR_SET_CHILD_SUBREAPER = 36
 LINE_LIMIT = 2000
 ORDERS_S = 45  # so long the starter waits for its orders
+CACHE_DAYS = 60  # a distsearch that no driver has asked for in so long is deleted
 ASKED_TO = "the driver closed the connection"
 
 speaking = threading.Lock()
@@ -55,8 +66,11 @@ def main() -> None:
         return
     os.environ.update(request["env"])
     reserved = reserve_port()
-    say(op="hello", port=reserved.getsockname()[1], **about_this_node(request["packages"]))
-    order = next_message()
+    about = about_this_node(request["packages"])
+    home = home_of_distsearch(request["distsearch"])
+    has_it = home is not None
+    say(op="hello", port=reserved.getsockname()[1], has_distsearch=has_it, **about)
+    parcel, order = parcel_and_order()
     if order is None:
         return
     signal.alarm(0)
@@ -66,7 +80,9 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, lambda number, frame: events.put(number))
     folder = tempfile.mkdtemp(prefix="distsearch-")
-    node = start_node(order, folder)
+    if home is None:
+        home = unpack(parcel, request["distsearch"], folder)
+    node = start_node(order, folder, home)
     threading.Thread(target=listen, args=(events,), daemon=True).start()
     output = threading.Thread(target=forward, args=(node.stdout,), daemon=True)
     output.start()
@@ -91,6 +107,116 @@ def next_message() -> dict[str, Any] | None:
             message: dict[str, Any] = json.loads(line)
             return message
     return None
+
+
+def parcel_and_order() -> tuple[bytes, dict[str, Any] | None]:
+    """The pieces of the driver's distsearch, put together, and what comes after them."""
+    pieces = []
+    message = next_message()
+    while message is not None and "piece" in message:
+        signal.alarm(ORDERS_S)  # they may take long on a slow link, each has its time
+        pieces.append(base64.b64decode(message["piece"]))
+        message = next_message()
+    return b"".join(pieces), message
+
+
+def home_of_distsearch(content: str) -> str | None:
+    """Where the driver's very distsearch is here: "" if this Python has it, None if it is lacking.
+
+    Else it is the folder into which an earlier driver has sent it.
+    """
+    with contextlib.suppress(ImportError, AttributeError, ValueError):
+        found = importlib.util.find_spec("distsearch")
+        origin = None if found is None else found.origin
+        if origin is not None and content_of(os.path.dirname(origin)) == content:
+            return ""
+    return sent_before(content)
+
+
+def sent_before(content: str) -> str | None:
+    home = os.path.join(cache_folder(), content)
+    if not is_private(cache_folder()) or not is_private(home):
+        return None
+    if content_of(os.path.join(home, "distsearch")) != content:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(home)  # it is in use; see `delete_old`
+    return home
+
+
+def content_of(package: str) -> str:
+    """A hash over the Python files of a package: their names and what they hold."""
+    names = []
+    for where, _, files in os.walk(package):
+        names += [os.path.join(where, name) for name in files if name.endswith(".py")]
+    digest = hashlib.sha256()
+    for name in sorted(os.path.relpath(name, package) for name in names):
+        try:
+            with open(os.path.join(package, name), "rb") as file:
+                held = hashlib.sha256(file.read()).hexdigest()
+        except OSError:
+            held = "unreadable"
+        digest.update(f"{name} {held}\n".encode())
+    return digest.hexdigest()
+
+
+def cache_folder() -> str:
+    """Where this user keeps what drivers have sent."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(cache, "distsearch")
+
+
+def is_private(folder: str) -> bool:
+    """Whether a folder is this user's, and nobody else can put anything into it."""
+    try:
+        about = os.lstat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022
+
+
+def unpack(parcel: bytes, content: str, folder: str) -> str:
+    """Put the driver's distsearch into the cache, else into the node's own folder; say where."""
+    with contextlib.suppress(OSError):  # there is no home, or a full or read-only one
+        return put_into_cache(parcel, content)
+    home = os.path.join(folder, "code")
+    try:
+        extract(parcel, home)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return home
+
+
+def put_into_cache(parcel: bytes, content: str) -> str:
+    cache = cache_folder()
+    os.makedirs(cache, mode=0o700, exist_ok=True)
+    if not is_private(cache):
+        raise PermissionError(f"others can write into {cache}")
+    delete_old(cache)
+    new, home = tempfile.mkdtemp(prefix="new-", dir=cache), os.path.join(cache, content)
+    try:
+        extract(parcel, new)
+        if sent_before(content) is None:  # another node with this home may have been faster
+            shutil.rmtree(home, ignore_errors=True)
+            os.rename(new, home)
+        return home
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def extract(parcel: bytes, folder: str) -> None:
+    with zipfile.ZipFile(io.BytesIO(parcel)) as packed:
+        packed.extractall(folder)
+
+
+def delete_old(cache: str) -> None:
+    """Delete what no driver has asked for in a long time, and what was not finished."""
+    for name in os.listdir(cache):
+        path = os.path.join(cache, name)
+        with contextlib.suppress(OSError):
+            if time.time() - os.lstat(path).st_mtime > CACHE_DAYS * 86400:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def about_this_node(packages: list[str]) -> dict[str, Any]:
@@ -125,13 +251,15 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def start_node(order: dict[str, Any], folder: str) -> subprocess.Popen[bytes]:
+def start_node(order: dict[str, Any], folder: str, home: str) -> subprocess.Popen[bytes]:
+    path = filter(None, [home, os.environ.get("PYTHONPATH", "")])
     node = subprocess.Popen(
         [sys.executable, *order["command"]],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         start_new_session=True,
     )
     assert node.stdin is not None

@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from .. import __version__
+
+_OWN = {"distsearch": "distsearch", "protocol": "a distsearch of protocol"}
 PROTOCOL = 1
 """Raised when messages between driver and node change their meaning."""
 
-# name of a package -> how many parts of its version must agree (0: all)
-PACKAGES = {"distsearch": 0, "distributed": 0, "dask": 0, "cloudpickle": 1, "msgpack": 1}
+# name of a package -> how many parts of its version must agree (0: all; None: none)
+NODE_PACKAGES: dict[str, int | None] = {
+    "distributed": 0,
+    "dask": 0,
+    "cloudpickle": 1,
+    "msgpack": 1,
+    "cryptography": None,
+    "numpy": None,
+    "psutil": None,
+    "safetensors": None,
+    "threadpoolctl": None,
+}
+"""What an index has and a node needs. Its distsearch comes from the driver."""
 
 
 def own_versions() -> dict[str, Any]:
-    """The protocol, Python and packages of this process, as values of JSON."""
-    packages = {name: _installed(name) for name in PACKAGES}
-    return {"protocol": PROTOCOL, "python": list(sys.version_info[:3]), "packages": packages}
+    """The protocol, Python, distsearch and packages of this process, as values of JSON."""
+    return {
+        "protocol": PROTOCOL,
+        "python": list(sys.version_info[:3]),
+        "distsearch": __version__,
+        "packages": {name: _installed(name) for name in NODE_PACKAGES},
+    }
 
 
 def compare(
@@ -33,7 +52,7 @@ def compare(
             f"can only be sent to the same minor version; name one with "
             f"Node({host!r}, python='/path/to/python{_dotted(ours[:2])}')"
         )
-    missing = [name for name in PACKAGES if node["packages"].get(name) is None]
+    missing = [name for name in NODE_PACKAGES if node["packages"].get(name) is None]
     if missing:
         return (
             f"node {host!r} has no {' and no '.join(missing)} for its Python ({python}); install "
@@ -42,7 +61,7 @@ def compare(
         )
     different = [
         name
-        for name, parts in PACKAGES.items()
+        for name, parts in NODE_PACKAGES.items()
         if not _alike(driver["packages"][name], node["packages"][name], parts)
     ]
     if different:
@@ -54,28 +73,33 @@ def compare(
             f"node {host!r} has other versions than the driver: {pairs}; "
             f"install there: {_pip(driver, different, python)}"
         )
-    if driver["protocol"] != node.get("protocol", driver["protocol"]):
-        return (
-            f"node {host!r} speaks protocol {node['protocol']}, the driver {driver['protocol']}; "
-            "install the same distsearch on both"
-        )
+    for name in ("distsearch", "protocol"):  # not told by nodes that get theirs from the driver
+        if driver[name] != node.get(name, driver[name]):
+            return (
+                f"node {host!r} has {_OWN[name]} {node[name]}, the driver {driver[name]}: "
+                f"{own_distsearch('that node')}"
+            )
     return None
 
 
-def _installed(name: str) -> str | None:
-    if name == "distsearch":
-        from .. import __version__
+def own_distsearch(whose: str) -> str:
+    """What gives workers that this package has not started the very distsearch of the driver."""
+    folder = Path(__file__).parents[1]
+    return f"copy the folder {folder} to a place on the PYTHONPATH of {whose}"
 
-        return __version__
+
+def _installed(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def _alike(ours: str | None, theirs: str, parts: int) -> bool:
-    if ours is None or not parts:
-        return ours is None or ours == theirs
+def _alike(ours: str | None, theirs: str, parts: int | None) -> bool:
+    if ours is None or parts is None:
+        return True
+    if parts == 0:
+        return ours == theirs
     return ours.split(".")[:parts] == theirs.split(".")[:parts]
 
 

@@ -91,7 +91,7 @@ class FIFOScheduler(Scheduler):
             `max_failures` times at most; after that its children fail).
         storage: where checkpoints are kept. None: in the experiment's folder, copied between the
             nodes by this process. A path that all nodes and this process have mounted, or any
-            fsspec URL ('s3://bucket/folder'; `pip install 'distsearch[storage]'`): trials write to
+            fsspec URL ('s3://bucket/folder'; `pip install s3fs`): trials write to
             it and read from it directly. Credentials come from the environment or fsspec's own
             configuration, on every node; a URL that holds a password is refused.
         keep: how many checkpoints are kept of a trial.

@@ -19,6 +19,7 @@ from ..core.metrics import number
 from ..core.words import Continue, Decision, Launch, Pause, Report, Stop, Trial, Wait
 from ..errors import OptionError, StoreError
 from .base import Scheduler
+from .options import refuse_misspelt
 from .rungs import WORST, Rung, Rungs, SynchronousBracket, bracket_sizes, geometric_levels
 from .wording import limit
 
@@ -76,6 +77,7 @@ class HyperbandScheduler(Scheduler):
         type: str = "stopping",
         **options: Any,
     ) -> None:
+        refuse_misspelt(self.__class__, options)  # before a misspelt max_t is missed
         if type not in TYPES:
             raise OptionError(f"type={type!r}, but it is one of {', '.join(map(repr, TYPES))}")
         self.type = type

@@ -194,18 +194,23 @@ def with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
     return train_fn.with_args(values)
 
 
+def refuse_misspelt(rule: type, names: Iterable[str]) -> None:
+    """Raise OptionError, with the nearest name, for the first that no argument of a rule has."""
+    valid = names_taken(rule, without=names_taken(Results))  # which users do not make
+    known = {*valid, "random_seed", *AUTOGLUON}
+    refuse_unknown(rule.__name__, [name for name in names if name not in known], valid)
+
+
 def seed_of_others(rule: type, others: Mapping[str, Any], seed: int | None) -> int | None:
     """The seed, once it is sure that nothing has to be done for the other arguments.
 
     Raises OptionError for a name that the rule does not have, with the nearest that it has, and
     for what AutoGluon has beside what is done here.
     """
+    refuse_misspelt(rule, others)
     for name, value in others.items():
         if name == "random_seed":
             seed = same_seed(name, value, seed)
-        elif name not in AUTOGLUON:
-            valid = names_taken(rule, without=names_taken(Results))  # which users do not make
-            refuse_unknown(rule.__name__, [name], valid)
         elif value != AUTOGLUON[name]:
             raise OptionError(
                 f"{name}={value!r} of AutoGluon is not to be had; what happens here is what it "

@@ -19,6 +19,7 @@ from ..space import Choice, Space
 from ..space.domains import Number
 from .base import Scheduler
 from .hyperband import max_t_of
+from .options import refuse_misspelt
 from .wording import limit
 
 Config = Mapping[str, Any]
@@ -113,6 +114,7 @@ class PBTScheduler(Scheduler):
             if not is_valid:
                 raise OptionError(f"{name}={got!r}, but it must be {valid}")
         self.population_size = population_size
+        refuse_misspelt(type(self), options)  # before a misspelt max_t is missed
         self.max_t = max_t_of(train_fn, args, max_t)
         self.perturbation_interval = perturbation_interval
         self.quantile_fraction = quantile_fraction

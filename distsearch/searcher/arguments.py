@@ -14,6 +14,7 @@ from ..space.base import suggest
 
 ALIASES = {"bayesopt": "gp", "skopt": "gp"}  # AutoGluon's, both are Gaussian processes
 SUCCESSORS = {
+    "RL": "searcher='evolution', or 'lanas'",
     "bayesopt_hyperband": "searcher='bohb'",
     "bayesopt_constrained": "searcher='gp' with constraints=",
     "num_init_random": "n_startup_trials of 'gp' and 'tpe'",

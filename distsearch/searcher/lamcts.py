@@ -17,6 +17,7 @@ from .gaussian import Belief, Kernel, Posterior
 from .places import Array, Places
 from .region_searcher import RegionSearcher
 from .regions import Mask, Region, with_worst
+from .worth import Scale
 
 MOST_FITTED = 200  # results to which the kernel is fitted
 MOST_KNOWN = 400  # results that the model holds
@@ -124,7 +125,6 @@ class LaMCTSSearcher(RegionSearcher):
         self.penalty = penalty
         _refuse_without_sklearn()
         self._kernel = _kernel(self.places)
-        self._settings: Array | None = None  # of the kernel, fitted with the tree
 
     def split(self, rows: Array, scores: Array) -> Curved | None:
         """Between the good and the bad cluster, if there are trials enough."""
@@ -178,15 +178,15 @@ class LaMCTSSearcher(RegionSearcher):
             found.append(rows)
         return np.concatenate(found) if found else np.empty((0, len(self.places)))
 
-    def score(self, rewards: Mapping[float, float], violation: float) -> float:
+    def score(self, scale: Scale, rewards: Mapping[float, float], violation: float) -> float:
         """The score of a trial by its distance from the others; -inf if it failed."""
-        return self.scale.standard(rewards, violation)
+        return scale.standard(rewards, violation)
 
-    def learn(self, rows: Array, scores: Array) -> None:
-        """Fit the kernel."""
+    def learn(self, rows: Array, scores: Array) -> Array:
+        """Settings of the kernel that fit what is known."""
         scores = with_worst(scores)
         kept = _kept(scores, np.zeros(len(rows), dtype=bool), MOST_FITTED)
-        self._settings = self._kernel.fit(self.places.points(rows[kept]), scores[kept])
+        return self._kernel.fit(self.places.points(rows[kept]), scores[kept])
 
     def _model(self, leaf: Region) -> tuple[Posterior, float]:
         """What is known, the leaf's trials before others, and the best that it believes in.
@@ -200,9 +200,8 @@ class LaMCTSSearcher(RegionSearcher):
         rows = np.array([self._rows[trials[n]] for n in kept])
         running = [row for trial, row in self._rows.items() if trial not in self._results]
         expected = self.places.points(np.array(running)) if running else None
-        assert self._settings is not None
         points = self.places.points(rows)
-        posterior = Posterior(self._kernel, self._settings, points, scores[kept], expected)
+        posterior = Posterior(self._kernel, self.learned, points, scores[kept], expected)
         return posterior, float(posterior.at(points)[0].max())
 
 
@@ -240,5 +239,5 @@ def _refuse_without_sklearn() -> None:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise MissingPackage(
-                "searcher='lamcts' needs scikit-learn: pip install 'distsearch[lamcts]'"
+                "searcher='lamcts' needs scikit-learn: pip install scikit-learn scipy"
             ) from error

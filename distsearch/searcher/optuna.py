@@ -413,7 +413,8 @@ def _load(name: str, modules: Iterable[str]) -> Any:
         first, *_ = [importlib.import_module(module) for module in modules]
     except ImportError as error:
         raise MissingPackage(
-            f"{name} needs {error.name}, which is not installed: pip install 'distsearch[optuna]'"
+            f"{name} needs {error.name}, which is not installed: "
+            "pip install optuna cmaes scipy greenlet"
         ) from error
     return first
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import OptionError
 from ..space import Space
 from .base import Config, Reward, Searcher, config_of
+from .growth import Grown, Growth, OneThread
 from .places import Array, Places
 from .random import draw_new, key
 from .regions import Region, Split, Tree, grow, levels
 from .worth import Scale
 
 Results = dict[int, dict[float, float]]  # trial -> time -> reward, -inf where it failed
+
+PART = 4  # a tree grows during so large a part (1 / PART) of the suggestions that are under way
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,11 @@ class RegionSearcher(Searcher):
 
     A searcher of this kind says how a region is split (`split`) and what is suggested in a leaf
     (`suggest_in`). The tree is grown from what was known when `first` trials had results, and
-    anew after `rebuild_every` more results. When that is depends on results alone, so that a
-    replay, which suggests nothing, comes to the same tree.
+    anew after `rebuild_every` more results. It grows in a thread of its own; meanwhile suggestions
+    go on from the tree before it (at first, at random): one, or a quarter as many as there are
+    trials under way. When a tree grows, and from which suggestion on it is used, depends on the
+    order of suggestions and results alone and not on how long it takes, so that a replay, which
+    suggests nothing, comes to the same tree. One tree grows at a time.
     """
 
     slow = True
@@ -73,19 +80,20 @@ class RegionSearcher(Searcher):
                 raise OptionError(f"{name}={value!r}, but it must be {at_least} or more")
         self.first, self.rebuild_every = first, rebuild_every
         self.height, self.least, self.exploration = height, least, exploration
-        from threadpoolctl import ThreadpoolController  # which sets an environment variable
-
-        self._threads = ThreadpoolController()
+        self._one_thread = OneThread()  # the matrices are small
         self.places = Places(space)
         self._rows: dict[int, Array] = {}  # of every trial
         self._results: Results = {}
         self._failed: set[int] = set()
         self._violations: dict[int, float] = {}
         self._seen: set[str] = set()
-        self._to_grow: Results = {}  # what was known when the tree was to be grown,
-        self._violated: dict[int, float] = {}  # and by how much trials violated constraints
-        self._tree: Tree | None = None
+        self._suggested = 0  # so many suggestions were made, or replayed
+        self._is_live = False  # it suggests; while it replays, no tree needs to grow
+        self._used: Growth | None = None  # suggestions come from this tree,
+        self._next: Growth | None = None  # and later from this one
+        self._tree: Tree | None = None  # what is used, once it was needed
         self.scale = Scale.of({}, {})
+        self.learned: Any = None  # by `learn`
         self._leaves: dict[int, int] = {}  # of every trial that was counted in the tree
         self._scores: dict[int, float] = {}  # of every trial with a result
         self._chosen: Region | None = None
@@ -96,12 +104,15 @@ class RegionSearcher(Searcher):
         """How a region is split in which these rows have these scores."""
         raise NotImplementedError(f"{type(self).__name__} needs a method split(rows, scores)")
 
-    def score(self, rewards: Mapping[float, float], violation: float) -> float:
-        """The score of a trial by its rewards (see `worth.Scale`); -inf if it failed."""
-        return self.scale.score(rewards, violation)
+    def score(self, scale: Scale, rewards: Mapping[float, float], violation: float) -> float:
+        """The score of a trial by its rewards; -inf if it failed."""
+        return scale.score(rewards, violation)
 
-    def learn(self, rows: Array, scores: Array) -> None:
-        """Learn what else is needed from what a tree is grown from; -inf: it failed."""
+    def learn(self, rows: Array, scores: Array) -> Any:
+        """What else is needed from what a tree is grown from (-inf: it failed): see `learned`.
+
+        It is called in the thread in which the tree grows.
+        """
 
     def suggest_in(self, leaf: Region, rng: np.random.Generator) -> Config | None:
         """A configuration in a leaf that was not seen before; None if there is none to be found."""
@@ -115,18 +126,23 @@ class RegionSearcher(Searcher):
 
     def ask(self, trial_id: int) -> Config | None:
         """A new configuration; None once every one of a finite space or pool was suggested."""
+        self._is_live = True
+        self._use_what_is_due()
+        if self._next is not None:
+            self._next.start()
         suggested = super().ask(trial_id)
         if suggested is None:
             return None
         config = config_of(suggested)
         self._begin(trial_id, config)
+        self._suggested += 1
         return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
         """From the leaf that is chosen, or at first, or where none has any left, a random one."""
         found = None
-        if self._to_grow and len(self.places):
-            with self._threads.limit(limits=1):  # its matrices are small
+        if self._used is not None:
+            with self._one_thread:
                 found = self._suggest_from_tree(rng)
         return self.suggest_anywhere(rng) if found is None else found
 
@@ -164,6 +180,9 @@ class RegionSearcher(Searcher):
 
         False only when a given point was another one.
         """
+        self._is_live = False
+        self._use_what_is_due()
+        self._suggested += 1
         if self._first:
             return super().replay(trial_id, config)
         self._begin(trial_id, config)
@@ -177,13 +196,37 @@ class RegionSearcher(Searcher):
     def _note(self, trial_id: int, time: float, reward: float) -> None:
         self._results.setdefault(trial_id, {})[time] = reward
         self._scores.pop(trial_id, None)
-        is_due = _count(self._results) >= _count(self._to_grow) + self.rebuild_every
-        if len(self._results) >= self.first and (is_due or not self._to_grow):
-            self._to_grow = {trial: dict(one) for trial, one in self._results.items()}
-            self._violated = dict(self._violations)
-            self._tree = None
+        self._use_what_is_due()
+        if self._next is not None or len(self._results) < self.first or not len(self.places):
+            return
+        count = _count(self._results)
+        if self._used is None or count >= self._used.count + self.rebuild_every:
+            self._next = self._growth(count)
+            if self._is_live:
+                self._next.start()
 
     # The tree
+
+    def _growth(self, count: int) -> Growth:
+        """A tree of what is known now, and from which suggestion on it is used.
+
+        What was told before the first suggestion counts from the first one on.
+        """
+        results = {trial: dict(one) for trial, one in self._results.items()}
+        violations = dict(self._violations)
+        rows = np.array([self._rows[trial] for trial in results])
+        running = len(self._rows) - len(results)
+        meanwhile = max(1, running // PART) if self._suggested else 0
+        return Growth(
+            lambda: self._grown(rows, results, violations),
+            count=count,
+            since=self._suggested + meanwhile,
+        )
+
+    def _use_what_is_due(self) -> None:
+        """Let the next tree take the place of the one before it, if its suggestion has come."""
+        if self._next is not None and self._suggested >= self._next.since:
+            self._used, self._next, self._tree = self._next, None, None
 
     def _suggest_from_tree(self, rng: np.random.Generator) -> Config | None:
         tree = self.tree()
@@ -199,10 +242,12 @@ class RegionSearcher(Searcher):
 
     def tree(self) -> Tree | None:
         """The tree as it is now, with all trials counted in it; None while there is none."""
-        if not self._to_grow or not len(self.places):
+        self._use_what_is_due()
+        if self._used is None:
             return None
         if self._tree is None:
-            self._tree = self._grown()
+            grown = self._used.result()
+            self._tree, self.scale, self.learned = grown.tree, grown.scale, grown.learned
             self._leaves, self._scores, self._chosen = {}, {}, None
         tree = self._tree
         new = [trial for trial in self._rows if trial not in self._leaves]
@@ -212,21 +257,20 @@ class RegionSearcher(Searcher):
         for trial in self._results:
             if trial not in self._scores:
                 violation = self._violations.get(trial, 0.0)
-                self._scores[trial] = self.score(self._results[trial], violation)
+                self._scores[trial] = self.score(self.scale, self._results[trial], violation)
         leaves = np.array([self._leaves[trial] for trial in self._rows])
         scores = np.array([self._scores.get(trial, math.nan) for trial in self._rows])
         tree.count(leaves, scores)
         return tree
 
-    def _grown(self) -> Tree:
-        self.scale = Scale.of(self._to_grow, self._violated)
-        rows = np.array([self._rows[trial] for trial in self._to_grow])
-        violated = self._violated
-        scores = np.array(
-            [self.score(one, violated.get(trial, 0.0)) for trial, one in self._to_grow.items()]
-        )
-        self.learn(rows, scores)
-        return grow(rows, scores, self.split, height=self.height, least=self.least)
+    def _grown(self, rows: Array, results: Results, violations: Mapping[int, float]) -> Grown:
+        with self._one_thread:
+            scale = Scale.of(results, violations)
+            known = [(one, violations.get(trial, 0.0)) for trial, one in results.items()]
+            scores = np.array([self.score(scale, one, violation) for one, violation in known])
+            learned = self.learn(rows, scores)
+            tree = grow(rows, scores, self.split, height=self.height, least=self.least)
+        return Grown(tree, scale, learned)
 
     def in_leaf(self, leaf: Region) -> tuple[Array, Array]:
         """The rows of the trials in a leaf, and their scores; NaN: outstanding, -inf: failed."""

@@ -366,7 +366,7 @@ class Choice(Domain):
 
     def describe(self) -> dict[str, Any]:
         described = {"type": self.kind, "choices": list(self._describe_options())}
-        is_first = self.preset is self.choices[0]
+        is_first = _key(self.preset) == _key(self.choices[0])
         return described if is_first else {**described, "default": self.preset}
 
     def _describe_options(self) -> Iterator[Any]:

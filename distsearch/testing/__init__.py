@@ -8,7 +8,7 @@ Derive a test class from a kit and say how one is made:
         make = MySearcher
 
 `python -m pytest that_file.py` then runs all tests of the kit. Each kit says what else may be set.
-Kits need pytest and hypothesis: `pip install 'distsearch[test]'`, else MissingPackage is raised.
+Kits need pytest and hypothesis: `pip install pytest hypothesis`, else MissingPackage is raised.
 
 `distsearch.testing.world` is the simulated world in which distsearch's own searches are tested.
 """
@@ -59,7 +59,7 @@ def __getattr__(name: str) -> Any:
         if error.name not in ("pytest", "hypothesis"):
             raise
         raise MissingPackage(
-            f"{name} needs {error.name}, which is not installed: pip install 'distsearch[test]'"
+            f"{name} needs {error.name}, which is not installed: pip install pytest hypothesis"
         ) from error
     globals()[name] = kit
     return kit

@@ -54,6 +54,9 @@ def ask(searcher: Searcher, trial_id: int) -> Any:
     return None if suggested is None else config_of(suggested)
 
 
+REPEATED = "a configuration came again; if your searcher is to do so, say `repeats = True`"
+
+
 class SearcherKit:
     """What holds for every searcher; derive a test class of your own from it.
 
@@ -144,7 +147,8 @@ class SearcherKit:
         assume(space.size <= 40)
         searcher = self.make(space, seed=seed, points_to_evaluate=[])
         found = self.ask_all(searcher, 60)
-        assert len(found) == len(set(map(key, found))) == space.size
+        assert len(found) == len(set(map(key, found))), REPEATED
+        assert len(found) == space.size
         assert ask(searcher, len(found) + 1) is None
         assert ask(searcher, len(found) + 2) is None
 
@@ -153,7 +157,8 @@ class SearcherKit:
             pytest.skip("it may suggest a configuration again")
         points = [{"b": 3}, {"a": "y", "c": True}]
         found = self.ask_all(self.make(FINITE, seed=1, points_to_evaluate=points), 100)
-        assert len(found) == len(set(map(key, found))) == FINITE.size
+        assert len(found) == len(set(map(key, found))), REPEATED
+        assert len(found) == FINITE.size
 
     @given(seeds, st.permutations(range(8)))
     @steady

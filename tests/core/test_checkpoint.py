@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 import subprocess
@@ -339,3 +340,37 @@ def test_rolling_back_leaves_what_was_saved_up_to_the_logged_step(tmp_path, step
         checkpoint.save({"epoch": step}, tmp_path, step)
     delete_newer(tmp_path, logged)
     assert [int(path.name.rpartition("-")[2]) for path in checkpoint.checkpoints(tmp_path)] == left
+
+
+def test_no_name_at_all_is_not_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(CheckpointError, match="'' is no file and no folder"):
+        checkpoint.save("", tmp_path / "kept", 1)
+
+
+@pytest.mark.parametrize("how", ["itself", "around it", "in a circle"])
+def test_a_folder_whose_copy_would_have_no_end_is_refused_and_nothing_is_left(tmp_path, how):
+    mine, kept = tmp_path / "mine", tmp_path / "mine" / "kept"
+    kept.mkdir(parents=True)
+    (mine / "weights.txt").write_text("1")
+    if how == "in a circle":
+        kept = tmp_path / "kept"
+        for name in ("one", "two"):
+            (mine / name).symlink_to(mine)
+    with pytest.raises(CheckpointError, match=r"itself|themselves|around it"):
+        checkpoint.save(tmp_path if how == "around it" else mine, kept, 1)
+    assert list(kept.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/hostname", "files/pipe", "files/none"])
+def test_a_manifest_that_names_what_is_no_file_of_its_checkpoint_is_damage(tmp_path, name):
+    path = checkpoint.save({"a": 1}, tmp_path / "kept", 1)
+    (tmp_path / "secret").write_text("s")
+    (path / "files").mkdir()
+    os.mkfifo(path / "files" / "pipe")
+    manifest = checkpoint.manifest_of(path)
+    manifest["files"][name] = {"bytes": 0, "sha256": ""}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(RuntimeWarning, match="is no file of it"):
+        assert checkpoint.load(tmp_path / "kept") is None

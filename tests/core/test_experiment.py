@@ -16,6 +16,7 @@ import re
 import sqlite3
 import sys
 import tracemalloc
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -771,6 +772,35 @@ def test_a_bad_node_takes_a_few_attempts_and_all_trials_finish_on_the_other(play
         assert any("on node0 failed: ImportError" in line for line in world.said)
 
     play(scene, rule=Script(12), retries=retries_of({Status.FAILED: 1}))
+
+
+def test_a_failure_that_clears_a_node_leaves_the_search_its_time_limit(play):
+    """The failure of the last trial that runs: for a moment nothing runs, and nothing waits."""
+
+    async def scene(world):
+        starts = Counter()
+
+        def answer(node, message):
+            if message["op"] not in ("start", "stop"):
+                return
+            starts[node] += message["op"] == "start"
+            at = message["trial"], message["attempt"]
+            over = [report(at[0], 1, at[1], accuracy=1), ended(*at)]
+            if message["op"] == "stop":
+                over = [ended(*at, "stopped")]
+            elif starts[good] > 4:  # it goes on until it is stopped
+                return
+            elif node is bad or starts[good] == 4:
+                over = [ended(*at, "failed", "ImportError: no module")]
+            asyncio.get_running_loop().call_later(0.02 * (node is good), node.says, *over)
+
+        bad, good = world.node(), world.node(number=1)
+        bad.answer, good.answer = partial(answer, bad), partial(answer, good)
+        world.experiment.run(4, 1.0)
+        await world.end()
+        assert starts[good] > 4 and "time" in world.experiment.ending
+
+    play(scene, rule=Script(4), retries=retries_of({Status.FAILED: 9}))
 
 
 def test_where_all_nodes_fail_all_the_search_ends_as_before(play):

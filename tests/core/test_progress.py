@@ -96,6 +96,12 @@ def drawn(now: Snapshot, width: int) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
+def test_trials_that_are_paused_are_not_called_stopped():
+    line = status_line(dataclasses.replace(NOW, paused=7))
+    assert "10 stopped, 7 paused, 2 failed" in line
+    assert "paused" not in status_line(NOW)
+
+
 def test_a_terminal_shows_how_the_search_stands():
     text = readable(in_terminal("shown.stop()"))
     assert "━" in text
@@ -250,6 +256,22 @@ def test_plain_lines_come_no_faster_than_every_five_seconds(monkeypatch, capsys)
     time.sleep(0.5)
     shown.stop()
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_where_each_epoch_has_a_line_none_on_how_the_search_stands_is_between(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "TICK_S", 0.01)
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.0)
+    rewards = iter(range(1000))
+    shown = Progress(1, lambda: dataclasses.replace(NOW, best_reward=next(rewards)))
+    shown.says_milestones = False
+    shown.start()
+    shown.say("epoch 1/2")
+    time.sleep(0.2)
+    shown.say("epoch 2/2")
+    shown.stop()
+    first, second, final, _ = capsys.readouterr().out.split("\n")
+    assert (first, second) == ("epoch 1/2", "epoch 2/2")
+    assert final.startswith("42 trials")
 
 
 def test_verbose_zero_writes_nothing(capsys):

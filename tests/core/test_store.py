@@ -8,18 +8,22 @@ import math
 import os
 import re
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
+import time
+import types
 
 import pytest
 
 import distsearch as ag
-from distsearch.core import schema, store
+from distsearch.core import hold, schema, store
 from distsearch.core.lock import Lock
 from distsearch.core.metrics import to_json
 from distsearch.core.store import FILE, Store, read
 from distsearch.errors import StoreError, StoreVersion
+from distsearch.resource.private import delete
 
 WAIT_S = 30.0
 
@@ -246,8 +250,9 @@ def test_what_is_committed_while_a_reader_takes_the_files_away_is_committed_agai
     assert [event.seq for event in store.read(tmp_path)] == [1, 2]
 
 
+@pytest.mark.parametrize("instead", ["nothing", "a file", "another folder"])
 def test_a_log_that_was_moved_away_gets_nothing_acknowledged_until_it_is_back(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, instead
 ):
     monkeypatch.setattr(store, "RETRY_S", 0.05)
     folder, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
@@ -257,11 +262,16 @@ def test_a_log_that_was_moved_away_gets_nothing_acknowledged_until_it_is_back(
         log.append("report", 0, 1, 1, {})
         await asyncio.wait_for(log.flush(), WAIT_S)
         folder.rename(elsewhere)
+        if instead == "a file":
+            folder.touch()
+        elif instead == "another folder":
+            shutil.copytree(elsewhere, folder)
         log.append("report", 0, 1, 2, {})
         flush = asyncio.ensure_future(log.flush())
         while not log.trouble:
             await asyncio.sleep(0.01)
         assert "no longer in its folder" in log.trouble and not flush.done()
+        delete(folder)
         elsewhere.rename(folder)
         await asyncio.wait_for(flush, WAIT_S)
         assert log.trouble == ""
@@ -269,6 +279,62 @@ def test_a_log_that_was_moved_away_gets_nothing_acknowledged_until_it_is_back(
 
     asyncio.run(asyncio.wait_for(run(), WAIT_S))
     assert [event.seq for event in store.read(folder)] == [1, 2]
+
+
+@pytest.mark.parametrize("granularity_s", [0.0, 2.0])
+def test_a_file_that_goes_within_a_tick_of_the_clock_is_missed_and_so_are_files_of_an_old_time(
+    tmp_path, monkeypatch, granularity_s
+):
+    """FAT and HFS+ count whole seconds; backups put back the times of folders that they read."""
+
+    class Coarse(types.SimpleNamespace):
+        """The system's calls, with times as such a disk has them."""
+
+        def stat(self, path):
+            about, tick = os.stat(path), int(granularity_s * 1e9) or 1
+            times = {
+                f"st_{one}time_ns": getattr(about, f"st_{one}time_ns") // tick * tick
+                for one in "mc"
+            }
+            return types.SimpleNamespace(st_ino=about.st_ino, **times)
+
+    monkeypatch.setattr(hold, "os", Coarse(**{**vars(os), "stat": None}))
+    monkeypatch.delattr(hold.os, "stat")
+    log = Store(tmp_path)
+    before = os.stat(tmp_path)
+    time.sleep(0.15)
+    assert log._hold.renew()
+    os.rename(tmp_path / "events.db-wal", tmp_path / "away")
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not log._hold.renew()
+    os.rename(tmp_path / "away", tmp_path / "events.db-wal")
+    log.close()
+
+
+def test_a_log_that_could_not_be_opened_again_at_first_is_opened_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "RETRY_S", 0.05)
+    connect, refused = store._connect, []
+
+    def connect_later(path):
+        if not refused:
+            refused.append(path)
+            raise sqlite3.OperationalError("unable to open database file")  # too many are open
+        return connect(path)
+
+    async def run():
+        log = Store(tmp_path)
+        log.append("report", 0, 1, 1, {})
+        await asyncio.wait_for(log.flush(), WAIT_S)
+        monkeypatch.setattr(store, "_connect", connect_later)
+        for name in ("events.db-wal", "events.db-shm"):
+            (tmp_path / name).unlink()
+        log.append("report", 0, 1, 2, {})
+        await asyncio.wait_for(log.flush(), WAIT_S)
+        assert refused
+        log.close()
+
+    asyncio.run(run())
+    assert [event.seq for event in store.read(tmp_path)] == [1, 2]
 
 
 def killed(folder, count):

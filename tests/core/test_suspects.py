@@ -80,7 +80,9 @@ def test_a_node_that_was_set_aside_is_used_again_once_others_fail_alike(story):
     async def scene(watched):
         watched.fail(0, 3)
         watched.fail(1)
-        assert watched.of.avoided(None, IDS) == set() and watched.woken == 1
+        assert watched.of.avoided(None, IDS) == set() and watched.woken == 0
+        await asyncio.sleep(0)
+        assert watched.woken == 1
         assert watched.of.are_everywhere
 
     story(scene)
@@ -125,5 +127,28 @@ def test_that_all_fail_is_no_verdict_while_only_one_of_two_nodes_fails(story):
         assert watched.of.are_everywhere  # there is no other yet
         watched.of.did_well(watched.nodes[1])
         assert not watched.of.are_everywhere
+
+    story(scene)
+
+
+def test_what_a_node_failed_with_once_does_not_excuse_another_for_ever(story):
+    async def scene(watched):
+        watched.fail(1)
+        watched.fail(0, 3)
+        assert watched.of.avoided(None, IDS) == set()
+        for _ in range(suspects.MANY):
+            watched.of.did_well(watched.nodes[1])
+        watched.fail(0)
+        assert watched.of.avoided(None, IDS) == {0}
+
+    story(scene)
+
+
+def test_a_bad_node_that_was_lost_and_is_back_is_set_aside_again(story):
+    async def scene(watched):
+        watched.fail(0, 3)
+        watched.of.forget(watched.nodes[0])
+        watched.fail(2, 3)  # it is back, under another number
+        assert watched.of.avoided(None, [1, 2]) == {2}
 
     story(scene)

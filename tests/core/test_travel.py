@@ -16,6 +16,7 @@ import cloudpickle
 import pytest
 
 import distsearch
+from distsearch.core import travel
 from distsearch.core.decorators import args
 from distsearch.core.travel import pack
 from distsearch.errors import PicklingError
@@ -241,3 +242,13 @@ def test_what_torch_imports_only_with_its_first_optimizer_is_preloaded_too():
         torch.manual_seed(1)
 
     assert {"torch", "torch._dynamo"} <= set(pack(train_fn).modules)
+
+
+def test_a_logger_of_a_library_that_is_not_loaded_is_not_taken_for_the_users(monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "click", raising=False)  # as if nobody had loaded it
+    assert travel._is_of_library("click.core") and travel._is_of_library("asyncio")
+    (tmp_path / "my_own_module.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not travel._is_of_library("my_own_module")
+    assert not travel._is_of_library("a_name_of_no_module")
+    assert not travel._is_of_library("__main__")

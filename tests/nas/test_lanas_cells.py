@@ -127,7 +127,7 @@ def test_a_training_goes_on_in_the_middle_bit_for_bit_and_tests_once_at_its_end(
 
     monkeypatch.setattr(training, "load_images", lambda data, root: images)
     constants = {name: train_cell.args[name] for name in train_cell.args}
-    tiny = {"channels": 4, "layers": 3, "batch_size": 16, "epochs": 3, "num_gpus": 0, "test": True}
+    tiny = {"channels": 4, "layers": 3, "batch_size": 16, "epochs": 2, "num_gpus": 0, "test": True}
     args = Namespace({**constants, **tiny, **CHAIN})
 
     whole = Interrupted(epochs=99)
@@ -143,7 +143,7 @@ def test_a_training_goes_on_in_the_middle_bit_for_bit_and_tests_once_at_its_end(
         return [{name: one.get(name) for name in names} for one in reports]
 
     assert compared(first.reports + second.reports) == compared(whole.reports)
-    assert ["test_accuracy" in report for report in whole.reports] == [False, False, True]
+    assert ["test_accuracy" in report for report in whole.reports] == [False, True]
 
 
 # Pools

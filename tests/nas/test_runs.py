@@ -14,12 +14,18 @@ import psutil
 import pytest
 
 import distsearch
+from distsearch.cli.main import main
+from distsearch.core.travel import pack
 from distsearch.core.words import Status
 from distsearch.errors import DataError, OptionError, ResourceError, SpaceError, TrialFailed
 from distsearch.nas.genotype import NAMED
 from distsearch.nas.genotype import find as find_genotype
-from distsearch.nas.pc_darts.runs import run_retrain, run_search, run_test
+from distsearch.nas.lanas.trials import train_cell
+from distsearch.nas.pc_darts.lineage import search_then_retrain
+from distsearch.nas.pc_darts.runs import genotype_of_trial, run_retrain, run_search, run_test
+from distsearch.nas.pc_darts.trials import train_supernet
 from distsearch.nas.runs import Machines
+from distsearch.nas.trials import train_network
 
 torch = pytest.importorskip("torch")
 
@@ -65,7 +71,7 @@ def searched(stripes, tmp_path_factory):
             out,
             data=stripes,
             machines=TWO,
-            epochs=5,
+            epochs=4,
             warm_up=1,
             part=2,
             verbose=0,
@@ -79,11 +85,10 @@ def searched(stripes, tmp_path_factory):
 
 def rank_1_of(out):
     """The process of rank 1 of the trial in a folder."""
-    launchers = psutil.Process().children()
-    launched = [process.pid for launcher in launchers for process in launcher.children()]
     output = str(out / "trials/0/output-rank1.txt")
-    (pid,) = [pid for pid in launched if os.path.realpath(f"/proc/{pid}/fd/1") == output]
-    return psutil.Process(pid)
+    started = psutil.Process().children(recursive=True)
+    (rank,) = [one for one in started if os.path.realpath(f"/proc/{one.pid}/fd/1") == output]
+    return rank
 
 
 def test_a_search_whose_rank_was_killed_has_each_epoch_once(searched):
@@ -93,8 +98,8 @@ def test_a_search_whose_rank_was_killed_has_each_epoch_once(searched):
     assert trial.status is Status.FINISHED
     assert trial.attempt == 2
     history = record.training_history[0]
-    assert [report["epoch"] for report in history] == [1, 2, 3, 4, 5]
-    assert len({report["architecture"] for report in history}) == 5
+    assert [report["epoch"] for report in history] == [1, 2, 3, 4]
+    assert len({report["architecture"] for report in history}) == 4
     assert all(len(report["peak_memory_mb"]) == 2 for report in history)
 
 
@@ -105,13 +110,13 @@ def test_a_search_leaves_a_genotype_pictures_and_a_checkpoint_that_can_be_tested
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     tested = run_test(out)
     assert tested["accuracy"] == pytest.approx(found.report["test_accuracy"])
-    assert (tested["images"], tested["data"], tested["epoch"]) == (20, "stripes", 5)
+    assert (tested["images"], tested["data"], tested["epoch"]) == (20, "stripes", 4)
 
 
-def test_what_was_found_is_trained_and_tested_from_the_shell(searched, stripes, tmp_path):
+def test_what_was_found_is_trained_and_tested_from_the_shell(searched, stripes, tmp_path, capsys):
     out, _ = searched
     command = [sys.executable, "-m", "distsearch.cli", "pc-darts"]
-    options = ["--epochs", "3", "--channels", "4", "--layers", "3", "--batch-size", "16"]
+    options = ["--epochs", "2", "--channels", "4", "--layers", "3", "--batch-size", "16"]
     trained = tmp_path / "network"
     said = subprocess.run(
         [*command, "retrain", "--genotype", out, "--data", stripes, "--out", trained, *options],
@@ -120,18 +125,28 @@ def test_what_was_found_is_trained_and_tested_from_the_shell(searched, stripes, 
         timeout=100,
     )
     assert said.returncode == 0, said.stderr
-    lines = [line for line in said.stdout.splitlines() if line.startswith("epoch ")]
-    assert [line.partition(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert "loss" in lines[0]
-    assert "accuracy" in lines[0]
-    answer = subprocess.run(
-        [*command, "test", trained, "--json"], capture_output=True, text=True, timeout=60
-    )
-    assert json.loads(answer.stdout)["images"] == 20
+    lines = said.stdout.splitlines()
+    epochs = [number for number, line in enumerate(lines) if line.startswith("epoch ")]
+    assert [lines[number].partition(":")[0] for number in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert epochs[1] == epochs[0] + 1  # no line on how the search stands is in between
+    assert "loss" in lines[epochs[0]]
+    assert "accuracy" in lines[epochs[0]]
+    with pytest.raises(SystemExit, match="0"):
+        main(["pc-darts", "test", str(trained), "--json"])
+    assert json.loads(capsys.readouterr().out)["images"] == 20
     again = run_retrain(
-        trained, out, data=stripes, machines=Machines(), epochs=3, verbose=0, **TINY
+        trained, out, data=stripes, machines=Machines(), epochs=2, verbose=0, **TINY
     )
-    assert again.report["epoch"] == 3  # nothing was left to do
+    assert again.report["epoch"] == 2  # nothing was left to do
+    with pytest.raises(SpaceError, match=r"trial 0 .* has found no genotype: it is finished"):
+        genotype_of_trial(trained, 0)
+
+
+def test_a_genotype_is_found_by_the_trial_that_has_searched_for_it(searched):
+    out, found = searched
+    assert genotype_of_trial(out, 0) == found.genotype
+    with pytest.raises(SpaceError, match="has no trial 7; its trials: 0"):
+        run_retrain("unused", out, trial=7)
 
 
 def test_a_test_on_images_of_another_kind_is_refused(searched):
@@ -184,3 +199,10 @@ def test_an_unknown_genotype_is_refused_before_anything_starts(tmp_path):
         run_retrain(tmp_path / "out", "pc-darts-imagenets", machines=ONE)
     assert not (tmp_path / "out").exists()
     assert len(NAMED) == 2
+
+
+@pytest.mark.parametrize(
+    "train_fn", [train_supernet, train_network, search_then_retrain, train_cell]
+)
+def test_a_node_imports_torch_once_for_all_trials_that_train_networks(train_fn):
+    assert "torch" in pack(train_fn).modules

@@ -205,6 +205,23 @@ def test_time_in_which_the_driver_stood_still_does_not_count(local, echo, monkey
     search(test, local[1])
 
 
+def test_a_worker_that_joins_while_those_that_are_there_are_listed_is_one_node(local, echo):
+    address = next(iter(local[0].workers.values())).address
+    came = []
+
+    async def test():
+        async with Cluster(Listening(), client=local[1]) as cluster:
+            attaching = asyncio.create_task(cluster.attach_workers(came.append))
+            await asyncio.sleep(0)  # it waits for the list, in which the worker will be
+            cluster._hear_scheduler((0.0, {"action": "add-worker", "worker": address}))
+            there = await attaching
+            while not (there or came):
+                await asyncio.sleep(0.01)
+            assert len(cluster.remotes) == len(there + came) == 1
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
 def test_closing_ends_the_agent_and_removes_its_folder_in_silence(local, echo):
     Echo.closed.clear()
 

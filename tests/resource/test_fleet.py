@@ -182,3 +182,87 @@ def test_no_gpu_is_in_two_nodes_of_a_machine(story):
         assert owner.came == ["node0", "node1"]
 
     story(joining)
+
+
+class Returning:
+    """How lost nodes come up again: `come_up(fleet)` has the next ones come, in this order."""
+
+    def __init__(self, *remotes):
+        self.remotes = list(remotes)
+        self.asked = asyncio.Event()
+
+    async def start_all(self, nodes):
+        self.asked.set()
+        return [asyncio.create_task(self.next()) for _ in nodes]
+
+    async def next(self):
+        return self.remotes.pop(0)
+
+    def come_up(self, fleet):
+        fleet._start_all = self.start_all
+
+
+@pytest.mark.parametrize("what", ["remove", "add"])
+def test_a_lost_node_that_is_just_coming_back_when_it_is_removed_or_added_is_there_once(
+    story, what
+):
+    async def returning(fleet, owner, said, files):
+        first, half = Pretended(0, machine="a"), Pretended(1, answer=None, machine="a")
+        await join(fleet, first, Node("node0"))
+        await fleet.upload(files)
+        back = Returning(half, Pretended(2, machine="a"))
+        back.come_up(fleet)
+        fleet.on_lost(first, "cut", True)
+        await half.asked.wait()  # it takes the uploads
+        await getattr(fleet, what)([Node("node0")])
+        assert half.closed and owner.came == ["node0"] + ["node2"] * (what == "add")
+        assert list(fleet.remotes) == [2] * (what == "add") and not fleet._comebacks
+        await fleet.close()
+
+    story(returning)
+
+
+def test_a_node_that_is_back_takes_no_gpu_that_another_has_meanwhile(story):
+    async def returning(fleet, owner, said, files):
+        nodes = [Node(f"node{number}", num_cpus=1) for number in range(2)]
+        first = Pretended(0, machine="a", gpus=("0",))
+        second = Pretended(1, machine="a", gpus=("0", "1"))
+        for remote, node in zip((first, second), nodes, strict=True):
+            await join(fleet, remote, node)
+        again = Pretended(2, machine="a", gpus=("0", "1"))
+        Returning(again).come_up(fleet)
+        fleet.on_lost(second, "cut", True)
+        while "node2" not in owner.came:
+            await asyncio.sleep(0.01)
+        assert again.facts.gpus == ("1",)
+        await fleet.close()
+
+    story(returning)
+
+
+def test_a_machine_that_has_come_under_another_name_meanwhile_does_not_come_back_as_well(story):
+    async def returning(fleet, owner, said, files):
+        first, again = Pretended(0, machine="a"), Pretended(2, machine="a")
+        await join(fleet, first, Node("node0"))
+        await join(fleet, Pretended(3))
+        Returning(again).come_up(fleet)
+        fleet.on_lost(first, "cut", True)
+        await join(fleet, Pretended(1, machine="a"), Node("node1"))
+        while not again.closed or fleet._comebacks:
+            await asyncio.sleep(0.01)
+        assert "same machine" in said[-1] and "node2" not in owner.came
+        await fleet.close()
+
+    story(returning)
+
+
+def test_of_two_users_on_a_machine_both_are_removed_though_one_is_lost(story):
+    async def removing(fleet, owner, said, files):
+        lost, there = Pretended(0, ends_for_sure=False), Pretended(1)
+        await join(fleet, lost, Node("host", user="ada"))
+        await join(fleet, there, Node("host", user="bob"))
+        fleet.on_lost(lost, "cut", False)
+        await fleet.remove([Node("host")])
+        assert there.closed and not fleet.remotes and not fleet._comebacks
+
+    story(removing)

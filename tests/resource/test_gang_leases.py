@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import random
+
 import pytest
 
 from distsearch.errors import ResourceError
+from distsearch.resource.manager import LeaseQueue
+from distsearch.resource.node import NodeFacts
 from distsearch.resource.resource import Resource
+from distsearch.resource.slots import NodeResourceManager
 from tests.resource.test_manager import asker, manager_of, node, places
 
 
@@ -147,3 +154,91 @@ def test_the_room_for_gangs_is_that_of_all_nodes():
     manager = manager_of(node(0, cpus=4), node(1, cpus=3))
     assert manager.room_for(Resource(world_size=2)) == 3
     assert manager.room_for(Resource(world_size=8)) == 0
+
+
+class SharedNodes:
+    """Three searches on four nodes of two slots, which die and come back; the clock is a number.
+
+    A trial that has lost a node is tried again, and has ended when its lease ran to its end.
+    """
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.queue = LeaseQueue()
+        self.events, self.numbers, self.now = [], itertools.count(), 0.0
+        self.managers = [manager_of(queue=self.queue) for _ in range(3)]
+        self.running, self.ended, self.lost = {}, [], 0
+        for host in range(4):
+            self.start(host)
+
+    def after(self, seconds, act, *about):
+        heapq.heappush(self.events, (self.now + seconds, next(self.numbers), act, about))
+
+    def start(self, host):
+        """A node joins all searches; it dies some time later."""
+        slots = NodeResourceManager(NodeFacts(2, (), 16 * 10**9))
+        for manager in self.managers:
+            manager.add(node(host, slots=slots))
+        self.after(self.random.uniform(2, 60), self.die, host)
+
+    def die(self, host):
+        """One search after the other takes note of it, and tries again what it had there."""
+        for manager in self.managers:
+            gone = [
+                trial
+                for trial, lease in self.running.items()
+                if self.manager_of(trial) is manager and host in places([lease])
+            ]
+            leases = [self.running.pop(trial) for trial in gone]
+            manager.remove(manager.remotes[host])
+            for trial, lease in zip(gone, leases, strict=True):
+                self.lost += 1
+                manager.release(lease)
+                self.ask(trial)
+        self.after(self.random.uniform(1, 5), self.start, host)
+
+    def manager_of(self, trial):
+        return self.managers[trial[0] % 3]
+
+    def ask(self, trial):
+        _, ranks = trial
+
+        def granted(lease):
+            assert trial not in self.running
+            assert len(lease.held) == ranks
+            self.running[trial] = lease
+            self.after(self.random.uniform(1, 8), self.end, trial, lease)
+
+        self.manager_of(trial).request(Resource(1, world_size=ranks), granted)
+
+    def end(self, trial, lease):
+        if self.running.get(trial) is not lease:  # it has lost a node meanwhile
+            return
+        del self.running[trial]
+        self.ended.append(trial)
+        self.manager_of(trial).release(lease)
+
+    def run(self, trials):
+        for trial in trials:
+            self.ask(trial)
+        while len(self.ended) < len(trials):
+            self.now, _, act, about = heapq.heappop(self.events)
+            act(*about)
+            assert self.now < 2000, f"{len(self.ended)} of {len(trials)} trials have ended"
+            for host in range(4):
+                here = sum(places([lease]).count(host) for lease in self.running.values())
+                assert here <= 2
+
+
+def test_thirty_gangs_and_single_trials_of_three_searches_end_once_each_while_nodes_die():
+    lost = 0
+    for seed in range(20):
+        nodes = SharedNodes(seed)
+        trials = [(number, nodes.random.choice([1, 1, 2, 3, 4])) for number in range(30)]
+        nodes.run(trials)
+        assert sorted(nodes.ended) == trials
+        assert not nodes.running
+        for manager in nodes.managers:
+            assert all(remote.slots.used == (0, 0) for remote in manager.remotes.values())
+        lost += nodes.lost
+    assert lost > 50

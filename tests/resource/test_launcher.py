@@ -304,6 +304,21 @@ def test_a_killed_agent_leaves_no_launcher_that_imports_nor_what_the_import_star
     assert all(map(ends, (guard, launcher, child)))
 
 
+@pytest.mark.parametrize("guard_is", ["stopped", "killed"])
+def test_a_guard_that_is_stopped_or_killed_amid_a_fork_leaves_nothing(parent, guard_is):
+    launcher = parent()
+    for number in range(20):
+        launcher.fork(str(number), "time.sleep(60)")
+    pid = launcher.hears("started", "0")["pid"]
+    guard = psutil.Process(launcher.launcher.pid)
+    guard.send_signal(signal.SIGSTOP if guard_is == "stopped" else signal.SIGKILL)
+    family = [psutil.Process(pid), psutil.Process(pid).parent()]
+    launcher.replies.close()
+    launcher.control.close()
+    assert all(ends(process.pid) for process in family)
+    assert launcher.launcher.wait(WAIT_S) == (0 if guard_is == "stopped" else -signal.SIGKILL)
+
+
 def test_a_guard_is_not_called_python_for_those_who_kill_all_that_is(parent):
     launcher = parent()
     launcher.fork("1")

@@ -15,17 +15,21 @@ import threading
 import time
 import traceback
 import uuid
+from pathlib import Path
 
 import asyncssh
 import psutil
 import pytest
 
+import distsearch
 from distsearch.errors import HostKeyError, NodeError, ResourceError
 from distsearch.resource import ssh
 from distsearch.resource.dask_link import Cluster, DaskRemote
 from distsearch.resource.node import Node
+from distsearch.resource.parcel import parcel
 from distsearch.resource.ssh import bring_up, log_in, starter_command
 from tests.hosts import Hosts
+from tests.openssh import SSHD, OpenSSH
 from tests.resource.test_dask_link import Listening, ops
 
 
@@ -33,6 +37,14 @@ from tests.resource.test_dask_link import Listening, ops
 def hosts():
     with Hosts() as hosts:
         yield hosts
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 class World:
@@ -199,6 +211,25 @@ def test_in_direct_mode_the_node_connects_without_the_tunnel_and_refuses_strange
             await reader.readexactly(1)  # Dask greets whoever it lets in
 
     run(test)
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no sshd here")
+@pytest.mark.skipif(not has_ipv6(), reason="there is no ::1 here")
+@pytest.mark.parametrize("tunnel", [True, False])
+def test_a_node_is_reached_over_ipv6(world, tmp_path, tunnel):
+    with OpenSSH(tmp_path / "sshd", "ListenAddress ::1") as host:
+        known = tmp_path / "sshd/known_hosts"
+        known.write_text(known.read_text().replace("127.0.0.1", "::1"))
+        node = Node("::1", port=host.port, python=sys.executable, tunnel=tunnel)
+
+        async def test(cluster, listening):
+            (remote,) = await world.bring_up(cluster, node, ssh_config=[str(host.config)])
+            assert isinstance(remote, DaskRemote), remote
+            assert "::1" in remote.address and remote.worker.startswith("tls://")
+            remote.send({"op": "upload", "path": "/no", "data": b"x", "done": True})
+            await listening.until(lambda heard: ops(heard).count("uploaded") == 1)
+
+        run(test)
 
 
 def remote_ports(process):
@@ -385,16 +416,91 @@ def test_a_missing_package_comes_with_the_command_that_installs_it(world, tmp_pa
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     python = str(tmp_path / "bare/bin/python")
     error = failure(world, world.node(world.start(), python=python))
-    assert f"{python} -m pip install 'distsearch==" in str(error)
+    assert f"{python} -m pip install 'distributed==" in str(error)
+    assert "'numpy==" in str(error) and "distsearch==" not in str(error)
 
 
-def test_another_version_on_the_node_is_refused(world, tmp_path):
-    information = tmp_path / "site" / "distsearch-9.9.dist-info"
+def test_another_version_of_a_package_on_the_node_is_refused(world, tmp_path):
+    information = tmp_path / "site" / "distributed-1.2.dist-info"
     information.mkdir(parents=True)
-    (information / "METADATA").write_text("Name: distsearch\nVersion: 9.9\n")
+    (information / "METADATA").write_text("Name: distributed\nVersion: 1.2\n")
     env = {"PYTHONPATH": str(information.parent)}
     error = failure(world, world.node(world.start(), env=env))
-    assert "distsearch 9.9 (driver: " in str(error)
+    assert "distributed 1.2 (driver: " in str(error)
+
+
+def python_without_distsearch(folder):
+    """An interpreter that has all packages of this one but distsearch: its path, its PYTHONPATH."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
+    (folder / "site").mkdir()
+    for path in {Path(path) for path in sys.path if path.endswith("site-packages")}:
+        for package in path.iterdir():
+            if not package.name.startswith(("distsearch", "__editable__", "__pycache__")):
+                (folder / "site" / package.name).symlink_to(package)
+    return str(folder / "bare/bin/python"), str(folder / "site")
+
+
+async def comes_up_with(world, cluster, node):
+    """Bring a node up and down; where its distsearch came from."""
+
+    def where_distsearch_is(dask_worker):  # one of a module would be looked for in it there
+        import distsearch
+
+        return distsearch.__path__[0].rpartition("/")[0]
+
+    (remote,) = await world.bring_up(cluster, node)
+    assert isinstance(remote, DaskRemote), remote
+    folder = await cluster.run_on(remote.worker, where_distsearch_is)
+    await remote.close()
+    return folder
+
+
+def test_a_node_without_distsearch_gets_the_drivers_once_and_keeps_it(world, tmp_path, monkeypatch):
+    python, packages = python_without_distsearch(tmp_path)
+    cache = tmp_path / "cache"
+    env = {"PYTHONPATH": packages, "XDG_CACHE_HOME": str(cache)}
+    node = world.node(world.start(), python=python, env=env)
+
+    async def test(cluster, listening):
+        sent = cache / "distsearch" / parcel().content
+        assert await comes_up_with(world, cluster, node) == str(sent)
+        monkeypatch.setattr(ssh, "PIECE", None)  # what is there is not sent again
+        assert await comes_up_with(world, cluster, node) == str(sent)
+        (sent / "distsearch" / "errors.py").write_text("by a stranger")
+        monkeypatch.undo()
+        assert await comes_up_with(world, cluster, node) == str(sent)
+        assert "stranger" not in (sent / "distsearch" / "errors.py").read_text()
+        assert not list(cache.glob("distsearch/new-*"))
+
+    run(test)
+    assert world.nothing_is_left()
+
+
+def test_a_node_with_another_distsearch_and_no_home_to_write_to_uses_the_drivers(world, tmp_path):
+    other = tmp_path / "site" / "distsearch"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise ImportError('a stranger of the same name')")
+    (tmp_path / "no folder").touch()
+    env = {"PYTHONPATH": str(other.parent), "XDG_CACHE_HOME": str(tmp_path / "no folder")}
+    node = world.node(world.start(), env=env)
+
+    async def test(cluster, listening):
+        folder = await comes_up_with(world, cluster, node)
+        assert folder.startswith(str(tmp_path)) and folder != str(other.parent)
+
+    run(test)
+    assert world.nothing_is_left()
+
+
+def test_a_node_that_has_the_drivers_distsearch_gets_nothing(world, tmp_path):
+    node = world.node(world.start(), env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+    async def test(cluster, listening):
+        here = str(Path(distsearch.__file__).parents[1])
+        assert await comes_up_with(world, cluster, node) == here
+
+    run(test)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_node_that_dies_on_the_way_up_tells_its_last_words(world, tmp_path):
@@ -404,6 +510,19 @@ def test_a_node_that_dies_on_the_way_up_tells_its_last_words(world, tmp_path):
     env = {"PYTHONPATH": str(package.parent)}
     error = failure(world, world.node(world.start(), env=env))
     assert "did not come up" in str(error) and "libfoo.so.1 is missing" in str(error)
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no sshd here")
+@pytest.mark.parametrize(
+    "setting", ["AllowTcpForwarding local", "AllowTcpForwarding remote", "PermitOpen none"]
+)
+def test_forwarding_that_is_half_forbidden_is_told_at_once(world, tmp_path, setting):
+    with OpenSSH(tmp_path / "sshd", setting) as host:
+        node = Node("127.0.0.1", port=host.port, python=sys.executable)
+        began = time.monotonic()
+        error = failure(world, node, ssh_config=[str(host.config)])
+    assert "forwards no ports" in str(error) and "AllowTcpForwarding yes" in str(error)
+    assert "tunnel=False" in str(error) and time.monotonic() - began < 15
 
 
 def test_bad_nodes_do_not_keep_good_ones_from_coming_up(world):
@@ -557,6 +676,7 @@ DRIVER = """
 import asyncio, json, sys
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.node import Node
+from distsearch.resource.parcel import parcel
 from distsearch.resource.ssh import bring_up
 from tests.resource.test_dask_link import Listening
 

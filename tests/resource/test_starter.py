@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from distsearch.resource import ssh, starter
+from distsearch.resource.parcel import parcel
 from distsearch.resource.ssh import starter_command
 from distsearch.resource.versions import compare, own_versions
 
@@ -64,7 +65,7 @@ class Started:
                 return line
 
     def greet(self, **env):
-        self.tell(env=env, packages=["distributed", "no-such-package"])
+        self.tell(env=env, packages=["distributed", "no-such-package"], distsearch=parcel().content)
         return self.hear("hello")
 
     def run(self, code, lease_s=30.0, grace_s=5.0, **spec):
@@ -108,7 +109,7 @@ def test_a_start_up_file_may_print_half_a_line_and_read_what_is_there_already(tm
         process.stdin.flush()
         lines = iter(process.stdout.readline, b"")
         assert any(json.loads(line)["op"] == "ready" for line in lines if line[:1] == b"{")
-        process.stdin.write(b'\n\n{"env": {}, "packages": []}\n\n')
+        process.stdin.write(b'\n\n{"env": {}, "packages": [], "distsearch": ""}\n\n')
         process.stdin.flush()
         hello = next(json.loads(line) for line in lines if line[:1] == b"{")
         assert (hello["op"], hello["executable"]) == ("hello", sys.executable)
@@ -154,6 +155,32 @@ def test_a_pythonpath_given_for_the_node_is_searched_for_packages(started, tmp_p
     (information / "METADATA").write_text("Name: no-such-package\nVersion: 1.2\n")
     hello = started.greet(PYTHONPATH=str(information.parent))
     assert hello["packages"]["no-such-package"] == "1.2"
+
+
+def test_a_cache_into_which_others_can_write_is_not_trusted(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    content, zipped = parcel()
+    home = starter.put_into_cache(zipped, content)
+    assert starter.sent_before(content) == home == str(tmp_path / "distsearch" / content)
+    Path(home).chmod(0o777)
+    assert starter.sent_before(content) is None
+    Path(home).chmod(0o700)
+    (tmp_path / "distsearch").chmod(0o770)
+    assert starter.sent_before(content) is None
+    (tmp_path / "own").mkdir()
+    assert starter.unpack(zipped, content, str(tmp_path / "own")) == str(tmp_path / "own/code")
+
+
+def test_what_no_driver_has_asked_for_in_a_long_time_is_deleted(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache = tmp_path / "distsearch"
+    for name, days in (("old", 100), ("new", 1)):
+        (cache / name).mkdir(parents=True)
+        os.utime(cache / name, (time.time() - 86400 * days,) * 2)
+    cache.chmod(0o700)
+    content, zipped = parcel()
+    starter.put_into_cache(zipped, content)
+    assert sorted(one.name for one in cache.iterdir()) == sorted(["new", content])
 
 
 def test_the_port_it_offers_can_be_listened_on(started):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 
+import distsearch
 from distsearch import __version__
 from distsearch.resource.versions import compare, own_versions
 
@@ -31,12 +33,24 @@ def test_another_patch_of_python_is_welcome(node):
 
 
 def test_missing_packages_come_with_the_command_that_installs_them(node):
-    node["packages"].update(distsearch=None, dask=None)
+    node["packages"].update(dask=None, numpy=None)
     text = compare(own_versions(), node, "gpu1", "/opt/python")
-    assert f"/opt/python -m pip install 'distsearch=={__version__}' 'dask==" in text
+    assert "/opt/python -m pip install 'dask==" in text and "'numpy==" in text
 
 
-@pytest.mark.parametrize("name", ["distsearch", "distributed", "dask"])
+def test_another_distsearch_is_refused_with_the_folder_to_copy_and_not_with_an_index(node):
+    node["distsearch"] = "9.9"
+    text = compare(own_versions(), node, "tcp://10.0.0.1:4567", "python")
+    assert f"distsearch 9.9, the driver {__version__}" in text
+    assert f"copy the folder {Path(distsearch.__file__).parent} " in text and "pip" not in text
+
+
+def test_of_packages_that_only_have_to_be_there_any_version_is_welcome(node):
+    node["packages"]["psutil"] = "0.1"
+    assert compare(own_versions(), node, "gpu1") is None
+
+
+@pytest.mark.parametrize("name", ["distributed", "dask"])
 def test_the_engine_must_be_exactly_the_same(node, name):
     ours = node["packages"][name]
     node["packages"][name] = ours + ".1"

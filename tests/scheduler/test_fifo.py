@@ -1399,6 +1399,7 @@ def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox)
         ({"mode": "minimize"}, OptionError, "mode='minimize'; did you mean 'min'"),
         ({"searcher": "TPE"}, OptionError, "did you mean 'tpe'"),
         ({"searcher": "bayesopt_hyperband"}, OptionError, "AutoGluon calls so is searcher='bohb'"),
+        ({"searcher": "RL"}, OptionError, "AutoGluon calls so is searcher='evolution'"),
         (
             {"num_trails": 3},
             OptionError,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import time
 
 import pytest
+from distributed import Client, LocalCluster
 
 import distsearch as ag
 from distsearch.core.store import read
@@ -344,3 +346,80 @@ def test_the_rank_that_died_is_to_blame_and_not_those_that_missed_it(search):
     (lost,) = events(scheduler, "lost")
     assert lost.body["status"] == "exited" and lost.body["reason"].startswith("rank 1:")
     assert [event.body["epoch"] for event in events(scheduler, "report")] == [1, 2, 3]
+
+
+GANGS = """
+import os, time
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    state = reporter.load() or {"epoch": 0}
+    for epoch in range(state["epoch"] + 1, 4):
+        if epoch == 3 and os.path.exists("first"):
+            with open("MAILBOX", "w") as mailbox:
+                print(os.getpid(), file=mailbox)
+            time.sleep(300)
+        reporter(epoch=epoch, accuracy=args.x)
+        reporter.save({"epoch": epoch}, step=epoch)
+    with open(f"ended{args.task_id}-{args.rank}", "a") as file:
+        file.write("x")
+
+if __name__ == "__main__":
+    scheduler = ag.scheduler.FIFOScheduler(
+        train_fn, local=ag.Node("localhost", num_cpus=4), resource={"world_size": 2},
+        checkpoint="kept", num_trials=3)
+    scheduler.run()
+    scheduler.join_jobs()
+    scheduler.close()
+    print("OVER")
+"""
+
+
+def test_gangs_go_on_when_their_driver_was_killed_and_each_rank_ends_once(
+    driver, mailbox, left_after, tmp_path
+):
+    (tmp_path / "first").touch()
+    script = GANGS.replace("MAILBOX", mailbox.path)
+    one = driver(script)
+    ranks = {mailbox.take() for _ in range(4)}
+    deadline = time.monotonic() + 30
+    while sum(event.body["step"] == 2 for event in read(tmp_path / "kept", "saved")) < 2:
+        assert time.monotonic() < deadline, "the checkpoints were never durable"
+        time.sleep(0.05)  # another process writes the file
+    one.process.kill()
+    assert left_after(ranks) == []
+    (tmp_path / "first").unlink()
+    driver(script).words_after("OVER")
+    log = list(read(tmp_path / "kept"))
+    ended = [event.body["status"] for event in log if event.kind == "ended"]
+    assert ended == ["finished"] * 3
+    for trial in range(3):
+        reports = [e.body["epoch"] for e in log if e.kind == "report" and e.trial == trial]
+        assert reports == [1, 2, 3]
+        for rank in (0, 1):
+            assert (tmp_path / f"ended{trial}-{rank}").read_text() == "x"
+
+
+@ag.args(x=ag.Real(0, 1))
+def tells_of_its_groups(args, reporter):
+    reporter(accuracy=args.rank + 0.5, groups=int(os.environ["GROUP_WORLD_SIZE"]))
+
+
+def test_gangs_run_on_the_workers_of_a_cluster_of_the_users(search):
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        resource = {**PAIR, "ranks_per_node": 1}
+        scheduler = search(
+            tells_of_its_groups, local=False, client=client, resource=resource, num_trials=2
+        )
+        scheduler.run()
+        assert scheduler.join_jobs(timeout=60)
+        assert [trial.status for trial in scheduler.trials] == [Status.FINISHED] * 2
+        scheduler.close()
+    reports = [event.body for event in events(scheduler, "report")]
+    assert [(report["accuracy"], report["groups"]) for report in reports] == [(0.5, 2)] * 2

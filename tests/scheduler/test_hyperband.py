@@ -170,6 +170,12 @@ def test_without_max_t_the_error_says_where_it_could_come_from():
         ag.scheduler.HyperbandScheduler(without_end)
 
 
+@pytest.mark.parametrize("rule", [ag.scheduler.HyperbandScheduler, ag.scheduler.PBTScheduler])
+def test_a_misspelt_max_t_is_not_taken_for_a_missing_one(rule):
+    with pytest.raises(OptionError, match="'max_T'; did you mean 'max_t'"):
+        rule(without_end, max_T=9)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -22,6 +22,7 @@ from distsearch.core.queue import Queue
 from distsearch.core.standings import Standings
 from distsearch.core.store import Store
 from distsearch.resource.agent import Agent
+from distsearch.resource.dask_link import Cluster
 from distsearch.resource.manager import DistributedResourceManager
 from distsearch.resource.slots import NodeResourceManager
 from distsearch.searcher.desk import Desk
@@ -61,12 +62,18 @@ GANGS = {
     "blows": 20,
     "troubles": ["trial_dies", "node_dies"],
 }
+ASLEEP = {**LONG, "troubles": ["driver_pause"], "delay_s": 0.003}
+FULL = {"troubles": ["disk_full"], "blows": 9}
 CRAMPED = {"troubles": ["no_room"], "blows": 9}
 WEATHER = {
     "a gang's slots are free before its last rank is reaped": GANGS,
     "the ranks that are left do not hear that another is over": GANGS,
     "only the node of rank 0 hears of decisions and stops": GANGS,
     "of a gang's slots those of one rank are given back": GANGS,
+    "nodes of a driver that stood still are given up": ASLEEP,
+    "nodes of a driver that stood still come twice": ASLEEP,
+    "an answer is sent though the log could not be written": FULL,
+    "a write that failed is not made again": FULL,
     "a trial that did not begin is forgotten": CRAMPED,
     "two drivers have one folder": {"troubles": ["racing_start"], "blows": 9},
     "reports of a stale attempt are taken": CUT_OFF,
@@ -109,6 +116,30 @@ WEATHER = {
     },
 }
 FAULTS = {
+    "nodes of a driver that stood still are given up": [
+        (Cluster, "_ping_all", "remote.heard += stood_still_s", "pass")
+    ],
+    "nodes of a driver that stood still come twice": [
+        (
+            Cluster,
+            "_ping_all",
+            "before = now",
+            "before = now\n        for one in self._workers if stood_still_s > 1 else ():\n"
+            "            self._hear_scheduler((0, {'action': 'add-worker', 'worker': one}))",
+        ),
+        (Cluster, "attach_workers", "if address not in self._workers:", "if True:"),
+    ],
+    "an answer is sent though the log could not be written": [
+        (
+            Store,
+            "_written",
+            "self._callbacks[:0] = callbacks",
+            "[callback() for callback in callbacks]",
+        )
+    ],
+    "a write that failed is not made again": [
+        (Store, "_written", "self._pending[:0] = rows", "pass")
+    ],
     "a trial that did not begin is forgotten": [
         (Experiment, "_goes_back", "self.queue.put(trial)", "pass")
     ],

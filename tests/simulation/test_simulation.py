@@ -23,6 +23,13 @@ def test_every_guarantee_holds_whatever_happens(first):
         play(seed)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_trials_of_every_size_end_once_on_four_nodes_whatever_happens(ranks):
+    four = {"ranks": ranks, "trials": 8, "cpus_of_nodes": (2, 2, 2, 2), "blows": 9}
+    for seed in range(2):
+        play(seed, {**four, "rule": "fifo"})
+
+
 def test_a_seed_is_one_story_down_to_the_last_message():
     once, again = (play(7) for _ in range(2))
     assert once.world.steps == again.world.steps

@@ -75,6 +75,20 @@ def test_a_searcher_that_repeats_itself_passes_when_it_says_so(tmp_path):
     assert "2 skipped" in done.stdout
 
 
+def test_one_that_repeats_itself_and_does_not_say_so_is_told_what_to_say(tmp_path):
+    (tmp_path / "test_mine.py").write_text(
+        "from distsearch.searcher import Searcher\n"
+        "from distsearch.testing import SearcherKit\n"
+        "class Sampling(Searcher):\n"
+        "    def suggest(self, trial_id, rng):\n"
+        "        return self.space.sample(rng)\n"
+        "class TestSampling(SearcherKit):\n"
+        "    make = Sampling\n"
+    )
+    done = python("-m", "pytest", "-q", "-k", "given_points", "test_mine.py", folder=tmp_path)
+    assert "say `repeats = True`" in done.stdout
+
+
 @pytest.mark.parametrize("package", ["pytest", "hypothesis"])
 def test_without_what_kits_need_one_is_told_how_to_get_it(package, tmp_path):
     code = (
@@ -88,7 +102,7 @@ def test_without_what_kits_need_one_is_told_how_to_get_it(package, tmp_path):
     )
     said = python("-c", code, folder=tmp_path).stdout
     assert said == (
-        f"SearcherKit needs {package}, which is not installed: pip install 'distsearch[test]'\n"
+        f"SearcherKit needs {package}, which is not installed: pip install pytest hypothesis\n"
     )
 
 

@@ -40,6 +40,8 @@ def search_then_retrain(args: Any, reporter: Any) -> None:
     `search` and `retrain` are the settings of `train_supernet` and `train_network`, and the reports
     are theirs.
     """
+    import torch  # noqa: F401  # named here, it is imported once for all trials of a node
+
     common = {name: args[name] for name in ("seed", "data", "data_root")}
     if args.stage == "search":
         from . import search

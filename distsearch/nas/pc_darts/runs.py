@@ -13,10 +13,10 @@ from typing import Any
 
 from ...core.record import open as open_record
 from ...data import facts_of
-from ...errors import DataError, StoreError
+from ...errors import DataError, SpaceError, StoreError
 from ...space import Namespace
 from .. import recipes
-from ..genotype import find
+from ..genotype import Genotype, find, parse
 from ..runs import Found, Machines, run
 from ..trials import train_network
 from .settings import settings_for
@@ -53,6 +53,7 @@ def run_retrain(
     out: Path,
     genotype: Path,
     *,
+    trial: int | None = None,
     data: Path = "digits",
     data_root: Path | None = None,
     machines: Machines | None = None,
@@ -63,12 +64,14 @@ def run_retrain(
     """Train the network of a genotype from scratch: a published name, a file, or a search's folder.
 
         run_retrain("runs/network", "runs/digits", epochs=15)
+        run_retrain("runs/second", "runs/digits", trial=1)      # not the best of several searches
 
-    `settings`: see `distsearch.nas.recipes.settings_for`. Raises what `run_search` raises, and
-    SpaceError for what is no genotype.
+    `trial`: the search of this id in the folder `genotype`; by default the best one. `settings`:
+    see `distsearch.nas.recipes.settings_for`. Raises what `run_search` raises, SpaceError for what
+    is no genotype, and StoreError for a folder without trials.
     """
     machines = machines or Machines()
-    found = find(genotype)
+    found = find(genotype) if trial is None else genotype_of_trial(genotype, trial)
     complete = recipes.settings_for(facts_of(data, data_root), settings, machines.ranks)
     arguments = {
         "data": _named(data),
@@ -77,6 +80,29 @@ def run_retrain(
         **complete,
     }
     return run(train_network, out, arguments, machines, seeds=seeds, verbose=verbose)
+
+
+def genotype_of_trial(folder: Path, trial: int) -> Genotype:
+    """The genotype that one of the searches in a folder has found.
+
+        genotype_of_trial("runs/digits", 1)
+
+    Raises StoreError for what is no folder of a search, SpaceError for a trial that is not there or
+    has not come to its end.
+    """
+    record = open_record(folder)
+    known = {one.id: one for one in record.trials}
+    if trial not in known:
+        there = ", ".join(map(str, known)) or "none yet"
+        raise SpaceError(f"{record.folder} has no trial {trial!r}; its trials: {there}")
+    reports = record.training_history.get(trial, [])
+    if not reports or "genotype" not in reports[-1]:
+        raise SpaceError(
+            f"trial {trial} in {record.folder} has found no genotype: it is "
+            f"{known[trial].status.value} after {len(reports)} epochs; let the search go on to its "
+            "end, or name another trial"
+        )
+    return parse(reports[-1]["genotype"], f"the last report of trial {trial}")
 
 
 def run_test(

@@ -28,6 +28,8 @@ def train_supernet(args: Any, reporter: Any) -> None:
     Raises, and so ends the trial: DataError, OptionError, and FloatingPointError when the loss
     becomes NaN.
     """
+    import torch  # noqa: F401  # named here, it is imported once for all trials of a node
+
     from . import search
 
     search.train(args, reporter)

@@ -12,6 +12,7 @@ import itertools
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from .machines import Machine, World, running_machine
 
 Handler = Callable[[tuple[float, Any]], None]
+READS_AFTER_S = 0.05  # how long a process that wakes up takes to read what has come meanwhile
 NOTICED_S = 0.05  # how soon the end of a process is seen where its wire is up
 
 
@@ -29,6 +31,7 @@ class Wire:
         self.world = world
         self.delay_s = delay_s
         self.is_blocked = False
+        self.was_blocked = False
         self.is_broken = False
         self._last = 0.0
         self._held: list[Callable[[], object]] = []
@@ -47,7 +50,7 @@ class Wire:
 
     def unblock(self) -> None:
         """Let messages through again, those that wait first."""
-        self.is_blocked = False
+        self.is_blocked, self.was_blocked = False, True
         held, self._held = self._held, []
         for deliver in held:
             self.send(deliver)
@@ -60,6 +63,7 @@ class DaskCluster:
         self.world = world
         self.folder = folder
         self.workers: dict[str, FakeWorker] = {}
+        self.ever: dict[str, FakeWorker] = {}  # also those that are gone
         self.clients: list[FakeClient] = []
         self.security = None
         self.scheduler = SimpleNamespace(address="tcp://scheduler")
@@ -76,7 +80,7 @@ class DaskCluster:
 
     def join(self, worker: FakeWorker) -> None:
         """A worker has come."""
-        self.workers[worker.address] = worker
+        self.workers[worker.address] = self.ever[worker.address] = worker
         self.world.note(worker.address, "joins")
         self.tell_all({"action": "add-worker", "worker": worker.address})
 
@@ -131,6 +135,15 @@ class FakeClient:
         """Say something to a topic; heard by this client alone."""
         self.machine.do(self.hear, topic, message)
 
+    def receive(self, topic: str, message: Any) -> None:
+        """Hear what came over the network: who stood still looks at the clock before at that."""
+        awake_at = self.machine.paused_until and self.machine.paused_until + READS_AFTER_S
+        hear = partial(self.machine.do, self.hear, topic, message)
+        if (wait_s := awake_at - self.machine.world.now) > 0:
+            self.machine.world.post(wait_s, hear)
+        else:
+            hear()
+
     def hear(self, topic: str, message: Any) -> None:
         """Take a message of a topic."""
         if topic in self.handlers:
@@ -171,6 +184,12 @@ class FakeWorker:
         self.unused = 0  # times in a row that whoever runs the cluster has found it unused
         self._calls: dict[asyncio.Future[Any], Machine] = {}
 
+    @property
+    def was_troubled(self) -> bool:
+        """Whether it has ever stood still, died, or been cut off."""
+        is_cut = any(w.is_blocked or w.was_blocked or w.is_broken for w in (self.down, self.up))
+        return is_cut or not self.machine.alive or self.machine.paused_until > 0
+
     # What the plugin asks of it
 
     async def plugin_add(self, plugin: Any, name: str, catch_errors: bool) -> None:
@@ -188,7 +207,7 @@ class FakeWorker:
 
         def arrive() -> None:
             for client in self.cluster.clients:
-                client.machine.do(client.hear, topic, pickle.loads(data))
+                client.receive(topic, pickle.loads(data))
 
         self.up.send(arrive)
 

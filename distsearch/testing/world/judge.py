@@ -12,6 +12,7 @@ from ...core import store
 from ...core.words import Status
 from ...scheduler import Scheduler
 from . import insides
+from .dask import FakeWorker
 from .gangs import Gang
 from .machines import Row, World
 from .plan import Plan, train_fn
@@ -43,7 +44,7 @@ class Judge:
         self.over: Counter[int] = Counter()  # by trial: the last attempt known there to be over
         self.training: defaultdict[int, dict[Life, int]] = defaultdict(dict)  # attempts, by trial
         self.agents: list[FakeProcesses] = []
-        self.used: Counter[FakeProcesses] = Counter()  # processes with a job
+        self.used: Counter[tuple[FakeWorker, int]] = Counter()  # jobs on a worker, by driver
         self.alive: set[Life] = set()
         self.said: dict[tuple[int, int], int] = {}  # the last report that waits for a decision
         self.verdicts: dict[int, str] = {}  # by trial: what the rule has decided, as the disk knows
@@ -88,11 +89,10 @@ class Judge:
             )
         self.training[trial][life] = attempt
         self.alive.add(life)
-        self.used[processes] += 1
-        if self.used[processes] * self.plan.cpus > processes.worker.cpus:
+        used = self.used[_place(life)] = self.used[_place(life)] + 1
+        if used * self.plan.cpus > processes.worker.cpus:
             world.violated(
-                f"{where} has {processes.worker.cpus} CPUs, but {self.used[processes]} trials of "
-                f"{self.plan.cpus}"
+                f"{where} has {processes.worker.cpus} CPUs, but {used} trials of {self.plan.cpus}"
             )
 
     def two_attempts(self, life: Life, text: str) -> None:
@@ -120,7 +120,7 @@ class Judge:
         """A slot is free."""
         if life in self.alive:
             self.alive.discard(life)
-            self.used[life.processes] -= 1
+            self.used[_place(life)] -= 1
 
     def saved(self, life: Life, trial: int, epoch: int) -> None:
         """A trial has written a checkpoint."""
@@ -222,6 +222,13 @@ class Judge:
             elif kind == "started":
                 self.over[trial] = max(self.over[trial], attempt - 1)
             self.world.note("on disk:", kind, trial, attempt, seq)
+
+    def given_up(self, worker: FakeWorker, reason: str) -> None:
+        """The driver has given up a node: not one with which nothing was wrong."""
+        is_prompt = self.plan.delay_s < 0.05  # else an answer may take a minute by bad luck
+        was_well = is_prompt and not worker.was_troubled
+        if was_well and reason.startswith("nothing was heard"):
+            self.world.violated(f"{worker.address} was well, and is given up: {reason}")
 
     # When a driver vanishes, and at the end
 
@@ -341,3 +348,8 @@ class Judge:
         while (trial := live.next_resume()) is not None:
             if not insides.trials_of(live)[trial].status.is_end:
                 self.world.violated(f"the search is over, but trial {trial} was to go on")
+
+
+def _place(life: Life) -> tuple[FakeWorker, int]:
+    """Whose slot a process has: of which worker, of the nodes of which driver."""
+    return life.processes.worker, life.processes.driver

@@ -47,10 +47,17 @@ class World:
         self.trace: deque[tuple[float, tuple[Any, ...]]] = deque(maxlen=TRACED)
         self.steps = 0
         self.disk_full = False
+        self.writes_fail_once = False  # while the disk is full: the next attempt gets through
+        self._last_failed = False
         self.on_commit: Callable[[list[Row]], None] = lambda rows: None
         self.before_commit: Callable[[], None] = lambda: None
         self._posted: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
+
+    def has_room(self) -> bool:
+        """Whether the write that is about to be made on the driver's disk gets through."""
+        self._last_failed = self.disk_full and not (self.writes_fail_once and self._last_failed)
+        return not self._last_failed
 
     def post(self, delay_s: float, action: Callable[[], object]) -> None:
         """Let something happen after a delay."""
@@ -189,7 +196,7 @@ class Loop(asyncio.BaseEventLoop):
                 if not self.machine.alive:
                     return
             try:
-                if commits and world.disk_full:
+                if commits and not world.has_room():
                     raise sqlite3.OperationalError("database or disk is full")
                 result = function(*arguments)
             except Exception as raised:

@@ -30,6 +30,9 @@ class Weather(TypedDict, total=False):
     epoch_s: float  # the longest epoch of a trial
     rule: str  # one of RULES
     gangs: bool  # whether trials have several ranks
+    ranks: int  # of a trial, on as many nodes as it takes
+    trials: int
+    cpus_of_nodes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Plan:
         # (Drawn in this order, and drawn too where the weather says another thing: a seed is to
         # stay the story that it is.)
         rule = weather.get("rule", draw.choice(RULES))
-        num_trials = draw.randint(4, 14)
+        num_trials = weather.get("trials", draw.randint(4, 14))
         max_t = draw.randint(3, 9)
         epoch_s = weather.get("epoch_s", draw.choice([0.3, 2.0, 8.0, 25.0, 25.0]))
         saves = draw.choice([0, 1, 1, 2])
@@ -72,7 +75,8 @@ class Plan:
         report_timeout = draw.choice([None, 40.0]) if zoo else None
         max_failures = draw.choice([0, 1, 3, 3])
         count = draw.randint(1, 3)
-        cpus_of_nodes = tuple(draw.randint(cpus, 3) for _ in range(count))
+        drawn = tuple(draw.randint(cpus, 3) for _ in range(count))
+        cpus_of_nodes = weather.get("cpus_of_nodes", drawn)
         delay_s = weather.get("delay_s", draw.choice([0.0005, 0.003, 0.1, 1.5]))
         echo = draw.random() < 0.25
         # (By dice of its own, so that the seeds without gangs stay what they were.)
@@ -80,6 +84,8 @@ class Plan:
         ranks, ranks_per_node = 1, None
         if weather.get("gangs", of_gangs.random() < 0.25):
             ranks, ranks_per_node = _gang([n // cpus for n in cpus_of_nodes], of_gangs)
+        if "ranks" in weather:
+            ranks, ranks_per_node = weather["ranks"], None
         return cls(
             seed=seed,
             rule=rule,

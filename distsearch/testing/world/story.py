@@ -199,11 +199,21 @@ class Story:
         yield agent_module, "OUTPUT_PERIOD_S", 1000.0
         yield agent_module, "MEMORY_PERIOD_S", 1000.0
         yield progress.Progress, "say", lambda _, line: self.judge.told.append(line)
-        for name in ("run", "wake", "on_messages", "on_lost"):
-            experiment = experiment_module.Experiment
+        experiment = experiment_module.Experiment
+        for name in ("run", "wake", "on_messages"):
             yield experiment, name, checked(getattr(experiment, name))
+        yield experiment, "on_lost", self.judging_losses(experiment.on_lost)
         if self.plan.echo:
             yield fleet.Fleet, "on_messages", self.echoing(fleet.Fleet.on_messages)
+
+    def judging_losses(self, on_lost: Callable[..., None]) -> Callable[..., None]:
+        """Have the judge hear of nodes that are given up."""
+
+        def lost(experiment: Any, remote: Any, reason: str, confirmed_dead: bool) -> None:
+            self.judge.given_up(self.cluster.ever[remote.worker], reason)
+            checked(on_lost)(experiment, remote, reason, confirmed_dead)
+
+        return lost
 
     def make_store(self, folder: Path, lock: Lock) -> Store:
         """The real store; its files are closed when its driver dies."""

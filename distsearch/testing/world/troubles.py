@@ -120,8 +120,11 @@ def trial_dies(story: Victim) -> None:
 
 
 def disk_full(story: Victim) -> None:
-    """The driver's disk is full for a while."""
-    story.world.note("the driver's disk is full")
+    """The driver's disk is full for a while, or so nearly that each write fails at first."""
+    # (By dice of its own, so that the seeds stay what they were.)
+    story.world.writes_fail_once = random.Random(f"disk {story.world.now}").random() < 0.5
+    each = ", and then not: each write fails once" if story.world.writes_fail_once else ""
+    story.world.note(f"the driver's disk is full{each}")
     story.world.disk_full = True
     story.world.post(story.draw.uniform(1, 30), lambda: setattr(story.world, "disk_full", False))
 

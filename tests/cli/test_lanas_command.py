@@ -14,6 +14,7 @@ from distsearch.cli.lanas import group
 from distsearch.errors import DistsearchError, OptionError, SpaceError, StoreError
 
 SMALL = ["--channels", "4", "--layers", "3", "--epochs", "1"]
+PARTS = ("train", "test")
 
 
 def lanas(*arguments):
@@ -29,8 +30,12 @@ def searched(tmp_path_factory):
     """The folder of a search of four cells among a pool of six."""
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("lanas")
+    rng = np.random.default_rng(0)
+    pixels = {f"x_{part}": rng.integers(256, size=(150, 8, 8), dtype=np.uint8) for part in PARTS}
+    np.savez(folder / "few.npz", **pixels, **{f"y_{part}": np.arange(150) % 3 for part in PARTS})
+    given = ["--data", folder / "few.npz"]
     lanas("pool", "--size", 6, "--out", folder / "pool.npy")
-    given = ["--pool", folder / "pool.npy", "--first", 2, *SMALL, "--out", folder / "run"]
+    given += ["--pool", folder / "pool.npy", "--first", 2, *SMALL, "--out", folder / "run"]
     return folder, lanas("search", "--trials", 4, *given)
 
 
