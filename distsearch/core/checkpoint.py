@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -68,6 +69,12 @@ def name_of(number: int, step: int, attempt: int = 0) -> str:
     return f"{max(number, attempt * OF_AN_ATTEMPT + 1):06d}-step-{step}"
 
 
+def _of_system(error: Exception) -> Exception:
+    """The system's error that an error of safetensors has only in its text, as (os error 28)."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return error if number is None else OSError(int(number[1]), str(error))
+
+
 def cannot_write(step: int, where: str, error: BaseException) -> CheckpointError:
     """What a trial is told whose checkpoint failed."""
     return CheckpointError(
@@ -93,7 +100,7 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
     except CheckpointError:
         raise
     except Exception as error:  # safetensors and torch have many
-        raise cannot_write(step, str(target.parent), error) from error
+        raise cannot_write(step, str(target.parent), error) from _of_system(error)
     files = {path.relative_to(target).as_posix(): _facts(path) for path in files_of(target)}
     return {"step": step, "kind": kind, "files": files}
 

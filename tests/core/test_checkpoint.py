@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -310,7 +311,7 @@ def test_a_full_disk_is_a_checkpoint_error_and_the_previous_one_stays(tmp_path):
         try:
             checkpoint.save({"w": np.ones(1 << 16)}, folder, 2)
         except CheckpointError as error:
-            print(error)
+            print(error, f"errno {error.__cause__.errno}")
         print(checkpoint.load(folder), len(list(folder.iterdir())))
     """
     done = subprocess.run(
@@ -321,6 +322,7 @@ def test_a_full_disk_is_a_checkpoint_error_and_the_previous_one_stays(tmp_path):
     )
     assert "step 2 could not be written" in done.stdout, done.stderr
     assert "the previous one is still there" in done.stdout
+    assert f"errno {errno.EFBIG}" in done.stdout, "by which such a failure is told from others"
     assert done.stdout.endswith("{'epoch': 1} 1\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from distsearch.core.words import Launch, Status, Wait
 from distsearch.errors import OptionError
 from distsearch.scheduler import CoevolutionScheduler
 from distsearch.scheduler.coevolution import graph_of, torus
+from tests.core.test_store import full_disk
 from tests.hosts import Hosts
 
 JOIN_S = 60
@@ -249,6 +251,40 @@ def test_a_cell_whose_process_is_killed_goes_on_from_its_last_generation(search,
     assert lines.count(list(range(1, 7))) == 4
     (again,) = [trial for trial in scheduler.trials if trial.attempt == 2]
     assert (again.config["cell"], again.config["generation"]) == (1, 3)
+
+
+def wait_until(is_so):
+    deadline = time.monotonic() + JOIN_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_on_a_disk_that_fills_up_nothing_that_was_published_is_lost(tmp_path):
+    folder = tmp_path / "disk"
+    with full_disk(folder, 8 << 20) as more:
+        scheduler = CoevolutionScheduler(
+            evolves,
+            args={"size": 200_000},
+            cells="2x2",
+            generations=30,
+            local=ag.Node("localhost", num_cpus=2),
+            checkpoint=folder / "search",
+            verbose=0,
+        )
+        scheduler.run()
+        wait_until(lambda: all(cell.finished for cell in scheduler.cells))
+        with contextlib.suppress(OSError), open(folder / "ballast", "wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+        wait_until(lambda: scheduler.progress.snapshot().note)
+        assert not all(cell.generation == 30 for cell in scheduler.cells), "it was full before"
+        more(64 << 20)
+        assert scheduler.join_jobs(timeout=JOIN_S)
+        scheduler.close()
+        assert [cell.generation for cell in scheduler.cells] == [30] * 4
+        lines = [reports[-1]["line"] for reports in scheduler.training_history.values() if reports]
+        assert lines.count(list(range(1, 31))) == 4, "each generation follows the one before"
 
 
 DRIVER = """
