@@ -100,7 +100,7 @@ def test_a_program_for_it_runs_with_the_import_changed(search):
     scheduler.run(num_trials=3)
     scheduler.join_jobs()
     assert scheduler.num_finished_tasks == 3
-    assert list(scheduler.training_history) == list(scheduler.config_history) == [0, 1, 2]
+    assert sorted(scheduler.training_history) == list(scheduler.config_history) == [0, 1, 2]
     assert {len(reports) for reports in scheduler.training_history.values()} == {2}
     first = scheduler.training_history[0][0]
     assert first["task"] == 0 and {"time_this_iter", "time_since_start"} <= first.keys()
