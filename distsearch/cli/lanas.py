@@ -269,6 +269,7 @@ def _searcher_of(folder: str) -> Any:
     """The searcher of a search in a folder, told all that it had been told."""
     import distsearch
 
+    from ..core.words import Status
     from ..nas.lanas import cells
     from ..searcher import LaNASSearcher
 
@@ -277,7 +278,7 @@ def _searcher_of(folder: str) -> Any:
     options.pop("pool", None)  # the tree does not depend on it
     searcher = LaNASSearcher(cells.space(), points_to_evaluate=[], **options)
     for trial in record.trials:
-        if trial.status.is_end:
+        if trial.status.is_end or trial.status is Status.PAUSED:
             searcher.tell(trial.id, trial.config, trial.best_reward)
         else:
             searcher.replay(trial.id, trial.config)

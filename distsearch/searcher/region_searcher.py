@@ -20,7 +20,7 @@ from .worth import Scale
 
 Results = dict[int, dict[float, float]]  # trial -> time -> reward, -inf where it failed
 
-PART = 4  # a tree grows during so large a part (1 / PART) of the suggestions that are under way
+PART = 8  # a tree grows during so large a part (1 / PART) of the suggestions that are under way
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class RegionSearcher(Searcher):
     A searcher of this kind says how a region is split (`split`) and what is suggested in a leaf
     (`suggest_in`). The tree is grown from what was known when `first` trials had results, and
     anew after `rebuild_every` more results. It grows in a thread of its own; meanwhile suggestions
-    go on from the tree before it (at first, at random): one, or a quarter as many as there are
+    go on from the tree before it (at first, at random): one, or an eighth as many as there are
     trials under way. When a tree grows, and from which suggestion on it is used, depends on the
     order of suggestions and results alone and not on how long it takes, so that a replay, which
     suggests nothing, comes to the same tree. One tree grows at a time.

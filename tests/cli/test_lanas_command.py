@@ -39,6 +39,17 @@ def searched(tmp_path_factory):
     return folder, lanas("search", "--trials", 4, *given)
 
 
+def test_cells_that_promotion_has_paused_are_ranked_too(searched):
+    folder, _ = searched
+    given = ["--data", folder / "few.npz", "--pool", folder / "pool.npy", "--first", 2, *SMALL[:4]]
+    given += ["--epochs", 3, "--rule", "promotion", "--out", folder / "promoted"]
+    said = lanas("search", "--trials", 4, *given)
+    statuses = [trial.status.value for trial in ag.open(folder / "promoted").trials]
+    assert "paused" in statuses
+    assert len(json.loads((folder / "promoted/results.json").read_text())) == 4
+    assert lanas("results", folder / "promoted") in said
+
+
 def test_a_search_prints_the_ranked_table_and_writes_it(searched):
     folder, said = searched
     record = ag.open(folder / "run")

@@ -197,18 +197,19 @@ def test_suggestions_go_on_from_the_tree_before_while_one_grows():
 
     ask(46)
     hear(30)
-    ask(3)
+    ask(1)
     assert searcher.overview() == []
-    ask(1)  # the last of a quarter of the 16 that are under way
+    ask(1)  # the last of an eighth of the 16 that are under way
     may_grow.set()
     ask(1)
     assert len(searcher.overview()) > 1
     may_grow.clear()
+    ask(14)
     hear(10)
     before = [one.depth for one in searcher.overview()]
     ask(1)
     assert [one.depth for one in searcher.overview()] == before
-    ask(1)  # the last of a quarter of the 11 that are under way
+    ask(1)  # the last of an eighth of those that are under way
     may_grow.set()
     ask(1)
     assert [one.depth for one in searcher.overview()] != before

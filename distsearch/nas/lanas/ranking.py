@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.record import SearchRecord
-from ...core.words import Trial
+from ...core.words import Status, Trial
 from ...errors import OptionError, StoreError
 from .cells import EDGES, cell_of
 
@@ -50,15 +50,19 @@ def ranking(record: SearchRecord) -> list[Ranked]:
         for one in ranking(distsearch.open("runs/digits")):
             print(one.rank, one.accuracy)
 
-    Those that failed come last. Trials that have not ended are not in it. Raises StoreError for the
-    record of another search.
+    Those that failed come last. Trials that run or wait are not in it, those that a rule has paused
+    are, with the best that they have reached. Raises StoreError for the record of another search.
     """
     if record.searched["function"] != FUNCTION:
         raise StoreError(
             f"{record.folder} is a search of {record.searched['function']}, not of cells; give "
             "the --out of a `distsearch lanas search`"
         )
-    ended = [trial for trial in record.trials if trial.status.is_end and not trial.is_final]
+    ended = [
+        trial
+        for trial in record.trials
+        if (trial.status.is_end or trial.status is Status.PAUSED) and not trial.is_final
+    ]
     ended.sort(key=lambda one: (one.best_reward is None, -(one.best_reward or 0.0), one.id))
     return [_ranked(1 + place, trial) for place, trial in enumerate(ended)]
 
