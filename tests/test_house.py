@@ -299,7 +299,9 @@ def test_the_searcher_of_the_readme_passes_the_kit_for_searchers(tmp_path):
     (kit,) = [block for block in BLOCKS if "class TestMySearcher" in block]
     kit += "    learns = repeats = True\n"
     (tmp_path / "test_it.py").write_text(searcher + "MySearcher = FromTheBest\n" + kit)
-    said = python("-m", "pytest", "-q", "-p", "tests.testing.quick", folder=tmp_path)
+    quick = (ROOT / "tests/testing/quick.py").read_text()
+    (tmp_path / "conftest.py").write_text(quick)
+    said = python("-m", "pytest", "-q", folder=tmp_path)
     assert int(re.search(r"(\d+) passed, 2 skipped", said)[1]) >= 18
 
 

@@ -89,9 +89,15 @@ def train(trials, epochs):
         scheduler.run()
         scheduler.join_jobs()
         best, reward = scheduler.get_best_config(), scheduler.get_best_reward()
-        # Once more, with more epochs, and with a look at the test images at the very end.
-        scheduler.run_with_config({**best, "epochs": 2 * epochs, "test": True})
-        last = scheduler.training_history[len(scheduler.trials) - 1][-1]
+    # Once more, with more epochs, and with a look at the test images at the very end.
+    args |= {
+        name: [best[f"{name}.{n}"] for n in range(cells.EDGES)] for name in ("operations", "inputs")
+    }
+    args |= {"epochs": 2 * epochs, "test": True}
+    with ag.scheduler.FIFOScheduler(train_cell, args, num_trials=1, seed=0) as scheduler:
+        scheduler.run()
+        scheduler.join_jobs()
+        last = scheduler.training_history[0][-1]
     print(f"best validation accuracy: {reward:.3f}")
     cell = cells.genotype_of_config(best).normal
     for node, (one, other) in enumerate(cell.nodes):

@@ -103,6 +103,7 @@ class Attempt:
         self._may_go_on_until = 0.0  # on a lost node
         self.returned: Returned | None = None
         self._sequence = 0  # of the last report that was taken
+        self._checkpoints: set[str] = set()  # that were taken
         self._is_sent = False
         self._after_save_s = 0.0
 
@@ -116,6 +117,13 @@ class Attempt:
         if sequence <= self._sequence:
             return False
         self._sequence = sequence
+        return True
+
+    def takes_checkpoint(self, name: str) -> bool:
+        """Whether this checkpoint is new; one that is told of twice, and late, is not the newest."""
+        if name in self._checkpoints:
+            return False
+        self._checkpoints.add(name)
         return True
 
     def begin(self, starts: Sequence[Message]) -> None:

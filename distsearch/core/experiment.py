@@ -559,7 +559,7 @@ class Experiment:
 
     def _on_saved(self, remote: Remote, message: Message) -> None:
         attempt = self._attempt(message)
-        if attempt is not None:
+        if attempt is not None and attempt.takes_checkpoint(message["name"]):
             about = {key: message[key] for key in ("step", "name", "bytes")}
             self.log("saved", attempt.trial, about)
             self.keeper.saved(attempt, about)

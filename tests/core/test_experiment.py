@@ -563,6 +563,21 @@ def test_a_trial_that_is_stopped_when_it_does_not_begin_is_stopped(play):
     play(scene)
 
 
+def test_a_checkpoint_that_is_told_of_again_late_is_not_the_newest(play):
+    async def scene(world):
+        node = world.node()
+        world.experiment.run(1, None)
+        await node.hears("start", 0)
+        for step in (1, 2):
+            node.says(report(0, step, accuracy=0.1), saved(0, step))
+        node.says(saved(0, 1))
+        assert world.experiment.ledger.trials[0].saved_step == 2
+        node.says(ended(0))
+        await world.end()
+
+    play(scene)
+
+
 def test_a_report_that_arrives_twice_counts_once(play):
     async def scene(world):
         node = world.node()
