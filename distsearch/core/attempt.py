@@ -120,7 +120,7 @@ class Attempt:
         return True
 
     def takes_checkpoint(self, name: str) -> bool:
-        """Whether this checkpoint is new; one that is told of twice, and late, is not the newest."""
+        """Whether a checkpoint is new; one that is told of again, and late, is not the newest."""
         if name in self._checkpoints:
             return False
         self._checkpoints.add(name)
