@@ -543,8 +543,9 @@ class Cluster:
                 self._start(attach_later(address))
 
         self._joined = joined
-        workers = set((await self._client.scheduler.identity())["workers"]) - self._workers
-        self._workers |= workers
+        there = (await self._client.scheduler.identity())["workers"]
+        workers = [address for address in there if address not in self._workers]
+        self._workers.update(workers)
         return not_lost(await asyncio.gather(*map(self._attach_worker, workers)))
 
     async def _attach_worker(self, address: str) -> DaskRemote | NodeError:

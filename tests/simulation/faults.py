@@ -67,6 +67,12 @@ FULL = {"troubles": ["disk_full"], "blows": 9}
 CRAMPED = {"troubles": ["no_room"], "blows": 9}
 WEATHER = {
     "a gang's slots are free before its last rank is reaped": GANGS,
+    "the ranks that are left do not hear that another is over": {
+        **GANGS,
+        "rule": "fifo",
+        "ranks": 2,
+        "cpus_of_nodes": (2, 2),
+    },
     "only the node of rank 0 hears of decisions and stops": GANGS,
     "of a gang's slots those of one rank are given back": GANGS,
     "nodes of a driver that stood still are given up": ASLEEP,
@@ -279,6 +285,9 @@ FAULTS = {
     ],
     "a gang's slots are free before its last rank is reaped": [
         (Experiment, "_rank_over", "if not attempt.has_ended:", "if not attempt._ends:")
+    ],
+    "the ranks that are left do not hear that another is over": [
+        (Attempt, "end_the_rest", 'self._tell({"op": "follow", **about})', "pass")
     ],
     "only the node of rank 0 hears of decisions and stops": [
         (Attempt, "_tell", "for remote in self.remotes:", "for remote in self.remotes[:1]:")
