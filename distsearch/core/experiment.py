@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import DistsearchError, NodeError
-from ..resource.agent import FUNCTION, UPLOADS, output_name
+from ..resource.agent import FUNCTION, UPLOADS
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
 from . import earlier, modules
@@ -30,6 +30,7 @@ from .meeting import Meeting, Meetings
 from .metrics import encode
 from .orders import function_of, preload_of, starts_of
 from .outcome import Outcome
+from .printed import Printed
 from .queue import Queue
 from .rests import Rests
 from .rule import Rule
@@ -61,7 +62,7 @@ class Experiment:
         self.manager = manager
         self.store = store
         self.say = say
-        self.show = show or say  # what trials print
+        self.printed = Printed(store, settings, say=say, show=show or say)
         self.ledger = Ledger(settings.objectives, settings.time_attr)
         self.queue = Queue(on_ready=self.wake)
         self.ends = Ends(self, self.ledger, self.queue, retries=settings.retries, say=say)
@@ -111,7 +112,6 @@ class Experiment:
         self._granting = False
         self._looked_at: set[int] = set()  # nodes that were asked which modules they lack
         self._has_warned = False  # of a report without the reward
-        self._output_is_lost = False  # and the user has heard of it
         self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
@@ -534,28 +534,7 @@ class Experiment:
         self.say(f"{remote.host}: {message['text']}")
 
     def _on_output(self, remote: Remote, message: Message) -> None:
-        if not remote.is_local:  # the node's own copy goes with the node
-            self._keep_output(message["trial"], message["rank"], message["text"])
-        if not self.settings.shows_output:
-            return
-        whose = [] if remote.is_local else [f"worker {remote.host}"]
-        if self.settings.labels_output:
-            whose = [f"trial {message['trial']}", *([] if remote.is_local else [remote.host])]
-        if self.settings.resource.world_size > 1:
-            whose.append(f"rank {message['rank']}")
-        prefix = f"[ {', '.join(whose)} ] : " if whose else ""
-        if self.settings.labels_output:
-            prefix = f"[{', '.join(whose)}] "
-        for line in message["text"].splitlines():
-            self.show(prefix + line)
-
-    def _keep_output(self, trial_id: int, rank: int, text: str) -> None:
-        try:
-            self.store.keep_output(trial_id, text, output_name(rank))
-        except OSError as error:  # the driver's disk is full, most likely: the search goes on
-            if not self._output_is_lost:
-                self.say(f"what trials print cannot be kept, only shown: {error}")
-            self._output_is_lost = True
+        self.printed.hear(remote, message)
 
     def _on_saved(self, remote: Remote, message: Message) -> None:
         attempt = self._attempt(message)
