@@ -69,6 +69,11 @@ def machine_options(command: Command) -> Command:
         click.option("--local/--no-local", default=True, help="Whether this machine is used too."),
         click.option("--gpus", type=float, default=0, help="GPUs of a rank."),
         click.option("--cpus", type=int, default=1, show_default=True, help="CPUs of a rank."),
+        click.option(
+            "--ranks-per-node",
+            type=int,
+            help="So many ranks on each node of a trial [default: wherever there is room].",
+        ),
         click.option("--ranks", type=int, default=1, show_default=True, help="Processes a trial."),
     ):
         command = option(command)
@@ -131,6 +136,7 @@ def _sorted(options: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any
     """The options as the folder, those of every run, and the settings that were given."""
     machines = Machines(
         ranks=options.pop("ranks"),
+        ranks_per_node=options.pop("ranks_per_node"),
         cpus=options.pop("cpus"),
         gpus=options.pop("gpus"),
         nodes=options.pop("nodes"),

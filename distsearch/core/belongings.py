@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
-from ..resource.private import make_folder, make_private, private
+from ..resource.agent import MADE
+from ..resource.private import delete, make_folder, make_private, private
 from . import end_mark
 from .schema import FILE
 
@@ -61,6 +63,12 @@ def _put_aside(folder: Path, names: tuple[str, ...], aside: Path | None = None) 
         path.rename(aside / path.name)
     make_private(aside)
     return aside
+
+
+def delete_new(folder: Path, there: Collection[str]) -> None:
+    """Delete what a search has made in its folder, but not what was `there` before, by its name."""
+    for name in {*LOG_FILES, *FOLDERS, *MADE}.difference(there):
+        delete(folder / name)
 
 
 def new_folder(folder: Path, name: str) -> Path:
