@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..resource.agent import MADE
 from ..resource.private import delete, make_folder, make_private, private
-from . import end_mark
+from . import end_mark, live, requests
 from .schema import FILE
 
 LOG_FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm", end_mark.FILE)
@@ -67,7 +67,7 @@ def _put_aside(folder: Path, names: tuple[str, ...], aside: Path | None = None) 
 
 def delete_new(folder: Path, there: Collection[str]) -> None:
     """Delete what a search has made in its folder, but not what was `there` before, by its name."""
-    for name in {*LOG_FILES, *FOLDERS, *MADE}.difference(there):
+    for name in {*LOG_FILES, *FOLDERS, *MADE, requests.FOLDER, live.FILE}.difference(there):
         delete(folder / name)
 
 
