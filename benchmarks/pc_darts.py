@@ -2,7 +2,7 @@
 
     python -m benchmarks.pc_darts --only step
 
-or accuracy, scaling, ablation, planted, carried, all:
+or accuracy, scaling, ablation, planted, carried, all of these, or recipe:
 
 - step: one search step (C=8, 5 layers, batch 100 of 8 x 8) beside the same step written edge by
   edge for one process (`pc_darts_peer.py`), in turns; goal: at most 1.05 of its time.
@@ -15,6 +15,9 @@ or accuracy, scaling, ablation, planted, carried, all:
   on one mixed edge, of ten seeds; goal: its alpha is the largest in each.
 - carried: such images in a whole supernet, where other edges may carry what one of them has seen;
   goal: it is on half of the normal cell's edges or more (one in four by chance).
+- recipe: steps of the full search (C=16, 8 layers, batch 256) on `--data`, which is CIFAR-10 in
+  any form that a search takes; on a GPU, if there is one, with both orders and both precisions;
+  goal there: 25 s an epoch.
 
 Settings were chosen on seed 0; the figures are of seeds 1 and more.
 """
@@ -42,10 +45,14 @@ PLANTED_SETTINGS = {"layers": 3, "batch_size": 50, "epochs": 8, "warm_up": 2, "a
 def main() -> None:
     options = parser(__doc__, repeats=5)
     parts = ("step", "accuracy", "scaling", "ablation", "planted", "carried")
-    options.add_argument("--only", choices=(*parts, "all"), default="all")
+    options.add_argument("--only", choices=(*parts, "all", "recipe"), default="all")
+    options.add_argument("--data", type=Path, help="of the recipe")
+    options.add_argument("--steps", type=int, default=20, help="of the recipe")
     given = options.parse_args()
-    for part in parts:
-        if given.only in (part, "all"):
+    if given.only == "recipe" and given.data is None:
+        options.error("--only recipe needs --data: CIFAR-10 as a folder or a tar file")
+    for part in (*parts, "recipe"):
+        if given.only == part or (given.only == "all" and part in parts):
             globals()[part](given)
 
 
@@ -210,6 +217,50 @@ def carried(given) -> None:
         Figure("share of the genotype's edges", shares, at_least=0.5),
     ]
     show("PC-DARTS: a planted operation, normal cell of a supernet", figures, given.json)
+
+
+def recipe(given) -> None:
+    """Steps of the search as in the paper: both orders, both precisions on a GPU."""
+    import torch
+
+    from distsearch.data import facts_of
+    from distsearch.nas.pc_darts.search import HELD_OUT, LEARN, Search
+    from distsearch.nas.pc_darts.settings import settings_for
+    from distsearch.nas.ranks import Ranks
+    from distsearch.nas.training import Tally, peak_memory_mb
+    from distsearch.space import Namespace
+
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    facts, about = facts_of(given.data), {"data": str(given.data), "data_root": None, "seed": 1}
+    for second_order in (False, True) if on_gpu else (False,):
+        for precision in ("fp32", "bf16") if on_gpu else ("fp32",):
+            changed = {"second_order": second_order, "precision": precision}
+            settings = settings_for(facts, changed)
+            work = Search(Namespace({**settings, **about}), Ranks(), device)
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+            pairs = zip(work._batches(0, LEARN), work._batches(0, HELD_OUT), strict=True)
+            tally, seconds = Tally(device), []
+            for number, (learn, held_out) in enumerate(pairs):
+                start = time.perf_counter()
+                work.steps.architecture(held_out, learn)
+                work.steps.weights(learn, tally)
+                tally.sums.tolist()  # waits for the device
+                if number:  # the first warms up
+                    seconds.append(time.perf_counter() - start)
+                if number == given.steps:
+                    break
+            steps = facts.train // 2 // settings["batch_size"]
+            below = 25.0 if on_gpu else None
+            figures = [
+                Figure("images", [2 * settings["batch_size"] / s for s in seconds], "images/s"),
+                Figure("an epoch, at that", [steps * s for s in seconds], "s", below=below),
+                Figure("peak memory", [peak_memory_mb(device)], "MB"),
+            ]
+            order = "second" if second_order else "first"
+            title = f"PC-DARTS, full search on {facts.name}, {order} order, {precision}, {device}"
+            show(title, figures, given.json)
 
 
 def _search(seed: int, **settings) -> tuple[dict, float]:

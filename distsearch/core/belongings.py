@@ -14,12 +14,13 @@ from pathlib import Path
 
 from ..resource.agent import MADE
 from ..resource.private import delete, make_folder, make_private, private
-from . import end_mark, live, requests
+from . import end_mark
 from .schema import FILE
 
 LOG_FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm", end_mark.FILE)
 FOLDERS = ("trials", "work")
 ID_FILE = "log-id"
+REQUESTS, LIVE = "requests", "live.json"
 
 
 def put_aside_leftovers(folder: Path) -> Path | None:
@@ -67,7 +68,7 @@ def _put_aside(folder: Path, names: tuple[str, ...], aside: Path | None = None) 
 
 def delete_new(folder: Path, there: Collection[str]) -> None:
     """Delete what a search has made in its folder, but not what was `there` before, by its name."""
-    for name in {*LOG_FILES, *FOLDERS, *MADE, requests.FOLDER, live.FILE}.difference(there):
+    for name in {*LOG_FILES, *FOLDERS, *MADE, REQUESTS, LIVE}.difference(there):
         delete(folder / name)
 
 
