@@ -190,6 +190,7 @@ def test_a_loss_that_becomes_nan_is_the_reason_of_the_trial(stripes, tmp_path):
         ({"batch_size": 101, "machines": TWO}, OptionError, "2 ranks do not divide it"),
         ({"batch_size": 2, "machines": TWO}, OptionError, "leaves a rank 1 image"),
         ({"layers": 2}, OptionError, "3 at least"),
+        ({"epochs": 3}, OptionError, "warm_up=3 and epochs=3: the architecture would rest"),
         ({"epochs": 0}, OptionError, "epochs=0; it has to be at least 1"),
         ({"lr": float("nan")}, OptionError, "lr=nan; give a number"),
         ({"operations": "none,skip"}, OptionError, "no 'skip'; .*'skip_connect'"),
