@@ -66,8 +66,8 @@ def check(settings: Mapping[str, Any], half: int, world_size: int) -> None:
     check_number("warm_up", settings["warm_up"], int, least=0)
     if settings["warm_up"] >= settings["epochs"]:
         raise OptionError(
-            f"warm_up={settings['warm_up']} and epochs={settings['epochs']}: the architecture would "
-            "rest in all of them; lower warm_up, or give more epochs"
+            f"warm_up={settings['warm_up']} and epochs={settings['epochs']}: the architecture "
+            "would rest in all of them; lower warm_up, or give more epochs"
         )
     for name in ("lr", "clip", "arch_lr"):
         check_number(name, settings[name], float, above=0)
