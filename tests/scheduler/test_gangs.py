@@ -192,6 +192,26 @@ def test_an_error_of_one_rank_is_that_of_the_trial(search):
 
 
 @ag.args()
+def rank_1_takes_too_much(args, reporter):
+    import time
+
+    blocks = []
+    while True:
+        if args.rank == 1:
+            blocks.append(bytearray(b"x" * (20 << 20)))
+        time.sleep(0.02)
+
+
+def test_a_rank_that_runs_out_of_memory_ends_all_and_is_named(search):
+    resource = {**PAIR, "memory_gb": 0.2}
+    scheduler = search(rank_1_takes_too_much, resource=resource, num_trials=1)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=60)
+    (trial,) = scheduler.trials
+    assert trial.status is Status.OUT_OF_MEMORY and trial.reason.startswith("rank 1: ")
+
+
+@ag.args()
 def rank_0_returns_first(args, reporter):
     for epoch in range(1, 3 if args.rank == 0 else 6):
         reporter(epoch=epoch, accuracy=0.5)
