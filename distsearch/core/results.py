@@ -308,7 +308,7 @@ class Results:
                 reward_attr=reward_attr,
                 time_attr=time_attr,
                 mode=modes[names.index(reward_attr)],
-                title=f"{self.searched['function']}: {len(data)} trials",
+                title=f"{self.searched['function']}: {len(data)} trial{'s' * (len(data) != 1)}",
                 use_legend=use_legend,
                 filename=filename,
                 plot=plot,
