@@ -231,6 +231,7 @@ class Scheduler(Resumable):
             local = client is None if local is None else local
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
+            self._store.disown()
             self.close()
             raise
 
