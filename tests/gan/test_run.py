@@ -123,8 +123,15 @@ def test_an_unknown_data_set_and_an_empty_folder_are_refused(tmp_path):
     with pytest.raises(DataError, match="did you mean 'circular'"):
         train(Settings(data="circula"), tmp_path / "a")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no folder in it holds an image"):
+    with pytest.raises(DataError, match="empty holds no image .*; give a folder of images"):
         train(Settings(data=f"{tmp_path}/empty"), tmp_path / "b")
+
+
+def test_a_loss_that_is_nan_everywhere_ends_in_plain_words(tmp_path):
+    said = distsearch(*TRAIN, "--data", "circular", "--lr", 1e30, "--out", tmp_path / "a", code=1)
+    assert "is nan, at a learning rate of 1e+30; it goes on from new random weights (1 of 3" in said
+    assert "Error: the first 5 trials all failed alike" in said
+    assert "Traceback" not in said
 
 
 def test_a_function_of_ones_own_is_learned_without_classes(tmp_path, monkeypatch):
