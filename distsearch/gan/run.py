@@ -99,6 +99,8 @@ def train(
     """
     from .saved import SEARCH, Run, best_mixture
 
+    if minutes is not None and not minutes > 0:
+        raise OptionError(f"minutes={minutes!r}; give a number above 0, or None")
     folder = Path(out).expanduser().absolute()
     _begin(folder, settings)
     prepared = _prepare(folder, settings, say)
