@@ -86,4 +86,10 @@ def _code(arguments: Sequence[str] | None) -> int:
         click.echo(f"Error: {error}", err=True)
         asked_wrongly = isinstance(error, (ValueError, ImportError))
         return WRONG_INPUT if asked_wrongly else FAILED
+    except OSError as error:  # of a path that cannot be, a disk that is full
+        if isinstance(error, ConnectionError) or error.strerror is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        click.echo(f"Error: {where}{error.strerror}", err=True)
+        return FAILED
     return code if isinstance(code, int) else 0
