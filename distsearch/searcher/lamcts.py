@@ -79,11 +79,11 @@ class LaMCTSSearcher(RegionSearcher):
 
     Rewards count as they are, except that none is further below the median than twice what the best
     is above it; a trial that failed is the worst of each of its regions, and one that violates
-    constraints, all of them counted, is below all that do not. The
-    `first` trials are random (after the given points); tree and process are fitted to them, and
-    anew after `rebuild_every` further results. Where trials are compared at rungs, one counts with
-    what is to be expected of its whole training. What was suggested or told once is not suggested
-    again.
+    constraints, all of them counted, is below all that do not. The `first` trials are random (after
+    the given points). Once they were suggested and half of them have results, tree and process are
+    fitted to these, and anew after `rebuild_every` further results. Where trials are compared at
+    rungs, one counts with what is to be expected of its whole training. What was suggested or told
+    once is not suggested again.
 
     Raises OptionError for settings that make no sense, MissingPackage without scikit-learn.
 

@@ -37,10 +37,11 @@ class LaNASSearcher(RegionSearcher):
     trial that failed is the worst of each of its regions, and one that violates constraints is
     below all that do not.
 
-    The `first` trials are random (after the given points); the tree is grown from them, and anew
-    after `rebuild_every` further results. Where trials are compared at rungs, one counts with what
-    is to be expected of its whole training (see `worth.Scale`), so that it learns from hopeless
-    trials that were stopped early. What was suggested or told once is not suggested again.
+    The `first` trials are random (after the given points). Once they were suggested and half of
+    them have results, the tree is grown from these, and anew after `rebuild_every` further results.
+    Where trials are compared at rungs, one counts with what is to be expected of its whole training
+    (see `worth.Scale`), so that it learns from hopeless trials that were stopped early. What was
+    suggested or told once is not suggested again.
 
     `pool`: the configurations to choose from, as codes (see `Pool`): an array, a .npy file, which
     is mapped into memory and never copied, or an iterable of rows. Without given points it then

@@ -21,6 +21,7 @@ from .worth import Scale
 Results = dict[int, dict[float, float]]  # trial -> time -> reward, -inf where it failed
 
 PART = 8  # a tree grows during so large a part (1 / PART) of the suggestions that are under way
+KNOWN = 0.5  # so large a part of the first trials has results when the first tree grows
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class RegionSearcher(Searcher):
     """Learns a tree of regions from results and suggests from the leaf that UCB chooses.
 
     A searcher of this kind says how a region is split (`split`) and what is suggested in a leaf
-    (`suggest_in`). The tree is grown from what was known when `first` trials had results, and
-    anew after `rebuild_every` more results. It grows in a thread of its own; meanwhile suggestions
-    go on from the tree before it (at first, at random): one, or an eighth as many as there are
-    trials under way. When a tree grows, and from which suggestion on it is used, depends on the
-    order of suggestions and results alone and not on how long it takes, so that a replay, which
-    suggests nothing, comes to the same tree. One tree grows at a time.
+    (`suggest_in`). The tree is grown once `first` trials were suggested and half of them have
+    results, and anew after `rebuild_every` more. It grows in a thread of its own; meanwhile
+    suggestions go on from the tree before it (at first, at random): one, or an eighth as many as
+    there are trials under way. When a tree grows, and from which suggestion on it is used, depends
+    on the order of suggestions and results alone and not on how long it takes, so that a replay,
+    which suggests nothing, comes to the same tree. One tree grows at a time.
     """
 
     slow = True
@@ -197,16 +198,27 @@ class RegionSearcher(Searcher):
         self._results.setdefault(trial_id, {})[time] = reward
         self._scores.pop(trial_id, None)
         self._use_what_is_due()
-        if self._next is not None or len(self._results) < self.first or not len(self.places):
+        if self._next is not None or not len(self.places):
             return
         count = _count(self._results)
-        if self._used is None or count >= self._used.count + self.rebuild_every:
+        if self._is_enough(count):
             self._next = self._growth(count)
             if self._is_live:
                 self._next.start()
             self._use_what_is_due()
 
     # The tree
+
+    def _is_enough(self, count: int) -> bool:
+        """Whether a tree may grow from so many results.
+
+        The first one grows once the first trials have been suggested, of which some may still run.
+        """
+        if self._used is not None:
+            return count >= self._used.count + self.rebuild_every
+        known = len(self._results)
+        all_suggested = self._suggested >= self.first
+        return known >= self.first or (all_suggested and known >= KNOWN * self.first)
 
     def _growth(self, count: int) -> Growth:
         """A tree of what is known now, and from which suggestion on it is used.
