@@ -30,7 +30,8 @@ class Seen:
 
     `depth`: splits above it; `side`: whether it is the good part of what it is in, None for the
     whole space; `trials`: with a result, `running`: without; `mean`: of their rewards, None where
-    none has worked; `is_chosen`: whether the latest suggestion came from it.
+    none has worked; `is_chosen`: whether the highest bounds lead to it, so that from there the next
+    suggestion would come.
     """
 
     depth: int
@@ -97,7 +98,6 @@ class RegionSearcher(Searcher):
         self.learned: Any = None  # by `learn`
         self._leaves: dict[int, int] = {}  # of every trial that was counted in the tree
         self._scores: dict[int, float] = {}  # of every trial with a result
-        self._chosen: Region | None = None
 
     # What a searcher of this kind adds
 
@@ -248,7 +248,6 @@ class RegionSearcher(Searcher):
         while (leaf := tree.choose(self.exploration, rng, empty)) is not None:
             found = self.suggest_in(leaf, rng)
             if found is not None:
-                self._chosen = leaf
                 return found
             empty.append(leaf)
         return None
@@ -260,7 +259,7 @@ class RegionSearcher(Searcher):
         if self._tree is None:
             grown = self._used.result()
             self._tree, self.scale, self.learned = grown.tree, grown.scale, grown.learned
-            self._leaves, self._scores, self._chosen = {}, {}, None
+            self._leaves, self._scores = {}, {}
         tree = self._tree
         new = [trial for trial in self._rows if trial not in self._leaves]
         if new:
@@ -300,7 +299,7 @@ class RegionSearcher(Searcher):
         if tree is None:
             return []
         chosen: set[Region] = set()
-        at = self._chosen
+        at = tree.choose(self.exploration, np.random.default_rng(self.seed))
         while at is not None:
             chosen.add(at)
             at = at.parent
