@@ -183,6 +183,8 @@ def _codes(space: Space, given: Given) -> Codes:
     if isinstance(given, (str, PathLike)):
         given = _from_file(Path(given))
     elif not isinstance(given, np.ndarray):
+        if not isinstance(given, Iterable):
+            raise SpaceError(f"pool={given!r}; give a .npy file, an array, or rows of codes")
         given = _packed(given, space, width)
     if given.ndim != 2 or given.shape[1] != width or not np.issubdtype(given.dtype, np.integer):
         raise SpaceError(
@@ -197,9 +199,11 @@ def _from_file(path: Path) -> NDArray[Any]:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise SpaceError(f"the pool {str(path)!r} is not there; give a .npy file") from error
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
+        raise SpaceError(f"the pool {str(path)!r} cannot be read: {error}") from error
+    except (ValueError, EOFError) as error:  # numpy's advice would be to trust the file
         raise SpaceError(
-            f"the pool {str(path)!r} is no array as numpy.save writes them: {error}"
+            f"the pool {str(path)!r} is no file that numpy.save has written of an array of integers"
         ) from error
     if not isinstance(found, np.ndarray):
         raise SpaceError(f"the pool {str(path)!r} holds several arrays; give a .npy file of one")
