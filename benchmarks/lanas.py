@@ -137,19 +137,18 @@ def lowest(searcher: str, function: str, dimensions: int, seed: int, most: int) 
 
 
 def on_functions(seeds: int, functions: list[str], searchers: list[str], most: int) -> None:
-    print(f"{'function':12} {'searcher':8}   after 100: mean (each)   after {most}: mean")
+    print(f"function   searcher  seeds   after 100: mean (each)   after {most}: mean (each)")
     for one in functions:
         function, dimensions = one.split("-")[0], int(one.split("-")[1])
         for name in searchers:
-            begin = time.perf_counter()
-            runs = [lowest(name, function, dimensions, seed, most) for seed in range(seeds)]
-            after = np.array(runs)
-            each = " ".join(f"{value:.1f}" for value in after[:, 99])
-            print(
-                f"{one:12} {name:8} {after[:, 99].mean():8.2f} ({each}) "
-                f"{after[:, -1].mean():8.2f}  {time.perf_counter() - begin:.0f} s",
-                flush=True,
+            runs = np.array(
+                [lowest(name, function, dimensions, seed, most) for seed in range(seeds)]
             )
+            told = [
+                f"{after.mean():.2f} ({' '.join(f'{value:.2f}' for value in after)})"
+                for after in (runs[:, 99], runs[:, -1])
+            ]
+            print(f"{one:10} {name:8} {seeds:6}   {'   '.join(told)}", flush=True)
 
 
 # What a suggestion costs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -89,10 +90,16 @@ class LaNASSearcher(RegionSearcher):
         self.drawn = drawn
         self.ridge = ridge
         self.pool = Pool.whole(space, SMALL) if pool is None else Pool.of(space, pool)
+        self._is_given = pool is not None
         self._inside: dict[Region, Indices] = {}  # what lies in regions of the tree
         self._inside_of: Tree | None = None
         self._taken = np.zeros(0 if self.pool is None else len(self.pool), dtype=bool)
         self._looked_up = 0  # so many of all trials were looked up in the pool
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """Which pool was given."""
+        return {} if self.pool is None or not self._is_given else {"pool": self.pool.fingerprint}
 
     def split(self, rows: Array, scores: Array) -> Linear:
         """Where a linear model predicts the mean."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -67,6 +68,14 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self._codes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that is the same for the same codes in the same order, however they are given."""
+        hashes, order = self._by_hash
+        in_order = np.empty_like(hashes)
+        in_order[order] = hashes
+        return f"{len(self):,} rows, {hashlib.sha256(in_order.tobytes()).hexdigest()[:12]}"
 
     def rows(self, indices: Indices) -> Array:
         """The rows, as `Places` has them, of some configurations."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import distsearch as ag
-from distsearch.errors import OptionError, SpaceError
+from distsearch.errors import OptionError, SpaceError, StoreError
 from distsearch.scheduler import FIFOScheduler, HyperbandScheduler
 from distsearch.searcher import LaNASSearcher, RandomSearcher
 from distsearch.searcher.random import key
@@ -307,6 +307,22 @@ def test_a_search_is_resumed_with_the_pool_that_its_options_name(tmp_path):
             configs = [trial.config for trial in scheduler.trials]
     assert len({key(config) for config in configs}) == 30
     assert all("pool" not in config.values() for config in configs)
+
+
+def test_a_search_goes_on_with_the_same_pool_in_whatever_form_and_with_no_other(tmp_path):
+    codes = np.unique(np.random.default_rng(0).integers(4, size=(40, 6)), axis=0)
+    np.save(tmp_path / "pool.npy", codes.astype(np.uint8))
+
+    def search(pool):
+        options = {"searcher": "lanas", "search_options": {"pool": pool}, "num_trials": 1}
+        return FIFOScheduler(train_fn, checkpoint=str(tmp_path / "run"), verbose=0, **options)
+
+    with search(codes) as scheduler:
+        scheduler.run()
+        assert scheduler.join_jobs(timeout=60)
+    search(str(tmp_path / "pool.npy")).close()
+    with pytest.raises(StoreError, match=r"pool: '40 rows, .* -> '40 rows, "):
+        search(codes[::-1])
 
 
 def test_under_promotion_hopeless_trials_are_not_trained_whole(tmp_path):
