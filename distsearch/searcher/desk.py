@@ -71,7 +71,8 @@ class Desk:
     @property
     def described(self) -> dict[str, Any]:
         """The searcher's name and options as plain data, as a search is described."""
-        described = {"searcher": type(self.searcher).__name__, "search_options": self._options}
+        options = {**self._options, **self.searcher.described}
+        described = {"searcher": type(self.searcher).__name__, "search_options": options}
         return {**described, **({"searcher_because": self.why} if self.why else {})}
 
     def next(self, trial_id: int) -> Launch | Wait | None:
