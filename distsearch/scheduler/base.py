@@ -35,6 +35,7 @@ from ..searcher import Searcher, auto, warm
 from ..searcher.arguments import taken_out
 from ..searcher.desk import Desk
 from ..space import differences
+from ..space.autogluon import missing
 from . import interrupts
 from .callback import Callback
 from .options import (
@@ -570,6 +571,11 @@ class Scheduler(Resumable):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # to a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            return missing(self, name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(\n{self.manager!r})"

@@ -34,6 +34,8 @@ AUTOGLUON = {  # its arguments, with what they would be if all rules had them
     "maxt_pending": False,
     "keep_size_ratios": False,
     "do_snapshots": False,
+    "training_history_searcher_info": False,
+    "stop_jobs_after_time_out": True,
 }
 Addresses = Union[str, Node, Iterable["str | Node"]]
 NoneType = type(None)

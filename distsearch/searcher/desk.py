@@ -14,7 +14,7 @@ from ..space import Dict
 from ..space.base import nearest
 from . import SEARCHERS
 from .ahead import Ahead
-from .arguments import ALIASES, SUCCESSORS, refuse_unknown
+from .arguments import ALIASES, SUCCESSORS, refuse_unknown, renamed
 from .base import Config, Searcher, launch_of
 
 
@@ -188,6 +188,7 @@ def _make(
     if not isinstance(known, str) or known not in SEARCHERS:
         raise OptionError(f"searcher={name!r}; {_valid_names(name)}")
     made = SEARCHERS[known]
+    options = renamed(options, made.takes())
     refuse_unknown(f"the searcher {name!r}", options, made.takes())
     try:
         return made(space, seed=seed, points_to_evaluate=points, **options)
