@@ -96,7 +96,7 @@ class Objectives:
     def parse(cls, reward_attr: Any, mode: Any, constraints: Any = ()) -> Objectives:
         """Read the arguments of a scheduler; raises OptionError for what makes no sense."""
         names = _listed(reward_attr)
-        if not names or not all(isinstance(name, str) for name in names):
+        if not names or not all(name and isinstance(name, str) for name in names):
             raise OptionError(f"reward_attr={reward_attr!r}; give a name, or a list of names")
         if len(set(names)) < len(names):
             raise OptionError(f"reward_attr={reward_attr!r} names a metric twice")

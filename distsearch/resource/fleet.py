@@ -46,7 +46,7 @@ class Fleet:
         owner: Owner,
         *,
         tunnel: bool | None,
-        ssh_config: Sequence[str | os.PathLike[str]] | None,
+        ssh_config: Sequence[str] | None,
         say: Callable[[str], None],
         work_in: str | None = None,
     ) -> None:
@@ -56,9 +56,7 @@ class Fleet:
         self.uploaded: dict[str, Path] = {}
         self.failed: list[NodeError] = []
         self._tunnel = tunnel
-        self._ssh_config = None
-        if ssh_config is not None:
-            self._ssh_config = [str(Path(file).expanduser().absolute()) for file in ssh_config]
+        self._ssh_config = ssh_config
         self._say = say
         self._work_in = work_in
         self._ids = itertools.count()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Node:
     def __post_init__(self) -> None:
         # Command line tools would read a leading dash as an option; a shell would read other signs:
         # that of a ProxyCommand, or the user's, who is shown commands that mend things.
-        if not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
+        if not isinstance(self.host, str) or not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
             raise ResourceError(f"{self.host!r} is no host name or address; {_FORMS}")
         if self.user is not None and not re.fullmatch(_USER, self.user):
             raise ResourceError(f"node {self.host!r}: user={self.user!r} is no user name; {_FORMS}")
@@ -63,12 +64,18 @@ class Node:
             self._refuse("num_cpus", "an integer of at least 1, or None to detect it")
         if self.num_gpus is not None and not (_is_integer(self.num_gpus) and self.num_gpus >= 0):
             self._refuse("num_gpus", "an integer of at least 0, or None to detect it")
-        if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
+        if self.memory_gb is not None and not (
+            isinstance(self.memory_gb, Real) and 0 < self.memory_gb < float("inf")
+        ):
             self._refuse("memory_gb", "a number of GB above 0, or None to detect it")
         if self.address is not None and not re.fullmatch(r"[\w:.][\w:.%-]*", self.address):
             self._refuse("address", "a host name or an IP address of that node, or None")
         if self.key is not None:
             object.__setattr__(self, "key", str(Path(self.key).expanduser().absolute()))
+        if self.python is not None and not (isinstance(self.python, str) and self.python):
+            self._refuse("python", "the path of an interpreter there, or None")
+        if not isinstance(self.env, Mapping):
+            self._refuse("env", "a dict of names and texts")
         object.__setattr__(self, "env", dict(self.env))
         for name, value in self.env.items():
             if not (isinstance(name, str) and name and "=" not in name and isinstance(value, str)):

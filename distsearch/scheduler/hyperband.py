@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -87,11 +88,15 @@ class HyperbandScheduler(Scheduler):
             grace_period = default_grace(self.max_t, brackets)
         if rung_levels is None:
             levels = geometric_levels(grace_period, reduction_factor, self.max_t)
-        else:
+        elif isinstance(rung_levels, Iterable):
             levels = tuple(rung_levels)
-        if not 1 <= brackets <= len(levels) + 1:
+        else:
             raise OptionError(
-                f"brackets={brackets}, but with the rungs {list(levels)} there can be 1 to "
+                f"rung_levels={rung_levels!r}; give a list of times, such as [1, 3, 9]"
+            )
+        if not isinstance(brackets, Integral) or not 1 <= brackets <= len(levels) + 1:
+            raise OptionError(
+                f"brackets={brackets!r}, but with the rungs {list(levels)} there can be 1 to "
                 f"{len(levels) + 1}"
             )
         self.sizes = bracket_sizes(len(levels), reduction_factor)[:brackets]

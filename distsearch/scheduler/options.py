@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ class Options:
     resume: bool | None
     visualizer: str
     training_history_callback: Any
+    training_history_callback_period: float
+    local: Any
+    tunnel: Any
     isolation: str
     start_method: str | None
     work_in: str | None
@@ -90,16 +94,25 @@ class Options:
         _check_bound("trial_timeout", self.trial_timeout)
         _check_bound("report_timeout", self.report_timeout)
         _check_kind("max_reward", self.max_reward, Real, NoneType)
-        _check_kind("time_attr", self.time_attr, str)
+        if self.max_reward is not None and math.isnan(self.max_reward):
+            raise OptionError("max_reward=nan; give a number or None")
+        if not isinstance(self.time_attr, str) or not self.time_attr:
+            raise OptionError(f"time_attr={self.time_attr!r}; give the name of a metric")
         _check_kind("max_failures", self.max_failures, Integral)
         _check_bound("keep", self.keep, Integral)
         _check_kind("retries", self.retries, Mapping, NoneType)
         _check_kind("resume", self.resume, bool, NoneType)
         _check_kind("seed", self.seed, Integral, NoneType)
+        if self.seed is not None and self.seed < 0:
+            raise OptionError(f"seed={self.seed}; give an integer from 0 on, or None")
         _choose("verbose", self.verbose, (0, 1, 2))
         _check_kind("label_output", self.label_output, bool)
         callback = self.training_history_callback
         _check_kind("training_history_callback", callback, Callable, NoneType)
+        _check_bound("training_history_callback_delta_secs", self.training_history_callback_period)
+        _check_kind("tunnel", self.tunnel, bool, NoneType)
+        if not isinstance(self.local, (bool, Node, NoneType)):
+            raise OptionError(f"local={self.local!r}; give True, False, or Node('localhost', ...)")
 
     def settings(
         self,
@@ -250,6 +263,41 @@ def nodes_of(addresses: Addresses | None) -> list[Node]:
     return [Node.parse(address) for address in addresses]
 
 
+def check_number(
+    name: str,
+    value: Any,
+    valid: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    kind: Any = Real,
+) -> None:
+    """Raise OptionError for what is no number from `least` (or above `above`) to `most`.
+
+    `valid`: these limits in words.
+    """
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not (is_number and least <= value <= most and value > above):
+        raise OptionError(f"{name}={value!r}, but it must be {valid}")
+
+
+def config_files(
+    given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None,
+) -> list[str] | None:
+    """The files that `ssh_config` names, with absolute paths; OptionError for one that is not."""
+    if given is None:
+        return None
+    if isinstance(given, str | os.PathLike):
+        given = [given]
+    if not isinstance(given, Iterable):
+        raise OptionError(f"ssh_config={given!r}; give the paths of ssh's configuration files")
+    files = [str(Path(file).expanduser().absolute()) for file in given]
+    if gone := [file for file in files if not os.path.exists(file)]:
+        raise OptionError(f"ssh_config: there is no file {gone[0]}")
+    return files
+
+
 def _choose(name: str, got: Any, valid: Sequence[Any]) -> None:
     if got not in valid:
         raise OptionError(f"{name}={got!r}, but it is one of {', '.join(map(repr, valid))}")
@@ -264,7 +312,7 @@ def _check_bound(name: str, value: Any, kind: Any = Real) -> None:
 
 
 def _check_kind(name: str, value: Any, *kinds: Any) -> None:
-    if not isinstance(value, kinds):
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         wanted = " or ".join(_KINDS[kind] for kind in kinds)
         raise OptionError(f"{name}={value!r}; give {wanted}")
 

@@ -63,7 +63,7 @@ def refuse_unknown(what: str, given: Iterable[str], valid: Collection[str]) -> N
                 f"{what} has no argument {name!r}; AutoGluon's is here {SUCCESSORS[name]}"
             )
         if name not in valid:
-            raise OptionError(f"{what} has no argument {name!r}; {suggest(name, valid)}")
+            raise OptionError(f"{what} has no argument {name!r}; {suggest(str(name), valid)}")
 
 
 def renamed(options: Mapping[str, Any], valid: Collection[str]) -> dict[str, Any]:
@@ -89,8 +89,10 @@ def taken_out(
     >>> taken_out({"random_seed": 7, "sample": 5}, None, None)
     ({'sample': 5}, 7, None)
 
-    Raises OptionError for another seed than that of the scheduler.
+    Raises OptionError for what is no dict, and for another seed than that of the scheduler.
     """
+    if not isinstance(options, Mapping | None):
+        raise OptionError(f"search_options={options!r}; give a dict of names and values")
     rest = dict(options or {})
     for name in ("seed", "random_seed"):
         if name in rest:

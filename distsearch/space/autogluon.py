@@ -78,7 +78,7 @@ def successor(name: str) -> str:
 
 
 def missing(thing: object, name: str) -> Any:
-    """For `__getattr__` of a class: raise the AttributeError, with the successor if there is one."""
+    """For `__getattr__`: raise the AttributeError, with the successor if there is one."""
     if name in SUCCESSORS:
         kind = type(thing).__name__
         raise AttributeError(f"{kind!r} object has no attribute {name!r}{successor(name)}")

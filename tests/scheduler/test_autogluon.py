@@ -166,7 +166,7 @@ def test_an_error_inside_a_property_of_a_rule_is_told_as_it_is():
             return self.nothing_of_that_name
 
     with pytest.raises(AttributeError, match="no attribute 'nothing_of_that_name'"):
-        Rule.__new__(Rule).planned  # noqa: B018
+        Rule.__new__(Rule).planned
 
 
 def test_what_the_page_says_to_write_is_there():
