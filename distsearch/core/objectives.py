@@ -192,8 +192,13 @@ class Objectives:
             return f"no report had finite numbers for all that is wanted; the last one had {had}"
         if wanted in last:
             return f"{wanted} was never a number (the last report had {last[wanted]!r})"
-        names = sorted(set(last) - {"time_this_iter", "time_since_start"})
-        return f"no report had reward_attr={wanted!r}; the last one had {', '.join(names)}"
+        return f"no report had reward_attr={wanted!r}; the last one had {own_names(last)}"
+
+
+def own_names(metrics: Mapping[str, Any]) -> str:
+    """What a train function has reported, without what each report has: 'accuracy, epoch'."""
+    names = sorted(set(metrics) - {"time_this_iter", "time_since_start"})
+    return ", ".join(names) or "nothing"
 
 
 def _listed(given: Any) -> tuple[Any, ...]:

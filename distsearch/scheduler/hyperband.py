@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from ..core.metrics import number
 from ..core.words import Continue, Decision, Launch, Pause, Report, Stop, Trial, Wait
 from ..errors import OptionError, StoreError
 from .base import Scheduler
-from .options import refuse_misspelt
+from .options import is_whole, refuse_misspelt
 from .rungs import WORST, Rung, Rungs, SynchronousBracket, bracket_sizes, geometric_levels
 from .wording import limit
 
@@ -94,7 +93,7 @@ class HyperbandScheduler(Scheduler):
             raise OptionError(
                 f"rung_levels={rung_levels!r}; give a list of times, such as [1, 3, 9]"
             )
-        if not isinstance(brackets, Integral) or not 1 <= brackets <= len(levels) + 1:
+        if not is_whole(brackets) or not 1 <= brackets <= len(levels) + 1:
             raise OptionError(
                 f"brackets={brackets!r}, but with the rungs {list(levels)} there can be 1 to "
                 f"{len(levels) + 1}"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right, insort
-from numbers import Integral
 from typing import Any
 
 from ..core.metrics import number
 from ..core.words import Continue, Decision, Report, Stop, Trial
 from ..errors import OptionError
 from .base import Scheduler
+from .options import is_whole
 
 
 class Averages:
@@ -92,7 +92,7 @@ class MedianStoppingScheduler(Scheduler):
     ) -> None:
         if number(grace_period) is None or not grace_period >= 0:
             raise OptionError(f"grace_period={grace_period!r}, but it is a number from 0 on")
-        if not isinstance(min_samples, Integral) or not min_samples >= 1:
+        if not is_whole(min_samples) or not min_samples >= 1:
             raise OptionError(f"min_samples={min_samples!r}, but it is an integer from 1 on")
         self.grace_period, self.min_samples = grace_period, min_samples
         self._averages = Averages()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -201,12 +202,28 @@ def with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
         raise OptionError(
             f"{train_fn!r} is not decorated; write @args(lr=Real(...), ...) above its definition"
         )
+    check_parameters(train_fn)
     if args is None or args is train_fn.args:
         return train_fn
     if not isinstance(args, Mapping) and not hasattr(args, "__dict__"):
         raise OptionError(f"args={args!r}; give a mapping or a namespace of arguments")
     values = args if isinstance(args, Mapping) else vars(args)
     return train_fn.with_args(values)
+
+
+def check_parameters(train_fn: TrainFunction) -> None:
+    """Raise OptionError where a train function does not take what a trial gives it."""
+    try:
+        parameters = inspect.signature(train_fn.__wrapped__)
+    except (TypeError, ValueError):  # not every callable that is written in C has one
+        return
+    try:
+        parameters.bind("args", "reporter")
+    except TypeError as error:
+        raise OptionError(
+            f"a trial calls {train_fn.__name__}(args, reporter), but it is defined as "
+            f"{train_fn.__name__}{parameters}: {error}"
+        ) from None
 
 
 def refuse_misspelt(rule: type, names: Iterable[str]) -> None:
@@ -280,6 +297,11 @@ def check_number(
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not (is_number and least <= value <= most and value > above):
         raise OptionError(f"{name}={value!r}, but it must be {valid}")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an integer, Python's or NumPy's; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def config_files(

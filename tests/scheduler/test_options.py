@@ -114,3 +114,32 @@ def test_configurations_timeouts_and_ids_that_cannot_be_are_refused(search):
 def test_a_space_inside_a_set_is_not_taken_for_a_constant():
     with pytest.raises(SpaceError, match="a space inside"):
         ag.args(rates={ag.Real(0, 1)})(lambda args, reporter: None)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda args: None,
+        lambda: None,
+        lambda args, reporter, more: None,
+        lambda args, *, reporter: None,
+    ],
+)
+def test_a_train_function_that_cannot_be_called_as_trials_do_is_refused(function):
+    with pytest.raises(OptionError, match=r"a trial calls .*\(args, reporter\), but"):
+        FIFOScheduler(ag.args(x=ag.Real(0, 1))(function))
+
+
+@ag.args(x=ag.Real(0, 1))
+def misspells_the_time(args, reporter):
+    for epoch in range(9):
+        reporter(epochs=epoch + 1, accuracy=args.x)
+
+
+def test_a_report_without_the_time_by_which_trials_are_compared_is_told_once(capsys, search):
+    scheduler = search(misspells_the_time, HyperbandScheduler, max_t=9, num_trials=3, verbose=1)
+    scheduler.run()
+    assert scheduler.join_jobs()
+    said = capsys.readouterr().out
+    assert said.count("had no time_attr='epoch', by which trials are compared") == 1
+    assert "accuracy, epochs" in said
