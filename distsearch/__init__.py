@@ -74,7 +74,9 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name], __name__), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'distsearch' has no attribute {name!r}")
+    from .space.autogluon import successor
+
+    raise AttributeError(f"module 'distsearch' has no attribute {name!r}{successor(name)}")
 
 
 def __dir__() -> list[str]:

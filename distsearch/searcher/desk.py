@@ -13,7 +13,7 @@ from ..errors import OptionError, SpaceError, nearest
 from ..space import Dict
 from . import SEARCHERS
 from .ahead import Ahead
-from .arguments import ALIASES, SUCCESSORS, refuse_unknown
+from .arguments import ALIASES, SUCCESSORS, refuse_unknown, renamed
 from .base import Config, Searcher, launch_of
 
 
@@ -188,6 +188,11 @@ def _make(
     if not isinstance(known, str) or known not in SEARCHERS:
         raise OptionError(f"searcher={name!r}; {_valid_names(name)}")
     made = SEARCHERS[known]
+    if isinstance(points, Mapping | str) or not isinstance(points, Iterable | None):
+        raise OptionError(
+            f"points_to_evaluate={points!r}; give a list of configurations, [{{'lr': 0.1}}]"
+        )
+    options = renamed(options, made.takes())
     refuse_unknown(f"the searcher {name!r}", options, made.takes())
     try:
         return made(space, seed=seed, points_to_evaluate=points, **options)
