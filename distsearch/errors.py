@@ -126,7 +126,14 @@ class UnguardedSearch(DistsearchError, RuntimeError):
 
 
 class NodeError(DistsearchError, RuntimeError):
-    """A node could not be brought up, or was refused; the text says which, why and what to do."""
+    """A node could not be brought up, or was refused; the text says which, why and what to do.
+
+    `remedy` is the command of the text that mends it, '' if no command alone does.
+    """
+
+    def __init__(self, text: str = "", remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = printable(remedy)
 
 
 class HostKeyError(NodeError):

@@ -16,14 +16,16 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 
 class _Lazy(NamedTuple):
-    """A group of commands that is not loaded: its module here, and what `--help` says of it."""
+    """Commands that are not loaded: their module, what `--help` says, and their name there."""
 
     module: str
     help: str
+    name: str = "group"
 
 
-# Each module has a click group named `group`.
 GROUPS = {
+    "doctor": _Lazy(".nodes", "Say what keeps nodes from working, and what mends it.", "doctor"),
+    "setup": _Lazy(".nodes", "Give nodes the packages that this machine has.", "setup"),
     "lanas": _Lazy(".lanas", "Search for networks of cells with a tree of learned regions."),
     "data": _Lazy(".data", "Look at data sets."),
     "pc-darts": _Lazy(".pc_darts", "Search for a network's cells (PC-DARTS), train it, test it."),
@@ -52,7 +54,9 @@ class _Main(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in GROUPS:
             return None
-        command: click.Command = importlib.import_module(GROUPS[cmd_name].module, __package__).group
+        lazy = GROUPS[cmd_name]
+        module = importlib.import_module(lazy.module, __package__)
+        command: click.Command = getattr(module, lazy.name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

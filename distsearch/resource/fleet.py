@@ -17,6 +17,7 @@ from .remote import Listener, Message, Remote
 
 if TYPE_CHECKING:  # Dask and asyncssh are imported only when there is another node to reach
     from .dask_link import Cluster, DaskRemote
+    from .environment import Environment
 
 T = TypeVar("T")
 START_S = 5.0  # what those that are up wait for the others
@@ -38,6 +39,7 @@ class Fleet:
 
     `failed` are the errors of those that could not be brought up. Those that are lost later are
     brought up again when they can be, after 1, 2, 4, ... and at most 60 s each time.
+    `modules` are those of installed packages that trials import.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Fleet:
         ssh_config: Sequence[str] | None,
         say: Callable[[str], None],
         work_in: str | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.owner = owner
@@ -59,6 +62,8 @@ class Fleet:
         self._ssh_config = ssh_config
         self._say = say
         self._work_in = work_in
+        self._modules = modules
+        self._environment: Environment | None = None
         self._ids = itertools.count()
         self._ssh_cluster: Cluster | None = None
         self._client_cluster: Cluster | None = None
@@ -183,11 +188,16 @@ class Fleet:
     ) -> Sequence[asyncio.Task[DaskRemote | NodeError]]:
         """Begin to bring up nodes over SSH: for each the task that does it."""
         from .dask_link import Cluster
+        from .environment import environment_of
         from .ssh import start_all
 
         if self._ssh_cluster is None:
             self._ssh_cluster = await Cluster(self, remote_ids=self._ids).__aenter__()
-        return start_all(self._ssh_cluster, nodes, self._ssh_config, self._tunnel)
+        if self._environment is None:
+            self._environment = await asyncio.to_thread(environment_of, self._modules)
+        return start_all(
+            self._ssh_cluster, nodes, self._ssh_config, self._tunnel, self._environment, self._say
+        )
 
     async def _join(
         self, node: Node, coming: asyncio.Task[DaskRemote | NodeError]

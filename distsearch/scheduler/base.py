@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder
+from ..core import folder, modules
 from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
@@ -224,6 +224,7 @@ class Scheduler(Resumable):
             ssh_config=ssh_config,
             say=say,
             work_in=work_in,
+            modules=modules.of_packages(settings.packed),
         )
         self.steering = Steering(
             self.folder, self.experiment, self.fleet, valid=self._valid_job, say=say
