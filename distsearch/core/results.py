@@ -17,6 +17,7 @@ from .ledger import Ledger
 from .lineage import Descent
 from .pareto import FrontPoint
 from .storage import Shelf
+from .story import Story
 from .words import Status, Trial
 
 if TYPE_CHECKING:
@@ -37,6 +38,20 @@ class Results:
         self.ledger = ledger
         self.folder = folder
         self.searched = searched
+        self._story: Story | None = None
+
+    @property
+    def story(self) -> Story:
+        """How the search has come to where it stands, from its log: what `distsearch.plots` draws.
+
+        The first call reads the whole log, later ones what has happened since.
+        """
+        self._flush()
+        if self._story is None:
+            self._story = Story.of(self.folder)
+        else:
+            self._story.catch_up()
+        return self._story
 
     def _flush(self) -> None:
         """Before the log is read: a scheduler writes to it whatever waits to be written."""
