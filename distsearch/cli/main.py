@@ -17,18 +17,20 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 
 class _Lazy(NamedTuple):
-    """A group of commands that is not loaded: its module here, and what `--help` says of it."""
+    """A command, or a group of them, that is not loaded: its module, its name there, its help."""
 
     module: str
     help: str
+    name: str = "group"
 
 
-# Each module has a click group named `group`.
 GROUPS = {
     "lanas": _Lazy(".lanas", "Search for networks of cells with a tree of learned regions."),
     "data": _Lazy(".data", "Look at data sets."),
     "pc-darts": _Lazy(".pc_darts", "Search for a network's cells (PC-DARTS), train it, test it."),
     "gan": _Lazy(".gan", "Coevolve GANs on a grid of cells."),
+    "page": _Lazy(".page", "Show searches live in the browser.", "page"),
+    "report": _Lazy(".page", "Write a search's report: one HTML file.", "report"),
 }
 
 
@@ -53,7 +55,8 @@ class _Main(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in GROUPS:
             return None
-        command: click.Command = importlib.import_module(GROUPS[cmd_name].module, __package__).group
+        lazy = GROUPS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(lazy.module, __package__), lazy.name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
