@@ -56,7 +56,9 @@ class _Main(Group):
         if cmd_name not in GROUPS:
             return None
         lazy = GROUPS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(lazy.module, __package__), lazy.name)
+        command: click.Command = getattr(
+            importlib.import_module(lazy.module, __package__), lazy.name
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -65,7 +65,9 @@ class Server:
         try:
             self._sockets = bind_sockets(port, "127.0.0.1", socket.AF_INET)
         except OSError as error:
-            raise OptionError(f"port {port} cannot be used: {error}; give another --port") from error
+            raise OptionError(
+                f"port {port} cannot be used: {error}; give another --port"
+            ) from error
         self.port: int = self._sockets[0].getsockname()[1]
         shared = {"server": self}
         application = tornado.web.Application(

@@ -195,7 +195,10 @@ def _live(now: dict[str, Any]) -> dict[str, Any]:
     waits = now.get("waits")
     if waits:
         fences = ", ".join(map(str, waits.get("fences", ())))
-        words.append(f"Waited for: {waits.get('for')}" + (f", for which {fences} is kept free." if fences else "."))
+        words.append(
+            f"Waited for: {waits.get('for')}"
+            + (f", for which {fences} is kept free." if fences else ".")
+        )
     return {"nodes": nodes, "queue": " ".join(words)}
 
 
