@@ -143,7 +143,7 @@ class MadeUp:
         one["epoch"] += 1
         epoch, number = one["epoch"], one["id"]
         value = one["quality"] * (1 - math.exp(-epoch / one["pace"]))
-        value += self.rng.gauss(0, 0.004)
+        value = min(0.999, value + self.rng.gauss(0, 0.004))
         one["top"] = value if one["top"] is None else max(one["top"], value)
         metrics = {"epoch": epoch, "accuracy": round(value, 5), "time_this_iter": UNIT_S}
         if self.several:

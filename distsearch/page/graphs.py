@@ -160,7 +160,9 @@ def prepare_tree(views: Sequence[View], options: Options) -> Data:
     """The regions of LaNAS or LaMCTS, the good part of each on its left."""
     (view,) = views
     try:
-        regions = view.once("tree", lambda: replayed.by_regions(view.results).overview())
+        regions = view.once(
+            "tree", lambda: replayed.by_regions(view.results).overview(), seldom=True
+        )
     except DistsearchError as error:
         return Data(empty=str(error))
     if not regions:
@@ -229,7 +231,7 @@ def prepare_grid(views: Sequence[View], options: Options) -> Data:
     if not (view.folder / "settings.json").is_file() or view.folder == view.story.folder:
         return Data(empty="this search is no coevolution of GANs (see `distsearch gan train`)")
     try:
-        return view.once("grid", lambda: _grid(view))
+        return view.once("grid", lambda: _grid(view), seldom=True)
     except (DistsearchError, ImportError, OSError) as error:
         return Data(empty=f"there are no samples yet: {error}")
 
@@ -293,7 +295,7 @@ def draw_grid(data: Data) -> Any:
 
 
 PANELS = (
-    Panel("lineage", "Lineage", "", prepare_lineage, draw_lineage, is_slow=True),
+    Panel("lineage", "Lineage", "", prepare_lineage, draw_lineage),
     Panel("tree", "Tree of regions", "", prepare_tree, draw_tree, is_slow=True),
     Panel("grid", "Grid of GANs", "", prepare_grid, draw_grid, is_slow=True),
 )

@@ -106,7 +106,7 @@ def prepare_curves(views: Sequence[View], options: Options) -> Data:
         columns[name] = _together(view, trials, number)
     for place, trial in enumerate(shown.leaders):
         columns[f"leader{place}"] = _together(view, [trial], number)
-    middle = view.once(("all", number), lambda: over_time.all_curves(story, number))
+    middle = view.once(("all", number), lambda: over_time.all_curves(story, number), seldom=True)
     columns["band"] = {"x": middle.x, "low": middle.lower, "high": middle.upper}
     columns["median"] = {"x": middle.x, "y": middle.median}
     shape = {
@@ -171,7 +171,7 @@ def draw_curves(data: Data) -> Any:
 def prepare_slots(views: Sequence[View], options: Options) -> Data:
     """A row for each node, filled as high as its slots are in use."""
     (view,) = views
-    found = view.once("slots", lambda: over_time.slots(view.story))
+    found = view.once("slots", lambda: over_time.slots(view.story), seldom=True)
     if not found:
         return Data(empty="no trial has started yet")
     top = max(float(steps.y.max()) for steps in found.values()) or 1.0
@@ -192,11 +192,9 @@ def draw_slots(data: Data) -> Any:
     nodes = data.shape["nodes"]
     what = f"seconds since the search began (a whole row: {data.shape['top']:g} slots in use)"
     height = 110 + 34 * len(nodes)
-    fig = new_figure(x=what, y="", height=height, y_range=(len(nodes), -0.1))
-    fig.y_range.flipped = False
-    fig.y_range.start, fig.y_range.end = -0.05, len(nodes)
+    fig = new_figure(x=what, y="", height=height, y_range=(-0.05, len(nodes)))
     for number, source in enumerate(sources(data).values()):
-        look = {"fill_color": BLUE, "fill_alpha": 0.75, "line_color": None}
+        look = {"fill_color": BLUE, "fill_alpha": 0.75}
         fig.varea_step("x", "low", "high", source=source, step_mode="after", **look)
         points = fig.scatter("x", "high", source=source, size=7, alpha=0)
         node = _as_hover(nodes[number])

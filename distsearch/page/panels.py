@@ -24,7 +24,7 @@ class Section(NamedTuple):
 
 
 SECTIONS = (
-    Section("Overview", ("best", "curves", "slots")),
+    Section("Overview", ("best", "slots", "curves")),
     Section("Parameters", ("parallel", "importance", "contour", "slices")),
     Section("Structure", ("rungs", "front", "lineage", "tree", "grid")),
 )

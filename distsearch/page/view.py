@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..core.results import Results
 from ..core.story import Story
 from ..plots import parameters
 
 Value = TypeVar("Value")
+RESTS = 20.0  # times as long as it took
 AFRESH = 1.1  # importance is computed anew when there are so many times more results
+
+
+class _Known(NamedTuple):
+    """What was made of a search at a revision, and until when it may serve although it is older."""
+
+    revision: int
+    rests_until: float
+    value: Any
 
 
 class View:
@@ -30,7 +40,9 @@ class View:
         self.story, self.name = story, name
         self.folder = story.folder if folder is None else folder
         self.lock = threading.RLock()
-        self._known: dict[Any, tuple[int, Any]] = {}
+        self._known: dict[Any, _Known] = {}
+        self._is_behind = False
+        self.settled = 0
         self._importance: dict[str | None, tuple[int, list[parameters.Importance]]] = {}
 
     @property
@@ -43,15 +55,38 @@ class View:
         """The number of the newest event that it knows."""
         return self.story.ledger.last_id
 
-    def once(self, key: Any, make: Callable[[], Value]) -> Value:
-        """What `make` gives, made anew only when something has happened since."""
+    def once(self, key: Any, make: Callable[[], Value], *, seldom: bool = False) -> Value:
+        """What `make` gives, made anew only when something has happened since.
+
+        `seldom`: and not before it has rested for twenty times as long as it took; see `settle`.
+        """
         with self.lock:
-            revision, value = self._known.get(key, (-1, None))
-            if revision != self.revision:
-                revision, value = self.revision, make()
-                self._known[key] = (revision, value)
-            known: Value = value
-            return known
+            known = self._known.get(key)
+            began = time.monotonic()
+            if known is not None and known.revision != self.revision:
+                if seldom and began < known.rests_until:
+                    self._is_behind = True
+                else:
+                    known = None
+            if known is None:
+                value = make()
+                ended = time.monotonic()
+                known = _Known(self.revision, ended + RESTS * (ended - began), value)
+                self._known[key] = known
+            found: Value = known.value
+            return found
+
+    def settle(self) -> bool:
+        """Nothing happens for the moment: whether something was shown that is older, and goes now.
+
+        `settled` counts how often that was so.
+        """
+        with self.lock:
+            was_behind, self._is_behind = self._is_behind, False
+            if was_behind:
+                self._known.clear()
+                self.settled += 1
+            return was_behind
 
     def catch_up(self) -> bool:
         """Take in what has happened since; whether anything has. Raises as `Story.catch_up`."""
@@ -60,7 +95,8 @@ class View:
 
     def table(self, objective: str | None = None) -> parameters.Table:
         """The trials that have a result; raises NothingReported when there is none."""
-        return self.once(("table", objective), lambda: parameters.table(self.story, objective))
+        key = ("table", objective)
+        return self.once(key, lambda: parameters.table(self.story, objective), seldom=True)
 
     def importance(self, objective: str | None = None) -> list[parameters.Importance]:
         """How much each parameter matters; made anew when there are a tenth more results.

@@ -129,7 +129,7 @@ class Watch:
 def _look(seat: Seat) -> bool:
     assert seat.view is not None
     driven = _look_at_driver(seat)
-    return seat.view.catch_up() or driven
+    return seat.view.catch_up() or seat.view.settle() or driven
 
 
 def _look_at_driver(seat: Seat) -> bool:
@@ -150,7 +150,7 @@ def _told(seat: Seat) -> dict[str, Any]:
         "reading": seat.reading,
         "error": seat.error,
         "runs": seat.runs,
-        "revision": -1,
+        "revision": "",
     }
     view = seat.view
     if view is None:
@@ -159,7 +159,7 @@ def _told(seat: Seat) -> dict[str, Any]:
         ledger = view.story.ledger
         best = ledger.best
         return told | {
-            "revision": view.revision,
+            "revision": f"{view.revision} {view.settled}",
             "stands": _in_words(view, seat.runs),
             "summary": summary(view),
             "objectives": list(ledger.objectives.names),

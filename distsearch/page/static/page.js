@@ -68,18 +68,20 @@
     }
 
     async show(answer) {
+      if (!this.root.isConnected) return; // another view was opened meanwhile
       if (answer.error) { this.note.textContent = answer.error; return; }
+      this.root.classList.toggle("empty", Boolean(answer.empty));
       this.note.textContent = answer.empty || answer.note || this.about.about;
       this.choose(answer.choices || []);
-      if (answer.columns) {
+      if (answer.columns && this.doc) {
         for (const [name, columns] of Object.entries(answer.columns)) {
           const source = this.doc.get_model_by_name(name);
           if (source) source.data = decoded(columns);
         }
         return;
       }
-      this.shape = answer.shape;
       this.clear();
+      this.shape = answer.item || answer.empty ? answer.shape : "";
       if (!answer.item) return;
       const [view] = await Bokeh.embed.embed_item(answer.item, this.figure).then((views) =>
         views.roots ?? [...views]);
@@ -177,6 +179,7 @@
     await Promise.all(work);
     await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
     window.seen.updates.push(performance.now() - began);
+    window.seen.first ??= performance.now(); // since the page was asked for
     document.body.dataset.ready = state.version;
   }
 

@@ -4,6 +4,7 @@ function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name.startsWith("aria-") && value != null) made.setAttribute(name, String(value));
     else if (value === true) made.setAttribute(name, "");
     else if (value !== false && value != null) made.setAttribute(name, value);
   }
@@ -61,7 +62,7 @@ class Trials {
     this.back.disabled = this.start === 0;
     this.on.disabled = last >= answer.found;
     const head = element("tr", {}, ...answer.columns.map((name) => {
-      const sorted = name === this.sort && (this.descending ? "descending" : "ascending");
+      const sorted = name === this.sort ? (this.descending ? "descending" : "ascending") : null;
       const mark = sorted ? (this.descending ? " ▼" : " ▲") : "";
       return element("th", {"aria-sort": sorted, scope: "col"}, element("button", {"data-key": `sort ${name}`,
         onclick: () => this.by(name)}, name + mark));
