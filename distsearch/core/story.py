@@ -123,6 +123,19 @@ class Story:
         assert self._ledger is not None
         return self._ledger
 
+    def lines(self, objective: int) -> dict[int, list[tuple[float, float]]]:
+        """The curves of the search's own trials, {id: [(time, value), ...]}, without gaps."""
+        trials = self.ledger.trials
+        return {
+            number: [
+                (time, value)
+                for time, value in zip(curve.times, curve.values[objective], strict=True)
+                if not math.isnan(value)
+            ]
+            for number, curve in sorted(self.curves.items())
+            if not trials[number].is_final
+        }
+
     def catch_up(self, hear: Callable[[int], None] | None = None) -> bool:
         """Take in what has happened since; whether anything has.
 

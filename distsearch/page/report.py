@@ -10,13 +10,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..core.progress import format_config, format_value
+from ..core import summary as core_summary
+from ..core.progress import format_value
 from ..errors import MissingPackage
 from . import table
 from .searches import open_view
 from .view import View
 
 ROWS = 1000  # trials in the table of a report
+POLICY = (  # so that it asks no network, whatever is in it
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; base-uri 'none'; form-action 'none'"
+)
 STATIC = Path(__file__).parent / "static"
 NEEDS_BOKEH = "the page and the report need bokeh, which is not installed: pip install bokeh"
 
@@ -50,7 +55,7 @@ def write(
 def page_of(views: Sequence[View]) -> str:
     """The whole file as text."""
     try:
-        from bokeh.resources import INLINE
+        from bokeh.resources import Resources
     except ImportError as error:
         raise MissingPackage(NEEDS_BOKEH) from error
     items: dict[str, Any] = {}
@@ -60,7 +65,7 @@ def page_of(views: Sequence[View]) -> str:
     for number, view in enumerate(views):
         parts.append(_search(view, number, items, with_name=len(views) > 1))
     scripts = [
-        *INLINE.js_raw,
+        *Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw,
         (STATIC / "look.js").read_text(encoding="utf-8"),
         (STATIC / "report.js").read_text(encoding="utf-8"),
     ]
@@ -69,6 +74,7 @@ def page_of(views: Sequence[View]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{title}</title><style>{styles}</style></head><body class='report'><main>"
         f"{''.join(parts)}</main>"
@@ -116,27 +122,9 @@ def _panel(name: str, views: Sequence[View], items: dict[str, Any], suffix: str)
 
 def summary(view: View) -> list[tuple[str, str]]:
     """What is searched and how it stands, as pairs of a word and a text."""
-    ledger, searched = view.story.ledger, view.story.searched
-    counts = ledger.counts
-    each = [f"{n} {status.value}" for status, n in counts.by_status.items() if n]
-    took = view.story.last - view.story.began
-    pairs = [
-        ("function", str(searched["function"])),
-        ("folder", str(view.folder)),
-        ("searcher", str(searched["searcher"])),
-        ("scheduler", str(searched["scheduler"])),
-        ("trials", f"{counts.launched} ({', '.join(each)})" if each else "none yet"),
-        ("began", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(view.story.began))),
-        ("took so far", f"{took / 3600:.1f} h" if took > 5400 else f"{took:.0f} s"),
-    ]
-    names = " and ".join(ledger.objectives.names)
-    if ledger.objectives.several:
-        pairs.append(("Pareto front", f"{len(ledger.front)} trials by {names}"))
-    elif ledger.best is not None and ledger.best.best_reward is not None:
-        best = format_value(float(ledger.best.best_reward))
-        pairs.append((f"best {names}", f"{best}, trial {ledger.best.id}"))
-        pairs.append(("best configuration", format_config(ledger.best.config)))
-    return pairs
+    story = view.story
+    told = core_summary.pairs(story.ledger, story.searched, view.folder)
+    return [*told, *core_summary.times(story.began, story.last)]
 
 
 def _summary(view: View) -> str:

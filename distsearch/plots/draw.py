@@ -10,7 +10,6 @@ from ..core import pareto as front
 from ..core import pedigree
 from ..core.curves import as_text
 from ..core.results import Results
-from ..core.words import Status
 from ..errors import DistsearchError, OptionError
 from . import over_time
 from .canvas import Path_, all_results, as_results, figure_for, plain
@@ -80,32 +79,10 @@ def curves(
     `objective`: which of several, by default the first. Raises OptionError for another name.
     """
     results = as_results(search)
-    story, ledger = results.story, results.ledger
-    number = over_time.objective_of(story, objective)
-    lines = {
-        trial.id: [
-            (time, value)
-            for time, value in zip(curve.times, curve.values[number], strict=True)
-            if value == value  # not NaN
-        ]
-        for trial in over_time.own_trials(story)
-        if (curve := story.curves.get(trial.id)) is not None
-    }
-    trials, best = results.trials, ledger.best
+    over_time.objective_of(results.story, objective)
     with figure_for(path, learning_curves.SIZE, axes) as figure:
         axes = figure.add_subplot() if axes is None else axes
-        learning_curves.paint(
-            axes,
-            lines,
-            best=None if best is None else best.id,
-            stopped={trial.id for trial in trials if trial.status is Status.STOPPED},
-            failed={trial.id for trial in trials if trial.status.is_failure},
-            reward_attr=ledger.objectives.names[number],
-            time_attr=ledger.time_attr,
-            title=f"{results.searched['function']}: {len(lines)} trials",
-            use_legend=True,
-            mode=ledger.objectives.modes[number],
-        )
+        results.paint_curves(axes, objective)
     return axes
 
 

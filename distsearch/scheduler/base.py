@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder
+from ..core import folder, notebook
 from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
@@ -189,7 +189,11 @@ class Scheduler(Resumable):
         self._closed = False
         self._hurries = False
 
-        self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
+        self.progress = Progress(
+            verbose,
+            lambda: take_snapshot(self.experiment, self.objectives),
+            corner=lambda: notebook.Corner(self.curves_as_png),
+        )
         say = self.progress.say
         if self._store.put_aside is not None:
             say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
