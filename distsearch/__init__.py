@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from . import errors, scheduler, searcher, space, testing, train
+    from . import errors, plots, scheduler, searcher, space, testing, train
     from .core.decorators import args
     from .core.record import open
     from .core.rescue import rescue
@@ -41,7 +41,7 @@ _HOMES = {
         ("Bool", "Categorical", "Choice", "Dict", "Int", "List", "Real", "func", "obj"), ".space"
     ),
 }
-_ROOMS = ("errors", "scheduler", "searcher", "space", "testing", "train")
+_ROOMS = ("errors", "plots", "scheduler", "searcher", "space", "testing", "train")
 
 __all__ = [
     "Bool",
@@ -58,6 +58,7 @@ __all__ = [
     "func",
     "obj",
     "open",
+    "plots",
     "rescue",
     "scheduler",
     "searcher",

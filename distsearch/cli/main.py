@@ -30,6 +30,8 @@ GROUPS = {
     "data": _Lazy(".data", "Look at data sets."),
     "pc-darts": _Lazy(".pc_darts", "Search for a network's cells (PC-DARTS), train it, test it."),
     "gan": _Lazy(".gan", "Coevolve GANs on a grid of cells."),
+    "page": _Lazy(".page", "Show searches live in the browser.", "page"),
+    "report": _Lazy(".page", "Write a search's report: one HTML file.", "report"),
 }
 
 

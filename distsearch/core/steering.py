@@ -92,13 +92,13 @@ class Steering:
     async def _look_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await asyncio.sleep(EVERY_S)
             state = live.state_of(self._experiment)
             found = await loop.run_in_executor(None, self._look, state)
             for one in found:
-                self._take(one)
+                self.hear(one)
             if done := [one for one in self._draining if not self._experiment.trials_on(one)]:
                 self._beside(self._fleet.take_away(done, "its trials had ended, it was to go"))
-            await asyncio.sleep(EVERY_S)
 
     def _look(self, state: dict[str, Any]) -> list[Request | Refused]:
         """In a thread: show what is live, and read what is asked."""
@@ -110,7 +110,8 @@ class Steering:
         self._seen.intersection_update(waiting)
         return [requests.read(self._folder, one) for one in waiting if one not in self._seen]
 
-    def _take(self, one: Request | Refused) -> None:
+    def hear(self, one: Request | Refused) -> None:
+        """Do what is asked, or say why not."""
         self._seen.add(one.id)
         if isinstance(one, Refused):
             self._answer(one, is_done=False, said=one.why)

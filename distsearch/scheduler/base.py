@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder, modules
+from ..core import folder, modules, notebook
 from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
@@ -196,7 +196,11 @@ class Scheduler(Resumable):
         self._closed = False
         self._hurries = False
 
-        self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
+        self.progress = Progress(
+            verbose,
+            lambda: take_snapshot(self.experiment, self.objectives),
+            corner=lambda: notebook.Corner(self.curves_as_png),
+        )
         say = self.progress.say
         if self._store.put_aside is not None:
             say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
