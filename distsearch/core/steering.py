@@ -72,7 +72,7 @@ class Steering:
     def start(self) -> None:
         """Begin to look."""
         for number in self._left:
-            self._answer(Refused(number, TOO_LATE), is_done=False, said=TOO_LATE)
+            self._answer(requests.read(self._folder, number), is_done=False, said=TOO_LATE)
         self._task = asyncio.get_running_loop().create_task(self._look_for_ever())
 
     async def close(self) -> None:
@@ -85,8 +85,8 @@ class Steering:
         with contextlib.suppress(OSError):
             for number in requests.names(self._folder):
                 if number not in self._seen:
-                    said = "the search was just being closed"
-                    self._answer(Refused(number, said), is_done=False, said=said)
+                    asked = requests.read(self._folder, number)
+                    self._answer(asked, is_done=False, said="the search was just being closed")
         self._window.close()
 
     async def _look_for_ever(self) -> None:
