@@ -18,7 +18,7 @@ from ..core.progress import NodeUse, Snapshot
 from ..core.record import SearchRecord
 from ..core.record import open as open_record
 from ..core.words import Status, Trial
-from ..errors import RequestRefused, printable
+from ..errors import OptionError, printable
 
 Cell = Any
 WIDE = 60  # characters of a cell in a plain table
@@ -84,12 +84,12 @@ def opened(folder: str) -> SearchRecord:
 
 
 def trial_of(record: SearchRecord, number: int) -> Trial:
-    """A trial by its id. Raises RequestRefused for one that is not there."""
+    """A trial by its id. Raises OptionError for one that is not there."""
     found = record.ledger.trials.get(number)
     if found is None:
         known = len(record.ledger.trials)
         there = f"there are trials 0 to {known - 1}" if known else "none was launched yet"
-        raise RequestRefused(f"{record.folder} has no trial {number}; {there}")
+        raise OptionError(f"{record.folder} has no trial {number}; {there}")
     return found
 
 

@@ -21,6 +21,7 @@ from ..core.record import SearchRecord
 from ..errors import DistsearchError, OptionError, RequestRefused, SearchFailed, StoreError
 from ..space.base import suggest
 from . import output
+from .main import FAILED
 from .options import nodes_option
 
 SCHEDULERS = {
@@ -93,7 +94,10 @@ def run(what: Sequence[str], **given: Any) -> None:
         raise
     except KeyboardInterrupt:
         raise click.Abort from None
-    _tell(output.opened(str(scheduler.folder)), given["as_json"])
+    record = output.opened(str(scheduler.folder))
+    _tell(record, given["as_json"])
+    if not any(trial.has_result for trial in record.trials):
+        raise SystemExit(FAILED)
 
 
 def _train_function(what: Sequence[str], given: Mapping[str, Any]) -> TrainFunction:

@@ -26,19 +26,19 @@ def pattern_of(name: str, expression: str = "") -> re.Pattern[str]:
 
     Raises OptionError for what is no regular expression with one group.
     """
-    expression = expression or NUMBER
+    given, expression = expression, expression or NUMBER
     if expression.startswith("(") and not expression.startswith("(?"):
         expression = rf"(?<![\w.]){re.escape(name)}['\"]?\s*[=:]?\s*{expression}"
     try:
         pattern = re.compile(expression)
     except re.error as error:
         raise OptionError(
-            f"metric {name!r}: {expression!r} is no regular expression: {error}; give it {_SHOWS}"
+            f"metric {name!r}: {given!r} is no regular expression: {error}; give it {_SHOWS}"
         ) from error
     if pattern.groups != 1:
         raise OptionError(
-            f"metric {name!r}: {expression!r} has {pattern.groups} groups; put the value alone "
-            f"into ( ), and other groups into (?: ), {_SHOWS}"
+            f"metric {name!r}: {given!r} has {pattern.groups} groups; put the value alone into "
+            f"( ), and other groups into (?: ), {_SHOWS}"
         )
     return pattern
 
@@ -68,6 +68,7 @@ class Watch:
 
     def __init__(self, metrics: Mapping[str, str], *, json_lines: bool) -> None:
         self._patterns = {name: pattern_of(name, text) for name, text in metrics.items()}
+        self._metrics = dict(metrics)
         self._first = next(iter(self._patterns), None)
         self._json_lines = json_lines
         self._seen: dict[str, Any] = {}
@@ -90,7 +91,7 @@ class Watch:
 
     def __str__(self) -> str:
         """What it looks for, for an error."""
-        each = [f"{name} by {pattern.pattern!r}" for name, pattern in self._patterns.items()]
+        each = [f"{name}={text}" if text else name for name, text in self._metrics.items()]
         return " and ".join([*each, *["lines of JSON"] * self._json_lines])
 
 

@@ -14,6 +14,7 @@ import os
 import resource
 import selectors
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,13 +148,7 @@ class Command:
         with open(path, "wb", opener=private):  # empty, also where an earlier process had this id
             pass
         print(f"$ {shlex.join(words)}", flush=True)
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=self._environment(path),
-        )
+        process = self._start(words, path)
         try:
             heard = _Heard(process, path, Watch(self.metrics, json_lines=self.json_lines))
             for report in heard:
@@ -164,9 +159,23 @@ class Command:
         if code < 0:
             _die_by(-code)
         if code:
-            sys.exit(code)
+            raise CommandEnded(code, heard.last_line)
         if not heard.reports:
             raise ReportError(heard.nothing_seen)
+
+    def _start(self, words: Sequence[str], path: Path) -> subprocess.Popen[bytes]:
+        environment = self._environment(path)
+        program = shutil.which(words[0], path=environment["PATH"])
+        if program is None:
+            raise FileNotFoundError(2, "there is no such command on this node", words[0])
+        return subprocess.Popen(
+            words,
+            executable=program,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
 
     def _environment(self, path: Path) -> dict[str, str]:
         """Its variables: `python` is the interpreter that has what trials need."""
@@ -178,6 +187,15 @@ class Command:
             **self.env,
             VARIABLE: str(path),
         }
+
+
+class CommandEnded(SystemExit):
+    """A command has ended with another exit code than 0, which becomes the trial's."""
+
+    def __init__(self, code: int, last_line: str) -> None:
+        super().__init__(code)
+        said = f", its last line: {last_line[:200]}" if last_line else ""
+        self.reason = f"the command ended with exit code {code}{said}"
 
 
 class _Heard:
@@ -249,12 +267,18 @@ class _Heard:
                 yield _report_of(line)
 
     @property
+    def last_line(self) -> str:
+        """The last line that was printed, and is not empty."""
+        return self._last_lines[-1] if self._last_lines else ""
+
+    @property
     def nothing_seen(self) -> str:
+        """An error for a command that has not reported."""
         looked = str(self._watch)
         last = "\n".join(f"  {line[:200]}" for line in self._last_lines) or "  (nothing)"
         return (
             "the command has ended, and no metric was seen"
-            + (f": nothing that it printed was {looked}" if looked else "")
+            + (f": nothing that it printed was found by {looked}" if looked else "")
             + f", and it has not called `python -m distsearch.report`. Its last lines:\n{last}"
         )
 
