@@ -179,12 +179,13 @@ class Steering:
 
     async def _add_node(self, by: str, node: str) -> str:
         wanted = Node.parse(node)
-        again = [one for one in self._draining if self._fleet.is_called(one, wanted)]
-        for remote in again:
+        there = [one for one in self._fleet.remotes.values() if self._fleet.is_called(one, wanted)]
+        to_go = [one for one in there if one in self._draining]
+        for remote in to_go:
             self._fleet.comes_back(remote)
             self._experiment.manager.keep(remote)
-        if again:
-            return f"{node} stays"
+        if there:
+            return f"{node} stays" if to_go else f"{node} is a node of this search already"
         before = set(self._fleet.remotes)
         await self._fleet.add([wanted])
         came = [one.host for number, one in self._fleet.remotes.items() if number not in before]
