@@ -11,8 +11,7 @@ from typing import NamedTuple
 import click
 
 from .. import __version__
-from ..errors import DistsearchError, NoDriver
-from ..space.base import suggest
+from ..errors import DistsearchError, NoDriver, suggest
 
 FAILED, WRONG_INPUT, NOBODY_THERE, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 

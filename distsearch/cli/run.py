@@ -18,8 +18,7 @@ from ..core.decorators import TrainFunction
 from ..core.folder import RESUMED
 from ..core.progress import format_config
 from ..core.record import SearchRecord
-from ..errors import DistsearchError, OptionError, RequestRefused, SearchFailed, StoreError
-from ..space.base import suggest
+from ..errors import DistsearchError, OptionError, RequestRefused, SearchFailed, StoreError, suggest
 from . import output
 from .main import FAILED
 from .options import nodes_option

@@ -15,6 +15,7 @@ import click
 
 from ..core import live, requests
 from ..errors import NoDriver, OptionError, RequestRefused
+from ..resource.addresses import SUFFIX
 from . import output
 
 Wish = tuple[str, dict[str, Any]]  # the kind, and its values
@@ -105,14 +106,16 @@ def nodes(
     """Show the nodes of the search in DIR, `add` some, or `drain` them.
 
     A node that is drained gets no more trials, and goes when those that run there have ended. A
-    HOST is as in `--nodes`: host, user@host, user@host:port; this machine is `localhost`.
+    HOST is as in `--nodes`: host, user@host, user@host:port, or a file as nodes.toml, which the
+    driver reads; this machine is `localhost`.
     """
     if what is not None:
         if not hosts:
             raise OptionError(f"which node? Give a host: distsearch nodes {folder} {what} HOST")
         kind = f"{what}_node"
         # To bring up a node may take a while.
-        _ask(folder, [(kind, {"node": host}) for host in hosts], max(within_s, 120.0), as_json)
+        wishes: list[Wish] = [(kind, {"node": _named(host)}) for host in hosts]
+        _ask(folder, wishes, max(within_s, 120.0), as_json)
         return
     record = output.opened(folder)
     now = live.read(record.folder)
@@ -132,6 +135,11 @@ def nodes(
         for node in now["nodes"]
     ]
     output.table(["node", "state", "CPUs", "GPUs", "trials"], rows)
+
+
+def _named(host: str) -> str:
+    """A node for the driver, which may have been started in another folder."""
+    return str(Path(host).expanduser().absolute()) if host.endswith(SUFFIX) else host
 
 
 def _ask(folder: str, wishes: Iterable[Wish], within_s: float, as_json: bool) -> None:

@@ -32,19 +32,12 @@ upper = 512
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ..errors import SpaceError
+from ..errors import OptionError, SpaceError, suggest
+from ..resource.toml import read_toml
 from ..space import Bool, Choice, Dict, Int, Real
-from ..space.base import suggest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 OPTION = "option"  # in a table that is an option: its name
 _NUMBERS = {"real": Real, "int": Int}
@@ -71,18 +64,14 @@ class Table(Dict):
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The spaces and constants of a file, by name. Raises SpaceError, which names the table."""
-    where = Path(path).expanduser()
     try:
-        with open(where, "rb") as file:
-            given = tomllib.load(file)
-    except OSError as error:
-        raise SpaceError(f"the space {where} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # of TOML, and of UTF-8
-        raise SpaceError(f"the space {where} is no TOML: {error}") from error
+        given = read_toml(path)
+    except OptionError as error:
+        raise SpaceError(f"the space {error}") from error
     try:
         return {name: _part(name, value) for name, value in given.items()}
     except SpaceError as error:
-        raise SpaceError(f"{where}: {error}") from error
+        raise SpaceError(f"{path}: {error}") from error
 
 
 def _part(path: str, value: Any) -> Any:

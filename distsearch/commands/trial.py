@@ -25,11 +25,10 @@ from typing import Any
 
 from ..core.decorators import TrainFunction
 from ..core.reporter import Reporter
-from ..errors import ReportError, SpaceError
+from ..errors import ReportError, SpaceError, suggest
 from ..report import VARIABLE, value_of
 from ..resource.private import private
 from ..space import Choice, Dict
-from ..space.base import suggest
 from . import space_file
 from .metrics import Watch, parse, report_in
 from .template import ABOUT_TRIAL, Template
