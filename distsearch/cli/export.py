@@ -232,18 +232,15 @@ def _distributions(optuna: Any, space: Mapping[str, Any], path: str = "") -> dic
             step = step or 1
         found[path] = kind(space["lower"], space["upper"], log=bool(space.get("log")), step=step)
     elif space["type"] in ("choice", "bool"):
-        labels, options = _options_of(space)
-        found[path] = kinds.CategoricalDistribution(labels)
-        for label, option in zip(labels, options, strict=False):
-            if isinstance(option, Mapping) and option.get("type") != "constant":
+        options = [
+            (one["label"], one) if isinstance(one, Mapping) else (one, None)
+            for one in space["choices"]
+        ]
+        found[path] = kinds.CategoricalDistribution([label for label, _ in options])
+        for label, option in options:
+            if option is not None and option["type"] != "constant":
                 found |= _distributions(optuna, option, f"{path}.{label}")
     return found
-
-
-def _options_of(space: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    if space["type"] == "bool":
-        return [False, True], []
-    return list(space["choices"]), list(space["options"])
 
 
 # Runs, one for each trial

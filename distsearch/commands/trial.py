@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from . import space_file
 from .metrics import Watch, parse, report_in
 from .template import ABOUT_TRIAL, Template
 
+ROOT = str(Path(__file__).resolve().parents[2])  # where this package is
 LOOK_S = 0.1  # how often the file of reports is looked at
 LAST_S = 1.0  # after the end of a command, for what others print who have its output open
 TERM_S = 5.0  # what a command has to end by itself
@@ -176,16 +178,15 @@ class Command:
             env=environment,
         )
 
-    def _environment(self, path: Path) -> dict[str, str]:
+    def _environment(self, reports: Path) -> dict[str, str]:
         """Its variables: `python` is the interpreter that has what trials need."""
-        own = os.path.dirname(sys.executable)
-        return {
-            "PYTHONUNBUFFERED": "1",  # lines are to come when they are printed
-            **os.environ,
-            "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            **self.env,
-            VARIABLE: str(path),
-        }
+        environment = {"PYTHONUNBUFFERED": "1", **os.environ}  # lines are to come when printed
+        own, path = os.path.dirname(sys.executable), environment.get("PATH", os.defpath)
+        environment["PATH"] = f"{own}{os.pathsep}{path}"
+        if ROOT not in sysconfig.get_paths().values():  # `-m distsearch.report` is to find it
+            others = environment.get("PYTHONPATH")
+            environment["PYTHONPATH"] = f"{others}{os.pathsep}{ROOT}" if others else ROOT
+        return {**environment, **self.env, VARIABLE: str(reports)}
 
 
 class CommandEnded(SystemExit):
