@@ -28,7 +28,7 @@ from . import output
 
 
 @click.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=click.Path())
 @click.argument("trial", type=int, metavar="TRIAL")
 @click.option("--pdb", "with_pdb", is_flag=True, help="Look around where it fails, with pdb.")
 @click.option("--from-start", is_flag=True, help="Without the checkpoint that the trial has.")

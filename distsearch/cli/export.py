@@ -30,7 +30,7 @@ Reports = Mapping[int, list[dict[str, Any]]]
 
 
 @click.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=click.Path())
 @click.option(
     "--to",
     "kind",
@@ -39,7 +39,12 @@ Reports = Mapping[int, list[dict[str, Any]]]
         ["csv", "parquet", "json", "optuna", "tensorboard", "mlflow", "wandb-offline"]
     ),
 )
-@click.option("--out", metavar="PATH", help="File or folder; - is standard output (csv, json).")
+@click.option(
+    "--out",
+    metavar="PATH",
+    type=click.Path(),
+    help="File or folder; - is standard output (csv, json).",
+)
 @click.option("--reports", is_flag=True, help="csv, parquet: a row for each report.")
 def export(folder: str, kind: str, out: str | None, reports: bool) -> None:
     """Write the search in DIR for other programs.
@@ -177,7 +182,7 @@ _STATES = {Status.FINISHED: "COMPLETE", Status.STOPPED: "PRUNED", Status.PAUSED:
 
 
 def _optuna(record: SearchRecord, target: Path | None, reports: bool) -> None:
-    optuna = _package("optuna", "'distsearch[optuna]'", "optuna")
+    optuna = _package("optuna", "optuna", "optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = record.ledger.objectives
     study = optuna.create_study(

@@ -22,11 +22,11 @@ DEEP = 4  # folders below each other in which `ls` looks
 SHOWN = 20
 LOOK_S = 0.5
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for a program.")
-folder_argument = click.argument("folder", metavar="DIR")
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path())
 
 
 @click.command()
-@click.argument("folder", metavar="[FOLDER]", default=".")
+@click.argument("folder", metavar="[FOLDER]", default=".", type=click.Path())
 @json_option
 def ls(folder: str, as_json: bool) -> None:
     """List the searches in FOLDER and below: state, trials, best, age.
@@ -281,7 +281,12 @@ def _read(path: Path, place: int) -> str:
 
 @click.command()
 @folder_argument
-@click.option("--out", metavar="FILE", help="A .png, .svg or .pdf [default: NAME-KIND.png].")
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(),
+    help="A .png, .svg or .pdf [default: NAME-KIND.png].",
+)
 @click.option(
     "--kind",
     type=click.Choice(["curves", "front", "lineage"]),
@@ -307,7 +312,7 @@ def plot(folder: str, out: str | None, kind: str | None) -> None:
 
 
 @click.command()
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True)
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path())
 @json_option
 def compare(folders: Sequence[str], as_json: bool) -> None:
     """Compare searches: what they are, what they took, and what they have found."""

@@ -22,6 +22,7 @@ from ..errors import OptionError, printable
 
 Cell = Any
 WIDE = 60  # characters of a cell in a plain table
+LONG = ("configuration", "reason", "state", "how")  # columns that take several lines in a terminal
 
 
 def is_terminal() -> bool:
@@ -49,7 +50,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
 
         shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in columns:
-            shown.add_column(column, overflow="fold")
+            shown.add_column(column, overflow="fold", no_wrap=column not in LONG)
         for row in cells:
             shown.add_row(*map(Text, row))
         Console().print(shown)

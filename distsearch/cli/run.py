@@ -34,8 +34,10 @@ _NAMED = "[FILE.py[:FUNCTION]] [-- COMMAND...]"
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
-@click.argument("what", metavar=_NAMED, nargs=-1, type=click.UNPROCESSED)
-@click.option("--out", metavar="DIR", help="The search's folder; the same goes on with it.")
+@click.argument("what", metavar=_NAMED, nargs=-1, type=click.Path())
+@click.option(
+    "--out", metavar="DIR", type=click.Path(), help="The search's folder; the same goes on with it."
+)
 @click.option("--fresh", is_flag=True, help="Put aside what is in DIR, and begin anew.")
 @click.option("--trials", type=int, help="So many at most.")
 @click.option("--time-out", type=float, metavar="S", help="For so many seconds at most.")
@@ -50,7 +52,9 @@ _NAMED = "[FILE.py[:FUNCTION]] [-- COMMAND...]"
 @click.option("--max-t", type=float, help="How long a trial trains at most (epochs).")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME[=REGEX]", help="Of a command.")
 @click.option("--json-lines", is_flag=True, help="Lines of JSON that a command prints are reports.")
-@click.option("--space", metavar="FILE.toml", help="Of a command: its parameters.")
+@click.option(
+    "--space", metavar="FILE.toml", type=click.Path(), help="Of a command: its parameters."
+)
 @click.option("--shell", is_flag=True, help="Give the command to /bin/sh, values quoted.")
 @click.option("--reward", help="What is optimised [default: the first metric, or accuracy].")
 @click.option("--mode", type=click.Choice(["max", "min"]), default="max", show_default=True)
@@ -239,7 +243,7 @@ def _tell(record: SearchRecord, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=click.Path())
 @click.option("--dry-run", is_flag=True, help="Say what would be started, and where.")
 def resume(folder: str, dry_run: bool) -> None:
     """Start the program of the search in DIR again, which goes on with it.

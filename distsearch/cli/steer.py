@@ -19,7 +19,7 @@ from ..resource.addresses import SUFFIX
 from . import output
 
 Wish = tuple[str, dict[str, Any]]  # the kind, and its values
-folder_argument = click.argument("folder", metavar="DIR")
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path())
 
 
 def wait_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,7 +69,7 @@ def go_on(folder: str, trials: Sequence[int], within_s: float, as_json: bool) ->
 
 @click.command()
 @folder_argument
-@click.argument("files", metavar="CONFIG.json...", nargs=-1, required=True)
+@click.argument("files", metavar="CONFIG.json...", nargs=-1, required=True, type=click.Path())
 @wait_option
 def add(folder: str, files: Sequence[str], within_s: float, as_json: bool) -> None:
     """Add configurations to the search in DIR; they run before the searcher's next ones.

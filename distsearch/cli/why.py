@@ -19,7 +19,7 @@ NOT_RUN = "no driver runs the search: `distsearch resume` goes on with it"
 
 
 @click.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=click.Path())
 @click.argument("trial", type=int, metavar="[TRIAL]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="JSON, for a program.")
 def why(folder: str, trial: int | None, as_json: bool) -> None:
