@@ -122,7 +122,11 @@ def show(folder: str, top: int, sort: str, as_json: bool) -> None:
     several = record.ledger.objectives.several
     columns = ["trial", "status", *(_names(record) if several else ["best"])]
     columns += [record.ledger.time_attr, "seconds", "host", "configuration", "reason"]
-    output.table(columns, [_row(record, trial) for trial in shown])
+    rows = [_row(record, trial) for trial in shown]
+    if len({row[-3] for row in rows}) == 1:  # all on one node, or on none
+        columns.pop(-3)
+        rows = [[*row[:-3], *row[-2:]] for row in rows]
+    output.table(columns, rows)
     if len(shown) < len(trials):
         click.echo(f"{len(trials) - len(shown)} more: --top 0 shows all")
 

@@ -57,7 +57,8 @@ def _attempts(record: SearchRecord, trial: Trial) -> list[str]:
     lines = []
     for event in store.read(record.folder, "lost", trial=trial.id):
         status = event.body["status"]
-        lines.append(f"attempt {event.attempt} {status}: {event.body['reason']}")
+        how = "" if status == Status.PAUSED.value else f" {status}:"
+        lines.append(f"attempt {event.attempt}{how} {event.body['reason']}")
     return lines
 
 
@@ -81,7 +82,11 @@ def _run_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -
     lines = []
     since = output.ago(time.time() - trial.started_at)
     reached = {} if trial.last_report is None else trial.last_metrics
-    said = ", ".join(f"{name} {output.one_line(value)}" for name, value in reached.items())
+    said = ", ".join(
+        f"{name} {output.one_line(reached[name])}"
+        for name in (record.ledger.time_attr, *record.ledger.objectives.metrics)
+        if name in reached
+    )
     lines.append(
         f"for {since} on {', '.join(dict.fromkeys(trial.hosts))}; last report: {said or 'none'}"
     )
@@ -105,10 +110,8 @@ def _wait_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) 
     if now is None:
         return [trial.reason or "it has not started", NOT_RUN]
     if trial.id in now["held"]:
-        return [
-            trial.reason or "paused by request before it had started",
-            f"it waits for: distsearch go-on {record.folder} {trial.id}",
-        ]
+        never_ran = [] if trial.attempt else ["paused by request before it had started"]
+        return [*never_ran, f"it waits for: distsearch go-on {record.folder} {trial.id}"]
     if parents := now["children"].get(str(trial.id)):
         each = [f"{one} ({record.ledger.trials[one].status.value})" for one in parents]
         when = "their first checkpoint" if trial.wait_for == "checkpoint" else "their end"
