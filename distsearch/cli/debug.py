@@ -37,7 +37,8 @@ def debug(folder: str, trial: int, with_pdb: bool, from_start: bool) -> None:
 
     The train function is the one that the newest trials of this machine had, with the trial's
     configuration and its newest checkpoint (or its parents'). What it reports is printed, what it
-    saves goes into a temporary folder; nothing in DIR changes. It runs in this folder.
+    saves goes into a temporary folder; nothing in DIR changes. It runs in this folder. (A function
+    that others could have put there is refused.)
     """
     record = output.opened(folder)
     found = output.trial_of(record, trial)
@@ -74,6 +75,7 @@ def _train_function(record: SearchRecord) -> Any:
         raise StoreError(
             f"{record.folder} has no train function: no trial of it has run on this machine"
         )
+    output.own(record, files[-1])  # a pickle runs what it says
     return arrival.load(str(files[-1]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from ..core.end_mark import FILE as END
 from ..core.progress import NodeUse, Snapshot
 from ..core.record import SearchRecord
 from ..core.record import open as open_record
+from ..core.schema import FILE as LOG
 from ..core.words import Status, Trial
-from ..errors import OptionError, printable
+from ..errors import OptionError, RequestRefused, printable
 
 Cell = Any
 WIDE = 60  # characters of a cell in a plain table
@@ -82,6 +84,21 @@ def plain(value: Any) -> Any:
 def opened(folder: str) -> SearchRecord:
     """The record of a search. Raises StoreError for a folder that has none that can be read."""
     return open_record(folder)
+
+
+def own(record: SearchRecord, *files: Path) -> None:
+    """Refuse to run what others could have written into a folder.
+
+    Raises RequestRefused unless the folder, its log and these files are this user's alone.
+    """
+    for path in (record.folder, record.folder / LOG, *files):
+        about = path.lstat()
+        if about.st_uid != os.geteuid() or about.st_mode & 0o022:
+            raise RequestRefused(
+                f"{path} is not yours alone (of user {about.st_uid}, mode "
+                f"{about.st_mode & 0o777:o}), and what it says would run here; if you trust it: "
+                f"chown -R $USER, chmod -R go-w {record.folder}"
+            )
 
 
 def trial_of(record: SearchRecord, number: int) -> Trial:

@@ -249,7 +249,7 @@ def resume(folder: str, dry_run: bool) -> None:
     """Start the program of the search in DIR again, which goes on with it.
 
     It runs here, in the folder in which it was started, with the same words; its exit code is that
-    of this command.
+    of this command. (What others could have written into DIR is refused.)
     """
     record = output.opened(folder)
     driver = output.driver_of(record.folder)
@@ -264,6 +264,7 @@ def resume(folder: str, dry_run: bool) -> None:
             f"the program of {record.folder} cannot be started again, as {why}; run it yourself, "
             f"with checkpoint={str(record.folder)!r}: {started['shown']}"
         )
+    output.own(record)
     click.echo(f"in {started['cwd']}: {started['shown']}", err=True)
     if dry_run:
         return

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -239,6 +240,14 @@ def test_a_search_that_runs_is_steered_from_the_shell(shell, place, monkeypatch,
         told("stop", "runs/two")
         assert scheduler.join_jobs(30)
     assert told("show", "runs/two").count("stopped by ") >= 2
+
+
+def test_what_others_could_have_written_into_a_folder_does_not_run(place, tmp_path):
+    shutil.copytree(place / "runs/one", tmp_path / "given")
+    os.chmod(tmp_path / "given/events.db", 0o620)
+    for words in (["resume", tmp_path / "given"], ["debug", tmp_path / "given", 0]):
+        code, out, said = distsearch(place, *words)
+        assert (code, out) == (1, "") and "is not yours alone" in said
 
 
 def test_a_program_is_started_again_in_its_folder_also_if_it_names_none(place, tmp_path):
