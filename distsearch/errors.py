@@ -13,6 +13,7 @@ DistsearchError
 ├── UploadError (ValueError)        a file that cannot be uploaded
 ├── StoreError (RuntimeError)       the experiment's log cannot be opened
 │   ├── StoreLocked                 another driver writes to it
+│   ├── NoExperiment                the folder holds no search
 │   ├── NoDriver                    nobody runs the search of which something was asked
 │   └── StoreVersion                another version of distsearch wrote it
 ├── RequestRefused (RuntimeError)   the running search does not do what it was asked
@@ -157,6 +158,10 @@ class StoreError(DistsearchError, RuntimeError):
 
 class StoreLocked(StoreError):
     """Another driver writes to this experiment."""
+
+
+class NoExperiment(StoreError, ValueError):
+    """A folder that holds no search; the text names those near it."""
 
 
 class NoDriver(StoreError):
