@@ -20,11 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train", "testing")
-<<<<<<< HEAD
-ROOMS += ("data", "plots", "nas", "gan", "cli")
-=======
-ROOMS += ("data", "nas", "gan", "report", "commands", "cli")
->>>>>>> ee6c2ee646e3a9dcac589a402f06c9924ca12135
+ROOMS += ("data", "plots", "nas", "gan", "page", "report", "commands", "cli")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -37,12 +33,10 @@ SEES = {
     "nas": {"errors", "space", "resource", "core", "searcher", "scheduler", "train", "data"},
     "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
     "gan": {"errors", "space", "resource", "core", "scheduler", "data"},
-<<<<<<< HEAD
     "plots": {"errors", "space", "core"},
-=======
+    "page": {*ROOMS} - {"testing", "page", "cli"},
     "report": set(),
     "commands": {"errors", "space", "resource", "core", "report"},
->>>>>>> ee6c2ee646e3a9dcac589a402f06c9924ca12135
     "cli": {*ROOMS} - {"testing"},
 }
 
