@@ -99,6 +99,8 @@ def train(
     """
     from .saved import EXAMPLES, JUDGE, SEARCH, SETTINGS, Run, best_mixture
 
+    if minutes is not None and not minutes > 0:
+        raise OptionError(f"minutes={minutes!r}; give a number above 0, or None")
     folder = Path(out).expanduser().absolute()
     _check_folder(folder, settings)
     examples = None if (folder / SETTINGS).is_file() else _examples(settings)

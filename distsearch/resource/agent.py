@@ -771,7 +771,7 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
             return "killed", f"the disk is full: {end['error']}"
         return ("out_of_memory" if end.get("memory") else "failed"), end["error"]
     if end is not None and end["how"] == "exit" and end["code"] != 0:
-        return "exited", f"sys.exit({end['code']})"
+        return "exited", end["error"] or f"sys.exit({end['code']})"
     if end is not None and end["how"] == "stopped":
         return "killed", "killed by SIGTERM, which the search did not send"
     if end is not None:
