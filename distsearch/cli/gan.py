@@ -14,7 +14,7 @@ from ..errors import OptionError
 from ..gan.settings import CHOICES, Settings
 from ..resource.node import Node
 from .main import Group
-from .options import data_options, nodes_option, out_option
+from .options import data_root_option, nodes_option, out_option
 
 HELP = {
     "grid": "Cells of the torus, WIDTHxHEIGHT; '5x1' is a ring.",
@@ -86,7 +86,15 @@ def group() -> None:
 
 
 @group.command()
-@data_options
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    help="digits, mnist, fashion-mnist, cifar10, cifar100; points: gaussian, circular, grid; a "
+    "folder of images (classes are not needed), a tar file or .npz of them; or "
+    "package.module:function, which returns images.",
+)
+@data_root_option
 @settings_options
 @click.option(
     "--config",

@@ -21,12 +21,16 @@ def data_options(command: Command) -> Command:
         help="digits, mnist, fashion-mnist, cifar10, cifar100, or a path: a folder or tar file of "
         "images with a folder per class, or an .npz file.",
     )
-    root = click.option(
+    return data(data_root_option(command))
+
+
+def data_root_option(command: Command) -> Command:
+    """`--data-root FOLDER`: the argument `data_root`."""
+    return click.option(
         "--data-root",
         metavar="FOLDER",
         help="In which folder named data sets lie, on every node [default: $DISTSEARCH_DATA].",
-    )
-    return data(root(command))
+    )(command)
 
 
 def nodes_option(command: Command) -> Command:

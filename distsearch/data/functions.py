@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import os
@@ -67,12 +66,13 @@ def _find(name: str) -> Any:
         raise DataError(
             f"{module_name} has no function {function_name!r}; {suggest(function_name, known)}"
         )
-    with contextlib.suppress(ValueError):  # some functions in C do not say what they take
-        try:
-            inspect.signature(function).bind()
-        except TypeError as error:
-            raise DataError(
-                f"{name} cannot be called without arguments: {error}; give a function that needs "
-                f"none, and returns {FORM}"
-            ) from error
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise DataError(
+            f"{name} cannot be called without arguments: {error}; give a function that needs none, "
+            f"and returns {FORM}"
+        ) from error
+    except ValueError:  # some functions in C do not say what they take
+        pass
     return function
