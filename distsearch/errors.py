@@ -13,7 +13,9 @@ DistsearchError
 ├── UploadError (ValueError)        a file that cannot be uploaded
 ├── StoreError (RuntimeError)       the experiment's log cannot be opened
 │   ├── StoreLocked                 another driver writes to it
+│   ├── NoDriver                    nobody runs the search of which something was asked
 │   └── StoreVersion                another version of distsearch wrote it
+├── RequestRefused (RuntimeError)   the running search does not do what it was asked
 ├── InvalidMove (RuntimeError)      an event that cannot happen to a trial as it stands
 ├── LineageError (ValueError)       parents that cannot be: unknown ones, a circle
 ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
@@ -25,8 +27,10 @@ DistsearchError
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 TEXT_LIMIT = 50_000  # characters of one text that is shown
 COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
@@ -71,6 +75,18 @@ def _is_control(sign: str) -> bool:
 
 def _escaped(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the closest ones, then all the valid ones."""
+    names = sorted(valid)
+    return f"{nearest(name, names)}valid are: {', '.join(map(repr, names)) or 'none at all'}"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A question after the closest of the valid names; '' if none is close."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 class DistsearchError(Exception):
@@ -135,8 +151,16 @@ class StoreLocked(StoreError):
     """Another driver writes to this experiment."""
 
 
+class NoDriver(StoreError):
+    """Something was asked of a search that nobody runs now."""
+
+
 class StoreVersion(StoreError):
     """The log was written by a version of distsearch whose logs this one does not read."""
+
+
+class RequestRefused(DistsearchError, RuntimeError):
+    """The running search does not do what it was asked; the text says why."""
 
 
 class InvalidMove(DistsearchError, RuntimeError):
