@@ -61,6 +61,10 @@ def collect(
         known.points.append((space.validate(config), _given(reward, objectives)))
     if isinstance(folders, (str, os.PathLike)):
         folders = [folders]
+    elif not isinstance(folders or (), Iterable):
+        raise OptionError(
+            f"warm_start={folders!r}; give the folder of an earlier search, or several of them"
+        )
     for folder in folders or ():
         _collect_from(Path(folder).expanduser().absolute(), space, known, objectives)
     return known

@@ -1408,6 +1408,7 @@ def test_closing_lets_someone_who_waits_in_another_thread_go_on(search, mailbox)
         ({"searcher_data": "all"}, OptionError, "what happens here is .*searcher_data='rungs'"),
         ({"seed": 1, "random_seed": 2}, OptionError, "random_seed=2 and seed=1 differ"),
         ({"search_options": {"random_seed": "x"}}, OptionError, "random_seed='x'; give an integer"),
+        ({"warm_start": 7}, OptionError, "warm_start=7; give the folder"),
         ({"trial_timeout": "5"}, ResourceError, "trial_timeout='5'; give a number above 0"),
         ({"report_timeout": 0}, ResourceError, "report_timeout=0; give a number above 0"),
         ({"num_trials": 3.0}, ResourceError, "num_trials=3.0; give an integer above 0"),

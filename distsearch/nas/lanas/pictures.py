@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from ...searcher.region_searcher import Seen
 
-COLOURS = {"lanas": "tab:red", "evolution": "tab:blue", "random": "0.5", "lamcts": "tab:orange"}
+COLOURS = {
+    "lanas": "tab:red",
+    "lamcts": "tab:orange",
+    "evolution": "tab:blue",
+    "tpe": "tab:green",
+    "bohb": "tab:purple",
+    "random": "0.5",
+}
 
 
 def draw_tree(regions: Sequence[Seen], file: str | os.PathLike[str]) -> None:
