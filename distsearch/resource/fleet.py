@@ -352,8 +352,9 @@ class Fleet:
         if node is not None:
             self._wait_for(node, after_s)
         elif cluster is not None and cluster.owns(remote) and not self._is_closed:
+            worker = cast("DaskRemote", remote).worker
             if remote.remote_id not in self._removed:
-                self._run(self._take_up_again(cast("DaskRemote", remote).worker, after_s))
+                self._run(self._take_up_again(worker, after_s))
 
     # What nodes say
 
