@@ -166,7 +166,10 @@ class Scheduler(Resumable):
         self._store = folder.take(self.folder, resume)
         with self._store.closed_on_error():
             earlier = folder.earlier_run(self.folder)
+            unused = ""
             if earlier is not None:
+                if seed not in (None, earlier["seed"]):
+                    unused = f"seed={seed} is not used: this search began with {earlier['seed']}"
                 seed = earlier["seed"]
             self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
             self.desk = Desk(
@@ -209,6 +212,8 @@ class Scheduler(Resumable):
         )
         if let_go:
             say(f"the scheduler that had {self.folder} before, whose search has ended, is closed")
+        if unused:
+            say(unused)
         for line in self.train_fn.fixed:
             say(line)
         if self.desk.why:
@@ -232,7 +237,7 @@ class Scheduler(Resumable):
             if earlier is None:
                 self._warm_start(known)
             else:
-                self._take_up(earlier)
+                self._take_up(earlier, known)
             local = client is None if local is None else local
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:

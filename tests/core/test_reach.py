@@ -122,14 +122,14 @@ def test_a_search_with_a_method_as_its_train_function_has_a_fingerprint():
         "def g(): return {}\nK = {{'g': g}}\ndef f(a, r): return K",
         "class A:\n  k = {}\ndef f(a, r): return A.k",
         "class A:\n  @property\n  def k(self): return {}\ndef f(a, r): return A().k",
-        "class A:\n  def k(self): return {}\na = A()\ndef f(a, r): return a.k()",
+        "class A:\n  def k(self): return {}\nthing = A()\ndef f(a, r): return thing.k()",
         "class A:\n  def __init__(self): self.k = {}\n  def t(self, a, r): pass\nf = A().t",
         "class A:\n  def __call__(self, a, r): return {}\nf = A()",
         "import functools\nf = functools.partial(lambda k, a, r: k, {})",
         "def d(g):\n  import functools\n  return functools.wraps(g)(lambda *a: g(*a) + {})\n"
         "@d\ndef f(a, r): return 1",
         "import distsearch as ag\n@ag.args(k=lambda: {})\ndef f(a, r): return 1",
-        "import distsearch as ag\n@ag.obj(x=ag.Int(1, 2))\nclass A:\n  def k(self): return {}\n"
+        "import distsearch as ag\n@ag.obj()\nclass A:\n  def k(self): return {}\n"
         "@ag.args(k=ag.Choice(A(), 7))\ndef f(a, r): return 1",
     ],
 )

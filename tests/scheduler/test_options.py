@@ -143,3 +143,13 @@ def test_a_report_without_the_time_by_which_trials_are_compared_is_told_once(cap
     said = capsys.readouterr().out
     assert said.count("had no time_attr='epoch', by which trials are compared") == 1
     assert "accuracy, epochs" in said
+
+
+def test_what_is_asked_of_a_search_that_goes_on_and_comes_too_late_is_said(capsys, search):
+    for points, seed, said_of in (([0.1], 1, ()), ([0.1], 1, ()), ([0.2], 2, ("seed=2", "warm_"))):
+        known = [({"x": x}, 0.5) for x in points]
+        options = {"checkpoint": "same", "seed": seed, "evaluated_points": known, "verbose": 1}
+        with search(train_fn, **options):
+            said = capsys.readouterr().out
+        assert said.count("not used") == len(said_of)
+        assert all(what in said for what in said_of)
