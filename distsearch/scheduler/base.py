@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder
+from ..core import folder, reach
 from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
@@ -23,7 +23,7 @@ from ..core.ends import CLOSED, INTERRUPTED
 from ..core.experiment import Experiment
 from ..core.loop import loop
 from ..core.objectives import Objectives
-from ..core.progress import Progress
+from ..core.progress import Progress, Snapshot
 from ..core.snapshot import take_snapshot
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
 from ..errors import DistsearchError, ResourceError, SpaceError, StoreError, TrialFailed
@@ -199,7 +199,7 @@ class Scheduler(Resumable):
         self._closed = False
         self._hurries = False
 
-        self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
+        self.progress = Progress(verbose, self._snapshot)
         say = self.progress.say
         if self._store.put_aside is not None:
             say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
@@ -366,7 +366,15 @@ class Scheduler(Resumable):
         return not self._closed and not self.experiment.is_idle
 
     def _check_function(self) -> None:
-        """Raise SpaceError where the train function's arguments are others than at the start."""
+        """Raise SpaceError where the train function's arguments are others than at the start.
+
+        Of other code, of a helper that was defined anew in a notebook, it is said.
+        """
+        if reach.fingerprint(self.train_fn) != self.searched["code"]:
+            self.progress.say(
+                f"the code of {self._given.__name__}, or of what it uses, was changed after this "
+                "scheduler was made, which goes on with what it was; make a new scheduler"
+            )
         if changes := differences(self._given_space, self._given.space.describe()):
             raise SpaceError(
                 f"the arguments of {self._given.__name__} were changed after this scheduler was "
@@ -455,10 +463,14 @@ class Scheduler(Resumable):
                 waiting.result(LOOK_S)
                 return
 
+    def _snapshot(self) -> Snapshot:
+        """How the search stands, for its progress."""
+        return take_snapshot(self.experiment, self.objectives)
+
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
         text = f"{len(running)} trials are running ({', '.join(map(str, running[:10]))})"
-        waiting = self.progress.snapshot().waiting
+        waiting = self._snapshot().waiting
         return f"{text}, {waiting} not started" if waiting else text
 
     def add_job(self, config: Mapping[str, Any]) -> int:

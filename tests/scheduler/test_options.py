@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 
@@ -153,3 +154,23 @@ def test_what_is_asked_of_a_search_that_goes_on_and_comes_too_late_is_said(capsy
             said = capsys.readouterr().out
         assert said.count("not used") == len(said_of)
         assert all(what in said for what in said_of)
+
+
+def helper():
+    return 1
+
+
+@ag.args(x=ag.Real(0, 1))
+def calls_the_helper(args, reporter):
+    reporter(epoch=1, accuracy=args.x + helper())
+
+
+def test_a_helper_that_is_defined_anew_after_the_scheduler_was_made_is_said(
+    capsys, search, monkeypatch
+):
+    scheduler, old = search(calls_the_helper, verbose=1), helper
+    for new in (old, lambda: 2):
+        monkeypatch.setattr(sys.modules[__name__], "helper", new)
+        scheduler.run(num_trials=1)
+        assert scheduler.join_jobs()
+        assert ("make a new scheduler" in capsys.readouterr().out) == (new is not old)
