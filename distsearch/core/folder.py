@@ -20,10 +20,17 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
     """The folder that a user has named, or a new one for an experiment of this name.
 
     It is absolute, with `~` expanded. New ones are in ./distsearch_results, or in what
-    DISTSEARCH_RESULTS says. Raises StoreError for a file, OptionError for what is no path, and
-    UnguardedSearch where an import in a trial begins the experiment.
+    DISTSEARCH_RESULTS says. Raises StoreError for a file and where the current folder is gone,
+    OptionError for what is no path, and UnguardedSearch where an import in a trial begins the
+    experiment.
     """
     refuse_search_in_import()
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # trials run in it
+        raise StoreError(
+            "the current folder was deleted; os.chdir(...) to one that is there, and try again"
+        ) from None
     if checkpoint is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))

@@ -15,6 +15,7 @@ from distsearch.scheduler import (
     MedianStoppingScheduler,
     PBTScheduler,
 )
+from distsearch.searcher import Searcher
 
 
 @ag.args(x=ag.Real(0, 1))
@@ -174,3 +175,12 @@ def test_a_helper_that_is_defined_anew_after_the_scheduler_was_made_is_said(
         scheduler.run(num_trials=1)
         assert scheduler.join_jobs()
         assert ("make a new scheduler" in capsys.readouterr().out) == (new is not old)
+
+
+def test_a_searcher_that_was_not_begun_as_all_are_is_told_how():
+    class Own(Searcher):
+        def __init__(self):
+            pass
+
+    with pytest.raises(OptionError, match=r"Own.__init__ has to call super\(\).__init__\(space"):
+        FIFOScheduler(train_fn, searcher=Own())
