@@ -22,10 +22,17 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
     """The folder that a user has named, or a new one for an experiment of this name.
 
     It is absolute, with `~` expanded. New ones are in ./distsearch_results, or in what
-    DISTSEARCH_RESULTS says. Raises StoreError for a file, OptionError for what is no path, and
-    UnguardedSearch where an import in a trial begins the experiment.
+    DISTSEARCH_RESULTS says. Raises StoreError for a file and where the current folder is gone,
+    OptionError for what is no path, and UnguardedSearch where an import in a trial begins the
+    experiment.
     """
     refuse_search_in_import()
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # trials run in it
+        raise StoreError(
+            "the current folder was deleted; os.chdir(...) to one that is there, and try again"
+        ) from None
     given = os.environ.pop(RESUMED, None)  # of one search: the first that this program makes
     if checkpoint is None and given is not None:
         return Path(given)

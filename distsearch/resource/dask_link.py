@@ -379,7 +379,9 @@ class Cluster:
         self.remote_ids = itertools.count(1) if remote_ids is None else remote_ids
         self.authority = Authority()
         self.scheduler: Scheduler | None = None
-        self._users_client = client
+        self._users_cluster: tuple[str, Security] | None = None
+        if client is not None:  # which is closed, and forgets both, when it loses the connection
+            self._users_cluster = client.scheduler.address, client.security
         self._topic = f"distsearch-{uuid.uuid4().hex}"
         self._client: Client
         self._exits = contextlib.AsyncExitStack()
@@ -391,7 +393,7 @@ class Cluster:
 
     async def __aenter__(self) -> Cluster:
         async with contextlib.AsyncExitStack() as exits:
-            if self._users_client is None:
+            if self._users_cluster is None:
                 exits.enter_context(quiet())
                 self._client = await exits.enter_async_context(self._own_scheduler())
             else:
@@ -420,13 +422,9 @@ class Cluster:
 
     def _like_the_users(self) -> Client:
         """A client of our own to the user's cluster."""
-        assert self._users_client is not None
-        return Client(
-            self._users_client.scheduler.address,
-            security=self._users_client.security,
-            asynchronous=True,
-            set_as_default=False,
-        )
+        assert self._users_cluster is not None
+        address, security = self._users_cluster
+        return Client(address, security=security, asynchronous=True, set_as_default=False)
 
     @contextlib.asynccontextmanager
     async def _own_scheduler(self) -> AsyncIterator[Client]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder, modules, notebook
+from ..core import folder, modules, notebook, reach
 from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
@@ -23,7 +23,7 @@ from ..core.ends import CLOSED, INTERRUPTED
 from ..core.experiment import Experiment
 from ..core.loop import loop
 from ..core.objectives import Objectives
-from ..core.progress import Progress
+from ..core.progress import Progress, Snapshot
 from ..core.snapshot import take_snapshot
 from ..core.steering import Steering
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
@@ -166,7 +166,10 @@ class Scheduler(Resumable):
         self._store = folder.take(self.folder, resume)
         with self._store.closed_on_error():
             earlier = folder.earlier_run(self.folder)
+            unused = ""
             if earlier is not None:
+                if seed not in (None, earlier["seed"]):
+                    unused = f"seed={seed} is not used: this search began with {earlier['seed']}"
                 seed = earlier["seed"]
             self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
             self.desk = Desk(
@@ -198,7 +201,7 @@ class Scheduler(Resumable):
 
         self.progress = Progress(
             verbose,
-            lambda: take_snapshot(self.experiment, self.objectives),
+            self._snapshot,
             corner=lambda: notebook.Corner(self.curves_as_png),
         )
         say = self.progress.say
@@ -213,6 +216,8 @@ class Scheduler(Resumable):
         )
         if let_go:
             say(f"the scheduler that had {self.folder} before, whose search has ended, is closed")
+        if unused:
+            say(unused)
         for line in self.train_fn.fixed:
             say(line)
         if self.desk.why:
@@ -240,7 +245,7 @@ class Scheduler(Resumable):
             if earlier is None:
                 self._warm_start(known)
             else:
-                self._take_up(earlier)
+                self._take_up(earlier, known)
             local = client is None if local is None else local
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
@@ -371,7 +376,15 @@ class Scheduler(Resumable):
         return not self._closed and not self.experiment.is_idle
 
     def _check_function(self) -> None:
-        """Raise SpaceError where the train function's arguments are others than at the start."""
+        """Raise SpaceError where the train function's arguments are others than at the start.
+
+        Of other code, of a helper that was defined anew in a notebook, it is said.
+        """
+        if reach.fingerprint(self.train_fn) != self.searched["code"]:
+            self.progress.say(
+                f"the code of {self._given.__name__}, or of what it uses, was changed after this "
+                "scheduler was made, which goes on with what it was; make a new scheduler"
+            )
         if changes := differences(self._given_space, self._given.space.describe()):
             raise SpaceError(
                 f"the arguments of {self._given.__name__} were changed after this scheduler was "
@@ -460,10 +473,14 @@ class Scheduler(Resumable):
                 waiting.result(LOOK_S)
                 return
 
+    def _snapshot(self) -> Snapshot:
+        """How the search stands, for its progress."""
+        return take_snapshot(self.experiment, self.objectives)
+
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
         text = f"{len(running)} trials are running ({', '.join(map(str, running[:10]))})"
-        waiting = self.progress.snapshot().waiting
+        waiting = self._snapshot().waiting
         return f"{text}, {waiting} not started" if waiting else text
 
     def add_job(self, config: Mapping[str, Any]) -> int:

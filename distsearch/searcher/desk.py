@@ -56,6 +56,7 @@ class Desk:
             json.dumps(dict(options), default=lambda one: type(one).__name__)
         )
         if isinstance(searcher, Searcher):
+            _refuse_unmade(searcher)
             _refuse_options(searcher, options, points_to_evaluate)
             self.searcher = searcher
         else:
@@ -155,6 +156,15 @@ class Desk:
         reward = point.rewards if self._objectives.several else point.rewards[0]
         more = (point.violations,) if self.searcher.constrained and point.violations else ()
         self._listener.tell(trial_id, config, reward, *more)
+
+
+def _refuse_unmade(searcher: Searcher) -> None:
+    """Raise OptionError for a searcher of the user's own that has left out how all begin."""
+    if "_first" not in vars(searcher):
+        name = type(searcher).__name__
+        raise OptionError(
+            f"{name}.__init__ has to call super().__init__(space, seed=..., points_to_evaluate=...)"
+        )
 
 
 def _refuse_options(

@@ -267,10 +267,14 @@ def _hide_constants(described: dict[str, Any]) -> None:
 
 
 def as_arguments(parts: Mapping[str, Space]) -> str:
-    """The parts as they stand in a call, for reprs."""
+    """The parts as they stand in a call, for reprs, which show no secrets."""
+    shown = {
+        name: without_secrets(part.value, name) if isinstance(part, Constant) else part
+        for name, part in parts.items()
+    }
     if all(name.isidentifier() for name in parts):
-        return ", ".join(f"{name}={part!r}" for name, part in parts.items())
-    return f"**{dict(parts)!r}"
+        return ", ".join(f"{name}={part!r}" for name, part in shown.items())
+    return f"**{shown!r}"
 
 
 def is_scalar(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 
@@ -14,6 +15,7 @@ from distsearch.scheduler import (
     MedianStoppingScheduler,
     PBTScheduler,
 )
+from distsearch.searcher import Searcher
 
 
 @ag.args(x=ag.Real(0, 1))
@@ -143,3 +145,42 @@ def test_a_report_without_the_time_by_which_trials_are_compared_is_told_once(cap
     said = capsys.readouterr().out
     assert said.count("had no time_attr='epoch', by which trials are compared") == 1
     assert "accuracy, epochs" in said
+
+
+def test_what_is_asked_of_a_search_that_goes_on_and_comes_too_late_is_said(capsys, search):
+    for points, seed, said_of in (([0.1], 1, ()), ([0.1], 1, ()), ([0.2], 2, ("seed=2", "warm_"))):
+        known = [({"x": x}, 0.5) for x in points]
+        options = {"checkpoint": "same", "seed": seed, "evaluated_points": known, "verbose": 1}
+        with search(train_fn, **options):
+            said = capsys.readouterr().out
+        assert said.count("not used") == len(said_of)
+        assert all(what in said for what in said_of)
+
+
+def helper():
+    return 1
+
+
+@ag.args(x=ag.Real(0, 1))
+def calls_the_helper(args, reporter):
+    reporter(epoch=1, accuracy=args.x + helper())
+
+
+def test_a_helper_that_is_defined_anew_after_the_scheduler_was_made_is_said(
+    capsys, search, monkeypatch
+):
+    scheduler, old = search(calls_the_helper, verbose=1), helper
+    for new in (old, lambda: 2):
+        monkeypatch.setattr(sys.modules[__name__], "helper", new)
+        scheduler.run(num_trials=1)
+        assert scheduler.join_jobs()
+        assert ("make a new scheduler" in capsys.readouterr().out) == (new is not old)
+
+
+def test_a_searcher_that_was_not_begun_as_all_are_is_told_how():
+    class Own(Searcher):
+        def __init__(self):
+            pass
+
+    with pytest.raises(OptionError, match=r"Own.__init__ has to call super\(\).__init__\(space"):
+        FIFOScheduler(train_fn, searcher=Own())
