@@ -73,8 +73,8 @@ class Judge:
         world.note(where, f"trial {trial} attempt {attempt} trains")
         if ("started", trial, attempt, None) not in self.durable:
             world.violated(f"trial {trial} attempt {attempt} was started before that was durable")
-        # (Of an attempt that was decided upon, other ranks may be on their way; of one that somebody
-        # has asked to stop before it had begun, all.)
+        # (Of an attempt that was decided upon, other ranks may be on their way; of one that a
+        # request was to stop before it had begun, all.)
         on_its_way = (life.rank and (trial, attempt) in self.decided) or (
             (trial, attempt) in self.asked
         )
