@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train", "testing")
-ROOMS += ("data", "nas", "gan", "report", "commands", "cli")
+ROOMS += ("data", "plots", "nas", "gan", "page", "report", "commands", "cli")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -33,6 +33,8 @@ SEES = {
     "nas": {"errors", "space", "resource", "core", "searcher", "scheduler", "train", "data"},
     "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
     "gan": {"errors", "space", "resource", "core", "scheduler", "data"},
+    "plots": {"errors", "space", "core"},
+    "page": {*ROOMS} - {"testing", "page", "cli"},
     "report": set(),
     "commands": {"errors", "space", "resource", "core", "report"},
     "cli": {*ROOMS} - {"testing"},
@@ -64,6 +66,7 @@ HEAVY += ["pytest", "hypothesis", "click", "sklearn", "PIL"]
         "distsearch.train.inherit",
         "distsearch; distsearch.testing",
         "distsearch.data",
+        "distsearch; distsearch.plots",
         "distsearch.nas.trials; import distsearch.nas.pc_darts.trials",
         "distsearch.testing.fates",
     ],

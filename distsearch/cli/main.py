@@ -40,6 +40,8 @@ COMMANDS = {
     "go-on": _Lazy(".steer", "Let trials go on that `pause` has paused.", "go_on"),
     "add": _Lazy(".steer", "Add configurations to a running search.", "add"),
     "nodes": _Lazy(".steer", "Show, add or drain the nodes of a running search.", "nodes"),
+    "doctor": _Lazy(".nodes", "Say what keeps nodes from working, and what mends it.", "doctor"),
+    "setup": _Lazy(".nodes", "Give nodes the packages that this machine has.", "setup"),
     "export": _Lazy(".export", "Write a search for other programs.", "export"),
 }
 # Each module has a click group named `group`.
@@ -48,6 +50,8 @@ GROUPS = {
     "data": _Lazy(".data", "Look at data sets."),
     "pc-darts": _Lazy(".pc_darts", "Search for a network's cells (PC-DARTS), train it, test it."),
     "gan": _Lazy(".gan", "Coevolve GANs on a grid of cells."),
+    "page": _Lazy(".page", "Show searches live in the browser.", "page"),
+    "report": _Lazy(".page", "Write a search's report: one HTML file.", "report"),
 }
 
 
@@ -118,4 +122,10 @@ def _code(arguments: Sequence[str] | None) -> int:
         click.echo(f"Error: {error}", err=True)
         asked_wrongly = isinstance(error, (ValueError, ImportError))
         return WRONG_INPUT if asked_wrongly else FAILED
+    except OSError as error:  # of a path that cannot be, a disk that is full
+        if isinstance(error, ConnectionError) or error.strerror is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        click.echo(f"Error: {where}{error.strerror}", err=True)
+        return FAILED
     return code if isinstance(code, int) else 0

@@ -28,9 +28,9 @@ from typing import Any
 from ..errors import NoDriver, NoExperiment, OptionError, StoreError, suggest
 from ..resource.private import make_folder, private
 from . import store
+from .belongings import REQUESTS as FOLDER
 from .lock import holder
 
-FOLDER = "requests"
 MAX_BYTES = 64 * 1024
 MAX_TEXT = 300  # characters of a name
 MAX_AT_ONCE = 100  # files of one look

@@ -22,6 +22,7 @@ from typing import Any
 
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
+from ..errors import Diverged
 from ..resource.cache import delete_newer, inherit
 from ..resource.output import NO_SPACE, SHORTAGES, stream
 from ..resource.private import make_folder, private
@@ -143,7 +144,9 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
         number = errno_of(error)
         if not begun and number in NOT_BEGUN:
             return {**end, "how": "not begun", "error": in_words(error)[:2000]}
-        text = "".join(traceback.format_exception(type(error), error, own_part(error)))
+        text = ""
+        if not isinstance(error, Diverged):
+            text = "".join(traceback.format_exception(type(error), error, own_part(error)))
         end.update(
             how="raised",
             code=1,

@@ -65,14 +65,15 @@ from .cache import CheckpointCache
 from .meeting import MeetingPoint, Network
 from .output import SHORTAGES
 from .private import delete, make_folder, make_folders, private, private_mode
-from .proc import families_above
+from .proc import MARK_FILE, families_above
 from .process import Process
-from .processes import Processes
+from .processes import LOG_FILE, Processes
 
 Message = dict[str, Any]
 
 FUNCTION, UPLOADS = "the train function", "the uploaded files"  # what a node may lack
 FOLDERS = ("functions", "trials", "work")
+MADE = (*FOLDERS, LOG_FILE, MARK_FILE)  # all that an agent makes in its folder
 WINDOW = 8 << 20
 KILL_GRACE_S = 10.0
 OUTPUT_PERIOD_S = 0.2
