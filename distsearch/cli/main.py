@@ -112,9 +112,6 @@ def _code(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:  # who reads the output has enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except OSError as error:
-        click.echo(f"Error: {error}", err=True)
-        return FAILED
     except NoDriver as error:
         click.echo(f"Error: {error}", err=True)
         return NOBODY_THERE

@@ -54,6 +54,7 @@ class Steering:
         self._fleet = fleet
         self._valid = valid
         self._say = say
+        self._hears = True  # the folder of requests is there, and is no link
         self._seen = set(self._begin())  # by their ids: those that were taken, until they are gone
         self._left = sorted(self._seen)
         self._task: asyncio.Task[None] | None = None
@@ -68,6 +69,7 @@ class Steering:
             return requests.begin(self._folder)
         except OSError as error:  # the search itself does not depend on it
             self._say(f"nothing can be asked of this search: {error}")
+            self._hears = False
             return []
 
     def start(self) -> None:
@@ -84,7 +86,7 @@ class Steering:
         if tasks:
             await asyncio.wait(tasks, timeout=EVERY_S)
         with contextlib.suppress(OSError):
-            for number in requests.names(self._folder):
+            for number in requests.names(self._folder) if self._hears else ():
                 if number not in self._seen:
                     asked = requests.read(self._folder, number)
                     self._answer(asked, is_done=False, said="the search was just being closed")
@@ -104,6 +106,8 @@ class Steering:
     def _look(self, state: dict[str, Any]) -> list[Request | Refused]:
         """In a thread: show what is live, and read what is asked."""
         self._window.show(state)
+        if not self._hears:
+            return []
         try:
             waiting = requests.names(self._folder)
         except OSError:  # the folder was moved, or its disk is away
