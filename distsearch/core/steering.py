@@ -77,6 +77,11 @@ class Steering:
         for number in self._left:
             self._answer(requests.read(self._folder, number), is_done=False, said=TOO_LATE)
         self._task = asyncio.get_running_loop().create_task(self._look_for_ever())
+        self._task.add_done_callback(self._looks_no_more)
+
+    def _looks_no_more(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:  # a defect of ours
+            self._say(f"nothing more can be asked of this search: {task.exception()!r}")
 
     async def close(self) -> None:
         """Look no more; what was asked too late is refused."""
