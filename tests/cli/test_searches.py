@@ -187,6 +187,7 @@ def test_an_export_that_needs_a_package_names_the_command_that_gets_it(shell, ki
         (["run", "train.py", "--option", "retry=2"], 2, "did you mean"),
         (["run", "train.py", "--set", "epoch=2"], 2, "did you mean 'epochs'"),
         (["run", "--metric", "a", "--", "python", "x.py"], 2, "give --space FILE.toml"),
+        (["run", "train.py", "--metric", "a"], 2, "--metric is for a command"),
         (["shwo"], 2, "did you mean 'show'"),
     ],
 )
