@@ -111,8 +111,8 @@ def _train_function(what: Sequence[str], given: Mapping[str, Any]) -> TrainFunct
     if is_file and for_commands:
         option = f"--{for_commands[0].replace('_', '-')}"
         raise OptionError(
-            f"{option} is for a command: write it behind --, as in -- python {what[0]} --lr {{lr}}; "
-            "what a train function is to be compared by is --reward"
+            f"{option} is for a command: write that behind --, as in -- python {what[0]} --lr "
+            "{lr}; what a train function is compared by is --reward"
         )
     if is_file:
         return load(what[0])
