@@ -58,7 +58,8 @@ def debug(folder: str, trial: int, with_pdb: bool, from_start: bool) -> None:
             click.echo(f"it has called sys.exit({ended.code!r})", err=True)
             raise
         except BaseException as error:
-            frames = own_part(error)
+            inner = error.__traceback__ and error.__traceback__.tb_next  # without this frame
+            frames = own_part(error.with_traceback(inner))
             traceback.print_exception(type(error), error, frames)
             if with_pdb:
                 pdb.post_mortem(frames)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -301,13 +301,13 @@ def plot(folder: str, out: str | None, kind: str | None) -> None:
     record = output.opened(folder)
     kind = kind or ("front" if record.ledger.objectives.several else "curves")
     target = Path(out or f"{record.folder.name}-{kind}.png").expanduser()
-    draw = {
+    pictures: dict[str, Callable[..., object]] = {
         "curves": record.get_training_curves,
         "front": record.draw_pareto_front,
         "lineage": record.draw_lineage,
-    }[kind]
+    }
     try:
-        draw(filename=target)
+        pictures[kind](filename=target)
     except (OSError, ValueError) as error:
         if isinstance(error, DistsearchError):
             raise

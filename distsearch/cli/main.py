@@ -42,6 +42,8 @@ COMMANDS = {
     "nodes": _Lazy(".steer", "Show, add or drain the nodes of a running search.", "nodes"),
     "doctor": _Lazy(".nodes", "Say what keeps nodes from working, and what mends it.", "doctor"),
     "setup": _Lazy(".nodes", "Give nodes the packages that this machine has.", "setup"),
+    "page": _Lazy(".page", "Show searches live in the browser.", "page"),
+    "report": _Lazy(".page", "Write a search's report: one HTML file.", "report"),
     "export": _Lazy(".export", "Write a search for other programs.", "export"),
 }
 # Each module has a click group named `group`.
@@ -50,8 +52,6 @@ GROUPS = {
     "data": _Lazy(".data", "Look at data sets."),
     "pc-darts": _Lazy(".pc_darts", "Search for a network's cells (PC-DARTS), train it, test it."),
     "gan": _Lazy(".gan", "Coevolve GANs on a grid of cells."),
-    "page": _Lazy(".page", "Show searches live in the browser.", "page"),
-    "report": _Lazy(".page", "Write a search's report: one HTML file.", "report"),
 }
 
 

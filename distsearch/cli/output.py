@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from ..core import live
 from ..core.end_mark import FILE as END
+from ..core.lock import holder
 from ..core.progress import NodeUse, Snapshot
 from ..core.record import SearchRecord
 from ..core.record import open as open_record
@@ -199,4 +199,4 @@ def snapshot_of(record: SearchRecord, now: dict[str, Any] | None) -> Snapshot:
 
 def driver_of(folder: Path) -> str | None:
     """Who runs the search in a folder."""
-    return live.holder(folder)
+    return holder(folder)

@@ -30,6 +30,7 @@ SCHEDULERS = {
     "median": "MedianStoppingScheduler",
     "pbt": "PBTScheduler",
 }
+COMMANDS_OWN = ("space", "metric", "json_lines", "shell")  # options that only a command has
 _NAMED = "[FILE.py[:FUNCTION]] [-- COMMAND...]"
 
 
@@ -50,7 +51,7 @@ _NAMED = "[FILE.py[:FUNCTION]] [-- COMMAND...]"
     help="The rule.",
 )
 @click.option("--max-t", type=float, help="How long a trial trains at most (epochs).")
-@click.option("--metric", "metrics", multiple=True, metavar="NAME[=REGEX]", help="Of a command.")
+@click.option("--metric", multiple=True, metavar="NAME[=REGEX]", help="Of a command.")
 @click.option("--json-lines", is_flag=True, help="Lines of JSON that a command prints are reports.")
 @click.option(
     "--space", metavar="FILE.toml", type=click.Path(), help="Of a command: its parameters."
@@ -106,8 +107,14 @@ def run(what: Sequence[str], **given: Any) -> None:
 def _train_function(what: Sequence[str], given: Mapping[str, Any]) -> TrainFunction:
     """What is to be trained: a function of a file, or a command."""
     is_file = len(what) == 1 and what[0].partition(":")[0].endswith(".py")
-    is_command = given["space"] is not None or given["metrics"] or given["json_lines"]
-    if is_file and not is_command:
+    for_commands = [name for name in COMMANDS_OWN if given[name]]
+    if is_file and for_commands:
+        option = f"--{for_commands[0].replace('_', '-')}"
+        raise OptionError(
+            f"{option} is for a command: write that behind --, as in -- python {what[0]} --lr "
+            "{lr}; what a train function is compared by is --reward"
+        )
+    if is_file:
         return load(what[0])
     if not what:
         raise OptionError("what is to be searched? Give FILE.py, or -- and a command")
@@ -119,7 +126,7 @@ def _train_function(what: Sequence[str], given: Mapping[str, Any]) -> TrainFunct
     return command_of(
         list(what),
         space=given["space"],
-        metrics=given["metrics"],
+        metrics=given["metric"],
         json_lines=given["json_lines"],
         shell=given["shell"],
     )
@@ -186,7 +193,7 @@ def _scheduler(train_fn: TrainFunction, given: Mapping[str, Any]) -> Any:
             "memory_gb": given["memory_gb"],
         },
         "searcher": given["searcher"],
-        "reward_attr": given["reward"] or _first_metric(given["metrics"]) or "accuracy",
+        "reward_attr": given["reward"] or _first_metric(given["metric"]) or "accuracy",
         "mode": given["mode"],
         "time_attr": given["time_attr"],
         "checkpoint": given["out"],

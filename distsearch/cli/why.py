@@ -11,7 +11,7 @@ import click
 from ..core import live, store
 from ..core.progress import format_config
 from ..core.record import SearchRecord
-from ..core.words import Status, Trial
+from ..core.words import Pause, Status, Stop, Trial
 from . import output
 
 LAST_LINES = 5  # of a traceback
@@ -92,7 +92,8 @@ def _run_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -
     )
     if trial.saved_step is not None:
         lines.append(f"its newest checkpoint is of step {trial.saved_step}")
-    if decided := record.ledger.decided.get(trial.id):
+    decided = record.ledger.decided.get(trial.id)
+    if isinstance(decided, (Stop, Pause)):
         lines.append(f"it is to {decided.word}, by {decided.by}: {decided.reason}".rstrip(": "))
     if now is None:
         lines.append(f"so it was when its driver ended; {NOT_RUN}")

@@ -60,13 +60,14 @@ def state_of(experiment: Experiment) -> dict[str, Any]:
     """What is live now; in the loop's thread."""
     queue, source = experiment.queue, experiment.source
     ready = [trial.id for trial in queue.ready]
+    may_start = set(ready)
     return {
         "ending": experiment.why_it_ends,
         "trouble": experiment.store.trouble,
         "total": source.total,
         "queue": ready[:MOST],
         "queued": len(queue),
-        "later": [trial.id for trial in queue if trial.id not in set(ready)][:MOST],
+        "later": [trial.id for trial in queue if trial.id not in may_start][:MOST],
         "held": [trial.id for trial in queue.held][:MOST],
         "children": {str(one.id): list(one.parents) for one in list(experiment.children)[:MOST]},
         "waits": _waits(experiment, ready),

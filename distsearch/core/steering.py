@@ -54,6 +54,7 @@ class Steering:
         self._fleet = fleet
         self._valid = valid
         self._say = say
+        self._hears = True  # the folder of requests is there, and is no link
         self._seen = set(self._begin())  # by their ids: those that were taken, until they are gone
         self._left = sorted(self._seen)
         self._task: asyncio.Task[None] | None = None
@@ -68,6 +69,7 @@ class Steering:
             return requests.begin(self._folder)
         except OSError as error:  # the search itself does not depend on it
             self._say(f"nothing can be asked of this search: {error}")
+            self._hears = False
             return []
 
     def start(self) -> None:
@@ -75,6 +77,11 @@ class Steering:
         for number in self._left:
             self._answer(requests.read(self._folder, number), is_done=False, said=TOO_LATE)
         self._task = asyncio.get_running_loop().create_task(self._look_for_ever())
+        self._task.add_done_callback(self._looks_no_more)
+
+    def _looks_no_more(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:  # a defect of ours
+            self._say(f"nothing more can be asked of this search: {task.exception()!r}")
 
     async def close(self) -> None:
         """Look no more; what was asked too late is refused."""
@@ -84,7 +91,7 @@ class Steering:
         if tasks:
             await asyncio.wait(tasks, timeout=EVERY_S)
         with contextlib.suppress(OSError):
-            for number in requests.names(self._folder):
+            for number in requests.names(self._folder) if self._hears else ():
                 if number not in self._seen:
                     asked = requests.read(self._folder, number)
                     self._answer(asked, is_done=False, said="the search was just being closed")
@@ -104,6 +111,8 @@ class Steering:
     def _look(self, state: dict[str, Any]) -> list[Request | Refused]:
         """In a thread: show what is live, and read what is asked."""
         self._window.show(state)
+        if not self._hears:
+            return []
         try:
             waiting = requests.names(self._folder)
         except OSError:  # the folder was moved, or its disk is away

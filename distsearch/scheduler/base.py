@@ -408,7 +408,7 @@ class Scheduler(Resumable):
             raise ResourceError(
                 "this search would never end: give num_trials=, time_out= or max_reward="
             )
-        if self.experiment.is_searching:
+        if self.experiment.is_searching and not self.experiment.is_idle:
             raise DistsearchError("this search is running; call join_jobs() before the next run()")
         self.progress.start()
         loop().run(lambda: self.experiment.run(num_trials, time_out))

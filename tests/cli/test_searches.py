@@ -132,7 +132,7 @@ def test_a_trial_runs_again_in_the_foreground_from_its_checkpoint_or_from_its_st
     assert "report 1: epoch=1" in said
     failed = next(one["id"] for one in shown["trials"] if one["status"] == "failed")
     code, _, said = distsearch(place, "debug", "runs/one", failed)
-    assert code == 1 and "ValueError: too small" in said and "trial_process" not in said
+    assert code == 1 and "ValueError: too small" in said and "distsearch/" not in said
 
 
 def test_a_search_is_exported_as_tables_and_for_other_programs(shell, tmp_path):
@@ -187,6 +187,7 @@ def test_an_export_that_needs_a_package_names_the_command_that_gets_it(shell, ki
         (["run", "train.py", "--option", "retry=2"], 2, "did you mean"),
         (["run", "train.py", "--set", "epoch=2"], 2, "did you mean 'epochs'"),
         (["run", "--metric", "a", "--", "python", "x.py"], 2, "give --space FILE.toml"),
+        (["run", "train.py", "--metric", "a"], 2, "--metric is for a command"),
         (["shwo"], 2, "did you mean 'show'"),
     ],
 )
