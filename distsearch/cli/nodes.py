@@ -131,7 +131,8 @@ def _show(reports: Sequence[Report]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("node", "check", "", "found", box=None, pad_edge=False)
+    table = Table("node", "check", "", box=None, pad_edge=False)
+    table.add_column("found", overflow="fold")
     for report in reports:
         name = report.name
         for finding in report.findings:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -151,7 +151,7 @@ class NodeProcess:
         """What the starter has said of its interpreter."""
         return self._hello.result()
 
-    async def run(self, module: str, spec: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def run(self, module: str, spec: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Run a module of distsearch there, and give the objects of JSON that it prints.
 
         It gets the spec as a line on its standard input, and what `tell` sends as further ones.
@@ -159,12 +159,12 @@ class NodeProcess:
         said = self._said = asyncio.Queue()
         self._order(module, spec)
         while not (self.over.done() and said.empty()):
-            next_one = asyncio.ensure_future(said.get())
-            await asyncio.wait([next_one, self.over], return_when=asyncio.FIRST_COMPLETED)
-            if next_one.done():
-                yield next_one.result()
+            coming: asyncio.Future[Any] = asyncio.ensure_future(said.get())
+            await asyncio.wait([coming, self.over], return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                yield coming.result()
             else:
-                next_one.cancel()
+                coming.cancel()
 
     async def try_forwards(self) -> None:
         """Try what tunnel mode needs. Raises NodeError."""
