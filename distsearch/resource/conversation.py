@@ -112,7 +112,7 @@ class NodeProcess:
         """Raise NodeError if the node's Python or packages do not go with the driver's."""
         hello = self._hello.result()
         if problem := compare(own_versions(), hello, self.node.host, hello["executable"]):
-            raise NodeError(problem)
+            raise NodeError(f"{problem}; or: distsearch setup {self.node}")
 
     async def send_distsearch(self) -> None:
         """Send this very distsearch, if the node does not have it. Raises NodeError."""
@@ -316,7 +316,7 @@ class NodeProcess:
                 f"{self.node.python or 'python3'} --version"
             )
         if answer is self._hello and self._process.exit_status in (126, 127):
-            tried = " and no ".join(map(in_words, interpreters(self.node.python)))
+            tried = " and no ".join(map(in_words, interpreters(self.node)))
             raise NodeError(
                 f"node {name!r} has no {tried}: name its interpreter "
                 f"with Node({self.node.host!r}, python='/path/to/python3'){self._last_words()}",

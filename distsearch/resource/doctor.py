@@ -165,7 +165,7 @@ class _Patient:
         self.process = process
         has_python = judge_python(self.report, self.node, process.hello, self._setup)
         if has_python:
-            setup = "" if self.node.python else self._setup
+            setup = "" if self.node.python and not self.node.setup else self._setup
             judge_packages(self.report, self._environment, process.hello, setup)
         if self.node.tunnel is not False:
             try:
