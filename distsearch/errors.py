@@ -13,7 +13,9 @@ DistsearchError
 ├── UploadError (ValueError)        a file that cannot be uploaded
 ├── StoreError (RuntimeError)       the experiment's log cannot be opened
 │   ├── StoreLocked                 another driver writes to it
+│   ├── NoDriver                    nobody runs the search of which something was asked
 │   └── StoreVersion                another version of distsearch wrote it
+├── RequestRefused (RuntimeError)   the running search does not do what it was asked
 ├── InvalidMove (RuntimeError)      an event that cannot happen to a trial as it stands
 ├── LineageError (ValueError)       parents that cannot be: unknown ones, a circle
 ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
@@ -156,8 +158,16 @@ class StoreLocked(StoreError):
     """Another driver writes to this experiment."""
 
 
+class NoDriver(StoreError):
+    """Something was asked of a search that nobody runs now."""
+
+
 class StoreVersion(StoreError):
     """The log was written by a version of distsearch whose logs this one does not read."""
+
+
+class RequestRefused(DistsearchError, RuntimeError):
+    """The running search does not do what it was asked; the text says why."""
 
 
 class InvalidMove(DistsearchError, RuntimeError):

@@ -23,6 +23,7 @@ Kinds of events:
     lost        an attempt is over, and its trial is to run again
     ended       a trial has ended
     again       a trial that had ended runs once more, for its children
+    request     what somebody has asked of the running search, and what came of it
 
 What each of them does to a trial is the business of `ledger.py`. Anyone may read the file with SQL
 or pandas while the search runs:

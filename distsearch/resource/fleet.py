@@ -70,6 +70,7 @@ class Fleet:
         self._ssh_cluster: Cluster | None = None
         self._client_cluster: Cluster | None = None
         self._nodes: dict[int, Node] = {}
+        self._nodes_to_go: set[int] = set()
         self._comebacks: dict[asyncio.Task[None], Node] = {}  # of lost nodes
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closed = False
@@ -128,20 +129,37 @@ class Fleet:
 
     async def remove(self, addresses: Sequence[Node]) -> None:
         """End everything on these nodes and do without them."""
-        leaving: list[Remote] = []
-        for node in addresses:
-            was_lost = await self._stop_waiting_for(node)
-            leaving += self._called(node, may_be_none=was_lost)
+        leaving = [remote for node in addresses for remote in await self.named(node)]
+        await self.take_away(leaving, "it was removed")
+
+    async def named(self, node: Node) -> list[Remote]:
+        """The nodes that an address names; one that is lost is not waited for any more.
+
+        Raises ResourceError for a node that is not there.
+        """
+        was_lost = await self._stop_waiting_for(node)
+        return self._called(node, may_be_none=was_lost)
+
+    def does_not_come_back(self, remote: Remote) -> None:
+        """Have a node, should it be lost now, not brought up again."""
+        self._nodes_to_go.add(remote.remote_id)
+
+    def comes_back(self, remote: Remote) -> None:
+        """Have a node brought up again, should it be lost."""
+        self._nodes_to_go.discard(remote.remote_id)
+
+    async def take_away(self, leaving: Sequence[Remote], reason: str) -> None:
+        """End everything on nodes and do without them."""
         for remote in leaving:
             self._nodes.pop(remote.remote_id, None)  # it is not to come back
             self.owner.retire(remote)
         nothing_left = await asyncio.gather(*(remote.close() for remote in leaving))
         for remote, confirmed_dead in zip(leaving, nothing_left, strict=True):
-            self.on_lost(remote, "it was removed", confirmed_dead)
+            self.on_lost(remote, reason, confirmed_dead)
 
     def _called(self, node: Node, may_be_none: bool) -> list[Remote]:
         """The nodes that an address names."""
-        found = [r for r in self.remotes.values() if self._is_called(r, node)]
+        found = [r for r in self.remotes.values() if self.is_called(r, node)]
         if not found and not may_be_none:
             there = ", ".join(
                 "localhost" if remote.is_local else str(self._name_of(remote))
@@ -150,7 +168,8 @@ class Fleet:
             raise ResourceError(f"{node} is none of the nodes: {there or 'there are none'}")
         return found
 
-    def _is_called(self, remote: Remote, node: Node) -> bool:
+    def is_called(self, remote: Remote, node: Node) -> bool:
+        """Whether an address names this node."""
         names = list(self._also.get(remote.remote_id, ()))
         if not remote.is_local:
             names.append(self._nodes.get(remote.remote_id, Node(remote.host)))
@@ -331,7 +350,7 @@ class Fleet:
     def _comes_back(self, remote: Remote, confirmed_dead: bool) -> None:
         """Wait for a lost node of `dist_ip_addrs`, unless it was taken away."""
         node = self._nodes.pop(remote.remote_id, None)
-        if node is not None:
+        if node is not None and remote.remote_id not in self._nodes_to_go:
             self._wait_for(node, 0.0 if confirmed_dead else LEASE_OVER_S)
 
     # What nodes say

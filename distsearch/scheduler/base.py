@@ -24,6 +24,7 @@ from ..core.loop import loop
 from ..core.objectives import Objectives
 from ..core.progress import Progress
 from ..core.snapshot import take_snapshot
+from ..core.steering import Steering
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
 from ..errors import DistsearchError, ResourceError, SpaceError, StoreError, TrialFailed
 from ..resource.addresses import Addresses, nodes_of
@@ -217,6 +218,9 @@ class Scheduler(Resumable):
             work_in=work_in,
             modules=modules.of_packages(settings.packed),
         )
+        self.steering = Steering(
+            self.folder, self.experiment, self.fleet, valid=self._valid_job, say=say
+        )
         _open_schedulers.add(self)
         train_fn.note(self)
         try:
@@ -233,6 +237,7 @@ class Scheduler(Resumable):
 
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
         self.experiment.log("experiment", body=self.searched)
+        self.steering.start()
         self.experiment.keeper.delete_leftovers()
         resource = self.experiment.settings.resource
         await self.fleet.start(
@@ -450,14 +455,18 @@ class Scheduler(Resumable):
     def add_job(self, config: Mapping[str, Any]) -> int:
         """Run one more trial with this configuration, before the searcher's next; its task id."""
         self._check_open()
+        valid = self._valid_job(config)
+        return loop().run(lambda: self.experiment.add(valid)).id
+
+    def _valid_job(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A whole configuration, with the constants of the search."""
         self._check_function()
         if constants := list(self.train_fn.space.constants_of(config)[0]):
             raise SpaceError(
                 f"{constants[0]!r} is a constant of this search, so that trials can be compared; "
                 "leave it out, or call run_with_config, which takes other values for constants"
             )
-        valid = self.train_fn.space.validate(config)
-        return loop().run(lambda: self.experiment.add(valid)).id
+        return self.train_fn.space.validate(config)
 
     def run_with_config(self, config: Mapping[str, Any]) -> Any:
         """Run one trial with this configuration, wait for it, and return what train_fn returned.
@@ -557,6 +566,7 @@ class Scheduler(Resumable):
 
     async def _close(self) -> None:
         experiment = self.experiment
+        await self.steering.close()
         if not experiment.is_idle:
             left = len(experiment.running)
             self.progress.say(f"closed while {left} trials ran: they are stopped")
