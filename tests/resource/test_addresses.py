@@ -64,7 +64,6 @@ def test_addresses_are_nodes_as_before():
     [
         ("[gpu1]\nprot = 22", "table [gpu1] has no key 'prot'; did you mean 'port'? valid are: "),
         ("[defaults]\nuse = 'ada'\n[a]", "table [defaults] has no key 'use'; did you mean 'user'?"),
-        ("[defaults]\nhost = 'a'\n[a]", "table [defaults] has no key 'host'"),
         ("[gpu1]\nport = '22'", "table [gpu1]: node 'gpu1': port='22'; give an integer"),
         ("[gpu1]\nuser = 7", "table [gpu1]: node 'gpu1': user=7; give text"),
         ("[gpu1]\nmemory_gb = 'x'", "node 'gpu1': memory_gb='x'; give a number"),
