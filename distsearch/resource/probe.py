@@ -2,7 +2,7 @@
 
 It reads one line of JSON from its standard input:
 
-    {"modules": ["helper"], "meets": true}    those that are to be looked for; whether there are others
+    {"modules": ["helper"], "meets": true}      what is to be looked for; whether there are others
 
 and says lines of JSON:
 
