@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from ..errors import HostKeyError, NodeError, ResourceError, UploadError
 from .local import LocalRemote
@@ -37,8 +37,8 @@ class Owner(Listener, Protocol):
 class Fleet:
     """The nodes of one search; used in the loop's thread.
 
-    `failed` are the errors of those that could not be brought up. Those over SSH that are lost
-    later are brought up again when they can be, after 1, 2, 4, ... and at most 60 s each time.
+    `failed` are the errors of those that could not be brought up. Those that are lost later are
+    brought up again when they can be, after 1, 2, 4, ... and at most 60 s each time.
     `modules` are those of installed packages that trials import.
     """
 
@@ -48,7 +48,7 @@ class Fleet:
         owner: Owner,
         *,
         tunnel: bool | None,
-        ssh_config: Sequence[str | os.PathLike[str]] | None,
+        ssh_config: Sequence[str] | None,
         say: Callable[[str], None],
         work_in: str | None = None,
         modules: Sequence[str] = (),
@@ -59,9 +59,7 @@ class Fleet:
         self.uploaded: dict[str, Path] = {}
         self.failed: list[NodeError] = []
         self._tunnel = tunnel
-        self._ssh_config = None
-        if ssh_config is not None:
-            self._ssh_config = [str(Path(file).expanduser().absolute()) for file in ssh_config]
+        self._ssh_config = ssh_config
         self._say = say
         self._work_in = work_in
         self._modules = modules
@@ -151,7 +149,8 @@ class Fleet:
     async def take_away(self, leaving: Sequence[Remote], reason: str) -> None:
         """End everything on nodes and do without them."""
         for remote in leaving:
-            self._nodes.pop(remote.remote_id, None)  # it is not to come back
+            self._nodes.pop(remote.remote_id, None)
+            self.does_not_come_back(remote)
             self.owner.retire(remote)
         nothing_left = await asyncio.gather(*(remote.close() for remote in leaving))
         for remote, confirmed_dead in zip(leaving, nothing_left, strict=True):
@@ -267,6 +266,32 @@ class Fleet:
                 self._say(f"{result}\nnode {node.host} is tried again, next in {rest_s:g} s")
             await asyncio.sleep(rest_s)
 
+    async def _take_up_again(self, worker: str, after_s: float) -> None:
+        """Make a lost worker of the user's cluster a node again, once the connection is back.
+
+        So are those that joined while nothing was heard of the cluster. A worker that is not there
+        any more is a new one when it comes.
+        """
+        assert self._client_cluster is not None
+        await asyncio.sleep(after_s)
+        for attempt in itertools.count(1):
+            self._client_cluster.forget(worker)
+            try:
+                await self._client_cluster.hear_again()
+                results = await self._client_cluster.attach_workers(self._welcome_later)
+            except Exception as error:  # Dask's errors are of many kinds
+                results = [NodeError(f"the cluster of client= does not answer: {error!r}")]
+            for remote in results:
+                if isinstance(remote, Remote) and await self._welcome_or_say(remote) is None:
+                    self._say(f"node {remote.host} is back")
+            failed = [str(one) for one in results if isinstance(one, NodeError)]
+            if not failed:
+                return
+            rest_s = min(LONGEST_REST_S, 2.0 ** (attempt - 1))
+            if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8, ...
+                self._say("\n".join([*failed, f"tried again, next in {rest_s:g} s"]))
+            await asyncio.sleep(rest_s)
+
     def _note(self, remote: Remote, node: Node) -> None:
         self._nodes[remote.remote_id] = node
         if node.num_cpus is not None:
@@ -348,10 +373,16 @@ class Fleet:
             self._comes_back(remote, confirmed_dead=False)
 
     def _comes_back(self, remote: Remote, confirmed_dead: bool) -> None:
-        """Wait for a lost node of `dist_ip_addrs`, unless it was taken away."""
+        """Wait for a lost node, unless it was taken away."""
         node = self._nodes.pop(remote.remote_id, None)
-        if node is not None and remote.remote_id not in self._nodes_to_go:
-            self._wait_for(node, 0.0 if confirmed_dead else LEASE_OVER_S)
+        if remote.remote_id in self._nodes_to_go:
+            return
+        after_s = 0.0 if confirmed_dead else LEASE_OVER_S
+        cluster = self._client_cluster
+        if node is not None:
+            self._wait_for(node, after_s)
+        elif cluster is not None and cluster.owns(remote) and not self._is_closed:
+            self._run(self._take_up_again(cast("DaskRemote", remote).worker, after_s))
 
     # What nodes say
 

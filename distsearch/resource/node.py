@@ -66,7 +66,7 @@ class Node:
             self._refuse("env", "names and their values")
         # Command line tools would read a leading dash as an option; a shell would read other signs:
         # that of a ProxyCommand, or the user's, who is shown commands that mend things.
-        if not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
+        if not isinstance(self.host, str) or not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
             raise ResourceError(f"{self.host!r} is no host name or address; {_FORMS}")
         if self.user is not None and not re.fullmatch(_USER, self.user):
             raise ResourceError(f"node {self.host!r}: user={self.user!r} is no user name; {_FORMS}")
@@ -84,6 +84,10 @@ class Node:
             self._refuse("address", "a host name or an IP address of that node, or None")
         if self.key is not None:
             object.__setattr__(self, "key", str(Path(self.key).expanduser().absolute()))
+        if self.python is not None and not (isinstance(self.python, str) and self.python):
+            self._refuse("python", "the path of an interpreter there, or None")
+        if not isinstance(self.env, Mapping):
+            self._refuse("env", "a dict of names and texts")
         object.__setattr__(self, "env", dict(self.env))
         for name, value in self.env.items():
             if not (isinstance(name, str) and name and "=" not in name and isinstance(value, str)):
