@@ -45,6 +45,7 @@ def doctor(
 
     given = nodes_of(nodes)
     words = ["distsearch", "setup", *nodes, *(["--for", script] if script else [])]
+    words += [word for file in ssh_config or () for word in ("--ssh-config", file)]
     with quiet():
         reports = asyncio.run(
             examine(
