@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,12 +16,11 @@ from ..errors import NodeError
 from ..resource.addresses import nodes_of
 from ..resource.node import Node
 from .options import script_option, ssh_config_option
+from .output import table
 
 if TYPE_CHECKING:
     from ..resource.diagnosis import Report
     from ..resource.environment import Environment
-
-MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "fault": ("FAULT", "bold red")}
 
 
 @click.command()
@@ -47,6 +45,7 @@ def doctor(
 
     given = nodes_of(nodes)
     words = ["distsearch", "setup", *nodes, *(["--for", script] if script else [])]
+    words += [word for file in ssh_config or () for word in ("--ssh-config", file)]
     with quiet():
         reports = asyncio.run(
             examine(
@@ -127,19 +126,13 @@ def _plain(reports: Sequence[Report]) -> dict[str, object]:
 
 def _show(reports: Sequence[Report]) -> None:
     """A table, and below it the commands, which can be copied there."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("node", "check", "", "found", box=None, pad_edge=False)
+    rows = []
     for report in reports:
-        name = report.name
-        for finding in report.findings:
-            word, style = MARKS[finding.state]
-            table.add_row(Text(name), finding.check, Text(word, style), Text(finding.found))
-            name = ""
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(table)
+        for number, finding in enumerate(report.findings):
+            name = report.name if number == 0 else ""
+            state = "FAULT" if finding.state == "fault" else finding.state
+            rows.append((name, finding.check, state, finding.found))
+    table(("node", "check", "", "found"), rows)
     mends: dict[str, dict[str, None]] = {}  # whom each command mends
     for report in reports:
         for finding in report.findings:

@@ -24,7 +24,8 @@ from ..errors import OptionError, RequestRefused, printable
 
 Cell = Any
 WIDE = 60  # characters of a cell in a plain table
-LONG = ("configuration", "reason", "state", "how")  # columns that take several lines in a terminal
+# Columns that take several lines in a terminal.
+LONG = ("configuration", "reason", "state", "how", "found")
 
 
 def is_terminal() -> bool:

@@ -59,7 +59,7 @@ def _imports_of(file: Path) -> set[str]:
         raise OptionError(f"{file} cannot be read: {error.strerror}") from error
     except (SyntaxError, ValueError) as error:
         raise OptionError(f"{file} is no Python: {error}") from error
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

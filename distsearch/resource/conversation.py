@@ -8,7 +8,7 @@ import contextlib
 import json
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -112,7 +112,7 @@ class NodeProcess:
         """Raise NodeError if the node's Python or packages do not go with the driver's."""
         hello = self._hello.result()
         if problem := compare(own_versions(), hello, self.node.host, hello["executable"]):
-            raise NodeError(problem)
+            raise NodeError(f"{problem}; or: distsearch setup {self.node}")
 
     async def send_distsearch(self) -> None:
         """Send this very distsearch, if the node does not have it. Raises NodeError."""
@@ -151,7 +151,7 @@ class NodeProcess:
         """What the starter has said of its interpreter."""
         return self._hello.result()
 
-    async def run(self, module: str, spec: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def run(self, module: str, spec: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Run a module of distsearch there, and give the objects of JSON that it prints.
 
         It gets the spec as a line on its standard input, and what `tell` sends as further ones.
@@ -159,12 +159,12 @@ class NodeProcess:
         said = self._said = asyncio.Queue()
         self._order(module, spec)
         while not (self.over.done() and said.empty()):
-            next_one = asyncio.ensure_future(said.get())
-            await asyncio.wait([next_one, self.over], return_when=asyncio.FIRST_COMPLETED)
-            if next_one.done():
-                yield next_one.result()
+            coming: asyncio.Future[Any] = asyncio.ensure_future(said.get())
+            await asyncio.wait([coming, self.over], return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                yield coming.result()
             else:
-                next_one.cancel()
+                coming.cancel()
 
     async def try_forwards(self) -> None:
         """Try what tunnel mode needs. Raises NodeError."""
@@ -316,7 +316,7 @@ class NodeProcess:
                 f"{self.node.python or 'python3'} --version"
             )
         if answer is self._hello and self._process.exit_status in (126, 127):
-            tried = " and no ".join(map(in_words, interpreters(self.node.python)))
+            tried = " and no ".join(map(in_words, interpreters(self.node)))
             raise NodeError(
                 f"node {name!r} has no {tried}: name its interpreter "
                 f"with Node({self.node.host!r}, python='/path/to/python3'){self._last_words()}",

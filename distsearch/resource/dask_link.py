@@ -25,6 +25,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
 import dask
 from distributed import Client, Scheduler, Security, Worker, rpc
@@ -51,6 +52,7 @@ EVENTS_KEPT = 100
 ATTACH_S = 30
 ANSWER_S = 120
 STOP_S = 6
+LAST_WORD_S = 3.0  # of an agent whose Dask worker ends
 
 SCHEDULER_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": None,  # `Cluster._ping_all` watches the nodes
@@ -95,6 +97,8 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
             self.pipe.close()
         if self.agent is not None:
             await self.agent.close()
+            with contextlib.suppress(Exception):  # the connection may be gone
+                worker.log_event(self.topic, {"agent": self.agent_id, "has_ended": True})
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
@@ -189,6 +193,7 @@ class DaskRemote(Remote):
         super().__init__(remote_id, host, address, facts)
         self.worker = worker
         self.worker_left = False
+        self.has_ended = asyncio.Event()  # all that ran there, as its agent has said
         self.agent_id = agent_id
         self.heard = time.monotonic()
         self._cluster = cluster
@@ -318,8 +323,10 @@ class DaskRemote(Remote):
                 await asyncio.wait_for(self._direct.close_rpc(), 2)
         if self._lifeline is not None:
             return await self._lifeline.end()
-        if self.worker_left:
-            return False, ""
+        if self.worker_left:  # one that ends in peace lets its agent end all that runs there first
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.has_ended.wait(), LAST_WORD_S)
+            return self.has_ended.is_set(), ""
         try:
             stop = self._cluster.run_on(self.worker, stop_agent, self.agent_id)
             return await asyncio.wait_for(stop, STOP_S), ""
@@ -376,6 +383,8 @@ class Cluster:
     ) -> None:
         self.listener = listener
         self.remotes: dict[str, DaskRemote] = {}
+        # Those, and such that have been: the last words of their agents may come late.
+        self._known = WeakValueDictionary[str, DaskRemote]()
         self.remote_ids = itertools.count(1) if remote_ids is None else remote_ids
         self.authority = Authority()
         self.scheduler: Scheduler | None = None
@@ -523,7 +532,7 @@ class Cluster:
             agent_id=agent_id,
             lifeline=lifeline,
         )
-        self.remotes[agent_id] = remote
+        self.remotes[agent_id] = self._known[agent_id] = remote
         for event in early:
             remote.receive(event)
         return remote
@@ -607,6 +616,10 @@ class Cluster:
         def hear(event: tuple[float, Any]) -> None:
             hearing.set()
             agent_id = event[1].get("agent")
+            if event[1].get("has_ended"):
+                if agent_id in self._known:
+                    self._known[agent_id].has_ended.set()
+                return
             if agent_id in self.remotes:
                 self.remotes[agent_id].receive(event[1])
             elif agent_id in self._early:

@@ -72,7 +72,7 @@ def judge_python(report: Report, node: Node | None, hello: dict[str, Any], setup
     theirs, ours = (".".join(map(str, one[:3])) for one in (hello["python"], sys.version_info))
     found = f"{theirs}, {hello['executable']}"
     if node is not None and node.python is None:
-        found += f" (tried: {', '.join(map(in_words, interpreters(None)))})"
+        found += f" (tried: {', '.join(map(in_words, interpreters(node)))})"
     if hello["python"][:2] == list(sys.version_info[:2]):
         report.add("python", OK, found)
         return True
@@ -85,8 +85,10 @@ def judge_packages(
 ) -> None:
     """Compare what distsearch and trials want with what is there.
 
-    `setup`: the command that puts it there; without one it is pip's.
+    `setup`: the command that puts it there; without one it is pip's. (A node with `setup` gets it
+    from the search.)
     """
+    wrong = WARNING if report.node is not None and report.node.setup else FAULT
     theirs: dict[str, str | None] = hello["packages"]
     missing, refused, other = [], [], []
     for pinned in environment.wanted:
@@ -101,8 +103,8 @@ def judge_packages(
     python = hello["executable"]
     if missing:
         mend = setup or _pip(python, missing)
-        report.add("packages", FAULT, f"lacks {', '.join(missing)}", mend)
-    for state, ones in ((FAULT, refused), (WARNING, other)):
+        report.add("packages", wrong, f"lacks {', '.join(missing)}", mend)
+    for state, ones in ((wrong, refused), (WARNING, other)):
         if ones:
             found = f"other versions: {', '.join(told for told, _ in ones)}"
             mend = setup or _pip(python, [one for _, one in ones])
@@ -151,7 +153,11 @@ def _judge_gpus(report: Report, node: Node | None, facts: dict[str, Any]) -> Non
             report.add("gpus", FAULT, str(error), "nvidia-smi")
             return
     if not gpus:
-        report.add("gpus", OK, "none")
+        if node is not None and node.num_gpus and not usable:
+            found = f"none, though num_gpus={node.num_gpus} is declared"
+            report.add("gpus", WARNING, found, "nvidia-smi")
+        else:
+            report.add("gpus", OK, "none")
         return
     found = f"{', '.join(gpus)}; driver {facts['gpu_driver']}"
     if usable is not None and len(usable) < len(gpus):

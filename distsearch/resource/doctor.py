@@ -77,6 +77,7 @@ class _Meeting:
 
     def __init__(self, expected: int) -> None:
         self.places: dict[str, list[Any]] = {}
+        self.is_of_one = expected == 1
         self._expected = expected
         self._complete = asyncio.Event()
         self._until = time.monotonic() + MEETING_S
@@ -165,7 +166,7 @@ class _Patient:
         self.process = process
         has_python = judge_python(self.report, self.node, process.hello, self._setup)
         if has_python:
-            setup = "" if self.node.python else self._setup
+            setup = "" if self.node.python and not self.node.setup else self._setup
             judge_packages(self.report, self._environment, process.hello, setup)
         if self.node.tunnel is not False:
             try:
@@ -185,11 +186,14 @@ class _Patient:
         """Hear what the probe says, and let it try to reach the other nodes."""
         unreached: list[str] = []
         waiting: set[str] | None = None
-        spec = {"modules": self._environment.left_out}
+        is_alone = self._meeting.is_of_one
+        spec = {"modules": self._environment.left_out, "meets": not is_alone}
         async with aclosing(process.run(PROBE, spec)) as said:
             async for message in said:
                 if "facts" in message:
                     judge_facts(self.report, self.node, message["facts"])
+                    if is_alone:
+                        return
                     self._at = "nodes"
                 elif message.get("meeting"):
                     others = await self._meet(message["meeting"])

@@ -34,13 +34,18 @@ PREFIX = "environment-"
 class Environment:
     """Packages with the driver's versions, as pip reads them.
 
-    `wanted` are installed; what these need besides has the versions of `constraints`. `left_out`:
-    modules, and packages, that setup cannot get from an index.
+    `left_out`: modules that setup cannot get from an index.
     """
 
     wanted: tuple[str, ...]
-    constraints: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def constraints(self) -> tuple[str, ...]:
+        """What those that are wanted need besides, with the driver's versions."""
+        names = [pinned.partition("==")[0] for pinned in self.wanted]
+        found = {name: package for name in names if (package := _installed(name)) is not None}
+        return _pinned({n: one for n, one in _needed_by(found).items() if n not in found})
 
     @property
     def name(self) -> str:
@@ -64,8 +69,7 @@ def environment_of(modules: Iterable[str] = ()) -> Environment:
             left_out.append(module)
         else:
             found[_canonical(package.name)] = package
-    needed = {name: one for name, one in _needed_by(found).items() if name not in found}
-    return Environment(_pinned(found), _pinned(needed), tuple(left_out))
+    return Environment(_pinned(found), tuple(left_out))
 
 
 @functools.cache

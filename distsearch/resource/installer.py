@@ -34,7 +34,7 @@ from .starter import cache_folder, delete_old, is_private
 COMPLETE = "complete"
 WAIT_S = 3600.0  # for another driver that makes the same environment
 LOOK_S = 0.5
-TOLD = ("Collecting", "Downloading", "Building", "Installing", "Successfully", "Installed")
+TOLD = ("Downloading", "Building", "Installing", "Successfully", "Installed")
 LAST_LINES, LAST_CHARACTERS = 12, 1200
 QUIETLY = ("install", "--no-input", "--progress-bar", "off")
 PIP_WITH_PYTHON = (22, 3)  # from here on pip installs into other interpreters
@@ -74,6 +74,7 @@ def make(name: str, wanted: list[str], constraints: list[str]) -> Path:
     python = home / "bin" / "python"
     with _locked(cache / f"{name}.lock") as lock:
         if not (home / COMPLETE).is_file():
+            say(progress=f"making {name} with {len(wanted)} packages")
             delete_old(str(cache))
             shutil.rmtree(home, ignore_errors=True)
             home.mkdir(mode=0o700)
@@ -134,7 +135,7 @@ class _Maker:
         for line in process.stdout:
             last.append(line.rstrip())
             if line.lstrip().startswith(TOLD):
-                say(progress=line.strip()[:300])
+                say(progress=line.strip()[:200])
         if process.wait() != 0:
             shown = "\n".join(last)[-LAST_CHARACTERS:].replace("\n", "\n    | ")
             began = " ".join(command[:4])

@@ -64,15 +64,17 @@ _FIRST_THAT_WILL_DO = (
 )
 
 
-def interpreters(python: str | None) -> list[str]:
+def interpreters(node: Node) -> list[str]:
     """Where the interpreter of a node's trials may be: as named, else in these places, in order."""
-    return [python] if python else [sys.executable, MADE_BY_SETUP, "python3"]
+    if node.setup:
+        return [MADE_BY_SETUP, *makers(node)]
+    return [node.python] if node.python else [sys.executable, MADE_BY_SETUP, "python3"]
 
 
-def makers(python: str | None) -> list[str]:
+def makers(node: Node) -> list[str]:
     """Where the interpreter may be from which `setup` makes an environment."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return [python] if python else [sys.executable, version, "python3", UV]
+    return [node.python] if node.python else [sys.executable, version, "python3", UV]
 
 
 def in_words(python: str) -> str:
@@ -85,16 +87,16 @@ def starter_command(node: Node, environment: Environment | None = None) -> str:
 
     `environment`: the one that its trials want. In one line that every shell reads alike.
     """
-    if node.python is not None:
+    if node.python is not None and not node.setup:
         return _named(node.python)
-    return _first_that_will_do(node, interpreters(None), ["distributed"], environment)
+    return _first_that_will_do(node, interpreters(node), ["distributed"], environment)
 
 
 def maker_command(node: Node) -> str:
     """The command that runs the starter with an interpreter that can make an environment."""
     if node.python is not None:
         return _named(node.python)
-    return _first_that_will_do(node, makers(None), [])
+    return _first_that_will_do(node, makers(node), [])
 
 
 def _named(python: str) -> str:

@@ -2,7 +2,7 @@
 
 It reads one line of JSON from its standard input:
 
-    {"modules": ["helper"]}        those that are to be looked for
+    {"modules": ["helper"], "meets": true}      what is to be looked for; whether there are others
 
 and says lines of JSON:
 
@@ -47,7 +47,8 @@ def main() -> None:
     watch.start()
     say(facts=facts(spec["modules"]))
     try:
-        asyncio.run(_meet())
+        if spec["meets"]:
+            asyncio.run(_meet())
     except ImportError as error:  # psutil, which tells the addresses
         say(meeting=None, why=f"no {error.name}")
 

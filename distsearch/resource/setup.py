@@ -8,6 +8,7 @@ made once is there at once the next time; `installer` is what works on the node.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from .interpreter import in_words, maker_command, makers
 from .login import hang_up, log_in
 from .node import Node
 
+INSTALL_S = 2 * 3600.0  # PyTorch over a slow link takes most of one
 Say = Callable[[str], None]
 
 
@@ -47,31 +49,38 @@ async def python_of(
     """The same through connections that are there, and stay."""
     environment = environment or least_environment()
     if environment.left_out:
-        say(
-            f"node {node}: setup leaves out {', '.join(environment.left_out)}: not of an index here"
-        )
+        names = ", ".join(environment.left_out)
+        say(f"node {node}: setup leaves out {names}, which this machine has from no index")
     process = await NodeProcess.start(node, connections, maker_command(node), hangs_up=False)
     try:
         _refuse_other_python(node, process.hello)
         await process.send_distsearch()
-        spec = {
-            "name": environment.name,
-            "wanted": environment.wanted,
-            "constraints": environment.constraints,
-        }
-        async with aclosing(process.run("distsearch.resource.installer", spec)) as said:
-            async for message in said:
-                if "progress" in message:
-                    say(f"node {node}: setup: {message['progress']}")
-                elif "failed" in message:
-                    mend = f"; there: {message['mend']}" if message["mend"] else ""
-                    raise NodeError(f"node {str(node)!r}: setup: {message['failed']}{mend}")
-                elif "python" in message:
-                    return str(message["python"])
-        _, reason = process.over.result()
-        raise NodeError(f"node {str(node)!r}: setup ended before its time: {reason}")
+        return await asyncio.wait_for(_install(node, process, environment, say), INSTALL_S)
+    except asyncio.TimeoutError:
+        hours = INSTALL_S / 3600
+        raise NodeError(f"node {str(node)!r}: setup was not done in {hours:g} hours") from None
     finally:
         await process.end()
+
+
+async def _install(node: Node, process: NodeProcess, environment: Environment, say: Say) -> str:
+    spec = {
+        "name": environment.name,
+        "wanted": environment.wanted,
+        "constraints": environment.constraints,
+    }
+    async with aclosing(process.run("distsearch.resource.installer", spec)) as said:
+        async for message in said:
+            if "progress" in message:
+                say(f"node {node}: setup: {message['progress']}")
+            elif "failed" in message:
+                mend = f"; there: {message['mend']}" if message["mend"] else ""
+                told = f"node {str(node)!r}: setup: {message['failed']}{mend}"
+                raise NodeError(told, message["mend"])
+            elif "python" in message:
+                return str(message["python"])
+    _, reason = process.over.result()
+    raise NodeError(f"node {str(node)!r}: setup ended before its time: {reason}")
 
 
 def _refuse_other_python(node: Node, hello: dict[str, object]) -> None:
@@ -80,7 +89,7 @@ def _refuse_other_python(node: Node, hello: dict[str, object]) -> None:
     if not isinstance(theirs, list) or theirs[:2] == version:
         return
     wanted = ".".join(map(str, version))
-    tried = ", ".join(map(in_words, makers(node.python)))
+    tried = ", ".join(map(in_words, makers(node)))
     raise NodeError(
         f"node {str(node)!r} has no Python {wanted}, as the driver is (tried: {tried}; found: "
         f"{'.'.join(map(str, theirs))}); install it there: sudo apt install python{wanted}-venv, "

@@ -63,7 +63,8 @@ def start_all(
             async with logins[node.host]:
                 connections = await log_in(node, config_files(ssh_config))
             if node.setup:
-                node = replace(node, python=await python_of(node, connections, environment, say))
+                python = await python_of(node, connections, environment, say)
+                node = replace(node, python=python, setup=False)
             command = starter_command(node, environment)
             process = await NodeProcess.start(node, connections, command)
             return await _join(cluster, process, remote_id, tunnel)

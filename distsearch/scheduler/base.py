@@ -264,7 +264,9 @@ class Scheduler(Resumable):
             client=client,
             enough=lambda: self.manager.can_meet(resource),
         )
-        self.manager.check(resource)
+        workers_are_to_come = client is not None and not self.manager.remotes  # a job is queued
+        if not workers_are_to_come:
+            self.manager.check(resource)
 
     # The rule: what a scheduler of your own overrides
 

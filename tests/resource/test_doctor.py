@@ -140,6 +140,7 @@ H200 = {"gpus": ["NVIDIA H200 139 GB"] * 2, "gpu_driver": "550.1"}
         (H200 | {"usable_gpus": ["0", "1"]}, {}, "gpus", "ok", "; driver 550.1", ""),
         (H200, {}, "gpus", "warning", "trials get 0 of them", "CUDA_VISIBLE_DEVICES"),
         (H200 | {"usable_gpus": ["0", "1"]}, {"num_gpus": 4}, "gpus", "fault", "but has 2", "smi"),
+        ({}, {"num_gpus": 2}, "gpus", "warning", "none, though num_gpus=2 is declared", "smi"),
         ({"gpu_fault": "nvidia-smi: has failed"}, {}, "gpus", "fault", "has failed", "reboot"),
         (
             {"disks": [{"folder": "/tmp", "free": 10**6, "inodes": 9, "writable": True}]},

@@ -79,17 +79,36 @@ def test_an_environment_has_the_drivers_versions_and_is_made_once_by_one_of_two_
     assert asyncio.run(bare.set_up()) == made and bare.said == []
 
 
-def test_an_environment_that_was_not_finished_is_not_used_and_made_anew(bare, made, monkeypatch):
+@pytest.fixture
+def chosen(bare, tmp_path, monkeypatch):
+    """Which interpreter a search takes where the driver's own path is one without packages."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "own"], check=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "own/bin/python"))
+
+    def look():
+        (report,) = asyncio.run(examine([bare.node()], WANTED, ssh_config=bare.config))
+        return report.found("python").partition(" (tried: ")[0], report.found("packages")
+
+    return look
+
+
+def test_a_search_takes_what_setup_has_made_before_a_python_that_lacks_packages(bare, made, chosen):
+    python, packages = chosen()
+    assert python.endswith(made) and packages.endswith("as the driver has them, made by setup")
+    cache = bare.cache / "distsearch"
+    cache.chmod(0o777)  # anybody may have put it there
+    assert chosen()[0].endswith(sys.executable)
+    cache.chmod(0o700)
+
+
+def test_an_environment_that_was_not_finished_is_not_used_and_made_anew(bare, made, chosen):
     home = bare.cache / "distsearch" / WANTED.name
     (home / "complete").rename(home / "wanted.txt")
     (home / "left behind").touch()
-    monkeypatch.setattr(sys, "executable", "/no/such/python")
-    (report,) = asyncio.run(examine([bare.node()], WANTED, ssh_config=bare.config))
-    assert WANTED.name not in report.found("python")
+    assert chosen()[0].endswith(sys.executable)
     assert asyncio.run(bare.set_up()) == made
     assert not (home / "left behind").exists() and versions(made)
-    (report,) = asyncio.run(examine([bare.node()], WANTED, ssh_config=bare.config))
-    assert made in report.found("python") and "made by setup" in report.found("packages")
+    assert chosen()[0].endswith(made)
 
 
 def test_what_pip_says_is_told_where_it_finds_no_package(bare):

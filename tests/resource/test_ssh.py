@@ -625,7 +625,7 @@ def test_a_node_lost_while_others_come_up_is_an_error_in_the_end(world):
         assert first is listening.lost[0][0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssh, "HELLO_S", 3)
+        patch.setattr(conversation, "HELLO_S", 3)
         run(test)
 
 
