@@ -144,6 +144,8 @@ def draw_curves(data: Data) -> Any:
         fig.add_layout(Span(location=level, dimension="height", **look))
     band = {"fill_color": GREY, "fill_alpha": 0.18, "legend_label": "quartiles of all"}
     fig.varea("x", "low", "high", source=of["band"], **band)
+    look = {"line_color": GREY, "line_dash": "dashed", "legend_label": "median of all"}
+    fig.line("x", "y", source=of["median"], line_width=1.5, **look)
     drawn = []
     names = {"went on": "to their end", "stopped": "stopped, paused", "failed": "failed"}
     for name in ("stopped", "failed", "went on", "running"):

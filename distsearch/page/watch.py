@@ -136,8 +136,8 @@ def _look_at_driver(seat: Seat) -> bool:
     """Read what is live; whether that is something else than before."""
     assert seat.view is not None
     folder = seat.view.story.folder
-    now = live.read(folder)
     runs = holder(folder) is not None
+    now = live.read(folder) if runs else None
     before = (seat.runs, None if seat.live is None else {**seat.live, "time": 0})
     seat.live, seat.runs = now, runs
     return before != (runs, None if now is None else {**now, "time": 0})

@@ -122,6 +122,9 @@ def test_interrupting_the_kernel_is_ctrl_c(kernel):
             assert content["ename"] == "KeyboardInterrupt"
     assert is_interrupted
     text = "".join(said)
-    assert "interrupted: stopping the running trials" in text and "run again what made its scheduler" in text
+    assert (
+        "interrupted: stopping the running trials" in text
+        and "run again what made its scheduler" in text
+    )
     (shown,) = htmls(kernel.run("ag.open('other')"), "execute_result")
     assert "2 waiting" in shown
