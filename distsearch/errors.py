@@ -27,8 +27,10 @@ DistsearchError
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 TEXT_LIMIT = 50_000  # characters of one text that is shown
 COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
@@ -73,6 +75,18 @@ def _is_control(sign: str) -> bool:
 
 def _escaped(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the closest ones, then all the valid ones."""
+    names = sorted(valid)
+    return f"{nearest(name, names)}valid are: {', '.join(map(repr, names)) or 'none at all'}"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A question after the closest of the valid names; '' if none is close."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 class DistsearchError(Exception):

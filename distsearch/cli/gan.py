@@ -12,6 +12,7 @@ import click
 
 from ..errors import OptionError
 from ..gan.settings import CHOICES, Settings
+from ..resource.node import Node
 from .main import Group
 from .options import data_options, nodes_option, out_option
 
@@ -104,7 +105,7 @@ def train(
     ctx: click.Context,
     /,
     config: str | None,
-    nodes: Sequence[str],
+    nodes: list[Node],
     cpus: int,
     gpus: float,
     minutes: float | None,

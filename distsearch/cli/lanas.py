@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..errors import DistsearchError, OptionError
+from ..resource.node import Node
 from .main import Group
 from .options import data_options, nodes_option, out_option
 
@@ -53,7 +54,7 @@ def search(
     layers: int | None,
     gpus: float,
     seed: int,
-    nodes: list[str],
+    nodes: list[Node],
     out: str,
 ) -> None:
     """Train cells, each better chosen than the ones before; the same command goes on.
@@ -155,7 +156,7 @@ def retrain(
     layers: int | None,
     gpus: float,
     seed: int,
-    nodes: list[str],
+    nodes: list[Node],
 ) -> None:
     """Train the cell of a rank anew; at the end, and only then, the test images are looked at.
 

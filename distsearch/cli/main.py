@@ -10,8 +10,7 @@ from typing import NamedTuple
 import click
 
 from .. import __version__
-from ..errors import DistsearchError
-from ..space.base import suggest
+from ..errors import DistsearchError, suggest
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 

@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import NoDriver, OptionError, StoreError
+from ..errors import NoDriver, OptionError, StoreError, suggest
 from ..resource.private import make_folder, private
-from ..space.base import suggest
 from . import store
 from .lock import holder
 
@@ -167,9 +166,11 @@ def _checked(kind: str, what: Mapping[str, Any]) -> Mapping[str, Any]:
             raise OptionError(f"{kind!r} takes no {name!r}; {suggest(name, wanted)}")
     for name, needed in wanted.items():
         value = what.get(name)
-        is_right = type(value) is needed and not (needed is int and value < 0)
-        if needed is str and is_right and not (value.strip() and len(value) <= MAX_TEXT):
-            is_right = False
+        is_right = type(value) is needed
+        if isinstance(value, int):
+            is_right = is_right and value >= 0
+        if isinstance(value, str):
+            is_right = is_right and bool(value.strip()) and len(value) <= MAX_TEXT
         if not is_right:
             raise OptionError(f"{kind!r} needs {name}= as {_WORDS[needed]}, got {value!r}")
     return what

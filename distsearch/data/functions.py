@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from ..space.base import suggest
+from ..errors import DataError, suggest
 from .source import HELD_OUT, SPLIT_SEED, Images
 from .splits import hold_out
 

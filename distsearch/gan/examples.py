@@ -13,8 +13,7 @@ from torch import Tensor
 from ..core.checkpoint import write_durably
 from ..data import NAMES
 from ..data.images import load_for_generation
-from ..errors import DataError
-from ..space.base import suggest
+from ..errors import DataError, suggest
 from .toys import HELD_OUT, POINTS, TOYS, points
 
 

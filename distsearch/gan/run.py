@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.decorators import args as search_args
 from ..errors import OptionError
+from ..resource.addresses import Addresses
 from ..resource.node import Node
 from ..resource.private import private
 from ..scheduler import CoevolutionScheduler
@@ -75,7 +76,7 @@ def train(
     settings: Settings,
     out: str | os.PathLike[str],
     *,
-    nodes: Sequence[str | Node] = (),
+    nodes: Addresses = (),
     local: bool | Node | None = None,
     cpus: int = 1,
     gpus: float = 0,
@@ -112,7 +113,7 @@ def train(
         time_attr="generation",
         checkpoint=folder / SEARCH,
         seed=settings.seed,
-        dist_ip_addrs=list(nodes),
+        dist_ip_addrs=nodes,
         local=local,
         ssh_config=ssh_config,
         time_out=None if minutes is None else 60 * minutes,

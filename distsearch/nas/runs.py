@@ -15,6 +15,7 @@ from typing import Any
 from ..core.decorators import TrainFunction
 from ..core.words import Continue, Decision, Report, Status, Trial
 from ..errors import OptionError, TrialFailed
+from ..resource.addresses import Addresses
 from ..resource.node import Node
 from ..scheduler import FIFOScheduler
 from ..space import Choice
@@ -37,7 +38,7 @@ class Machines:
     ranks: int = 1
     cpus: int = 1
     gpus: float = 0
-    nodes: Sequence[str | Node] = ()
+    nodes: Addresses = ()
     local: bool | Node = True
 
     def __post_init__(self) -> None:
@@ -128,7 +129,7 @@ def run(
         resource=machines.resource,
         checkpoint=out,
         num_trials=len(seeds),
-        dist_ip_addrs=list(machines.nodes),
+        dist_ip_addrs=machines.nodes,
         local=machines.local,
         verbose=verbose,
     ) as scheduler:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from ..errors import ResourceError
 
+NoneType = type(None)
 _ADDRESS = re.compile(
     r"(?:(?P<user>[^:]*)@)?"
     r"(?:\[(?P<bracketed>[^@\[\]]*)\](?::(?P<port6>[^@:]*))?"
@@ -51,6 +53,13 @@ class Node:
     address: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("host", "user", "key", "python", "address"):
+            if not isinstance(getattr(self, name), str | NoneType):
+                self._refuse(name, "text")
+        if not isinstance(self.tunnel, bool | NoneType):
+            self._refuse("tunnel", "True, False or None")
+        if not isinstance(self.env, Mapping):
+            self._refuse("env", "names and their values")
         # Command line tools would read a leading dash as an option; a shell would read other signs:
         # that of a ProxyCommand, or the user's, who is shown commands that mend things.
         if not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
@@ -63,7 +72,9 @@ class Node:
             self._refuse("num_cpus", "an integer of at least 1, or None to detect it")
         if self.num_gpus is not None and not (_is_integer(self.num_gpus) and self.num_gpus >= 0):
             self._refuse("num_gpus", "an integer of at least 0, or None to detect it")
-        if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
+        if self.memory_gb is not None and not (
+            isinstance(self.memory_gb, Real) and 0 < self.memory_gb < float("inf")
+        ):
             self._refuse("memory_gb", "a number of GB above 0, or None to detect it")
         if self.address is not None and not re.fullmatch(r"[\w:.][\w:.%-]*", self.address):
             self._refuse("address", "a host name or an IP address of that node, or None")

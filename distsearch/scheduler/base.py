@@ -27,6 +27,7 @@ from ..core.snapshot import take_snapshot
 from ..core.steering import Steering
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
 from ..errors import DistsearchError, ResourceError, SpaceError, StoreError, TrialFailed
+from ..resource.addresses import Addresses, nodes_of
 from ..resource.fleet import Fleet
 from ..resource.manager import DistributedResourceManager
 from ..resource.node import Node
@@ -39,12 +40,10 @@ from ..space import differences
 from . import interrupts
 from .callback import Callback
 from .options import (
-    Addresses,
     Options,
     check_bounds,
     check_objectives,
     complete,
-    nodes_of,
     seed_of_others,
     with_args,
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from ..core.budget import parse_bytes
 from ..core.decorators import RANK_ARGS, TrainFunction
@@ -21,7 +21,6 @@ from ..core.settings import Settings, retries_of
 from ..core.travel import pack
 from ..core.words import Status
 from ..errors import OptionError, ResourceError, SpaceError
-from ..resource.node import Node
 from ..resource.resource import Resource
 from ..searcher.arguments import names_taken, refuse_unknown, same_seed
 from ..space import Dict
@@ -35,7 +34,6 @@ AUTOGLUON = {  # its arguments, with what they would be if all rules had them
     "keep_size_ratios": False,
     "do_snapshots": False,
 }
-Addresses = Union[str, Node, Iterable["str | Node"]]
 NoneType = type(None)
 _KINDS: dict[Any, str] = {
     Integral: "an integer",
@@ -237,15 +235,6 @@ def complete(space: Dict, config: Mapping[str, Any]) -> dict[str, Any]:
                 f"text, lists, dicts); write train_fn.update({path}=...) and make a new scheduler"
             )
     return {**space.validate(rest), **constants}
-
-
-def nodes_of(addresses: Addresses | None) -> list[Node]:
-    """The nodes that a user has named: one address, several, or none."""
-    if addresses is None:
-        return []
-    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
-        return [Node.parse(addresses)]
-    return [Node.parse(address) for address in addresses]
 
 
 def _choose(name: str, got: Any, valid: Sequence[Any]) -> None:

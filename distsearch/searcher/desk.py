@@ -9,9 +9,8 @@ from typing import Any
 
 from ..core.objectives import Objectives, Point
 from ..core.words import Launch, Trial, Wait
-from ..errors import OptionError, SpaceError
+from ..errors import OptionError, SpaceError, nearest
 from ..space import Dict
-from ..space.base import nearest
 from . import SEARCHERS
 from .ahead import Ahead
 from .arguments import ALIASES, SUCCESSORS, refuse_unknown

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...data import Facts
-from ...errors import OptionError
-from ...space.base import suggest
+from ...errors import OptionError, suggest
 from ..checks import check_batches, check_choice, check_number
 from ..genotype import OPERATIONS
 from ..recipes import PRECISIONS, SMALL_SIDE
