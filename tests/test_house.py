@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "distsearch"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = ("errors", "space", "resource", "core", "searcher", "scheduler", "train", "testing")
-ROOMS += ("data", "plots", "nas", "gan", "cli")
+ROOMS += ("data", "plots", "nas", "gan", "page", "cli")
 SEES = {
     "errors": set(),
     "space": {"errors"},
@@ -34,6 +34,7 @@ SEES = {
     "testing": {"errors", "space", "resource", "core", "searcher", "scheduler", "train"},
     "gan": {"errors", "space", "resource", "core", "scheduler", "data"},
     "plots": {"errors", "space", "core"},
+    "page": {*ROOMS} - {"testing", "page", "cli"},
     "cli": {*ROOMS} - {"testing"},
 }
 

@@ -123,7 +123,7 @@ def _panel(name: str, views: Sequence[View], items: dict[str, Any], suffix: str)
 def summary(view: View) -> list[tuple[str, str]]:
     """What is searched and how it stands, as pairs of a word and a text."""
     story = view.story
-    told = core_summary.pairs(story.ledger, story.searched, view.folder)
+    told = core_summary.pairs(story.ledger, story.searched, view.shown)
     return [*told, *core_summary.times(story.began, story.last)]
 
 

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 from ..core.progress import format_value
 from ..core.words import Status, Trial
-from ..errors import OptionError
+from ..errors import OptionError, suggest
 from ..plots.over_time import value_of
 from ..resource.private import private
-from ..space.base import suggest
 from .view import View
 
 AT_ONCE = 200  # rows of a page at most

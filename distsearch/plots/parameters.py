@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from ..core.progress import format_value
 from ..core.story import Story
-from ..errors import MissingPackage, NothingReported, OptionError
-from ..space.base import suggest
+from ..errors import MissingPackage, NothingReported, OptionError, suggest
 from .over_time import objective_of, own_trials, value_of
 
 Array = NDArray[np.float64]
