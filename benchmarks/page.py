@@ -28,6 +28,7 @@ VIEWS = ("Overview", "Parameters", "Trials")
 
 def measure(folder: Path, trials: int, reports: int) -> dict[str, list[float]]:
     """One whole run: seconds until it is up and drawn, and ms of each update, by view."""
+    print("making the folder ...", file=sys.stderr)
     growing = write(folder / "large", trials, reports, stops=False, until=0.998)
     began = time.monotonic()
     page = subprocess.Popen(
@@ -42,13 +43,16 @@ def measure(folder: Path, trials: int, reports: int) -> dict[str, list[float]]:
         if " is read: " in line:
             break
     found = {"up": [time.monotonic() - began]}
+    print(f"read in {found['up'][0]:.1f} s", file=sys.stderr)
     browser = start(folder / "chromium")
     try:
         browser.get(address)
         until(lambda: browser.execute_script("return window.seen.first"), 60)
         found["drawn"] = [browser.execute_script("return window.seen.first / 1000")]
+        print(f"drawn after {found['drawn'][0]:.2f} s", file=sys.stderr)
         for view in VIEWS:
             found[view] = _updates(browser, view, growing)
+            print(f"{view}: {found[view]} ms", file=sys.stderr)
     finally:
         browser.quit()
         page.terminate()

@@ -65,7 +65,7 @@ def page_of(views: Sequence[View]) -> str:
     for number, view in enumerate(views):
         parts.append(_search(view, number, items, with_name=len(views) > 1))
     scripts = [
-        *Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw,
+        *Resources(mode="inline", components=["bokeh"]).js_raw,
         (STATIC / "look.js").read_text(encoding="utf-8"),
         (STATIC / "report.js").read_text(encoding="utf-8"),
     ]

@@ -15,8 +15,7 @@ from PIL import Image
 
 from benchmarks.made_up import write
 from distsearch.core.lock import Lock
-
-from .browser import start, until
+from tests.page.browser import start, until
 
 
 def take(

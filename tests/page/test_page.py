@@ -18,7 +18,8 @@ pytest.importorskip("bokeh")
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from .browser import start, until
+from tests.hosts import Hosts
+from tests.page.browser import start, until
 
 EVIL = "<img src=x onerror=\"document.title='run'\">"
 
@@ -33,15 +34,24 @@ def train_fn(args, reporter):
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
-    """A search that runs: two slots, trials that last."""
+    """A search that runs, here and on a node over SSH: two slots each, trials that last."""
     folder = tmp_path_factory.mktemp("live") / "digits"
-    node = ag.Node("localhost", num_cpus=2)
-    scheduler = ag.scheduler.FIFOScheduler(
-        train_fn, local=node, checkpoint=folder, num_trials=50, verbose=0, seed=0
-    )
-    scheduler.run()
-    yield scheduler
-    scheduler.close()
+    with Hosts() as hosts:
+        far = ag.Node("127.0.0.1", port=hosts.start().port, python=sys.executable, num_cpus=2)
+        scheduler = ag.scheduler.FIFOScheduler(
+            train_fn,
+            local=ag.Node("localhost", num_cpus=2),
+            dist_ip_addrs=[far],
+            ssh_config=[hosts.config],
+            checkpoint=folder,
+            num_trials=50,
+            verbose=0,
+            seed=0,
+        )
+        scheduler.far_address = f"{far.host}:{far.port}"
+        scheduler.run()
+        yield scheduler
+        scheduler.close()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +96,7 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, address):
+def page(browser, address, live):
     """The page, anew, with its first figures drawn; no script of it may have failed in the end."""
     browser.get("about:blank")
     browser.get(address)
@@ -111,6 +121,11 @@ def tab(browser, name):
 def choose(browser, number):
     browser.find_element("css selector", f"#searches option[value='{number}']").click()
     until(lambda: browser.execute_script("return document.body.dataset.ready !== undefined"))
+
+
+def click(browser, css):
+    """Click what may be replaced at any moment, since the search goes on."""
+    browser.execute_script(f"document.querySelector({json.dumps(css)}).click()")
 
 
 def said(browser):
@@ -212,7 +227,7 @@ def test_a_trial_that_is_stopped_in_one_browser_is_seen_stopped_in_another(page,
     second = page.current_window_handle
     page.switch_to.window(first)
     running = until(lambda: [t.id for t in live.trials if t.status.value == "running"])[0]
-    page.find_element("css selector", f"[aria-label='Open trial {running}']").click()
+    click(page, f"[aria-label='Open trial {running}']")
     until(lambda: f"this is <b>trial</b> {running}" in page.find_element("id", "dialog").text)
     page.find_element("xpath", "//button[text()='Stop this trial']").click()
     until(lambda: live.trials[running].status.value == "stopped")
@@ -220,13 +235,13 @@ def test_a_trial_that_is_stopped_in_one_browser_is_seen_stopped_in_another(page,
     asked = requests_in(live.folder)[-1]
     assert asked["kind"] == "stop_trial" and asked["is_done"] and "the page" in asked["by"]
     page.switch_to.window(second)
-    row = f"//tr[td/button[@aria-label='Open trial {running}']]"
-    until(lambda: "stopped" in page.find_element("xpath", row).text)
+    row = f"document.querySelector(\"[aria-label='Open trial {running}']\").closest('tr')"
+    until(lambda: "stopped" in page.execute_script(f"return {row}.textContent"))
     page.close()
     page.switch_to.window(first)
 
 
-def test_a_configuration_is_added_and_a_node_asked_to_drain_from_the_page(page, live):
+def test_a_configuration_is_added_and_a_node_drained_from_the_page(page, live):
     tab(page, "Steer")
     until(lambda: "localhost" in page.find_element("id", "nodes").text)
     field = page.find_element("id", "config")
@@ -238,10 +253,19 @@ def test_a_configuration_is_added_and_a_node_asked_to_drain_from_the_page(page, 
     field.send_keys('{"lr": 99}')
     page.find_element("xpath", "//button[starts-with(text(), 'Add a trial')]").click()
     until(lambda: "99" in said(page))
-    page.find_element("css selector", "[aria-label='Drain localhost']").click()
-    until(lambda: "no node could run a trial" in said(page))  # it is the only one
+    address = page.find_element("id", "node")
+    address.send_keys(live.far_address)
+    page.find_element("xpath", "//button[text()='Drain this node']").click()
+    until(lambda: "draining" in page.find_element("id", "nodes").text)
+    click(page, "[aria-label='Drain localhost']")
+    until(lambda: "no node could run a trial" in said(page))  # it is the only one left
     kinds = [(one["kind"], one["is_done"]) for one in requests_in(live.folder)]
-    assert kinds[-3:] == [("add_config", True), ("add_config", False), ("drain_node", False)]
+    assert kinds[-4:] == [
+        ("add_config", True),
+        ("add_config", False),
+        ("drain_node", True),
+        ("drain_node", False),
+    ]
 
 
 # Strangers
