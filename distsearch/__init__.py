@@ -22,6 +22,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from . import errors, plots, scheduler, searcher, space, testing, train
+    from .commands import command
     from .core.decorators import args
     from .core.record import open
     from .core.rescue import rescue
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # `import distsearch` costs nothing, in a train script or on a node.
 _HOMES = {
     "args": ".core.decorators",
+    "command": ".commands",
     "open": ".core.record",
     "rescue": ".core.rescue",
     "Node": ".resource.node",
@@ -54,6 +56,7 @@ __all__ = [
     "Real",
     "Resource",
     "args",
+    "command",
     "errors",
     "func",
     "obj",
@@ -75,7 +78,9 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name], __name__), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'distsearch' has no attribute {name!r}")
+    from .space.autogluon import successor
+
+    raise AttributeError(f"module 'distsearch' has no attribute {name!r}{successor(name)}")
 
 
 def __dir__() -> list[str]:

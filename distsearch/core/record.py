@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import NoExperiment, StoreError
 from . import store
 from .ledger import Ledger
 from .results import Results
@@ -119,7 +119,7 @@ class SearchRecord(Results):
 def first_of(folder: Path) -> store.Event:
     """The event with which a search begins. Raises StoreError when the folder has none."""
     if not (folder / store.FILE).is_file():  # to read it would make an empty one
-        raise StoreError(_no_log(folder))
+        raise NoExperiment(_no_log(folder))
     first = next(store.read(folder, "experiment"), None)
     if first is None:
         raise StoreError(_nothing_yet(folder))

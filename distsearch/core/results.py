@@ -126,8 +126,12 @@ class Results:
             booster = xgboost.Booster(model_file=scheduler.load_checkpoint())   # of a saved file
 
         None when the trial has saved nothing. A damaged one is passed over with a warning. Raises
-        CheckpointError when the storage cannot be read.
+        CheckpointError when the storage cannot be read, NothingReported for an id of no trial.
         """
+        if task_id is not None and task_id not in self.ledger.trials:
+            raise NothingReported(
+                f"there is no trial {task_id!r}; there are {len(self.ledger.trials)}, from 0 on"
+            )
         trial = self._best.id if task_id is None else int(task_id)
         url = self.searched["storage"]
         if url is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import os
 import sys
 from typing import Any
@@ -65,4 +67,12 @@ def _find(name: str) -> Any:
         raise DataError(
             f"{module_name} has no function {function_name!r}; {suggest(function_name, known)}"
         )
+    with contextlib.suppress(ValueError):  # some functions in C do not say what they take
+        try:
+            inspect.signature(function).bind()
+        except TypeError as error:
+            raise DataError(
+                f"{name} cannot be called without arguments: {error}; give a function that needs "
+                f"none, and returns {FORM}"
+            ) from error
     return function

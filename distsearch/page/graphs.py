@@ -106,7 +106,7 @@ def _relatives(of: Mapping[int, Descent], line: Sequence[int]) -> set[int]:
     found: dict[int, None] = dict.fromkeys(line)
     for trial in [*line]:
         found |= dict.fromkeys([*of[trial].parents, *children[trial]])
-    for trial in reversed(of):  # the youngest families first, each from its root on
+    for trial in reversed([*of]):  # the youngest families first, each from its root on
         if len(found) >= DRAWN:
             break
         if of[trial].parents:
