@@ -35,12 +35,14 @@ SPACE = Dict(
 Row = tuple[Any, ...]
 
 
-def searched(function: str, seed: int, reports: int, several: bool, space: Any) -> dict[str, Any]:
+def searched(
+    function: str, seed: int, reports: int, several: bool, space: Any, searcher: str
+) -> dict[str, Any]:
     """What the log says is searched."""
     return {
         "function": function,
         "space": space,
-        "searcher": "RandomSearcher",
+        "searcher": searcher,
         "search_options": {},
         "scheduler": "FIFOScheduler" if several else "HyperbandScheduler",
         "seed": seed,
@@ -75,9 +77,9 @@ class MadeUp:
         self.rungs: dict[float, list[float]] = {level: [] for level in _levels(reports)}
         self.best: list[tuple[float, int]] = []
 
-    def events(self, function: str, space: Any) -> Iterator[Row]:
+    def events(self, function: str, space: Any, searcher: str) -> Iterator[Row]:
         """(time, kind, trial, attempt, seq, body) of each event, the body as plain data."""
-        about = searched(function, self.seed, self.reports, self.several, space)
+        about = searched(function, self.seed, self.reports, self.several, space, searcher)
         yield self.began, "experiment", None, None, None, about
         for node in self.nodes:
             facts = {"came": node, "address": f"tls://{node}:1", "num_cpus": SLOTS, "gpus": []}
@@ -201,6 +203,7 @@ def write(
     stops: bool = True,
     until: float = 1.0,
     space: Any = None,
+    searcher: str = "RandomSearcher",
 ) -> Growing:
     """Write the log of a made-up search into a new folder.
 
@@ -213,7 +216,8 @@ def write(
     folder.mkdir(parents=True)
     (folder / "trials").mkdir()
     story = MadeUp(trials, reports, nodes, seed, several=several, stops=stops)
-    events = list(story.events(function, SPACE.describe() if space is None else space))
+    space = SPACE.describe() if space is None else space
+    events = list(story.events(function, space, searcher))
     shown = max(2, int(until * len(events)))
     late = time.time() - events[shown - 1][0]
     events = [(at + late, *rest) for at, *rest in events]

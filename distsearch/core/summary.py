@@ -12,7 +12,7 @@ from .ledger import Ledger
 from .progress import format_config, format_value
 
 
-def pairs(ledger: Ledger, searched: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
+def pairs(ledger: Ledger, searched: Mapping[str, Any], folder: Path | str) -> list[tuple[str, str]]:
     """A search as pairs of a word and a text.
 
     >>> dict(pairs(record.ledger, record.searched, record.folder))["best accuracy"]

@@ -103,10 +103,10 @@ def _relatives(of: Mapping[int, Descent], line: Sequence[int]) -> set[int]:
     for trial, one in of.items():
         for parent in one.parents:
             children[parent].append(trial)
-    found = dict.fromkeys(line)
+    found: dict[int, None] = dict.fromkeys(line)
     for trial in [*line]:
         found |= dict.fromkeys([*of[trial].parents, *children[trial]])
-    for trial in reversed(of):  # the youngest families first, each from its root on
+    for trial in reversed([*of]):  # the youngest families first, each from its root on
         if len(found) >= DRAWN:
             break
         if of[trial].parents:
@@ -177,9 +177,9 @@ def prepare_tree(views: Sequence[View], options: Options) -> Data:
         "colour": [],
         "width": [],
     }
-    for one, (x, y, parent) in zip(regions, at, strict=True):
+    for region, (x, y, parent) in zip(regions, at, strict=True):
         if parent is not None:
-            look = (RED, 3.0) if one.is_chosen else (GREY, 1.0)
+            look = (RED, 3.0) if region.is_chosen else (GREY, 1.0)
             row = (at[parent][0], at[parent][1], x, y, *look)
             for column, value in zip(edges.values(), row, strict=True):
                 column.append(value)

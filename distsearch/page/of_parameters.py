@@ -191,7 +191,6 @@ def draw_slices(data: Data) -> Any:
             height=220,
             y_range=y_range,
             x_range=(-0.06, 1.06),
-            output_backend="webgl",
         )
         fig.sizing_mode, fig.width = "fixed", 300
         points = fig.scatter(f"p{n}", "value", source=source, size=5, color=BLUE, alpha=alpha)

@@ -128,7 +128,7 @@ def _group(status: Status) -> str:
 
 
 def _together(view: View, trials: Sequence[int], objective: int) -> dict[str, Any]:
-    points = 200 if len(trials) == 1 else 60
+    points = 200 if len(trials) == 1 else 30
     lines = [over_time.curve(view.story, trial, objective, points) for trial in trials]
     x, y = joined(lines)
     lengths = [len(line.x) + 1 for line in lines]
@@ -137,13 +137,15 @@ def _together(view: View, trials: Sequence[int], objective: int) -> dict[str, An
 
 def draw_curves(data: Data) -> Any:
     """Quartiles behind, the crowd by what became of it, the best on top; rungs as thin lines."""
-    fig = new_figure(x=data.shape["x"], y=data.shape["y"], height=360, output_backend="webgl")
+    fig = new_figure(x=data.shape["x"], y=data.shape["y"], height=360)
     of = sources(data)
     for level in data.shape["rungs"]:
         look = {"line_color": GREY, "line_dash": "dotted", "line_alpha": 0.7}
         fig.add_layout(Span(location=level, dimension="height", **look))
     band = {"fill_color": GREY, "fill_alpha": 0.18, "legend_label": "quartiles of all"}
     fig.varea("x", "low", "high", source=of["band"], **band)
+    look = {"line_color": GREY, "line_dash": "dashed", "legend_label": "median of all"}
+    fig.line("x", "y", source=of["median"], line_width=1.5, **look)
     drawn = []
     names = {"went on": "to their end", "stopped": "stopped, paused", "failed": "failed"}
     for name in ("stopped", "failed", "went on", "running"):

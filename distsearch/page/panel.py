@@ -113,7 +113,7 @@ def legend(fig: Any, place: str = "top_left") -> None:
 
 
 def encoded(columns: Columns) -> dict[str, dict[str, Any]]:
-    """Columns as JSON for the page: numbers as base64 of 64-bit floats, since JSON has no NaN."""
+    """Columns as JSON for the page: numbers as base64 of 32-bit floats, since JSON has no NaN."""
     return {
         name: {key: _encoded(values) for key, values in some.items()}
         for name, some in columns.items()
@@ -122,8 +122,8 @@ def encoded(columns: Columns) -> dict[str, dict[str, Any]]:
 
 def _encoded(values: Any) -> Any:
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
-        as_bytes = np.ascontiguousarray(values, dtype="<f8").tobytes()
-        return {"f8": base64.b64encode(as_bytes).decode("ascii")}
+        as_bytes = np.ascontiguousarray(values, dtype="<f4").tobytes()
+        return {"f4": base64.b64encode(as_bytes).decode("ascii")}
     return [None if isinstance(one, float) and math.isnan(one) else one for one in values]
 
 

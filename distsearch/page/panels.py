@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import graphs, of_parameters, over_time
 from .panel import Data, Panel, encoded
 from .view import View
@@ -44,17 +46,30 @@ def shape_of(data: Data) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def answer(
-    name: str, views: Sequence[View], options: Mapping[str, str], known: str = ""
-) -> dict[str, Any]:
-    """What the page gets of a panel: new columns where it has the figure already, else all of it.
+def columns_of(data: Data) -> str:
+    """A short text that changes whenever a number of the figure does."""
+    whole = hashlib.sha256(data.note.encode())
+    for some in data.columns.values():
+        for values in some.values():
+            is_array = isinstance(values, np.ndarray)
+            whole.update(values.tobytes() if is_array else repr(values).encode())
+    return whole.hexdigest()[:16]
 
-    `known`: the `shape` of an earlier answer, of which the page shows the figure.
+
+def answer(
+    name: str, views: Sequence[View], options: Mapping[str, str], known: str = "", drawn: str = ""
+) -> dict[str, Any]:
+    """What the page gets of a panel: nothing new, columns alone, or the whole figure.
+
+    `known` and `drawn`: the `shape` and the `drawn` of an earlier answer, whose figure the page
+    shows: of the same shape only columns are sent, and of the same columns nothing.
     """
     panel = PANELS[name]
     data = prepared(panel, views, options)
-    shape = shape_of(data)
-    told: dict[str, Any] = {"shape": shape, "note": data.note, "empty": data.empty}
+    shape, now = shape_of(data), columns_of(data)
+    if (shape, now) == (known, drawn):
+        return {"same": True}
+    told: dict[str, Any] = {"shape": shape, "drawn": now, "note": data.note, "empty": data.empty}
     told["choices"] = list(data.shape.get("choices", ()))
     if not data.empty:
         if shape == known:

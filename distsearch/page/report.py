@@ -65,7 +65,7 @@ def page_of(views: Sequence[View]) -> str:
     for number, view in enumerate(views):
         parts.append(_search(view, number, items, with_name=len(views) > 1))
     scripts = [
-        *Resources(mode="inline", components=["bokeh", "bokeh-gl"]).js_raw,
+        *Resources(mode="inline", components=["bokeh"]).js_raw,
         (STATIC / "look.js").read_text(encoding="utf-8"),
         (STATIC / "report.js").read_text(encoding="utf-8"),
     ]
@@ -123,7 +123,7 @@ def _panel(name: str, views: Sequence[View], items: dict[str, Any], suffix: str)
 def summary(view: View) -> list[tuple[str, str]]:
     """What is searched and how it stands, as pairs of a word and a text."""
     story = view.story
-    told = core_summary.pairs(story.ledger, story.searched, view.folder)
+    told = core_summary.pairs(story.ledger, story.searched, view.shown)
     return [*told, *core_summary.times(story.began, story.last)]
 
 

@@ -22,7 +22,7 @@ def open_view(folder: str | os.PathLike[str], hear: Callable[[int], None] | None
     """
     place = check(folder)
     given = Path(folder).expanduser().absolute()
-    return View(Story.of(place, hear), given.name, given)
+    return View(Story.of(place, hear), given.name, given, str(folder))
 
 
 def check(folder: str | os.PathLike[str]) -> Path:

@@ -20,9 +20,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import bokeh
-import tornado.httpserver
-import tornado.web
+from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler, StaticFileHandler
 
 from ..core import requests
 from ..errors import DistsearchError, OptionError
@@ -70,11 +70,11 @@ class Server:
             ) from error
         self.port: int = self._sockets[0].getsockname()[1]
         shared = {"server": self}
-        application = tornado.web.Application(
+        application = Application(
             [
                 ("/", _Shell),
                 ("/static/(.*)", _Static, {"path": str(STATIC)}),
-                ("/bokeh/(bokeh(?:-gl)?\\.min\\.js)", _Static, {"path": str(BOKEH)}),
+                ("/bokeh/(bokeh\\.min\\.js)", _Static, {"path": str(BOKEH)}),
                 ("/api/state", _State, shared),
                 ("/api/panel", _Panel, shared),
                 ("/api/trials", _Trials, shared),
@@ -82,10 +82,9 @@ class Server:
                 ("/api/ask", _Ask, shared),
             ],
             default_handler_class=_Nothing,
-            compress_response=True,
             log_function=lambda handler: None,
         )
-        self._http = tornado.httpserver.HTTPServer(application, max_buffer_size=4 * MAX_BODY)
+        self._http = HTTPServer(application, max_buffer_size=4 * MAX_BODY)
 
     @property
     def address(self) -> str:
@@ -96,7 +95,7 @@ class Server:
     def tunnel(self) -> str:
         """The command that brings the page to another machine."""
         host = f"{getpass.getuser()}@{socket.gethostname()}"
-        return f"ssh -N -L {self.port}:127.0.0.1:{self.port} {host}"
+        return f"ssh -C -N -L {self.port}:127.0.0.1:{self.port} {host}"
 
     async def start(self) -> None:
         """Answer from here on, and begin to read."""
@@ -128,7 +127,7 @@ async def serve(server: Server) -> None:
         server.close()
 
 
-class _Guarded(tornado.web.RequestHandler):
+class _Guarded(RequestHandler):
     """Who asks has to name this page's host: another site's script, or name, gets nothing."""
 
     def prepare(self) -> None:
@@ -162,7 +161,7 @@ class _Nothing(_Guarded):
         self.refuse("there is nothing here", 404)
 
 
-class _Static(_Guarded, tornado.web.StaticFileHandler):
+class _Static(_Guarded, StaticFileHandler):
     """The page's own files, which hold nothing of anybody."""
 
 
@@ -207,7 +206,8 @@ class _State(_Api):
 class _Panel(_Api):
     async def get(self) -> None:
         given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        number, name, known = (given.pop(key, "") for key in ("search", "name", "known"))
+        number, name = given.pop("search", ""), given.pop("name", "")
+        known, drawn = given.pop("known", ""), given.pop("drawn", "")
 
         def find() -> dict[str, Any]:
             if name not in PANELS:
@@ -217,7 +217,7 @@ class _Panel(_Api):
                 views = [seat.view for seat in seats if seat.view is not None]
             else:
                 views = [self.server.view(number)]
-            return answer(name, views, given, known)
+            return answer(name, views, given, known, drawn)
 
         await self.told(find)
 

@@ -26,19 +26,17 @@ class _Known(NamedTuple):
 
 
 class View:
-    """A search that is looked at, by several threads: `lock` is held by who asks for more than one
-    thing at a moment.
+    """A search that is looked at by several threads; who asks for several things holds `lock`.
 
-        view = View(Story.of(folder), "digits")
+        view = View(Story.of(folder), "digits", folder, "runs/digits")
         view.table(None), view.importance(None)
 
     `name` tells it from the others that are looked at, `folder` is that which the user has named
-    (of a coevolution the one above its search).
+    (of a coevolution the one above its search), and `shown` how.
     """
 
-    def __init__(self, story: Story, name: str, folder: Path | None = None) -> None:
-        self.story, self.name = story, name
-        self.folder = story.folder if folder is None else folder
+    def __init__(self, story: Story, name: str, folder: Path, shown: str) -> None:
+        self.story, self.name, self.folder, self.shown = story, name, folder, shown
         self.lock = threading.RLock()
         self._known: dict[Any, _Known] = {}
         self._is_behind = False

@@ -30,7 +30,7 @@ WIDE = ("curves", "parallel", "slices", "lineage", "tree", "grid", "front")
 class Seat:
     """One folder: its search once it is read, and what can be said of it until then."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: str, name: str) -> None:
         self.folder, self.name = folder, name
         self.view: View | None = None
         self.reading, self.error = f"reading {folder} ...", ""
@@ -53,7 +53,8 @@ class Watch:
         paths = [Path(folder).expanduser().absolute() for folder in folders]
         names = [path.name for path in paths]
         self.seats = [
-            Seat(path, path.name if names.count(path.name) == 1 else str(path)) for path in paths
+            Seat(os.fspath(folder), path.name if names.count(path.name) == 1 else str(path))
+            for folder, path in zip(folders, paths, strict=True)
         ]
         self.version = 0
         self._say = say
@@ -136,8 +137,8 @@ def _look_at_driver(seat: Seat) -> bool:
     """Read what is live; whether that is something else than before."""
     assert seat.view is not None
     folder = seat.view.story.folder
-    now = live.read(folder)
     runs = holder(folder) is not None
+    now = live.read(folder) if runs else None
     before = (seat.runs, None if seat.live is None else {**seat.live, "time": 0})
     seat.live, seat.runs = now, runs
     return before != (runs, None if now is None else {**now, "time": 0})
@@ -165,7 +166,7 @@ def _told(seat: Seat) -> dict[str, Any]:
             "objectives": list(ledger.objectives.names),
             "best_config": {} if best is None else dict(best.config),
             "compared": dict(compared_row(view)),
-            "live": None if seat.live is None else _live(seat.live),
+            "live": _live(seat.live),
         }
 
 
@@ -176,29 +177,31 @@ def _in_words(view: View, runs: bool) -> str:
     return f"{state} · {counts.launched} trials: {', '.join(each) or 'none yet'}"
 
 
-def _live(now: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows of `live.json`, which anybody may have written who may write there."""
-    nodes = []
-    for node in now.get("nodes", ()):
-        gpus = f"{node.get('gpus_used', 0):g} of {node.get('gpus', 0)}" if node.get("gpus") else ""
-        nodes.append(
-            {
-                "host": str(node.get("host")),
-                "state": str(node.get("state")),
-                "cpus": f"{node.get('cpus_used')} of {node.get('cpus')}",
-                "gpus": gpus,
-                "trials": ", ".join(map(str, node.get("trials", ())[:20])),
-            }
-        )
+def _live(now: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the page shows of `live.json`; None where that is not as it should be."""
+    try:
+        return None if now is None else _read_live(now)
+    except (TypeError, AttributeError, ValueError):
+        return None
+
+
+def _read_live(now: dict[str, Any]) -> dict[str, Any]:
+    nodes = [
+        {
+            "host": str(node["host"]) if "host" in node else "",
+            "state": str(node.get("state", "")),
+            "cpus": f"{node.get('cpus_used')} of {node.get('cpus')}",
+            "gpus": f"{node.get('gpus_used')} of {node['gpus']}" if node.get("gpus") else "",
+            "trials": ", ".join(map(str, node.get("trials", ())[:20])),
+        }
+        for node in now.get("nodes", ())
+    ]
     queue = ", ".join(map(str, now.get("queue", ())[:20]))
     words = [f"In the queue: {queue}." if queue else "The queue is empty."]
-    waits = now.get("waits")
-    if waits:
+    if waits := now.get("waits"):
         fences = ", ".join(map(str, waits.get("fences", ())))
-        words.append(
-            f"Waited for: {waits.get('for')}"
-            + (f", for which {fences} is kept free." if fences else ".")
-        )
+        kept = f", for which {fences} is kept free" if fences else ""
+        words.append(f"Waited for: {waits.get('for')}{kept}.")
     return {"nodes": nodes, "queue": " ".join(words)}
 
 

@@ -50,6 +50,19 @@ def test_what_is_trained_and_how_good_it_is_are_said(trained):
     assert len(list(folder.glob("search/trials/*/checkpoints/*/manifest.json"))) <= 3
 
 
+def test_the_page_and_the_report_show_the_grid_with_samples_of_each_cell(trained):
+    pytest.importorskip("bokeh")
+    from distsearch.page.panels import answer
+    from distsearch.page.searches import open_view
+
+    view = open_view(trained[0])
+    shown = answer("grid", [view], {})
+    assert not shown["empty"] and shown["item"]
+    columns = answer("grid", [view], {}, known=shown["shape"])["columns"]
+    assert columns["cells"]["text"][0].startswith("cell 0: FID ")
+    assert len(columns["cells"]["text"]) == 2
+
+
 def test_the_same_command_trains_nothing_again(trained):
     folder, _ = trained
     before = len(Run(folder).record.ledger.trials)

@@ -34,9 +34,9 @@
   function decoded(columns) {
     const found = {};
     for (const [name, values] of Object.entries(columns)) {
-      if (values.f8 === undefined) { found[name] = values; continue; }
-      const bytes = Uint8Array.from(atob(values.f8), (sign) => sign.charCodeAt(0));
-      found[name] = new Float64Array(bytes.buffer);
+      if (values.f4 === undefined) { found[name] = values; continue; }
+      const bytes = Uint8Array.from(atob(values.f4), (sign) => sign.charCodeAt(0));
+      found[name] = new Float32Array(bytes.buffer);
     }
     return found;
   }
@@ -55,7 +55,8 @@
     }
 
     async refresh() {
-      const version = state.version, query = {name: this.about.name, known: this.shape, ...this.options};
+      const version = state.version;
+      const query = {name: this.about.name, known: this.shape, drawn: this.drawn ?? "", ...this.options};
       if (this.busy) { this.again = true; return; }
       this.busy = true;
       try {
@@ -69,10 +70,12 @@
 
     async show(answer) {
       if (!this.root.isConnected) return; // another view was opened meanwhile
+      if (answer.same) return;
       if (answer.error) { this.note.textContent = answer.error; return; }
       this.root.classList.toggle("empty", Boolean(answer.empty));
       this.note.textContent = answer.empty || answer.note || this.about.about;
       this.choose(answer.choices || []);
+      this.drawn = answer.drawn;
       if (answer.columns && this.doc) {
         for (const [name, columns] of Object.entries(answer.columns)) {
           const source = this.doc.get_model_by_name(name);
@@ -82,6 +85,7 @@
       }
       this.clear();
       this.shape = answer.item || answer.empty ? answer.shape : "";
+      if (!this.shape) this.drawn = "";
       if (!answer.item) return;
       const [view] = await Bokeh.embed.embed_item(answer.item, this.figure).then((views) =>
         views.roots ?? [...views]);
@@ -276,6 +280,10 @@
   function liveNodes() {
     const search = state.searches[state.which] || {};
     const live = search.live;
+    const key = JSON.stringify([live, state.canAsk]);
+    if ($("nodes").dataset.shows === key) return;
+    $("nodes").dataset.shows = key;
+    const focused = $("nodes").contains(document.activeElement) && document.activeElement.ariaLabel;
     $("queue").textContent = live ? live.queue : "";
     const rows = (live?.nodes || []).map((one) => element("tr", {},
       ...[one.host, one.state, one.cpus, one.gpus, one.trials].map((text) => element("td", {}, shown(text))),
@@ -283,6 +291,7 @@
         onclick: () => request("drain_node", {node: one.host}, `${one.host} is asked to drain`)}, "Drain"))));
     const heads = ["node", "state", "CPUs in use", "GPUs in use", "trials", ""];
     $("nodes").replaceChildren(...(rows.length ? [element("tr", {}, ...heads.map((name) => element("th", {}, name))), ...rows] : []));
+    if (focused) $("nodes").querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
   }
 
   // Following

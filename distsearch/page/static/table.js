@@ -52,8 +52,10 @@ class Trials {
   }
 
   async refresh() {
+    const turn = this.turn = (this.turn ?? 0) + 1;
     const answer = await this.ask("/api/trials", {
       sort: this.sort, descending: this.descending ? 1 : 0, where: this.filter.value, start: this.start});
+    if (turn !== this.turn) return; // another question was asked meanwhile
     if (answer.error) { this.count.textContent = answer.error; return; }
     const focused = document.activeElement?.dataset?.key;
     const last = Math.min(this.start + 50, answer.found);
