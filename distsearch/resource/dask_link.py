@@ -25,7 +25,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakValueDictionary
 
 import dask
 from distributed import Client, Scheduler, Security, Worker, rpc
@@ -52,7 +51,6 @@ EVENTS_KEPT = 100
 ATTACH_S = 30
 ANSWER_S = 120
 STOP_S = 6
-LAST_WORD_S = 3.0  # of an agent whose Dask worker ends
 
 SCHEDULER_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": None,  # `Cluster._ping_all` watches the nodes
@@ -97,8 +95,6 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
             self.pipe.close()
         if self.agent is not None:
             await self.agent.close()
-            with contextlib.suppress(Exception):  # the connection may be gone
-                worker.log_event(self.topic, {"agent": self.agent_id, "has_ended": True})
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
@@ -193,7 +189,6 @@ class DaskRemote(Remote):
         super().__init__(remote_id, host, address, facts)
         self.worker = worker
         self.worker_left = False
-        self.has_ended = asyncio.Event()  # all that ran there, as its agent has said
         self.agent_id = agent_id
         self.heard = time.monotonic()
         self._cluster = cluster
@@ -323,10 +318,8 @@ class DaskRemote(Remote):
                 await asyncio.wait_for(self._direct.close_rpc(), 2)
         if self._lifeline is not None:
             return await self._lifeline.end()
-        if self.worker_left:  # one that ends in peace lets its agent end all that runs there first
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.has_ended.wait(), LAST_WORD_S)
-            return self.has_ended.is_set(), ""
+        if self.worker_left:
+            return False, ""
         try:
             stop = self._cluster.run_on(self.worker, stop_agent, self.agent_id)
             return await asyncio.wait_for(stop, STOP_S), ""
@@ -383,8 +376,6 @@ class Cluster:
     ) -> None:
         self.listener = listener
         self.remotes: dict[str, DaskRemote] = {}
-        # Those, and such that have been: the last words of their agents may come late.
-        self._known = WeakValueDictionary[str, DaskRemote]()
         self.remote_ids = itertools.count(1) if remote_ids is None else remote_ids
         self.authority = Authority()
         self.scheduler: Scheduler | None = None
@@ -532,7 +523,7 @@ class Cluster:
             agent_id=agent_id,
             lifeline=lifeline,
         )
-        self.remotes[agent_id] = self._known[agent_id] = remote
+        self.remotes[agent_id] = remote
         for event in early:
             remote.receive(event)
         return remote
@@ -616,10 +607,6 @@ class Cluster:
         def hear(event: tuple[float, Any]) -> None:
             hearing.set()
             agent_id = event[1].get("agent")
-            if event[1].get("has_ended"):
-                if agent_id in self._known:
-                    self._known[agent_id].has_ended.set()
-                return
             if agent_id in self.remotes:
                 self.remotes[agent_id].receive(event[1])
             elif agent_id in self._early:
