@@ -50,20 +50,24 @@ def train_fn(args, reporter):
     """Runs nowhere: its space is what counts."""
 
 
-class Rule:
-    """First in, first out, with a real searcher: what a Scheduler is to an experiment."""
+class FirstInFirstOut:
+    """What a scheduler is to an experiment (see `distsearch.core.rule.Rule`), and not more."""
+
+    paused_may_go_on = True
+    keeps_only_needed = False
 
     def __init__(self):
         self.searcher = RandomSearcher(train_fn.space)
         self.numbers = itertools.count()
 
-    def next_launch(self):
+    def next_launch_on(self, node):
         return Launch(self.searcher.ask(next(self.numbers)))
 
     def next_resume(self):
         return None
 
-    paused_may_go_on = True
+    def may_need(self, trial):
+        return True
 
     def due_at(self, trial):
         return None
@@ -97,7 +101,7 @@ async def search(trials, nodes, folder):
     manager = DistributedResourceManager(LeaseQueue())
     packed = Packed(b"", "f.pickle", (), "")
     experiment = Experiment(
-        Rule(), Settings(packed, packed, Resource()), manager, store, lambda line: None
+        FirstInFirstOut(), Settings(packed, packed, Resource()), manager, store, lambda line: None
     )
     started = deque()
     for number in range(nodes):
@@ -111,7 +115,7 @@ async def search(trials, nodes, folder):
     while done < trials:
         for _ in range(min(TURN, len(started))):
             node, trial, attempt = started.popleft()
-            name = {"trial": trial, "attempt": attempt}
+            name = {"trial": trial, "attempt": attempt, "rank": 0}
             reports = [
                 {
                     "op": "report",
@@ -127,6 +131,8 @@ async def search(trials, nodes, folder):
             done += 1
             if done % tenth == 0:
                 times.append(time.process_time())
+        if experiment.error is not None:
+            raise experiment.error
         await asyncio.sleep(0)
     await experiment.wait()
     times.append(time.process_time())

@@ -13,11 +13,15 @@ DistsearchError
 ├── UploadError (ValueError)        a file that cannot be uploaded
 ├── StoreError (RuntimeError)       the experiment's log cannot be opened
 │   ├── StoreLocked                 another driver writes to it
+│   ├── NoExperiment                the folder holds no search
+│   ├── NoDriver                    nobody runs the search of which something was asked
 │   └── StoreVersion                another version of distsearch wrote it
+├── RequestRefused (RuntimeError)   the running search does not do what it was asked
 ├── InvalidMove (RuntimeError)      an event that cannot happen to a trial as it stands
 ├── LineageError (ValueError)       parents that cannot be: unknown ones, a circle
 ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
 ├── CheckpointError (RuntimeError)  a checkpoint that cannot be written, a storage not reached
+├── Diverged (FloatingPointError)   a loss or score that is no number (raised inside the trial)
 ├── TrialFailed (RuntimeError)      the trial that run_with_config started has failed
 ├── NothingReported (LookupError)   the best was asked for before any trial reported
 └── SearchFailed (RuntimeError)     the first trials all failed alike
@@ -25,8 +29,10 @@ DistsearchError
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 TEXT_LIMIT = 50_000  # characters of one text that is shown
 COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
@@ -73,6 +79,18 @@ def _escaped(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
 
 
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the closest ones, then all the valid ones."""
+    names = sorted(valid)
+    return f"{nearest(name, names)}valid are: {', '.join(map(repr, names)) or 'none at all'}"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A question after the closest of the valid names; '' if none is close."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
 class DistsearchError(Exception):
     """The root of all errors that distsearch raises on purpose; `printable` is their text."""
 
@@ -109,7 +127,14 @@ class UnguardedSearch(DistsearchError, RuntimeError):
 
 
 class NodeError(DistsearchError, RuntimeError):
-    """A node could not be brought up, or was refused; the text says which, why and what to do."""
+    """A node could not be brought up, or was refused; the text says which, why and what to do.
+
+    `remedy` is the command of the text that mends it, '' if no command alone does.
+    """
+
+    def __init__(self, text: str = "", remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = printable(remedy)
 
 
 class HostKeyError(NodeError):
@@ -135,8 +160,20 @@ class StoreLocked(StoreError):
     """Another driver writes to this experiment."""
 
 
+class NoExperiment(StoreError, ValueError):
+    """A folder that holds no search; the text names those near it."""
+
+
+class NoDriver(StoreError):
+    """Something was asked of a search that nobody runs now."""
+
+
 class StoreVersion(StoreError):
     """The log was written by a version of distsearch whose logs this one does not read."""
+
+
+class RequestRefused(DistsearchError, RuntimeError):
+    """The running search does not do what it was asked; the text says why."""
 
 
 class InvalidMove(DistsearchError, RuntimeError):
@@ -153,6 +190,13 @@ class ReportError(DistsearchError, ValueError):
 
 class CheckpointError(DistsearchError, RuntimeError):
     """A checkpoint cannot be written (raised inside the trial), or a storage cannot be reached."""
+
+
+class Diverged(DistsearchError, FloatingPointError):
+    """A loss or a score is no finite number any more (raised inside the trial).
+
+    Its text is all that is told of it: where in the program a number became NaN says nothing.
+    """
 
 
 class TrialFailed(DistsearchError, RuntimeError):

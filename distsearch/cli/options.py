@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ..resource.addresses import nodes_of
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -28,13 +30,42 @@ def data_options(command: Command) -> Command:
 
 
 def nodes_option(command: Command) -> Command:
-    """`--nodes a,b`: the argument `nodes`, a list of addresses, empty for this machine alone."""
+    """`--nodes a,b` or `--nodes nodes.toml`: the argument `nodes`, a list of Nodes.
+
+    It is empty for this machine alone.
+    """
     return click.option(
         "--nodes",
-        metavar="A,B,...",
+        metavar="NODES.toml|A,B,...",
         default="",
-        callback=lambda context, option, value: [n.strip() for n in value.split(",") if n.strip()],
-        help="Machines to use over SSH (host, or user@host:port) besides this one.",
+        callback=lambda context, option, value: nodes_of(_parts(value)),
+        help="Machines to use over SSH besides this one: a file that names them, or addresses "
+        "(host, or user@host:port).",
+    )(command)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def script_option(command: Command) -> Command:
+    """`--for FILE.py`: the argument `script`, whose imports say which packages nodes want."""
+    return click.option(
+        "--for",
+        "script",
+        metavar="FILE.py",
+        help="A script with a train function: what it imports is wanted, too. It is not run.",
+    )(command)
+
+
+def ssh_config_option(command: Command) -> Command:
+    """`--ssh-config FILE`: the argument `ssh_config`, a list of files; None for the usual one."""
+    return click.option(
+        "--ssh-config",
+        metavar="FILE",
+        multiple=True,
+        callback=lambda context, option, value: list(value) or None,
+        help="Instead of ~/.ssh/config.",
     )(command)
 
 

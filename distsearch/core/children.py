@@ -56,6 +56,10 @@ class Children:
         """Let a trial wait for its parents."""
         self._waiting[child.id] = child
 
+    def remove(self, child: Trial) -> None:
+        """Let a trial wait for its parents no longer, if it does."""
+        self._waiting.pop(child.id, None)
+
     def clear(self) -> list[Trial]:
         """Let nobody wait any more; who did."""
         left = list(self)

@@ -10,11 +10,10 @@ from .attempt import Returned, Verdict
 from .failures import on_host
 from .ledger import Ledger
 from .queue import Queue
-from .words import Decision, Pause, Status, Trial
+from .words import THE_RULE, Decision, Pause, Status, Trial
 
 INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends of a search after which it may go on with its trials
-BY_THE_RULE = "by the rule"
 NOTHING_LEFT = "what it started from had no epoch left"
 NO_FACTS: Mapping[str, Any] = {}
 
@@ -88,7 +87,9 @@ class Ends:
         decided = self._ledger.decided.get(trial.id)
         if decided is not None and status is not Status.FINISHED:
             status, reason = verdict_of(decided)
-        if status is Status.PAUSED:
+        if status is Status.PAUSED and decided is None:
+            self._paused_by_request(trial, reason, facts)
+        elif status is Status.PAUSED:
             measured = {key: value for key, value in facts.items() if key != "status"}
             self._owner.log("paused", trial, {**measured, "reason": reason, **_result_of(trial)})
             self._owner.ask("on_pause", trial, otherwise=None)
@@ -104,6 +105,19 @@ class Ends:
                 count = trial.failures[status] + 1
                 reason = f"{reason} (the last of {count} attempts that ended so)"
             self.end_trial(trial, reason, status, facts, returned)
+
+    def _paused_by_request(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
+        """Keep a trial out of the queue; the rule, which has not decided this, does not hear of it.
+
+        So it is not for the rule to resume it, and for the rule it goes on.
+        """
+        ending = self._owner.ending
+        if ending and ending not in UNFINISHED:  # the search has ended meanwhile
+            self.end_trial(trial, ending, Status.STOPPED, facts)
+            return
+        body = {**facts, "status": Status.PAUSED.value, "reason": reason}
+        self._owner.log("lost", trial, body)
+        self._queue.hold(trial)
 
     def interrupted(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
         """Log that an attempt was ended with its search, which may go on with the trial."""
@@ -181,5 +195,5 @@ def _result_of(trial: Trial) -> dict[str, Any]:
 def verdict_of(decision: Decision) -> Verdict:
     """How a trial of which the rule has so decided ends."""
     status = Status.PAUSED if isinstance(decision, Pause) else Status.STOPPED
-    reason = getattr(decision, "reason", "")
-    return Verdict(status, f"{BY_THE_RULE}: {reason}" if reason else BY_THE_RULE)
+    reason, by = getattr(decision, "reason", ""), f"by {getattr(decision, 'by', THE_RULE)}"
+    return Verdict(status, f"{by}: {reason}" if reason else by)

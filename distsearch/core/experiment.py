@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from ..errors import DistsearchError, NodeError
+from ..errors import DistsearchError, NodeError, RequestRefused
 from ..resource.agent import FUNCTION, UPLOADS
 from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
 from ..resource.remote import Message, Remote
@@ -226,6 +226,79 @@ class Experiment:
             self._stop(attempt, Status.STOPPED, reason, after_save_s if saves else 0.0)
         self.check_idle()
 
+    def stop_trial(self, trial: Trial, by: str) -> None:
+        """End a trial that runs or waits, whatever the rule would have it do.
+
+        Raises RequestRefused for one that cannot be stopped now.
+        """
+        self._check_may_change(trial)
+        attempt = self._live.get(trial.id)
+        if attempt is None:
+            self.children.remove(trial)
+            self.ends.end_trial(trial, f"by {by}", Status.STOPPED)
+            if not self.is_idle:
+                self.wake()
+            return
+        decided = self.ledger.decided.get(trial.id)
+        if decided is None:  # logged as a decision of the rule is: it holds whatever comes next
+            body = {"word": Stop.word, "reason": "", "by": by, "report": trial.reports}
+            self.log("decided", trial, body)
+            decided = self.ledger.decided[trial.id]
+        elif not isinstance(decided, Stop):
+            raise RequestRefused(f"trial {trial.id} is just being paused by the rule")
+        self._stop(attempt, *verdict_of(decided))
+
+    def pause_trial(self, trial: Trial, by: str, after_save_s: float) -> str:
+        """Have a trial give its slots back until `let_go`, or the next run; what it goes on from.
+
+        One that saves checkpoints goes on for up to `after_save_s` seconds, until its next one.
+        Raises RequestRefused for one that cannot be paused now.
+        """
+        self._check_may_change(trial)
+        if trial.is_final:
+            raise RequestRefused(f"run_with_config waits for trial {trial.id}; stop it instead")
+        if trial in self.children:
+            parents = ", ".join(map(str, trial.parents))
+            raise RequestRefused(f"trial {trial.id} does not run: it waits for trials {parents}")
+        attempt = self._live.get(trial.id)
+        if attempt is None:
+            self.queue.hold(trial)
+            self.fill()
+            return "it had not started"
+        saves = trial.saves_first is not None
+        verdict = Verdict(Status.PAUSED, f"paused by {by}")
+        if trial.id in self.ledger.decided or not attempt.stop(
+            verdict, after_save_s if saves else 0.0
+        ):
+            raise RequestRefused(f"trial {trial.id} is just being ended or paused")
+        self.store.when_durable(attempt.send_stop)
+        return "it goes on from its newest checkpoint" if saves else "it has saved nothing"
+
+    def let_go(self, trial: Trial) -> None:
+        """Let a trial go on that was paused by request. Raises RequestRefused for another."""
+        if trial not in self.queue.held:
+            raise RequestRefused(
+                f"trial {trial.id} is not paused by request: it is {trial.status.value}"
+            )
+        if self.is_idle:
+            raise RequestRefused(
+                f"the search has ended; its next run goes on with trial {trial.id}"
+            )
+        self.queue.put(trial)
+        self.fill()
+
+    def _check_may_change(self, trial: Trial) -> None:
+        """Raise RequestRefused for a trial of which nothing runs or waits for a slot."""
+        why = ""
+        if trial.status.is_end:
+            why = f"it has ended: {trial.status.value}"
+        elif trial.status is Status.PAUSED:
+            why = "the rule has paused it, so that nothing of it runs"
+        elif trial.status is Status.RUNNING and trial.id not in self._live:
+            why = "the search that is to go on with it has not begun yet; ask again in a moment"
+        if why:
+            raise RequestRefused(f"trial {trial.id}: {why}")
+
     def abandon(self, reason: str) -> None:
         """Take every running attempt as over: the nodes are about to be closed."""
         for attempt in list(self._live.values()):
@@ -253,6 +326,20 @@ class Experiment:
     def running(self) -> list[Trial]:
         """The trials that hold slots now."""
         return [attempt.trial for attempt in list(self._live.values())]
+
+    def trials_on(self, remote: Remote) -> list[Trial]:
+        """The trials that hold slots of a node now."""
+        return [one.trial for one in self._by_remote.get(remote.remote_id, {}).values()]
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """What runs, is prepared for that, or is ending."""
+        return list(self._live.values())
+
+    @property
+    def request(self) -> LeaseRequest | None:
+        """What it waits for of the manager, if there is not enough room."""
+        return self._request
 
     @property
     def is_searching(self) -> bool:
@@ -810,6 +897,9 @@ class Experiment:
         if not self._is_busy:
             self._in_run = False
             self._idle.set()
+            if held := self.queue.held:
+                ids = ", ".join(str(trial.id) for trial in held)
+                self.say(f"paused by request, until the search goes on: trial {ids}")
 
     def _watch_for_nodes(self) -> None:
         """While there is nowhere to run, say so from time to time."""

@@ -15,6 +15,8 @@ from .imports import refuse_search_in_import
 from .lock import Lock
 from .storage import Storage, checked_url
 
+RESUMED = "DISTSEARCH_RESUMED"  # by `distsearch resume`: the folder that a program did not name
+
 
 def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
     """The folder that a user has named, or a new one for an experiment of this name.
@@ -31,6 +33,9 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
         raise StoreError(
             "the current folder was deleted; os.chdir(...) to one that is there, and try again"
         ) from None
+    given = os.environ.pop(RESUMED, None)  # of one search: the first that this program makes
+    if checkpoint is None and given is not None:
+        return Path(given)
     if checkpoint is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))

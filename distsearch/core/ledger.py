@@ -27,7 +27,7 @@ from .failures import Failures
 from .objectives import Objectives
 from .standings import Standings, front_among
 from .store import Event, read
-from .words import STATUS_OF, Decision, Pause, Status, Stop, Trial
+from .words import STATUS_OF, THE_RULE, Decision, Pause, Status, Stop, Trial
 
 WAITING, RUNNING, PAUSED = Status.WAITING, Status.RUNNING, Status.PAUSED
 NEW, END = "not launched", "ended"  # END stands for every status in which a trial has ended
@@ -59,7 +59,7 @@ _AFTER: Mapping[str, Mapping[Status | None, Status | None]] = {
     for kind, moves in MOVES.items()
 }
 UNTOLD = ("report", "saved", "deleted")  # a trial's story leaves these kinds out: too many come
-VERDICTS: Mapping[str, Callable[[str], Decision]] = {"stop": Stop, "pause": Pause}
+VERDICTS: Mapping[str, Callable[[str, str], Decision]] = {"stop": Stop, "pause": Pause}
 
 
 class Counts:
@@ -248,7 +248,8 @@ class Ledger:
             self.failures.reported(trial)
 
     def _decided(self, trial: Trial, event: Event) -> None:
-        self.decided[trial.id] = VERDICTS[event.body["word"]](event.body["reason"])
+        body = event.body
+        self.decided[trial.id] = VERDICTS[body["word"]](body["reason"], body.get("by", THE_RULE))
 
     def _saved(self, trial: Trial, event: Event) -> None:
         trial.save(event.body["step"], event.body["name"])

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 import weakref
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ..resource.private import private
 from .verify import cause
 
 FILE = "lock"
+TRIES, BETWEEN_S = 5, 0.01  # to take it: `holder` has it for a moment
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 
@@ -28,14 +30,17 @@ class Lock:
         lock = Lock(folder)     # now nobody else writes there
         lock.release()
 
+    `there`: what was in the folder before, by its names.
+
     Raises StoreLocked, which names who has it; StoreError when none can be had.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / FILE
-        self.made_folder = not folder.exists()
+        self._made = [one for one in (folder, *folder.parents) if not one.exists()]
         try:
+            self.there = frozenset(os.listdir(folder) if folder.exists() else ())
             self._file = self._take()
         except OSError as error:
             raise StoreError(
@@ -64,12 +69,13 @@ class Lock:
             os.close(file)
 
     def _lock(self, file: int) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
-            is_own = any(os.path.sameopenfile(lock._file, file) for lock in _held)
-            raise StoreLocked(_who(self.folder, holder, is_own=is_own)) from None
+        for _ in range(TRIES):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(BETWEEN_S)
+        is_own = any(os.path.sameopenfile(lock._file, file) for lock in _held)
+        raise StoreLocked(_who(self.folder, _named_in(file), is_own=is_own))
 
     def _is_at_its_path(self, file: int) -> bool:
         try:
@@ -78,11 +84,13 @@ class Lock:
             return False
 
     def release(self, *, unused: bool = False) -> None:
-        """Let another driver have the folder; an `unused` one goes, if it was made for this."""
-        if unused and self.made_folder and self in _held:
+        """Let another driver have the folder; an `unused` one is as it was before, if it was."""
+        if unused and self in _held:
             with contextlib.suppress(OSError):  # something may have been put there
-                self.path.unlink()
-                self.folder.rmdir()
+                if FILE not in self.there:
+                    self.path.unlink()
+                for made in self._made:
+                    made.rmdir()
         if self in _held:
             _held.discard(self)
             fcntl.flock(self._file, fcntl.LOCK_UN)  # also for whom C code has forked
@@ -91,6 +99,32 @@ class Lock:
     def forget(self) -> None:
         """In a forked child: let go of the file, whose lock stays with the parent."""
         os.close(self._file)
+
+
+def holder(folder: Path) -> str | None:
+    """Who has a folder now, as 'process 7 on gpu1'; None when nobody has.
+
+    Raises StoreError where that cannot be known.
+    """
+    try:
+        file = private(folder / FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{folder / FILE} cannot be looked at: {error}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _named_in(file)
+    except OSError as error:
+        raise StoreError(f"{folder / FILE}: {_remedy(error, folder)}") from error
+    finally:
+        os.close(file)
+    return None
+
+
+def _named_in(file: int) -> str:
+    return os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
 
 
 def _who(folder: Path, holder: str, *, is_own: bool) -> str:

@@ -16,6 +16,7 @@ class Queue:
         queue.begins(trial)              # an attempt of it begins,
         queue.ends(trial)             # and is over
         queue.ends(trial, 35.0)       # the same, but a lost node may go on for so many seconds
+    queue.hold(trial)             # it does not start before it is put again
 
     So no trial ever has two attempts at a time, whoever wants it to go on: the loss of a node, the
     rule that resumes a paused one, a child for whose sake it runs again, or a new `run()`.
@@ -26,6 +27,7 @@ class Queue:
         self._on_ready = on_ready
         self._ready: dict[int, Trial] = {}
         self._later: dict[int, Trial] = {}  # to be put once their last attempts are over
+        self._held: dict[int, Trial] = {}  # kept out of the queue
         # Trials with an attempt that is not over; of a lost node with the timer of its lease.
         self._busy: dict[int, asyncio.TimerHandle | None] = {}
 
@@ -47,12 +49,23 @@ class Queue:
         """Have a trial start as soon as it can."""
         if trial in self:
             return
+        self._held.pop(trial.id, None)
         (self._later if trial.id in self._busy else self._ready)[trial.id] = trial
 
     @property
     def ready(self) -> list[Trial]:
         """The trials that may start now, in their order."""
         return list(self._ready.values())
+
+    def hold(self, trial: Trial) -> None:
+        """Have a trial not start until it is put again: it is not in the queue meanwhile."""
+        self.remove(trial)
+        self._held[trial.id] = trial
+
+    @property
+    def held(self) -> list[Trial]:
+        """The trials that are held."""
+        return list(self._held.values())
 
     def pop(self, suits: Callable[[Trial], bool] = lambda trial: True) -> Trial | None:
         """Take the next trial that may start, of those that suit."""
@@ -63,14 +76,15 @@ class Queue:
 
     def remove(self, trial: Trial) -> None:
         """Have a trial not start, if it was to."""
-        self._ready.pop(trial.id, None)
-        self._later.pop(trial.id, None)
+        for trials in (self._ready, self._later, self._held):
+            trials.pop(trial.id, None)
 
     def clear(self) -> list[Trial]:
-        """Have none of them start; which these were."""
-        left = list(self)
+        """Have none of them start, nor those that are held; which these were."""
+        left = [*self, *self.held]
         self._ready.clear()
         self._later.clear()
+        self._held.clear()
         return left
 
     def begins(self, trial: Trial) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from .children import Children
 from .ledger import Ledger
@@ -108,6 +109,18 @@ class Source:
     def is_thinking(self) -> bool:
         """Whether new trials will come, though nothing may run now."""
         return self._thinks and self.is_open
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the rule has answered last, for whoever looks on: see `live.py`."""
+        return {
+            "waits": self._waits,
+            "thinks": self.is_thinking,
+            "open": self.is_open,
+            "why_closed": self.why_closed,
+            "launched": self._launched,
+            "num_trials": self.num_trials,
+        }
 
     @property
     def total(self) -> int | None:

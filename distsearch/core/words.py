@@ -41,6 +41,7 @@ class Status(str, enum.Enum):
         return self.is_end and self not in (Status.FINISHED, Status.STOPPED)
 
 
+THE_RULE = "the rule"
 STATUS_OF = {status.value: status for status in Status}  # several times as fast as Status(value)
 
 
@@ -107,10 +108,11 @@ class Stop:
 
         return Stop("rank 7 of 9 at epoch 4, and the best 3 go on")
 
-    `reason`: why, for the user; it is kept in the log.
+    `reason`: why, for the user; it is kept in the log. `by`: who has decided.
     """
 
     reason: str = field(default="", compare=False)
+    by: str = field(default=THE_RULE, compare=False)
     word: ClassVar[str] = "stop"
 
 
@@ -118,10 +120,11 @@ class Stop:
 class Pause:
     """The trial gives its slots back and may be resumed later, from its last checkpoint.
 
-    `reason`: why, for the user; it is kept in the log.
+    `reason`: why, for the user; it is kept in the log. `by`: who has decided.
     """
 
     reason: str = field(default="", compare=False)
+    by: str = field(default=THE_RULE, compare=False)
     word: ClassVar[str] = "pause"
 
 

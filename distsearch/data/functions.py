@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import os
 import sys
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from ..space.base import suggest
+from ..errors import DataError, suggest
 from .source import HELD_OUT, SPLIT_SEED, Images
 from .splits import hold_out
 
@@ -66,4 +67,12 @@ def _find(name: str) -> Any:
         raise DataError(
             f"{module_name} has no function {function_name!r}; {suggest(function_name, known)}"
         )
+    with contextlib.suppress(ValueError):  # some functions in C do not say what they take
+        try:
+            inspect.signature(function).bind()
+        except TypeError as error:
+            raise DataError(
+                f"{name} cannot be called without arguments: {error}; give a function that needs "
+                f"none, and returns {FORM}"
+            ) from error
     return function

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import DataError
-from ..space.base import suggest
+from ..errors import DataError, suggest
 from .arrays import Digits, Npz
 from .functions import of_function
 from .sets import SETS, Downloaded

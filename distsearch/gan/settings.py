@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
-from ..errors import OptionError
+from ..errors import OptionError, suggest
+from ..resource.toml import read_toml
 from ..scheduler.coevolution import graph_of
-from ..space.base import suggest
 
 LOSSES = ("bce", "mse", "heuristic", "wgan", "mustangs")
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -44,9 +42,10 @@ class Settings:
         'always' anew for each generation, or 'at_creation' of a cell.
     `fitness`: how losses against several opponents become one number. `samples`: real images for
         that. `tournament`: how many are compared to choose the one that is trained.
-    `against_neighbours`: the share of steps against a random neighbour's network, as the paper has
-        it for all; the others are against the one that is trained with it. (Neighbours' networks
-        stand still meanwhile, and a generator finds what fools one that stands still.)
+    `against_neighbours`: the share of steps against a random neighbour's network, as the text of
+        the paper has it for all; the others are against the one that is trained with it, as in its
+        authors' program. (Neighbours' networks stand still meanwhile, and a generator finds what
+        fools one that stands still.)
     `replacement`: whether what was trained takes its cell 'always', or only if it is better.
     `lr_mutation`: the probability that a learning rate changes before a step.
     `skip`: the discriminator learns at every n-th step.
@@ -123,7 +122,7 @@ class Settings:
 
         Raises OptionError for a file that is none, and as `of` does.
         """
-        return cls.of({**_toml(Path(path).expanduser()), **more})
+        return cls.of({**read_toml(path), **more})
 
     def to_json(self) -> str:
         """All of them as text, for a file and for trials."""
@@ -169,17 +168,3 @@ class Settings:
             raise OptionError(f"{name}={got!r}; give {in_words}")
         if kind == "tuple[int, ...]" and not all(isinstance(one, Integral) for one in got):
             raise OptionError(f"{name}={got!r}; give {in_words}")
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
-    try:
-        with open(path, "rb") as file:
-            return dict(tomllib.load(file))
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{path} is no TOML: {error}") from error

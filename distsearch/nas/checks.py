@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..errors import OptionError
-from ..space.base import suggest
+from ..errors import OptionError, suggest
 
 
 def check_batches(batch_size: int, count: int, world_size: int, what: str) -> None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import SpaceError
-from ..space.base import nearest, suggest
+from ..errors import SpaceError, nearest, suggest
 
 FILE = "genotype.json"
 SPACE = "pc-darts"

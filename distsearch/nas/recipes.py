@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..data import Facts
-from ..errors import OptionError
-from ..space.base import suggest
+from ..errors import OptionError, suggest
 from .checks import check_batches, check_choice, check_number
 
 SMALL_SIDE, LARGE_SIDE = 16, 128  # pixels: below the one images are small, from the other on large

@@ -17,6 +17,7 @@ from .remote import Listener, Message, Remote
 
 if TYPE_CHECKING:  # Dask and asyncssh are imported only when there is another node to reach
     from .dask_link import Cluster, DaskRemote
+    from .environment import Environment
 
 T = TypeVar("T")
 START_S = 5.0  # what those that are up wait for the others
@@ -38,6 +39,7 @@ class Fleet:
 
     `failed` are the errors of those that could not be brought up. Those that are lost later are
     brought up again when they can be, after 1, 2, 4, ... and at most 60 s each time.
+    `modules` are those of installed packages that trials import.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Fleet:
         ssh_config: Sequence[str] | None,
         say: Callable[[str], None],
         work_in: str | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.owner = owner
@@ -59,14 +62,16 @@ class Fleet:
         self._ssh_config = ssh_config
         self._say = say
         self._work_in = work_in
+        self._modules = modules
+        self._environment: Environment | None = None
         self._ids = itertools.count()
         self._ssh_cluster: Cluster | None = None
         self._client_cluster: Cluster | None = None
         self._nodes: dict[int, Node] = {}
+        self._nodes_to_go: set[int] = set()
         self._comebacks: dict[asyncio.Task[None], Node] = {}  # of lost nodes
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closed = False
-        self._removed: set[int] = set()
         self._also: dict[int, list[Node]] = {}  # other names of the same machine
         self._declared: set[int] = set()  # nodes whose CPUs the user has declared
 
@@ -122,21 +127,38 @@ class Fleet:
 
     async def remove(self, addresses: Sequence[Node]) -> None:
         """End everything on these nodes and do without them."""
-        leaving: list[Remote] = []
-        for node in addresses:
-            was_lost = await self._stop_waiting_for(node)
-            leaving += self._called(node, may_be_none=was_lost)
+        leaving = [remote for node in addresses for remote in await self.named(node)]
+        await self.take_away(leaving, "it was removed")
+
+    async def named(self, node: Node) -> list[Remote]:
+        """The nodes that an address names; one that is lost is not waited for any more.
+
+        Raises ResourceError for a node that is not there.
+        """
+        was_lost = await self._stop_waiting_for(node)
+        return self._called(node, may_be_none=was_lost)
+
+    def does_not_come_back(self, remote: Remote) -> None:
+        """Have a node, should it be lost now, not brought up again."""
+        self._nodes_to_go.add(remote.remote_id)
+
+    def comes_back(self, remote: Remote) -> None:
+        """Have a node brought up again, should it be lost."""
+        self._nodes_to_go.discard(remote.remote_id)
+
+    async def take_away(self, leaving: Sequence[Remote], reason: str) -> None:
+        """End everything on nodes and do without them."""
         for remote in leaving:
             self._nodes.pop(remote.remote_id, None)
-            self._removed.add(remote.remote_id)  # it is not to come back
+            self.does_not_come_back(remote)
             self.owner.retire(remote)
         nothing_left = await asyncio.gather(*(remote.close() for remote in leaving))
         for remote, confirmed_dead in zip(leaving, nothing_left, strict=True):
-            self.on_lost(remote, "it was removed", confirmed_dead)
+            self.on_lost(remote, reason, confirmed_dead)
 
     def _called(self, node: Node, may_be_none: bool) -> list[Remote]:
         """The nodes that an address names."""
-        found = [r for r in self.remotes.values() if self._is_called(r, node)]
+        found = [r for r in self.remotes.values() if self.is_called(r, node)]
         if not found and not may_be_none:
             there = ", ".join(
                 "localhost" if remote.is_local else str(self._name_of(remote))
@@ -145,7 +167,8 @@ class Fleet:
             raise ResourceError(f"{node} is none of the nodes: {there or 'there are none'}")
         return found
 
-    def _is_called(self, remote: Remote, node: Node) -> bool:
+    def is_called(self, remote: Remote, node: Node) -> bool:
+        """Whether an address names this node."""
         names = list(self._also.get(remote.remote_id, ()))
         if not remote.is_local:
             names.append(self._nodes.get(remote.remote_id, Node(remote.host)))
@@ -165,11 +188,16 @@ class Fleet:
     ) -> Sequence[asyncio.Task[DaskRemote | NodeError]]:
         """Begin to bring up nodes over SSH: for each the task that does it."""
         from .dask_link import Cluster
+        from .environment import environment_of
         from .ssh import start_all
 
         if self._ssh_cluster is None:
             self._ssh_cluster = await Cluster(self, remote_ids=self._ids).__aenter__()
-        return start_all(self._ssh_cluster, nodes, self._ssh_config, self._tunnel)
+        if self._environment is None:
+            self._environment = await asyncio.to_thread(environment_of, self._modules)
+        return start_all(
+            self._ssh_cluster, nodes, self._ssh_config, self._tunnel, self._environment, self._say
+        )
 
     async def _join(
         self, node: Node, coming: asyncio.Task[DaskRemote | NodeError]
@@ -347,14 +375,14 @@ class Fleet:
     def _comes_back(self, remote: Remote, confirmed_dead: bool) -> None:
         """Wait for a lost node, unless it was taken away."""
         node = self._nodes.pop(remote.remote_id, None)
+        if remote.remote_id in self._nodes_to_go:
+            return
         after_s = 0.0 if confirmed_dead else LEASE_OVER_S
         cluster = self._client_cluster
         if node is not None:
             self._wait_for(node, after_s)
         elif cluster is not None and cluster.owns(remote) and not self._is_closed:
-            worker = cast("DaskRemote", remote).worker
-            if remote.remote_id not in self._removed:
-                self._run(self._take_up_again(worker, after_s))
+            self._run(self._take_up_again(cast("DaskRemote", remote).worker, after_s))
 
     # What nodes say
 

@@ -339,6 +339,7 @@ class DistributedResourceManager:
         self._at_level: dict[Level, dict[int, Remote]] = {}
         self._level_of: dict[int, Level] = {}
         self._resting: set[int] = set()
+        self._draining: set[int] = set()  # of those that rest: they are to go
 
     def add(self, remote: Remote) -> None:
         """Take a node in and serve who waits for it; ResourceError if its id is taken."""
@@ -355,6 +356,7 @@ class DistributedResourceManager:
             return
         del self.remotes[remote.remote_id], self._by_slots[remote.slots]
         self._resting.discard(remote.remote_id)
+        self._draining.discard(remote.remote_id)
         self._forget_level(remote)
         # Another search may go on with this node, so its slots have to be free.
         for lease in self.leases.pop(remote.remote_id).values():
@@ -373,16 +375,42 @@ class DistributedResourceManager:
 
     def wake(self, remote: Remote) -> None:
         """Lease of a node again, if it is still there, and serve who waits for it."""
-        if remote.remote_id in self._resting and self.remotes.get(remote.remote_id) is remote:
+        number = remote.remote_id
+        if number in self._draining:
+            return
+        if number in self._resting and self.remotes.get(number) is remote:
             self._resting.discard(remote.remote_id)
             self.queue.freed(remote.slots)
+
+    def drain(self, remote: Remote) -> None:
+        """Lease nothing more of a node, which is to go once nothing runs there."""
+        self._draining.add(remote.remote_id)
+        self.rest(remote)
+
+    def keep(self, remote: Remote) -> None:
+        """Use a node again that was to go."""
+        self._draining.discard(remote.remote_id)
+        self.wake(remote)
+
+    def is_draining(self, remote: Remote) -> bool:
+        """Whether a node is to go once nothing runs there."""
+        return remote.remote_id in self._draining
+
+    def is_resting(self, remote: Remote) -> bool:
+        """Whether nothing more is leased of a node, for whatever reason."""
+        return remote.remote_id in self._resting
+
+    @property
+    def _staying(self) -> list[Remote]:
+        """The nodes that are not to go."""
+        return [one for one in list(self.remotes.values()) if not self.is_draining(one)]
 
     def check(self, resource: Resource) -> None:
         """Raise ResourceError, which says what every node has, if they can never meet this."""
         if self.can_meet(resource):
             return
         if not self.remotes:
-            raise ResourceError(f"{resource} cannot be met: no node is up; add one")
+            raise ResourceError(f"a trial with {resource} finds no room: no node is up; add one")
         has = [_describe(remote) for remote in itertools.islice(self.remotes.values(), 16)]
         more = f"; and {len(self.remotes) - 16} more" if len(self.remotes) > 16 else ""
         fits = "fits on no node"
@@ -395,7 +423,7 @@ class DistributedResourceManager:
             )
             fits = f"needs {wanted}, and there is room for {self._parts(resource)}"
         raise ResourceError(
-            f"{resource} {fits}: {'; '.join(has)}{more}. Ask for less, or add a node"
+            f"a trial with {resource} {fits}: {'; '.join(has)}{more}. Ask for less, or add a node"
         )
 
     def can_meet(self, resource: Resource) -> bool:
@@ -403,21 +431,21 @@ class DistributedResourceManager:
         count, ranks = resource.parts
         if count == 1:
             needed = resource.of_ranks(ranks)
-            return any(remote.slots.fits(needed) for remote in self.remotes.values())
+            return any(remote.slots.fits(needed) for remote in self._staying)
         return self._parts(resource) >= count
 
     def _parts(self, resource: Resource) -> int:
         """How many parts of a request like this one all nodes can hold at once."""
         _, ranks = resource.parts
         needed, most = resource.of_ranks(ranks), resource.ranks_per_node is None
-        held = (remote.slots.most(needed) for remote in list(self.remotes.values()))
+        held = (remote.slots.most(needed) for remote in self._staying)
         return sum(each if most else min(each, 1) for each in held)
 
     def room_for(self, resource: Resource) -> int:
         """How many requests like this one all nodes can meet at once, when nothing else runs."""
         count, ranks = resource.parts
         needed = resource.of_ranks(ranks)  # other threads ask, too: of a copy
-        return sum(remote.slots.most(needed) for remote in list(self.remotes.values())) // count
+        return sum(remote.slots.most(needed) for remote in self._staying) // count
 
     def request(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ResourceError
 
+NoneType = type(None)
 _ADDRESS = re.compile(
     r"(?:(?P<user>[^:]*)@)?"
     r"(?:\[(?P<bracketed>[^@\[\]]*)\](?::(?P<port6>[^@:]*))?"
@@ -33,7 +34,8 @@ class Node:
     runs there. `num_cpus`, `num_gpus` and `memory_gb` (1e9 bytes) take the place of what is
     detected on the node. `tunnel=True` sends everything through the SSH connection, `False`
     nothing, None leaves it to the scheduler. `address` is where the ranks of a trial on other nodes
-    reach this one, None for its own.
+    reach this one, None for its own. `setup=True` makes an environment there, with the driver's
+    versions of what trials import, and uses that; `python` is then what it is made from.
     Raises ResourceError for values that make no sense.
     """
 
@@ -50,8 +52,18 @@ class Node:
     memory_gb: float | None = None
     tunnel: bool | None = None
     address: str | None = None
+    setup: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("host", "user", "key", "python", "address"):
+            if not isinstance(getattr(self, name), str | NoneType):
+                self._refuse(name, "text")
+        if not isinstance(self.tunnel, bool | NoneType):
+            self._refuse("tunnel", "True, False or None")
+        if not isinstance(self.setup, bool):
+            self._refuse("setup", "True or False")
+        if not isinstance(self.env, Mapping):
+            self._refuse("env", "names and their values")
         # Command line tools would read a leading dash as an option; a shell would read other signs:
         # that of a ProxyCommand, or the user's, who is shown commands that mend things.
         if not isinstance(self.host, str) or not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder, reach
+from ..core import folder, modules, notebook, reach
 from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
@@ -25,8 +25,10 @@ from ..core.loop import loop
 from ..core.objectives import Objectives
 from ..core.progress import Progress, Snapshot
 from ..core.snapshot import take_snapshot
+from ..core.steering import Steering
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
 from ..errors import DistsearchError, ResourceError, SpaceError, StoreError, TrialFailed
+from ..resource.addresses import Addresses, nodes_of
 from ..resource.fleet import Fleet
 from ..resource.manager import DistributedResourceManager
 from ..resource.node import Node
@@ -40,14 +42,12 @@ from ..space.autogluon import missing
 from . import interrupts
 from .callback import Callback
 from .options import (
-    Addresses,
     Options,
     check_bounds,
     check_number,
     check_objectives,
     complete,
     config_files,
-    nodes_of,
     seed_of_others,
     with_args,
 )
@@ -199,7 +199,11 @@ class Scheduler(Resumable):
         self._closed = False
         self._hurries = False
 
-        self.progress = Progress(verbose, self._snapshot)
+        self.progress = Progress(
+            verbose,
+            self._snapshot,
+            corner=lambda: notebook.Corner(self.curves_as_png),
+        )
         say = self.progress.say
         if self._store.put_aside is not None:
             say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
@@ -229,6 +233,10 @@ class Scheduler(Resumable):
             ssh_config=ssh_config,
             say=say,
             work_in=work_in,
+            modules=modules.of_packages(settings.packed),
+        )
+        self.steering = Steering(
+            self.folder, self.experiment, self.fleet, valid=self._valid_job, say=say
         )
         _open_schedulers.add(self)
         train_fn.note(self)
@@ -241,11 +249,13 @@ class Scheduler(Resumable):
             local = client is None if local is None else local
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
+            self._store.disown()
             self.close()
             raise
 
     async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
         self.experiment.log("experiment", body=self.searched)
+        self.steering.start()
         self.experiment.keeper.delete_leftovers()
         resource = self.experiment.settings.resource
         await self.fleet.start(
@@ -476,14 +486,18 @@ class Scheduler(Resumable):
     def add_job(self, config: Mapping[str, Any]) -> int:
         """Run one more trial with this configuration, before the searcher's next; its task id."""
         self._check_open()
+        valid = self._valid_job(config)
+        return loop().run(lambda: self.experiment.add(valid)).id
+
+    def _valid_job(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A whole configuration, with the constants of the search."""
         self._check_function()
         if constants := list(self.train_fn.space.constants_of(config)[0]):
             raise SpaceError(
                 f"{constants[0]!r} is a constant of this search, so that trials can be compared; "
                 "leave it out, or call run_with_config, which takes other values for constants"
             )
-        valid = self.train_fn.space.validate(config)
-        return loop().run(lambda: self.experiment.add(valid)).id
+        return self.train_fn.space.validate(config)
 
     def run_with_config(self, config: Mapping[str, Any]) -> Any:
         """Run one trial with this configuration, wait for it, and return what train_fn returned.
@@ -583,6 +597,7 @@ class Scheduler(Resumable):
 
     async def _close(self) -> None:
         experiment = self.experiment
+        await self.steering.close()
         if not experiment.is_idle:
             left = len(experiment.running)
             self.progress.say(f"closed while {left} trials ran: they are stopped")

@@ -68,7 +68,8 @@ class FIFOScheduler(Scheduler):
         resume: None and True go on with an experiment that is in that folder: what had ended
             stays, what was running goes on from its own `reporter.save`, and `num_trials` counts
             all of them. False starts anew and archives what is there (as `checkpoint`.1).
-        dist_ip_addrs: more nodes, as 'host', 'user@host:port' or `Node(...)`, reached over SSH.
+        dist_ip_addrs: more nodes, reached over SSH: 'host', 'user@host:port', `Node(...)`, or the
+            path of a file that names them, 'nodes.toml' (see resource/addresses.py).
         local: whether this machine is a node too (None: unless `client` is given);
             `Node('localhost', num_cpus=4)` declares its slots.
         client: a `distributed.Client`: every worker of its cluster becomes a node.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from ..core.budget import parse_bytes
 from ..core.decorators import RANK_ARGS, TrainFunction
@@ -39,7 +39,6 @@ AUTOGLUON = {  # its arguments, with what they would be if all rules had them
     "training_history_searcher_info": False,
     "stop_jobs_after_time_out": True,
 }
-Addresses = Union[str, Node, Iterable["str | Node"]]
 NoneType = type(None)
 _KINDS: dict[Any, str] = {
     Integral: "an integer",
@@ -275,15 +274,6 @@ def _is_json(value: Any) -> bool:
         return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError, RecursionError):
         return False
-
-
-def nodes_of(addresses: Addresses | None) -> list[Node]:
-    """The nodes that a user has named: one address, several, or none."""
-    if addresses is None:
-        return []
-    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
-        return [Node.parse(addresses)]
-    return [Node.parse(address) for address in addresses]
 
 
 def check_number(

@@ -9,8 +9,7 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from ..errors import OptionError
-from ..space.base import suggest
+from ..errors import OptionError, suggest
 
 ALIASES = {"bayesopt": "gp", "skopt": "gp"}  # AutoGluon's, both are Gaussian processes
 SUCCESSORS = {

@@ -75,6 +75,14 @@ class Searcher:
         """The names of the options that it has beside those of every searcher."""
         return names_taken(cls, without=("space", "seed", "points_to_evaluate"))
 
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """Of options that are more than plain data, what tells them from others, as text.
+
+        The log keeps it; a search goes on only with the same. By default it is nothing.
+        """
+        return {}
+
     def aim(self, objectives: int, constraints: int = 0) -> None:
         """Hear, before anything else, how many rewards and constraints it will be told of.
 

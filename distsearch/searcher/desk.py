@@ -9,9 +9,8 @@ from typing import Any
 
 from ..core.objectives import Objectives, Point
 from ..core.words import Launch, Trial, Wait
-from ..errors import OptionError, SpaceError
+from ..errors import OptionError, SpaceError, nearest
 from ..space import Dict
-from ..space.base import nearest
 from . import SEARCHERS
 from .ahead import Ahead
 from .arguments import ALIASES, SUCCESSORS, refuse_unknown, renamed
@@ -73,7 +72,8 @@ class Desk:
     @property
     def described(self) -> dict[str, Any]:
         """The searcher's name and options as plain data, as a search is described."""
-        described = {"searcher": type(self.searcher).__name__, "search_options": self._options}
+        options = {**self._options, **self.searcher.described}
+        described = {"searcher": type(self.searcher).__name__, "search_options": options}
         return {**described, **({"searcher_because": self.why} if self.why else {})}
 
     def next(self, trial_id: int) -> Launch | Wait | None:

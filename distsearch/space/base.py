@@ -20,7 +20,6 @@ they differ only in whom they ask for each value.
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import sys
 from abc import ABC, abstractmethod
@@ -28,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from distsearch.errors import SpaceError
+from distsearch.errors import SpaceError, suggest
 from distsearch.space.autogluon import missing
 
 if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make each fork dearer
@@ -340,18 +339,6 @@ class Domain(Space):
 def join(path: str, name: str) -> str:
     """The path of a part: 'g' and 'rank' make 'g.rank'; at the top just 'rank'."""
     return f"{path}.{name}" if path else name
-
-
-def suggest(name: str, valid: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the closest ones, then all the valid ones."""
-    names = sorted(valid)
-    return f"{nearest(name, names)}valid are: {', '.join(map(repr, names)) or 'none at all'}"
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """A question after the closest of the valid names; '' if none is close."""
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def plain(value: Any) -> Any:

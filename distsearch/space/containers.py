@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from distsearch.errors import SpaceError
+from distsearch.errors import SpaceError, suggest
 from distsearch.space.base import (
     Ask,
     Config,
@@ -16,7 +16,6 @@ from distsearch.space.base import (
     Space,
     join,
     plain,
-    suggest,
 )
 from distsearch.space.namespace import Namespace
 from distsearch.space.privacy import HIDDEN, is_secret, without_secrets

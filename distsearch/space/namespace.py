@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-from distsearch.space.base import suggest
+from distsearch.errors import suggest
 
 
 class Namespace(MutableMapping[str, Any]):

@@ -47,3 +47,11 @@ def test_a_data_set_is_shown_and_one_that_is_not_there_is_wrong_input(tmp_path):
     said, _ = distsearch("data", "show", "--data", "digit", code=2)
     assert said.startswith("Error: there is no data set 'digit'")
     assert "did you mean 'digits'?" in said
+
+
+def test_what_is_wrong_in_a_file_of_nodes_is_wrong_input(tmp_path):
+    (tmp_path / "nodes.toml").write_text("[gpu1]\nprot = 22")
+    given = ["--nodes", f"a,{tmp_path}/nodes.toml", "--out", str(tmp_path / "run")]
+    said, _ = distsearch("gan", "train", *given, code=2)
+    assert "nodes.toml: table [gpu1] has no key 'prot'; did you mean 'port'?" in said
+    assert not (tmp_path / "run").exists()

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError, MissingPackage
+from ...errors import DataError, MissingPackage, suggest
 from ...space import Choice, Dict
-from ...space.base import suggest
 
 NAS_BENCH_201 = {
     "nas-bench-201": "cifar10",

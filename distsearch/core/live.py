@@ -1,0 +1,167 @@
+"""What is live in a search and therefore not in its log: `live.json`, for whoever looks on.
+
+    live.read(folder)      # None: no driver runs the search
+    {"time": 1790000000.1, "driver": "process 7 on gpu1",
+     "queue": [12], "later": [9], "held": [3], "children": {"14": [11]}, "ending": "",
+     "waits": {"for": "2 CPUs, 1 GPU", "trial": 12, "fences": ["gpu2"], "parked": false},
+     "rule": {"waits": true, "thinks": false, "open": true, "why_closed": ""},
+     "nodes": [{"host": "gpu1", "address": "tcp://...", "cpus": 8, "cpus_used": 4, "gpus": 2,
+                "gpus_used": 1.0, "state": "up", "trials": [4, 5]}],
+     "running": {"4": {"stage": "sent", "attempt": 1,
+                       "places": [{"rank": 0, "node": "gpu1", "cpus": 2, "gpus": ["0"]}]}}}
+
+`queue` are the trials that may start, in order, `later` those whose last attempt may go on on a
+lost node until its lease is over, `held` those that are paused by request, `children` those that
+wait for the weights of others. `waits` is the request for slots that could not be met yet: `trial`
+is who would get them (None: a new one), `fences` the nodes that later requests are kept off for it,
+`parked` whether all nodes together have not enough. `rule` says what it answered last: that nothing
+is to be launched before something happens (`waits`), or that it will say so itself (`thinks`). A
+node is `up`, `resting` (it could start no trial a moment ago) or `draining`.
+
+The driver replaces the file whole, once a second at most; readers never touch the live search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ..resource.private import private
+from ..resource.remote import Remote
+from ..resource.resource import Resource
+from .belongings import LIVE as FILE
+from .experiment import Experiment
+from .lock import holder
+
+MAX_BYTES = 16 * 1024 * 1024
+AT_LEAST_EVERY_S = 10.0  # it is written also when nothing has changed
+MOST = 1000  # trials of a list; more are counted
+
+
+def read(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What is live in the search of a folder; None when nobody runs it, or nothing is known yet."""
+    where = Path(folder).expanduser().absolute()
+    who = holder(where)
+    if who is None:
+        return None
+    try:
+        with open(where / FILE, "rb", opener=private) as file:
+            state = json.loads(file.read(MAX_BYTES))
+    except (OSError, ValueError):  # not yet there
+        return None
+    return {**state, "driver": who} if isinstance(state, dict) else None
+
+
+def state_of(experiment: Experiment) -> dict[str, Any]:
+    """What is live now; in the loop's thread."""
+    queue, source = experiment.queue, experiment.source
+    ready = [trial.id for trial in queue.ready]
+    return {
+        "ending": experiment.why_it_ends,
+        "trouble": experiment.store.trouble,
+        "total": source.total,
+        "queue": ready[:MOST],
+        "queued": len(queue),
+        "later": [trial.id for trial in queue if trial.id not in set(ready)][:MOST],
+        "held": [trial.id for trial in queue.held][:MOST],
+        "children": {str(one.id): list(one.parents) for one in list(experiment.children)[:MOST]},
+        "waits": _waits(experiment, ready),
+        "rule": source.state,
+        "nodes": [_node(experiment, one) for one in experiment.manager.remotes.values()],
+        "running": {
+            str(attempt.trial.id): {
+                "stage": attempt.stage.value,
+                "attempt": attempt.number,
+                "places": [
+                    {
+                        "rank": place.rank,
+                        "node": place.remote.host,
+                        "cpus": place.allocation.cpus,
+                        "gpus": list(place.allocation.gpus),
+                    }
+                    for place in attempt.places
+                ],
+            }
+            for attempt in experiment.attempts[:MOST]
+        },
+    }
+
+
+def _waits(experiment: Experiment, ready: list[int]) -> dict[str, Any] | None:
+    """The request for slots that waits, and which nodes are kept free for it."""
+    request = experiment.request
+    if request is None:
+        return None
+    hosts = {one.slots: one.host for one in experiment.manager.remotes.values()}
+    return {
+        "for": in_words(request.resource),
+        "trial": ready[0] if ready else None,
+        "fences": [hosts[slots] for slots in request.fences if slots in hosts],
+        "parked": request.is_parked,
+    }
+
+
+def in_words(resource: Resource) -> str:
+    """What a trial needs.
+
+    >>> in_words(Resource(num_cpus=2, num_gpus=0.5, world_size=4))
+    '4 times 2 CPUs, 0.5 GPUs'
+    """
+    parts = [f"{resource.num_cpus} CPU{'s' * (resource.num_cpus != 1)}"]
+    if resource.num_gpus:
+        parts.append(f"{resource.num_gpus:g} GPU{'s' * (resource.num_gpus != 1)}")
+    if resource.memory_gb is not None:
+        parts.append(f"{resource.memory_gb:g} GB")
+    times = f"{resource.world_size} times " if resource.world_size > 1 else ""
+    return times + ", ".join(parts)
+
+
+def _node(experiment: Experiment, remote: Remote) -> dict[str, Any]:
+    manager = experiment.manager
+    state = "resting" if manager.is_resting(remote) else "up"
+    cpus, gpus = remote.slots.used
+    return {
+        "host": remote.host,
+        "address": remote.address,
+        "cpus": remote.facts.num_cpus,
+        "cpus_used": cpus,
+        "gpus": len(remote.facts.gpus),
+        "gpus_used": gpus,
+        "state": "draining" if manager.is_draining(remote) else state,
+        "trials": [trial.id for trial in experiment.trials_on(remote)][:MOST],
+    }
+
+
+class Window:
+    """Where the driver shows what is live; not in the loop's thread, as a disk may be slow.
+
+    window.show(state)
+    window.close()
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._unfinished = folder / f".{FILE}.part"
+        self._shown: dict[str, Any] | None = None
+        self._at = 0.0
+
+    def show(self, state: dict[str, Any]) -> None:
+        """Replace the file whole, if there is something new, or it is older than some seconds."""
+        if state == self._shown and time.monotonic() < self._at + AT_LEAST_EVERY_S:
+            return
+        text = json.dumps({"time": time.time(), **state})
+        with contextlib.suppress(OSError):  # a full disk: the log says so itself
+            with open(self._unfinished, "w", encoding="utf-8", opener=private) as file:
+                file.write(text)
+            self._unfinished.replace(self._path)
+            self._shown, self._at = state, time.monotonic()
+
+    def close(self) -> None:
+        """Nothing is live any more."""
+        for path in (self._path, self._unfinished):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
