@@ -109,7 +109,9 @@ class Options:
         _check_kind("label_output", self.label_output, bool)
         callback = self.training_history_callback
         _check_kind("training_history_callback", callback, Callable, NoneType)
-        _check_bound("training_history_callback_delta_secs", self.training_history_callback_period)
+        period = self.training_history_callback_period
+        wanted = "a number of seconds from 0 on; give one"
+        check_number("training_history_callback_delta_secs", period, wanted, least=0)
         _check_kind("tunnel", self.tunnel, bool, NoneType)
         if not isinstance(self.local, (bool, Node, NoneType)):
             raise OptionError(f"local={self.local!r}; give True, False, or Node('localhost', ...)")
@@ -258,16 +260,20 @@ def complete(space: Dict, config: Mapping[str, Any]) -> dict[str, Any]:
     constants, rest = space.constants_of(config)
     for path, value in constants.items():
         constants[path] = value = plain(value)
-        try:
-            as_it_comes = json.loads(json.dumps(value, allow_nan=False))
-        except (TypeError, ValueError):
-            as_it_comes = None
-        if as_it_comes != value:
+        if not _is_json(value):
             raise SpaceError(
                 f"{path}={value!r} cannot be in a configuration, which is kept as JSON (numbers, "
                 f"text, lists, dicts); write train_fn.update({path}=...) and make a new scheduler"
             )
     return {**space.validate(rest), **constants}
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON holds a value as it is."""
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def check_number(

@@ -146,7 +146,7 @@ def test_a_record_loads_checkpoints_as_the_scheduler_does(finished):
     assert record.load_checkpoint()["weights"].tolist() == [0.9] * 4
     assert record.load_checkpoint(0)["weights"].tolist() == [0.2] * 4
     assert scheduler.load_checkpoint(0)["weights"].tolist() == [0.2] * 4
-    with pytest.raises(LookupError, match="there is no trial 99; there are 4, from 0 on"):
+    with pytest.raises(NothingReported, match="there is no trial 99"):
         record.load_checkpoint(99)
 
 

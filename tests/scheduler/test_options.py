@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 
+import numpy as np
 import pytest
 
 import distsearch as ag
@@ -98,10 +99,12 @@ def test_an_option_of_a_searcher_that_it_would_see_late_or_never_is_refused(sear
 
 
 def test_configurations_timeouts_and_ids_that_cannot_be_are_refused(search):
-    scheduler = search(train_fn)
+    scheduler = search(ag.args(x=ag.Real(0, 1), rate=1)(train_fn.__wrapped__))
     for call in (scheduler.add_job, scheduler.run_with_config):
         with pytest.raises(SpaceError, match="a configuration must be a mapping"):
             call("x")
+    with pytest.raises(SpaceError, match="kept as JSON"):
+        scheduler.run_with_config({"rate": np.ones(2)})
     for timeout in ("a", -1, math.nan):
         with pytest.raises(OptionError, match="timeout"):
             scheduler.join_jobs(timeout=timeout)
