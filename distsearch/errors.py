@@ -13,6 +13,7 @@ DistsearchError
 ├── UploadError (ValueError)        a file that cannot be uploaded
 ├── StoreError (RuntimeError)       the experiment's log cannot be opened
 │   ├── StoreLocked                 another driver writes to it
+│   ├── NoExperiment                the folder holds no search
 │   ├── NoDriver                    nobody runs the search of which something was asked
 │   └── StoreVersion                another version of distsearch wrote it
 ├── RequestRefused (RuntimeError)   the running search does not do what it was asked
@@ -126,7 +127,14 @@ class UnguardedSearch(DistsearchError, RuntimeError):
 
 
 class NodeError(DistsearchError, RuntimeError):
-    """A node could not be brought up, or was refused; the text says which, why and what to do."""
+    """A node could not be brought up, or was refused; the text says which, why and what to do.
+
+    `remedy` is the command of the text that mends it, '' if no command alone does.
+    """
+
+    def __init__(self, text: str = "", remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = printable(remedy)
 
 
 class HostKeyError(NodeError):
@@ -150,6 +158,10 @@ class StoreError(DistsearchError, RuntimeError):
 
 class StoreLocked(StoreError):
     """Another driver writes to this experiment."""
+
+
+class NoExperiment(StoreError, ValueError):
+    """A folder that holds no search; the text names those near it."""
 
 
 class NoDriver(StoreError):

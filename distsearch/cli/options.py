@@ -52,6 +52,27 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def script_option(command: Command) -> Command:
+    """`--for FILE.py`: the argument `script`, whose imports say which packages nodes want."""
+    return click.option(
+        "--for",
+        "script",
+        metavar="FILE.py",
+        help="A script with a train function: what it imports is wanted, too. It is not run.",
+    )(command)
+
+
+def ssh_config_option(command: Command) -> Command:
+    """`--ssh-config FILE`: the argument `ssh_config`, a list of files; None for the usual one."""
+    return click.option(
+        "--ssh-config",
+        metavar="FILE",
+        multiple=True,
+        callback=lambda context, option, value: list(value) or None,
+        help="Instead of ~/.ssh/config.",
+    )(command)
+
+
 def out_option(command: Command) -> Command:
     """`--out DIR`: the argument `out`; the same command with the same folder goes on there."""
     return click.option(

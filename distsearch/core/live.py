@@ -33,10 +33,10 @@ from typing import Any
 from ..resource.private import private
 from ..resource.remote import Remote
 from ..resource.resource import Resource
+from .belongings import LIVE as FILE
 from .experiment import Experiment
 from .lock import holder
 
-FILE = "live.json"
 MAX_BYTES = 16 * 1024 * 1024
 AT_LEAST_EVERY_S = 10.0  # it is written also when nothing has changed
 MOST = 1000  # trials of a list; more are counted

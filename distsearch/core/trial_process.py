@@ -138,7 +138,8 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
         if code is not None and not isinstance(code, int):
             with contextlib.suppress(Exception):  # whatever the user has put there
                 sys.stderr.write(f"{code}\n")
-        end.update(how="exit", code=code if isinstance(code, int) else int(code is not None))
+        number = code if isinstance(code, int) else int(code is not None)
+        end.update(how="exit", code=number, error=str(getattr(exit_, "reason", "")))
     except BaseException as error:
         number = errno_of(error)
         if not begun and number in NOT_BEGUN:

@@ -76,7 +76,7 @@ class Pixels:
     """A data set on a device, with what makes batches of it.
 
     pixels = Pixels.of(load_images("digits"), device)
-    pixels.batch(indices, "train")
+    images, labels = pixels.train(indices)
     """
 
     images: Images

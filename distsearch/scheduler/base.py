@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import math
 import os
+import threading
 import time
 import warnings
 import weakref
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder
+from ..core import folder, modules, notebook
 from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
@@ -37,13 +38,16 @@ from ..searcher import Searcher, auto, warm
 from ..searcher.arguments import taken_out
 from ..searcher.desk import Desk
 from ..space import differences
+from ..space.autogluon import missing
 from . import interrupts
 from .callback import Callback
 from .options import (
     Options,
     check_bounds,
+    check_number,
     check_objectives,
     complete,
+    config_files,
     seed_of_others,
     with_args,
 )
@@ -99,7 +103,7 @@ class Scheduler(Resumable):
         local: bool | Node | None = None,
         client: Any = None,
         tunnel: bool | None = None,
-        ssh_config: Sequence[str | os.PathLike[str]] | None = None,
+        ssh_config: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         isolation: str = "fresh",
         start_method: str | None = None,
         work_in: str | None = None,
@@ -132,6 +136,9 @@ class Scheduler(Resumable):
             resume=resume,
             visualizer=visualizer,
             training_history_callback=training_history_callback,
+            training_history_callback_period=training_history_callback_delta_secs,
+            local=local,
+            tunnel=tunnel,
             isolation=isolation,
             start_method=start_method,
             work_in=work_in,
@@ -147,6 +154,7 @@ class Scheduler(Resumable):
             verbose=verbose,
             label_output=label_output,
         )
+        ssh_config = config_files(ssh_config)
         check_objectives(self.objectives, type(self).__name__, self.ranks_by_reward, max_reward)
         self.train_fn = with_args(train_fn, args)
         self._given, self._given_space = train_fn, train_fn.space.describe()
@@ -188,7 +196,11 @@ class Scheduler(Resumable):
         self._closed = False
         self._hurries = False
 
-        self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
+        self.progress = Progress(
+            verbose,
+            lambda: take_snapshot(self.experiment, self.objectives),
+            corner=lambda: notebook.Corner(self.curves_as_png),
+        )
         say = self.progress.say
         if self._store.put_aside is not None:
             say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
@@ -216,6 +228,7 @@ class Scheduler(Resumable):
             ssh_config=ssh_config,
             say=say,
             work_in=work_in,
+            modules=modules.of_packages(settings.packed),
         )
         self.steering = Steering(
             self.folder, self.experiment, self.fleet, valid=self._valid_job, say=say
@@ -231,6 +244,7 @@ class Scheduler(Resumable):
             local = client is None if local is None else local
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
+            self._store.disown()
             self.close()
             raise
 
@@ -403,6 +417,9 @@ class Scheduler(Resumable):
         the searcher or a rule of your own raised.
         """
         self._check_open()
+        if timeout is not None:
+            check_number("timeout", timeout, "a number from 0 on, or None", least=0)
+            timeout = min(timeout, threading.TIMEOUT_MAX)
         waiting = loop().submit(self.experiment.wait())
         with interrupts.term_too():
             try:
@@ -579,6 +596,11 @@ class Scheduler(Resumable):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # to a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            return missing(self, name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(\n{self.manager!r})"

@@ -125,6 +125,7 @@ class Resumable(Results):
             rule=self.rule_settings,
             storage=None if settings.storage is None else settings.storage.url,
             code=reach.fingerprint(self.train_fn),
+            started=description.command(interrupts.is_interactive(), self._is_named),
         )
 
     def _warm_start(self, known: warm.Known) -> None:

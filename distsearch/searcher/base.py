@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 import numpy as np
 
 from ..core.words import Launch
 from ..errors import OptionError
 from ..space import Space
+from ..space.autogluon import missing
 from .arguments import names_taken
 
 Config = Mapping[str, Any]
@@ -64,10 +65,23 @@ class Searcher:
         self._first = [space.validate(point) for point in points]
         self._first.reverse()
 
+    if not TYPE_CHECKING:  # to a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            return missing(self, name)
+
     @classmethod
     def takes(cls) -> list[str]:
         """The names of the options that it has beside those of every searcher."""
         return names_taken(cls, without=("space", "seed", "points_to_evaluate"))
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """Of options that are more than plain data, what tells them from others, as text.
+
+        The log keeps it; a search goes on only with the same. By default it is nothing.
+        """
+        return {}
 
     def aim(self, objectives: int, constraints: int = 0) -> None:
         """Hear, before anything else, how many rewards and constraints it will be told of.

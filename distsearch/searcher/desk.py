@@ -13,7 +13,7 @@ from ..errors import OptionError, SpaceError, nearest
 from ..space import Dict
 from . import SEARCHERS
 from .ahead import Ahead
-from .arguments import ALIASES, SUCCESSORS, refuse_unknown
+from .arguments import ALIASES, SUCCESSORS, refuse_unknown, renamed
 from .base import Config, Searcher, launch_of
 
 
@@ -71,7 +71,8 @@ class Desk:
     @property
     def described(self) -> dict[str, Any]:
         """The searcher's name and options as plain data, as a search is described."""
-        described = {"searcher": type(self.searcher).__name__, "search_options": self._options}
+        options = {**self._options, **self.searcher.described}
+        described = {"searcher": type(self.searcher).__name__, "search_options": options}
         return {**described, **({"searcher_because": self.why} if self.why else {})}
 
     def next(self, trial_id: int) -> Launch | Wait | None:
@@ -187,6 +188,11 @@ def _make(
     if not isinstance(known, str) or known not in SEARCHERS:
         raise OptionError(f"searcher={name!r}; {_valid_names(name)}")
     made = SEARCHERS[known]
+    if isinstance(points, Mapping | str) or not isinstance(points, Iterable | None):
+        raise OptionError(
+            f"points_to_evaluate={points!r}; give a list of configurations, [{{'lr': 0.1}}]"
+        )
+    options = renamed(options, made.takes())
     refuse_unknown(f"the searcher {name!r}", options, made.takes())
     try:
         return made(space, seed=seed, points_to_evaluate=points, **options)

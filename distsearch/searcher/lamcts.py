@@ -22,6 +22,8 @@ from .worth import Scale
 MOST_FITTED = 200  # results to which the kernel is fitted
 MOST_KNOWN = 400  # results that the model holds
 CENTRES = 8  # so many of the best in a region are looked around
+BOXES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of which the largest is taken that lies
+MOSTLY = 0.5  # with this share of it in the region
 SIZES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # of the boxes around them, which grow
 ROUNDS = 8  # of looking around the best candidates
 SHRINK = 4.0  # so many times as small are the boxes in each round
@@ -74,16 +76,16 @@ class LaMCTSSearcher(RegionSearcher):
     KMeans clusters of [x, f(x)], if that tells them apart, up to `height` splits deep. A leaf is
     chosen by UCB as in 'lanas' (`exploration`; trials that run count as visits). In it the
     configuration is suggested of which a Gaussian process expects the largest improvement; its
-    candidates lie in boxes around the leaf's best trials, which grow while they stay in the region,
-    and all meet every inequality on the path.
+    candidates lie in boxes around the leaf's trials, which grow while they stay in the region (in
+    one of them evenly, as a Sobol sequence), and all meet every inequality on the path.
 
     Rewards count as they are, except that none is further below the median than twice what the best
     is above it; a trial that failed is the worst of each of its regions, and one that violates
-    constraints, all of them counted, is below all that do not. The
-    `first` trials are random (after the given points); tree and process are fitted to them, and
-    anew after `rebuild_every` further results. Where trials are compared at rungs, one counts with
-    what is to be expected of its whole training. What was suggested or told once is not suggested
-    again.
+    constraints, all of them counted, is below all that do not. The `first` trials are random (after
+    the given points). Once they were suggested and half of them have results, tree and process are
+    fitted to these, and anew after `rebuild_every` further results. Where trials are compared at
+    rungs, one counts with what is to be expected of its whole training. What was suggested or told
+    once is not suggested again.
 
     Raises OptionError for settings that make no sense, MissingPackage without scikit-learn.
 
@@ -143,7 +145,10 @@ class LaMCTSSearcher(RegionSearcher):
 
         order = np.argsort(-np.where(known, scores, -math.inf), kind="stable")
         centres = inside[order[:CENTRES]]
-        rows = np.concatenate([self._drawn(leaf, rng), self._around(leaf, centres, SIZES, rng)])
+        centre = inside[rng.integers(len(inside))]
+        rows = np.concatenate(
+            [self._drawn(leaf, centre, rng), self._around(leaf, centres, SIZES, rng)]
+        )
         if not len(rows):
             return None
         gains = gain(rows)
@@ -156,10 +161,22 @@ class LaMCTSSearcher(RegionSearcher):
         configs = (self.places.config(rows[n]) for n in tried)
         return next((config for config in configs if self.is_new(config)), None)
 
-    def _drawn(self, leaf: Region, rng: np.random.Generator) -> Array:
-        """Rows drawn from the whole space that lie in a leaf."""
-        rows = self.places.draw(rng, self.candidates)
-        return rows[leaf.contains(rows)]
+    def _drawn(self, leaf: Region, centre: Array, rng: np.random.Generator) -> Array:
+        """Rows of a leaf in a box around one, as large as still lies in the leaf for the most part.
+
+        They are evenly spread there, as a Sobol sequence is; without luck the result is empty.
+        """
+        qmc = importlib.import_module("scipy.stats.qmc")
+        doublings = round(math.log2(self.candidates))  # a Sobol sequence is even at powers of two
+        cube = qmc.Sobol(len(self.places), seed=rng).random_base2(doublings)
+        found = np.empty((0, len(self.places)))
+        for size in BOXES:
+            rows = self.places.in_box(centre, cube, size)
+            inside = leaf.contains(rows)
+            if len(found) and inside.mean() < MOSTLY:
+                break
+            found = rows[inside]
+        return found
 
     def _around(
         self, leaf: Region, centres: Array, sizes: Iterable[float], rng: np.random.Generator

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +38,11 @@ class LaNASSearcher(RegionSearcher):
     trial that failed is the worst of each of its regions, and one that violates constraints is
     below all that do not.
 
-    The `first` trials are random (after the given points); the tree is grown from them, and anew
-    after `rebuild_every` further results. Where trials are compared at rungs, one counts with what
-    is to be expected of its whole training (see `worth.Scale`), so that it learns from hopeless
-    trials that were stopped early. What was suggested or told once is not suggested again.
+    The `first` trials are random (after the given points). Once they were suggested and half of
+    them have results, the tree is grown from these, and anew after `rebuild_every` further results.
+    Where trials are compared at rungs, one counts with what is to be expected of its whole training
+    (see `worth.Scale`), so that it learns from hopeless trials that were stopped early. What was
+    suggested or told once is not suggested again.
 
     `pool`: the configurations to choose from, as codes (see `Pool`): an array, a .npy file, which
     is mapped into memory and never copied, or an iterable of rows. Without given points it then
@@ -88,10 +90,16 @@ class LaNASSearcher(RegionSearcher):
         self.drawn = drawn
         self.ridge = ridge
         self.pool = Pool.whole(space, SMALL) if pool is None else Pool.of(space, pool)
+        self._is_given = pool is not None
         self._inside: dict[Region, Indices] = {}  # what lies in regions of the tree
         self._inside_of: Tree | None = None
         self._taken = np.zeros(0 if self.pool is None else len(self.pool), dtype=bool)
         self._looked_up = 0  # so many of all trials were looked up in the pool
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """Which pool was given."""
+        return {} if self.pool is None or not self._is_given else {"pool": self.pool.fingerprint}
 
     def split(self, rows: Array, scores: Array) -> Linear:
         """Where a linear model predicts the mean."""

@@ -120,6 +120,18 @@ class Places:
         rows = np.where(changes, moved, centres)
         return self._settled(np.where(np.isnan(rows), fresh, rows))
 
+    def in_box(self, centre: Array, cube: Array, size: float) -> Array:
+        """Rows in a box around a centre, one for each point of the unit cube: (n, parameters).
+
+        A number is at most `size` away, within its range; a choice changes in that share of the
+        cube, and what then becomes active is drawn anew there.
+        """
+        low, high = np.maximum(centre - size, 0.0), np.minimum(centre + size, 1.0)
+        numbers = np.where(np.isnan(centre), cube, low + cube * (high - low))
+        fresh = np.floor(np.minimum(cube / size, 1 - 1e-9) * self._options)
+        stays = (cube >= size) & ~np.isnan(centre)
+        return self._settled(np.where(self._options > 0, np.where(stays, centre, fresh), numbers))
+
     def points(self, rows: Array) -> Array:
         """The points of rows: two options of a choice are as far apart as the ends of a range."""
         points = np.empty((len(rows), len(self.groups)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -67,6 +68,14 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self._codes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that is the same for the same codes in the same order, however they are given."""
+        hashes, order = self._by_hash
+        in_order = np.empty_like(hashes)
+        in_order[order] = hashes
+        return f"{len(self):,} rows, {hashlib.sha256(in_order.tobytes()).hexdigest()[:12]}"
 
     def rows(self, indices: Indices) -> Array:
         """The rows, as `Places` has them, of some configurations."""
@@ -183,6 +192,8 @@ def _codes(space: Space, given: Given) -> Codes:
     if isinstance(given, (str, PathLike)):
         given = _from_file(Path(given))
     elif not isinstance(given, np.ndarray):
+        if not isinstance(given, Iterable):
+            raise SpaceError(f"pool={given!r}; give a .npy file, an array, or rows of codes")
         given = _packed(given, space, width)
     if given.ndim != 2 or given.shape[1] != width or not np.issubdtype(given.dtype, np.integer):
         raise SpaceError(
@@ -197,9 +208,11 @@ def _from_file(path: Path) -> NDArray[Any]:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise SpaceError(f"the pool {str(path)!r} is not there; give a .npy file") from error
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
+        raise SpaceError(f"the pool {str(path)!r} cannot be read: {error}") from error
+    except (ValueError, EOFError) as error:  # numpy's advice would be to trust the file
         raise SpaceError(
-            f"the pool {str(path)!r} is no array as numpy.save writes them: {error}"
+            f"the pool {str(path)!r} is no file that numpy.save has written of an array of integers"
         ) from error
     if not isinstance(found, np.ndarray):
         raise SpaceError(f"the pool {str(path)!r} holds several arrays; give a .npy file of one")

@@ -21,6 +21,7 @@ from .worth import Scale
 Results = dict[int, dict[float, float]]  # trial -> time -> reward, -inf where it failed
 
 PART = 8  # a tree grows during so large a part (1 / PART) of the suggestions that are under way
+KNOWN = 0.5  # so large a part of the first trials has results when the first tree grows
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Seen:
 
     `depth`: splits above it; `side`: whether it is the good part of what it is in, None for the
     whole space; `trials`: with a result, `running`: without; `mean`: of their rewards, None where
-    none has worked; `is_chosen`: whether the latest suggestion came from it.
+    none has worked; `is_chosen`: whether the highest bounds lead to it, so that from there the next
+    suggestion would come.
     """
 
     depth: int
@@ -45,12 +47,12 @@ class RegionSearcher(Searcher):
     """Learns a tree of regions from results and suggests from the leaf that UCB chooses.
 
     A searcher of this kind says how a region is split (`split`) and what is suggested in a leaf
-    (`suggest_in`). The tree is grown from what was known when `first` trials had results, and
-    anew after `rebuild_every` more results. It grows in a thread of its own; meanwhile suggestions
-    go on from the tree before it (at first, at random): one, or an eighth as many as there are
-    trials under way. When a tree grows, and from which suggestion on it is used, depends on the
-    order of suggestions and results alone and not on how long it takes, so that a replay, which
-    suggests nothing, comes to the same tree. One tree grows at a time.
+    (`suggest_in`). The tree is grown once `first` trials were suggested and half of them have
+    results, and anew after `rebuild_every` more. It grows in a thread of its own; meanwhile
+    suggestions go on from the tree before it (at first, at random): one, or an eighth as many as
+    there are trials under way. When a tree grows, and from which suggestion on it is used, depends
+    on the order of suggestions and results alone and not on how long it takes, so that a replay,
+    which suggests nothing, comes to the same tree. One tree grows at a time.
     """
 
     slow = True
@@ -96,7 +98,6 @@ class RegionSearcher(Searcher):
         self.learned: Any = None  # by `learn`
         self._leaves: dict[int, int] = {}  # of every trial that was counted in the tree
         self._scores: dict[int, float] = {}  # of every trial with a result
-        self._chosen: Region | None = None
 
     # What a searcher of this kind adds
 
@@ -197,16 +198,27 @@ class RegionSearcher(Searcher):
         self._results.setdefault(trial_id, {})[time] = reward
         self._scores.pop(trial_id, None)
         self._use_what_is_due()
-        if self._next is not None or len(self._results) < self.first or not len(self.places):
+        if self._next is not None or not len(self.places):
             return
         count = _count(self._results)
-        if self._used is None or count >= self._used.count + self.rebuild_every:
+        if self._is_enough(count):
             self._next = self._growth(count)
             if self._is_live:
                 self._next.start()
             self._use_what_is_due()
 
     # The tree
+
+    def _is_enough(self, count: int) -> bool:
+        """Whether a tree may grow from so many results.
+
+        The first one grows once the first trials have been suggested, of which some may still run.
+        """
+        if self._used is not None:
+            return count >= self._used.count + self.rebuild_every
+        known = len(self._results)
+        all_suggested = self._suggested >= self.first
+        return known >= self.first or (all_suggested and known >= KNOWN * self.first)
 
     def _growth(self, count: int) -> Growth:
         """A tree of what is known now, and from which suggestion on it is used.
@@ -236,7 +248,6 @@ class RegionSearcher(Searcher):
         while (leaf := tree.choose(self.exploration, rng, empty)) is not None:
             found = self.suggest_in(leaf, rng)
             if found is not None:
-                self._chosen = leaf
                 return found
             empty.append(leaf)
         return None
@@ -248,7 +259,7 @@ class RegionSearcher(Searcher):
         if self._tree is None:
             grown = self._used.result()
             self._tree, self.scale, self.learned = grown.tree, grown.scale, grown.learned
-            self._leaves, self._scores, self._chosen = {}, {}, None
+            self._leaves, self._scores = {}, {}
         tree = self._tree
         new = [trial for trial in self._rows if trial not in self._leaves]
         if new:
@@ -288,7 +299,7 @@ class RegionSearcher(Searcher):
         if tree is None:
             return []
         chosen: set[Region] = set()
-        at = self._chosen
+        at = tree.choose(self.exploration, np.random.default_rng(self.seed))
         while at is not None:
             chosen.add(at)
             at = at.parent

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -75,6 +79,46 @@ def test_the_results_come_best_first_or_last_and_only_as_many_as_asked(searched)
     assert ranks() == [1, 2, 3, 4]
     assert ranks("--worst-first", "--top", 2) == [2, 1]
     assert len(json.loads(lanas("results", folder / "run", "--json"))) == 4
+
+
+def test_a_search_whose_driver_and_then_whose_trials_were_killed_ends_with_the_same_table(
+    searched, tmp_path
+):
+    """Its cells are random ones: those of a tree would depend on who is ready first."""
+    given = ["search", "--trials", 3, "--data", searched[0] / "few.npz", *SMALL[:4], "--epochs", 2]
+    lanas(*given, "--out", tmp_path / "whole")
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "distsearch.cli", "lanas", *map(str, given)]
+
+    def started():
+        with open(tmp_path / "said.txt", "a") as said:
+            return subprocess.Popen([*command, "--out", str(killed)], stdout=said, stderr=said)
+
+    def wait_for_one_that(matches, driver):
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and driver.poll() is None:
+            found = [one for one in ag.open(killed).trials if matches(one)] if is_there() else []
+            if found:
+                return
+            time.sleep(0.05)
+        raise AssertionError((tmp_path / "said.txt").read_text())
+
+    def is_there():
+        return (killed / "events.db").exists()
+
+    with started() as driver:
+        wait_for_one_that(lambda trial: trial.reports == 1, driver)
+        driver.kill()
+    with started() as driver:
+        wait_for_one_that(lambda trial: trial.status.value == "running", driver)
+        for process in psutil.Process(driver.pid).children(recursive=True):
+            process.kill()
+        assert driver.wait(90) == 0, (tmp_path / "said.txt").read_text()
+    trials = ag.open(killed).trials
+    assert [trial.status.value for trial in trials] == ["finished"] * 3
+    assert max(trial.attempt for trial in trials) > 1
+    tables = [(tmp_path / name / "results.json").read_text() for name in ("whole", "killed")]
+    assert tables[0] == tables[1]
 
 
 def test_no_trial_of_a_search_has_looked_at_the_test_part(searched):

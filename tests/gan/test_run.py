@@ -73,6 +73,19 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
         train(Settings(), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "option, value, told",
+    [
+        ("--cpus", 500, "num_cpus=500 fits on no node"),
+        ("--minutes", -1, "time_out=-60"),
+        ("--data", "digit", "did you mean 'digits'"),
+    ],
+)
+def test_of_what_is_refused_nothing_is_left(option, value, told, tmp_path):
+    assert told in distsearch(*TRAIN, option, value, "--out", tmp_path / "new" / "run", code=2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_samples_have_exactly_the_shares_of_the_mixture(trained, tmp_path):
     folder, _ = trained
     distsearch("generate", folder, "--samples", "50", "--seed", "3", "--out", tmp_path)

@@ -55,11 +55,16 @@ def test_the_split_tells_the_good_cluster_from_the_bad_one_across_a_curve():
 
 
 def test_every_suggestion_meets_all_inequalities_on_the_path():
-    searcher = lamcts(leaf_size=6, first=12)
+    class Noted(LaMCTSSearcher):
+        def suggest_in(self, leaf, rng):
+            self.leaf = leaf
+            return super().suggest_in(leaf, rng)
+
+    searcher = Noted(BOX, points_to_evaluate=[], seed=1, leaf_size=6, first=12)
     for number in range(50):
         config = searcher.ask(number)
-        if searcher._chosen is not None and number >= 12:
-            assert searcher._chosen.contains(searcher.places.row(config)[None]).all()
+        if number > 12:
+            assert searcher.leaf.contains(searcher.places.row(config)[None]).all()
         searcher.tell(number, config, sphere(config))
     assert len(searcher.tree().leaves) > 1
 

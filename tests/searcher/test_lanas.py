@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import distsearch as ag
-from distsearch.errors import OptionError, SpaceError
+from distsearch.errors import OptionError, SpaceError, StoreError
 from distsearch.scheduler import FIFOScheduler, HyperbandScheduler
 from distsearch.searcher import LaNASSearcher, RandomSearcher
 from distsearch.searcher.random import key
@@ -31,6 +31,14 @@ BEST = accuracy({f"op{n}": "conv" for n in range(6)})
 
 def lanas(space=CELLS, **options):
     return LaNASSearcher(space, **{"points_to_evaluate": [], "seed": 1, "first": 30, **options})
+
+
+class Noted(LaNASSearcher):
+    """One that notes the leaf of the latest suggestion."""
+
+    def suggest_in(self, leaf, rng):
+        self.leaf = leaf
+        return super().suggest_in(leaf, rng)
 
 
 def told(searcher, count, start=0, reward=accuracy):
@@ -75,21 +83,22 @@ def test_without_a_pool_it_draws_from_the_space_by_rejection():
 
 
 def test_every_suggestion_lies_in_the_leaf_that_was_chosen():
-    for searcher in (lanas(), lanas(WIDE)):
+    for space in (CELLS, WIDE):
+        searcher = Noted(space, points_to_evaluate=[], seed=1, first=30)
         told(searcher, 60)
         for number in range(60, 70):
             config = searcher.ask(number)
             row = searcher.places.row(config)[None]
-            assert searcher._chosen.contains(row).all()
+            assert searcher.leaf.contains(row).all()
 
 
 def test_suggestions_side_by_side_are_spread_by_those_that_run():
-    searcher = lanas(exploration=5.0)
+    searcher = Noted(CELLS, points_to_evaluate=[], seed=1, first=30, exploration=5.0)
     told(searcher, 60)
     leaves = set()
     for number in range(60, 124):
         searcher.ask(number)
-        leaves.add(searcher._chosen.number)
+        leaves.add(searcher.leaf.number)
     assert len(leaves) > 2
 
 
@@ -196,18 +205,18 @@ def test_suggestions_go_on_from_the_tree_before_while_one_grows():
             asked.append(searcher.ask(number))
 
     ask(46)
-    hear(30)
-    ask(1)
+    hear(15)  # half of the first trials; the others run
+    ask(2)
     assert searcher.overview() == []
-    ask(1)  # the last of an eighth of the 16 that are under way
+    ask(1)  # the last of an eighth of the 31 that are under way
     may_grow.set()
     ask(1)
     assert len(searcher.overview()) > 1
     may_grow.clear()
-    ask(14)
+    ask(7)
     hear(10)
     before = [one.depth for one in searcher.overview()]
-    ask(1)
+    ask(3)
     assert [one.depth for one in searcher.overview()] == before
     ask(1)  # the last of an eighth of those that are under way
     may_grow.set()
@@ -226,7 +235,7 @@ def test_an_error_while_a_tree_grows_is_raised_by_the_suggestion_that_needs_it()
         searcher.ask(21)
 
 
-def test_the_overview_tells_each_region_its_trials_and_the_path_that_was_chosen():
+def test_the_overview_tells_each_region_its_trials_and_the_path_of_the_highest_bounds():
     searcher = lanas()
     assert searcher.overview() == []
     told(searcher, 70)
@@ -298,6 +307,22 @@ def test_a_search_is_resumed_with_the_pool_that_its_options_name(tmp_path):
             configs = [trial.config for trial in scheduler.trials]
     assert len({key(config) for config in configs}) == 30
     assert all("pool" not in config.values() for config in configs)
+
+
+def test_a_search_goes_on_with_the_same_pool_in_whatever_form_and_with_no_other(tmp_path):
+    codes = np.unique(np.random.default_rng(0).integers(4, size=(40, 6)), axis=0)
+    np.save(tmp_path / "pool.npy", codes.astype(np.uint8))
+
+    def search(pool):
+        options = {"searcher": "lanas", "search_options": {"pool": pool}, "num_trials": 1}
+        return FIFOScheduler(train_fn, checkpoint=str(tmp_path / "run"), verbose=0, **options)
+
+    with search(codes) as scheduler:
+        scheduler.run()
+        assert scheduler.join_jobs(timeout=60)
+    search(str(tmp_path / "pool.npy")).close()
+    with pytest.raises(StoreError, match=r"pool: '40 rows, .* -> '40 rows, "):
+        search(codes[::-1])
 
 
 def test_under_promotion_hopeless_trials_are_not_trained_whole(tmp_path):

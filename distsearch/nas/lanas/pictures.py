@@ -19,20 +19,22 @@ def draw_tree(regions: Sequence[Seen], file: str | os.PathLike[str]) -> None:
 
         draw_tree(searcher.overview(), "tree.png")
 
-    The good part of a region is on its left. Thick lines lead to the leaf of the latest suggestion.
-    The format follows from the name.
+    The good part of a region is on its left, and the darker a region, the better it is among all.
+    Thick lines lead to the leaf with the highest bounds, from which the next suggestion comes. The
+    format follows from the name.
     """
     figure, axes = _axes(max(7.0, 1.05 * sum(one.is_leaf for one in regions)), _height(regions))
-    places = _places(regions)
-    means = [one.mean for one in regions if one.mean is not None]
-    low, high = min(means, default=0.0), max(means, default=1.0)
-    for number, (one, (x, y, parent)) in enumerate(zip(regions, places, strict=True)):
+    at = places(regions)
+    means = sorted({one.mean for one in regions if one.mean is not None})
+    for number, (one, (x, y, parent)) in enumerate(zip(regions, at, strict=True)):
         if parent is not None:
             style: dict[str, Any] = {"color": "0.7", "lw": 1.0, "zorder": 1}
             if one.is_chosen:
                 style = {"color": "tab:red", "lw": 3.0, "zorder": 2}
-            axes.plot([places[parent][0], x], [places[parent][1], y], **style)
-        share = 0.5 if one.mean is None or high == low else (one.mean - low) / (high - low)
+            axes.plot([at[parent][0], x], [at[parent][1], y], **style)
+        share = 0.5
+        if one.mean is not None and len(means) > 1:
+            share = means.index(one.mean) / (len(means) - 1)
         colour = _colour(share)
         running = f" + {one.running}" if one.running else ""
         mean = "none" if one.mean is None else f"{one.mean:.4g}"
@@ -55,7 +57,7 @@ def draw_tree(regions: Sequence[Seen], file: str | os.PathLike[str]) -> None:
         )
     axes.set_axis_off()
     axes.margins(0.08, 0.12)
-    axes.set_title("trials (+ running) and mean reward; left: the good part; red: the latest path")
+    axes.set_title("trials (+ running), mean reward; left: the good part; red: the highest bounds")
     figure.savefig(file, dpi=120)
 
 
@@ -63,7 +65,7 @@ def _height(regions: Sequence[Seen]) -> float:
     return 1.6 + 0.95 * max((one.depth for one in regions), default=0)
 
 
-def _places(regions: Sequence[Seen]) -> list[tuple[float, float, int | None]]:
+def places(regions: Sequence[Seen]) -> list[tuple[float, float, int | None]]:
     """Of each region: where it is, and the number of the one that it is a part of.
 
     Leaves stand side by side, the good ones on the left; each other region is above the middle of

@@ -193,7 +193,7 @@ class Judge:
             name = message["trial"], message["attempt"]
             if ("report", *name, self.said.get(name)) not in self.durable:
                 self.world.violated(f"a decision for {name} came before its report was durable")
-        elif message["op"] == "stop" and message["reason"].startswith("by the rule"):
+        elif message["op"] == "stop" and message["reason"].startswith("by "):
             if (message["trial"], message["attempt"]) not in self.decided:
                 self.world.violated(f"{message} left the driver before its report was durable")
         elif message["op"] == "ack" and not self.plan.echo:
