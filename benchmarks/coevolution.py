@@ -159,7 +159,10 @@ def population(
 
 
 def single(settings: Settings, run: Run, minutes: float | None) -> tuple[float, float]:
-    """One GAN, trained alone in this process for as long as all cells of a grid together."""
+    """One GAN, trained alone in this process for as long as all cells of a grid together.
+
+    As with the others, it is the best generator that is scored, not the newest.
+    """
     import torch
 
     from distsearch.gan.cell import Neighbourhood
@@ -177,9 +180,11 @@ def single(settings: Settings, run: Run, minutes: float | None) -> tuple[float, 
         is_over = number >= 4 * settings.generations if end is None else time.monotonic() > end
         if is_over:
             break
+    from distsearch.gan.individual import network_of
     from distsearch.gan.saved import Generator, scored
 
-    made = Generator(0, number, settings, examples.shape, own.generator.network)
+    network = network_of("generator", own.best.weights, settings, examples.shape)
+    made = Generator(0, own.best.generation, settings, examples.shape, network)
     scores = scored([made], [1.0], judge, settings.seed).scores
     return scores.fid, scores.tvd or 0.0
 

@@ -28,11 +28,23 @@ CRITIC_STEPS, CRITIC_STEPS_FIRST, FIRST_STEPS = 5, 100, 25  # of WGAN
 FITNESS = {"average": Tensor.mean, "worst": Tensor.amax, "best": Tensor.amin}
 
 
+@dataclass(frozen=True)
+class Best:
+    """The weights of the best generator that a cell has had: of which generation, with which FID.
+
+    Neighbours do not see it: it is for the mixture at the end. A GAN does not stay at its best.
+    """
+
+    generation: int
+    fid: float
+    weights: Mapping[str, Tensor]
+
+
 @dataclass
 class Published:
     """What a cell shows its neighbours: its generator and discriminator, its mixture's weights.
 
-    `steps`: how often its generator has been trained.
+    `steps`: how often its generator has been trained. `best`: the best generator that it has had.
     """
 
     cell: int
@@ -41,6 +53,7 @@ class Published:
     discriminator: Individual
     weights: list[float]
     steps: int = 0
+    best: Best | None = None
 
     def to_state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -50,6 +63,7 @@ class Published:
             "weights": self.weights,
             "generator": self.generator.to_state(),
             "discriminator": self.discriminator.to_state(),
+            "best": None if self.best is None else dict(vars(self.best)),
         }
 
     @classmethod
@@ -65,7 +79,9 @@ class Published:
         generator = Individual.of_state("generator", state["generator"], *about)
         discriminator = Individual.of_state("discriminator", state["discriminator"], *about)
         weights, steps = list(state["weights"]), state["steps"]
-        return cls(state["cell"], state["generation"], generator, discriminator, weights, steps)
+        best = None if state["best"] is None else Best(**state["best"])
+        place = state["cell"], state["generation"]
+        return cls(*place, generator, discriminator, weights, steps, best)
 
 
 @dataclass(frozen=True)
@@ -134,6 +150,9 @@ class Neighbourhood:
         steps, losses = self._train(generator, discriminator)
         replaced = self._replace(generator, discriminator, real)
         weights, scores, own_fid = self._mix()
+        best = self.own.best
+        if best is None or own_fid < best.fid:
+            best = Best(number, own_fid, self.generators[0].network.state_dict())
         own = Published(
             self.own.cell,
             number,
@@ -141,6 +160,7 @@ class Neighbourhood:
             self.discriminators[0],
             [float(weight) for weight in weights],
             steps,
+            best,
         )
         kept = own.generator
         return own, Measured(scores, own_fid, *losses, kept.lr, kept.loss, replaced)

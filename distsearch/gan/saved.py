@@ -179,22 +179,22 @@ class Run:
 
 
 def generators_of(run: Run) -> dict[int, Generator]:
-    """The newest generator of each cell of a run."""
+    """The best generator that each cell of a run has had, by its FID in its generation."""
     shape = run.judge.shape
     return {
         cell: Generator(
             cell,
-            state["generation"],
+            state["best"]["generation"],
             run.settings,
             shape,
-            network_of("generator", state["generator"]["weights"], run.settings, shape),
+            network_of("generator", state["best"]["weights"], run.settings, shape),
         )
         for cell, state in run.newest().items()
     }
 
 
 def best_mixture(run: Run) -> Mixture:
-    """Of all neighbourhoods' newest generators the mixture with the lowest FID.
+    """Of all neighbourhoods' best generators the mixture with the lowest FID.
 
     The weights of each begin with what its cell has published, and evolve on fixed examples, unless
     the settings have it off. The scores are those of fresh examples.
@@ -219,7 +219,7 @@ def best_mixture(run: Run) -> Mixture:
 
 
 def ensemble(runs: Sequence[Run], seed: int = 0) -> Mixture:
-    """A mixture over all cells' newest generators of some runs, judged by the judge of the first.
+    """A mixture over all cells' best generators of some runs, judged by the judge of the first.
 
     Raises StoreError when their examples have other shapes.
     """

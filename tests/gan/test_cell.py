@@ -124,6 +124,15 @@ def test_an_elitist_cell_keeps_what_is_better_than_what_was_trained(circular):
     assert around.generators[0] is before
 
 
+def test_the_best_generator_that_a_cell_has_had_stays_when_a_worse_one_follows(circular):
+    own, before = neighbourhood(circular).generation(1)
+    own.generator.lr = 10.0  # which ruins what is trained
+    next_one, after = neighbourhood(circular, 0, [own], replacement="always").generation(2)
+    assert after.own_fid > before.own_fid
+    assert (next_one.best.generation, next_one.best.fid) == (1, before.own_fid)
+    assert torch.equal(next_one.best.weights["0.weight"], own.generator.network[0].weight)
+
+
 def test_always_replacing_takes_what_was_trained(circular):
     around = neighbourhood(circular, replacement="always")
     _, measured = around.generation(1)

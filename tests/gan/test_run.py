@@ -90,7 +90,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     "option, value, told",
     [
         ("--cpus", 500, "num_cpus=500 fits on no node"),
-        ("--minutes", -1, "time_out=-60"),
+        ("--minutes", -1, "'--minutes': -1.0 is not in the range x>0"),
         ("--data", "digit", "did you mean 'digits'"),
     ],
 )
@@ -156,9 +156,7 @@ def test_a_damaged_file_of_a_run_and_a_path_that_cannot_be_are_said(trained, tmp
             words = ["score", tmp_path / name]
         assert f"{name} is damaged" in distsearch(*words, code=1)
     (tmp_path / "file").touch()
-    assert "file/a: Not a directory" in distsearch(
-        "train", "--out", tmp_path / "file" / "a", code=1
-    )
+    assert "Not a directory" in distsearch("train", "--out", tmp_path / "file" / "a", code=1)
 
 
 def test_an_unknown_data_set_and_an_empty_folder_are_refused(tmp_path):
