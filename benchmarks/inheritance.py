@@ -29,8 +29,8 @@ from distsearch.core import checkpoint
 from distsearch.core.loop import loop
 from distsearch.core.storage import Shelf, Storage
 from distsearch.resource.cache import inherit
+from distsearch.resource.login import FAST_CIPHERS
 from distsearch.resource.remote import Remote
-from distsearch.resource.ssh import FAST_CIPHERS
 from tests.openssh import SSHD, OpenSSH
 
 from .common import Figure, parser, ratio, scratch, show

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from . import errors, scheduler, searcher, space, testing, train
+    from . import errors, plots, scheduler, searcher, space, testing, train
+    from .commands import command
     from .core.decorators import args
     from .core.record import open
     from .core.rescue import rescue
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # `import distsearch` costs nothing, in a train script or on a node.
 _HOMES = {
     "args": ".core.decorators",
+    "command": ".commands",
     "open": ".core.record",
     "rescue": ".core.rescue",
     "Node": ".resource.node",
@@ -41,7 +43,7 @@ _HOMES = {
         ("Bool", "Categorical", "Choice", "Dict", "Int", "List", "Real", "func", "obj"), ".space"
     ),
 }
-_ROOMS = ("errors", "scheduler", "searcher", "space", "testing", "train")
+_ROOMS = ("errors", "plots", "scheduler", "searcher", "space", "testing", "train")
 
 __all__ = [
     "Bool",
@@ -54,10 +56,12 @@ __all__ = [
     "Real",
     "Resource",
     "args",
+    "command",
     "errors",
     "func",
     "obj",
     "open",
+    "plots",
     "rescue",
     "scheduler",
     "searcher",
@@ -74,7 +78,9 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name], __name__), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'distsearch' has no attribute {name!r}")
+    from .space.autogluon import successor
+
+    raise AttributeError(f"module 'distsearch' has no attribute {name!r}{successor(name)}")
 
 
 def __dir__() -> list[str]:

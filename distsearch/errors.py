@@ -13,6 +13,7 @@ DistsearchError
 ├── UploadError (ValueError)        a file that cannot be uploaded
 ├── StoreError (RuntimeError)       the experiment's log cannot be opened
 │   ├── StoreLocked                 another driver writes to it
+│   ├── NoExperiment                the folder holds no search
 │   ├── NoDriver                    nobody runs the search of which something was asked
 │   └── StoreVersion                another version of distsearch wrote it
 ├── RequestRefused (RuntimeError)   the running search does not do what it was asked
@@ -20,6 +21,7 @@ DistsearchError
 ├── LineageError (ValueError)       parents that cannot be: unknown ones, a circle
 ├── ReportError (ValueError)        a report that cannot be sent (raised inside the trial)
 ├── CheckpointError (RuntimeError)  a checkpoint that cannot be written, a storage not reached
+├── Diverged (FloatingPointError)   a loss or score that is no number (raised inside the trial)
 ├── TrialFailed (RuntimeError)      the trial that run_with_config started has failed
 ├── NothingReported (LookupError)   the best was asked for before any trial reported
 └── SearchFailed (RuntimeError)     the first trials all failed alike
@@ -125,7 +127,14 @@ class UnguardedSearch(DistsearchError, RuntimeError):
 
 
 class NodeError(DistsearchError, RuntimeError):
-    """A node could not be brought up, or was refused; the text says which, why and what to do."""
+    """A node could not be brought up, or was refused; the text says which, why and what to do.
+
+    `remedy` is the command of the text that mends it, '' if no command alone does.
+    """
+
+    def __init__(self, text: str = "", remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = printable(remedy)
 
 
 class HostKeyError(NodeError):
@@ -149,6 +158,10 @@ class StoreError(DistsearchError, RuntimeError):
 
 class StoreLocked(StoreError):
     """Another driver writes to this experiment."""
+
+
+class NoExperiment(StoreError, ValueError):
+    """A folder that holds no search; the text names those near it."""
 
 
 class NoDriver(StoreError):
@@ -177,6 +190,13 @@ class ReportError(DistsearchError, ValueError):
 
 class CheckpointError(DistsearchError, RuntimeError):
     """A checkpoint cannot be written (raised inside the trial), or a storage cannot be reached."""
+
+
+class Diverged(DistsearchError, FloatingPointError):
+    """A loss or a score is no finite number any more (raised inside the trial).
+
+    Its text is all that is told of it: where in the program a number became NaN says nothing.
+    """
 
 
 class TrialFailed(DistsearchError, RuntimeError):

@@ -46,9 +46,13 @@ class OpenSSH:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         public = (self.folder / "host_key.pub").read_text()
-        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public}")
+        known = f"[127.0.0.1]:{self.port} {public}"
+        (self.folder / "known_hosts").write_text(known)
+        with open(self.folder.parent / "known_hosts", "a") as together:
+            together.write(known)  # of all hosts beside it, so that their configs can be joined
         self.config.write_text(
-            f"IdentityFile {self.folder}/user_key\nUserKnownHostsFile {self.folder}/known_hosts\n"
+            f"IdentityFile {self.folder}/user_key\n"
+            f"UserKnownHostsFile {self.folder}/known_hosts {self.folder.parent}/known_hosts\n"
             "GlobalKnownHostsFile none\nIdentityAgent none\n"
         )
         lines = [

@@ -14,7 +14,7 @@ from ..errors import OptionError
 from ..gan.settings import CHOICES, Settings
 from ..resource.node import Node
 from .main import Group
-from .options import data_options, nodes_option, out_option
+from .options import data_root_option, nodes_option, out_option
 
 HELP = {
     "grid": "Cells of the torus, WIDTHxHEIGHT; '5x1' is a ring.",
@@ -86,7 +86,15 @@ def group() -> None:
 
 
 @group.command()
-@data_options
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    help="digits, mnist, fashion-mnist, cifar10, cifar100; points: gaussian, circular, grid; a "
+    "folder of images (classes are not needed), a tar file or .npz of them; or "
+    "package.module:function, which returns images.",
+)
+@data_root_option
 @settings_options
 @click.option(
     "--config",
@@ -95,9 +103,25 @@ def group() -> None:
     help="Settings; options come before them.",
 )
 @nodes_option
-@click.option("--cpus", default=1, show_default=True, help="CPUs of a cell while it trains.")
-@click.option("--gpus", default=0.0, show_default=True, help="GPUs of a cell; may be a fraction.")
-@click.option("--minutes", type=float, help="End after so many; the same command goes on.")
+@click.option(
+    "--cpus",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="CPUs of a cell while it trains.",
+)
+@click.option(
+    "--gpus",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="GPUs of a cell; may be a fraction.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="End after so many; the same command goes on.",
+)
 @click.option("--baseline", metavar="DIR", help="An isolated run, to draw its curves beside these.")
 @out_option
 @click.pass_context
@@ -194,7 +218,9 @@ def theory(out: str) -> None:
     """Show on two means to be learned why GANs collapse, and what coevolution does about it."""
     from ..gan.theory import experiment
 
-    for found in experiment(Path(out).expanduser()):
+    target = Path(out).expanduser()
+    target.mkdir(parents=True, exist_ok=True)  # what cannot be is said before the minute is over
+    for found in experiment(target):
         share, distance = 100 * found.success.mean(), found.distance.mean()
         click.echo(f"{found.way.name}: {share:.0f}% arrive, total variation {distance:.2f}")
     click.echo(f"in {out}: theory.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +127,12 @@ def results(folder: str, top: int, worst_first: bool, tree: str | None, as_json:
     """Rank the cells of a search; also writes results.json and results.csv into its folder."""
     _rank(folder, top, worst_first, as_json)
     if tree is not None:
-        from ..nas.lanas.pictures import draw_tree
+        import distsearch
 
-        regions = _searcher_of(folder).overview()
+        from ..nas.lanas.pictures import draw_tree
+        from ..searcher.replayed import by_regions
+
+        regions = by_regions(distsearch.open(folder)).overview()
         if not regions:
             raise OptionError("there is no tree yet: all cells so far are random ones (--first)")
         draw_tree(regions, tree)
@@ -264,23 +266,3 @@ def _rank(folder: str, top: int, worst_first: bool, as_json: bool = False) -> No
         cell = " ".join(f"{op}({source})" for node in one.cell for op, source in node)
         click.echo(f"{one.rank:4} {one.trial:6} {accuracy:>9} {epoch:>6}  {one.status:10} {cell}")
     click.echo(f"all {len(found)} are in {paths[0]} and {paths[1].name}")
-
-
-def _searcher_of(folder: str) -> Any:
-    """The searcher of a search in a folder, told all that it had been told."""
-    import distsearch
-
-    from ..core.words import Status
-    from ..nas.lanas import cells
-    from ..searcher import LaNASSearcher
-
-    record = distsearch.open(folder)
-    options = json.loads(json.dumps(record.searched["search_options"]))
-    options.pop("pool", None)  # the tree does not depend on it
-    searcher = LaNASSearcher(cells.space(), points_to_evaluate=[], **options)
-    for trial in record.trials:
-        if trial.status.is_end or trial.status is Status.PAUSED:
-            searcher.tell(trial.id, trial.config, trial.best_reward)
-        else:
-            searcher.replay(trial.id, trial.config)
-    return searcher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,18 +11,41 @@ from typing import NamedTuple
 import click
 
 from .. import __version__
-from ..errors import DistsearchError, suggest
+from ..errors import DistsearchError, NoDriver, suggest
 
-FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_INPUT, NOBODY_THERE, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 
 
 class _Lazy(NamedTuple):
-    """A group of commands that is not loaded: its module here, and what `--help` says of it."""
+    """Commands that are not loaded: their module here, what `--help` says, their name there."""
 
     module: str
     help: str
+    name: str = "group"
 
 
+COMMANDS = {
+    "run": _Lazy(".run", "Search with a train function, or with a command.", "run"),
+    "resume": _Lazy(".run", "Start the program of a search again, which goes on.", "resume"),
+    "ls": _Lazy(".look", "List searches: state, trials, best, age.", "ls"),
+    "show": _Lazy(".look", "Show a search and its trials.", "show"),
+    "watch": _Lazy(".look", "Watch a search while it runs.", "watch"),
+    "logs": _Lazy(".look", "Print what a trial has printed.", "logs"),
+    "plot": _Lazy(".look", "Draw learning curves, a Pareto front, or a lineage.", "plot"),
+    "compare": _Lazy(".look", "Compare searches.", "compare"),
+    "why": _Lazy(".why", "Say what a trial waits for, or why it has ended.", "why"),
+    "debug": _Lazy(".debug", "Run a trial again, here, in the foreground.", "debug"),
+    "stop": _Lazy(".steer", "Stop a running search, or some of its trials.", "stop"),
+    "pause": _Lazy(".steer", "Have trials give their slots back.", "pause"),
+    "go-on": _Lazy(".steer", "Let trials go on that `pause` has paused.", "go_on"),
+    "add": _Lazy(".steer", "Add configurations to a running search.", "add"),
+    "nodes": _Lazy(".steer", "Show, add or drain the nodes of a running search.", "nodes"),
+    "doctor": _Lazy(".nodes", "Say what keeps nodes from working, and what mends it.", "doctor"),
+    "setup": _Lazy(".nodes", "Give nodes the packages that this machine has.", "setup"),
+    "page": _Lazy(".page", "Show searches live in the browser.", "page"),
+    "report": _Lazy(".page", "Write a search's report: one HTML file.", "report"),
+    "export": _Lazy(".export", "Write a search for other programs.", "export"),
+}
 # Each module has a click group named `group`.
 GROUPS = {
     "lanas": _Lazy(".lanas", "Search for networks of cells with a tree of learned regions."),
@@ -47,17 +71,20 @@ class _Main(Group):
     """All groups; one is imported when it is named, so that `--help` costs nothing."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(GROUPS)
+        return [*COMMANDS, *GROUPS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in GROUPS:
+        found = {**COMMANDS, **GROUPS}.get(cmd_name)
+        if found is None:
             return None
-        command: click.Command = importlib.import_module(GROUPS[cmd_name].module, __package__).group
+        module = importlib.import_module(found.module, __package__)
+        command: click.Command = getattr(module, found.name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, group.help) for name, group in GROUPS.items()])
+        for title, commands in (("Commands", COMMANDS), ("Groups of commands", GROUPS)):
+            with formatter.section(title):
+                formatter.write_dl([(name, lazy.help) for name, lazy in commands.items()])
 
 
 @click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,8 +109,20 @@ def _code(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except BrokenPipeError:  # who reads the output has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except NoDriver as error:
+        click.echo(f"Error: {error}", err=True)
+        return NOBODY_THERE
     except DistsearchError as error:
         click.echo(f"Error: {error}", err=True)
         asked_wrongly = isinstance(error, (ValueError, ImportError))
         return WRONG_INPUT if asked_wrongly else FAILED
+    except OSError as error:  # of a path that cannot be, a disk that is full
+        if isinstance(error, ConnectionError) or error.strerror is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        click.echo(f"Error: {where}{error.strerror}", err=True)
+        return FAILED
     return code if isinstance(code, int) else 0

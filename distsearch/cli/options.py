@@ -21,12 +21,16 @@ def data_options(command: Command) -> Command:
         help="digits, mnist, fashion-mnist, cifar10, cifar100, or a path: a folder or tar file of "
         "images with a folder per class, or an .npz file.",
     )
-    root = click.option(
+    return data(data_root_option(command))
+
+
+def data_root_option(command: Command) -> Command:
+    """`--data-root FOLDER`: the argument `data_root`."""
+    return click.option(
         "--data-root",
         metavar="FOLDER",
         help="In which folder named data sets lie, on every node [default: $DISTSEARCH_DATA].",
-    )
-    return data(root(command))
+    )(command)
 
 
 def nodes_option(command: Command) -> Command:
@@ -46,6 +50,27 @@ def nodes_option(command: Command) -> Command:
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def script_option(command: Command) -> Command:
+    """`--for FILE.py`: the argument `script`, whose imports say which packages nodes want."""
+    return click.option(
+        "--for",
+        "script",
+        metavar="FILE.py",
+        help="A script with a train function: what it imports is wanted, too. It is not run.",
+    )(command)
+
+
+def ssh_config_option(command: Command) -> Command:
+    """`--ssh-config FILE`: the argument `ssh_config`, a list of files; None for the usual one."""
+    return click.option(
+        "--ssh-config",
+        metavar="FILE",
+        multiple=True,
+        callback=lambda context, option, value: list(value) or None,
+        help="Instead of ~/.ssh/config.",
+    )(command)
 
 
 def out_option(command: Command) -> Command:

@@ -45,31 +45,55 @@ def group() -> None:
     """Search for a network's cells (PC-DARTS), train it, test it."""
 
 
-def setting_options(recipe: Mapping[str, Any]) -> Callable[[Command], Command]:
-    """An option for each setting of a recipe; one that is not given is usual for the data."""
+def setting_options(
+    recipe: Mapping[str, Any], small: Mapping[str, Any]
+) -> Callable[[Command], Command]:
+    """An option for each setting of a recipe; one that is not given is usual for the data.
+
+    `small`: what is usual for small images.
+    """
 
     def add(command: Command) -> Command:
         for name, value in sorted(recipe.items(), reverse=True):
             option = name.replace("_", "-")
             spelling = f"--{option}/--no-{option}" if isinstance(value, bool) else f"--{option}"
             kind = None if isinstance(value, bool) else type(value)
-            command = click.option(spelling, name, type=kind, default=None, help=HELP[name])(
-                command
-            )
+            usual = _told(value)
+            if small[name] != value:
+                usual += f"; {_told(small[name])} for small images"
+            text = f"{HELP[name]} [default: {usual}]"
+            command = click.option(spelling, name, type=kind, default=None, help=text)(command)
         return command
 
     return add
 
 
+def _told(value: Any) -> str:
+    """A setting as its option takes it."""
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value).replace(",", ", ")
+
+
 def machine_options(command: Command) -> Command:
     """Where trials run, and with which seeds."""
     for option in (
-        click.option("--seeds", default="0", help="One trial for each, with commas between: 0,1,2"),
+        click.option(
+            "--seeds",
+            default="0",
+            show_default=True,
+            help="One trial for each, with commas between: 0,1,2",
+        ),
         click.option("--quiet", is_flag=True, help="Print the result alone."),
         click.option("--local/--no-local", default=True, help="Whether this machine is used too."),
-        click.option("--gpus", type=float, default=0, help="GPUs of a rank."),
+        click.option("--gpus", type=float, default=0, show_default=True, help="GPUs of a rank."),
         click.option("--cpus", type=int, default=1, show_default=True, help="CPUs of a rank."),
-        click.option("--ranks", type=int, default=1, show_default=True, help="Processes a trial."),
+        click.option(
+            "--ranks-per-node",
+            type=int,
+            help="So many ranks on each node of a trial [default: wherever there is room].",
+        ),
+        click.option(
+            "--ranks", type=int, default=1, show_default=True, help="Processes that train together."
+        ),
     ):
         command = option(command)
     return nodes_option(command)
@@ -79,11 +103,11 @@ def machine_options(command: Command) -> Command:
 @data_options
 @out_option
 @machine_options
-@setting_options(settings.SMALL)
+@setting_options(settings.CIFAR, settings.SMALL)
 def search(**options: Any) -> None:
     """Search, and write genotype.json and pictures of the cells and curves into DIR.
 
-    What is not given is as in the paper; for images below 16 pixels as suits the digits.
+    Defaults are the paper's for CIFAR; images below 16 pixels have those that suit the digits.
     """
     from ..nas.pc_darts.runs import run_search
 
@@ -97,11 +121,12 @@ def search(**options: Any) -> None:
 @data_options
 @out_option
 @machine_options
-@setting_options(recipes.SMALL)
+@setting_options(recipes.CIFAR, recipes.SMALL)
 def retrain(genotype: str, trial: int | None, **options: Any) -> None:
     """Train the network of a genotype from scratch, and keep it in DIR.
 
-    What is not given is as in the paper; for images below 16 pixels as suits the digits.
+    Defaults are the paper's for CIFAR; images below 16 pixels have those that suit the digits, and
+    those of 128 and more the paper's for ImageNet.
     """
     from ..nas.pc_darts.runs import run_retrain
 
@@ -131,6 +156,7 @@ def _sorted(options: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any
     """The options as the folder, those of every run, and the settings that were given."""
     machines = Machines(
         ranks=options.pop("ranks"),
+        ranks_per_node=options.pop("ranks_per_node"),
         cpus=options.pop("cpus"),
         gpus=options.pop("gpus"),
         nodes=options.pop("nodes"),

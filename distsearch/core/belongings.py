@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
-from ..resource.private import make_folder, make_private, private
+from ..resource.agent import MADE
+from ..resource.private import delete, make_folder, make_private, private
 from . import end_mark
 from .schema import FILE
 
 LOG_FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm", end_mark.FILE)
 FOLDERS = ("trials", "work")
 ID_FILE = "log-id"
+REQUESTS, LIVE = "requests", "live.json"
 
 
 def put_aside_leftovers(folder: Path) -> Path | None:
@@ -61,6 +64,12 @@ def _put_aside(folder: Path, names: tuple[str, ...], aside: Path | None = None) 
         path.rename(aside / path.name)
     make_private(aside)
     return aside
+
+
+def delete_new(folder: Path, there: Collection[str]) -> None:
+    """Delete what a search has made in its folder, but not what was `there` before, by its name."""
+    for name in {*LOG_FILES, *FOLDERS, *MADE, REQUESTS, LIVE}.difference(there):
+        delete(folder / name)
 
 
 def new_folder(folder: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ checkpoint. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -18,7 +18,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ KEPT = 2  # the newest, and the one before it in case the newest is damaged
 YOUNG_S = 1.0  # a running trial keeps younger ones too: the log may not know the newest two yet
 OF_AN_ATTEMPT = 1_000_000  # numbers
 LOAD_TRIES = 10
+SYNCS_AT_ONCE = 8
 
 
 def save(
@@ -53,8 +55,12 @@ def save(
     number = 1 + max(map(number_of, folder.glob("*-step-*")), default=0)
     target = folder / name_of(number, step, attempt)
     try:
-        manifest = write(state, target, step)
-        write_durably(target / MANIFEST, json.dumps(manifest).encode())
+        manifest = _written(state, target, step)
+        unfinished = target / f".{MANIFEST}.part"
+        with open(unfinished, "wb", opener=private) as file:
+            file.write(json.dumps(manifest).encode())
+        _bring_to_disk(files_of(target))
+        os.replace(unfinished, target / MANIFEST)
     except BaseException as error:  # a stop is one too
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError):
@@ -86,8 +92,18 @@ def cannot_write(step: int, where: str, error: BaseException) -> CheckpointError
 def write(state: Any, target: Path, step: int) -> dict[str, Any]:
     """Write the files of a checkpoint to a new folder; return the manifest that will commit them.
 
-    Raises CheckpointError.
+    They are on the disk when this returns. Raises CheckpointError.
     """
+    manifest = _written(state, target, step)
+    try:
+        _bring_to_disk(files_of(target))
+    except OSError as error:
+        raise cannot_write(step, str(target.parent), error) from error
+    return manifest
+
+
+def _written(state: Any, target: Path, step: int) -> dict[str, Any]:
+    """As `write`, but the files may not be on the disk yet."""
     try:
         make_folders(target.parent)
         target.mkdir(mode=0o700)
@@ -233,9 +249,8 @@ def _write_state(state: Any, target: Path) -> None:
         from safetensors.numpy import save_file as save_numpy
 
         save_numpy(arrays, target / "numpy.safetensors")
-    write_durably(target / "state.json", json.dumps(plain).encode())
-    for path in target.glob("*.safetensors"):
-        _sync(path)
+    with open(target / "state.json", "wb", opener=private) as file:
+        file.write(json.dumps(plain).encode())
 
 
 def _read_state(path: Path) -> Any:
@@ -338,20 +353,31 @@ def files_of(folder: Path) -> Iterator[Path]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 18))
+    with open(path, "rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(block[:size])
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
+def _bring_to_disk(paths: Iterable[Path]) -> None:
+    """Wait until files are on the disk: for all at once, as each wait costs a turn of its journal.
+
+    One after another, three files of together 1 MB took four times as long.
+    """
+    with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
+        list(pool.map(_sync, paths))
+
+
 def _sync(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_durably(path: Path, data: bytes) -> None:

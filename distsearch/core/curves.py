@@ -20,6 +20,7 @@ Mode = Literal["max", "min"]
 ALL_NAMED = 8  # up to so many trials, each has its own colour and legend entry
 LEADERS = 5  # with more trials only so many have
 LABEL_WIDTH = 44
+SIZE = (10.0, 5.5)  # of the picture, in inches
 
 BEST = "#d95f02"
 COLOURS = ("#4f6d1f", "#1b6ca8", "#2a9d8f", "#7b5ea7", "#8c6d31", "#c2619a", "#3b4a6b", "#111111")
@@ -101,25 +102,54 @@ def draw(
              title="first search", use_legend=True, filename="curves.png")
     """
 
-    def paint(figure: Any) -> None:
-        axes = figure.add_subplot()
-        axes.set(title=as_text(title), xlabel=as_text(time_attr), ylabel=as_text(reward_attr))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        drawn = {task_id: curve for task_id, curve in curves.items() if curve}
-        if not drawn:
-            message = as_text(f"no trial has reported {reward_attr}")
-            axes.text(0.5, 0.5, message, ha="center", transform=axes.transAxes)
-            return
-        _paint_trials(axes, drawn, best, set(stopped), set(failed), labels or {}, mode)
-        _set_limits(axes, drawn, best, mode)
-        if use_legend:
-            place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-            legend = axes.legend(**place, fontsize="small", frameon=False)
-            for line in legend.get_lines():
-                line.set_alpha(1.0)
+    def paint_figure(figure: Any) -> None:
+        paint(
+            figure.add_subplot(),
+            curves,
+            best=best,
+            stopped=stopped,
+            failed=failed,
+            reward_attr=reward_attr,
+            time_attr=time_attr,
+            title=title,
+            use_legend=use_legend,
+            labels=labels,
+            mode=mode,
+        )
 
-    render(paint, size=(10.0, 5.5), filename=filename, plot=plot)
+    render(paint_figure, size=SIZE, filename=filename, plot=plot)
+
+
+def paint(
+    axes: Any,
+    curves: Curves,
+    *,
+    best: int | None,
+    stopped: Collection[int],
+    failed: Collection[int],
+    reward_attr: str,
+    time_attr: str,
+    title: str,
+    use_legend: bool,
+    labels: Mapping[int, str] | None = None,
+    mode: Mode = "max",
+) -> None:
+    """The same as `draw` into axes of matplotlib that are there."""
+    axes.set(title=as_text(title), xlabel=as_text(time_attr), ylabel=as_text(reward_attr))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    drawn = {task_id: curve for task_id, curve in curves.items() if curve}
+    if not drawn:
+        message = as_text(f"no trial has reported {reward_attr}")
+        axes.text(0.5, 0.5, message, ha="center", transform=axes.transAxes)
+        return
+    _paint_trials(axes, drawn, best, set(stopped), set(failed), labels or {}, mode)
+    _set_limits(axes, drawn, best, mode)
+    if use_legend:
+        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        legend = axes.legend(**place, fontsize="small", frameon=False)
+        for line in legend.get_lines():
+            line.set_alpha(1.0)
 
 
 def render(

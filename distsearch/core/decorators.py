@@ -11,7 +11,8 @@ from weakref import WeakSet
 
 from distsearch.errors import SpaceError
 from distsearch.space import Dict, Namespace
-from distsearch.space.base import join, successor, with_default
+from distsearch.space.autogluon import missing
+from distsearch.space.base import join, with_default
 from distsearch.space.containers import as_space
 from distsearch.space.privacy import without_secrets
 
@@ -127,8 +128,7 @@ class TrainFunction:
     if not TYPE_CHECKING:  # to a type checker there is no other attribute
 
         def __getattr__(self, name: str) -> Any:
-            kind = type(self).__name__
-            raise AttributeError(f"{kind} has no attribute {name!r}{successor(name)}")
+            return missing(self, name)
 
     def __get__(self, instance: Any, owner: type | None = None) -> TrainFunction:
         """On a method: the train function of the instance, which travels with it."""

@@ -7,14 +7,18 @@ changes(description, {**description, "time_attr": "step"})   # ["time_attr: 'epo
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ..space import Space, differences
+from ..space.privacy import command_without_secrets
 from .objectives import Objectives
 
 LATER = frozenset(
-    {"searcher_because", "rule", "constraints", "storage", "search_options", "code"}
+    {"searcher_because", "rule", "constraints", "storage", "search_options", "code", "started"}
 )  # older logs lack these
 _AS_A_WHOLE = ("searcher", "scheduler", "reward_attr", "mode", "constraints", "time_attr")
 _BY_NAME = ("search_options", "rule")
@@ -32,12 +36,13 @@ def describe(
     rule: Mapping[str, Any],
     storage: str | None,
     code: str = "",
+    started: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What is searched, ready for JSON.
 
     `searcher`: its name and options, see `Desk.described`. `rule`: what the decisions of the
     scheduler depend on; TypeError for what is not JSON. `storage`: the URL of the checkpoints.
-    `code`: the fingerprint of the train function.
+    `code`: the fingerprint of the train function. `started`: how its program was, see `command`.
     """
     return {
         "function": function,
@@ -50,6 +55,25 @@ def describe(
         "rule": json.loads(json.dumps(rule)),
         "storage": storage,
         "code": code,
+        "started": started,
+    }
+
+
+def command(is_interactive: bool, is_named: bool) -> dict[str, Any]:
+    """How this program was started, so that it can be again: `distsearch resume`.
+
+    `words` are those of its command, None where they hold a secret or somebody types them;
+    `shown` is the command without secrets. `is_named`: whether the program itself names the folder.
+    """
+    shown = command_without_secrets(sys.orig_argv)
+    has_secrets = shlex.split(shown) != sys.orig_argv
+    return {
+        "words": None if has_secrets or is_interactive else sys.orig_argv[1:],
+        "shown": shown,
+        "python": sys.executable,
+        "cwd": os.getcwd(),
+        "is_interactive": is_interactive,
+        "is_named": is_named,
     }
 
 

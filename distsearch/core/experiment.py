@@ -27,7 +27,8 @@ from .keeper import Keeper
 from .ledger import Ledger
 from .lineage import check_parents
 from .meeting import Meeting, Meetings
-from .metrics import encode
+from .metrics import encode, number
+from .objectives import own_names
 from .orders import function_of, preload_of, starts_of
 from .outcome import Outcome
 from .printed import Printed
@@ -112,6 +113,7 @@ class Experiment:
         self._granting = False
         self._looked_at: set[int] = set()  # nodes that were asked which modules they lack
         self._has_warned = False  # of a report without the reward
+        self._has_warned_of_time = False
         self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
@@ -658,6 +660,7 @@ class Experiment:
         if trial.saved_step != saved_step:  # it counts now that a report has followed it
             self._serve_children(trial)
         if message["due"]:
+            self._warn_without_time(trial, trial.last_report)
             if self.ending and self.ending not in UNFINISHED:
                 decision = Stop()
             self.store.when_durable(partial(attempt.answer, decision))
@@ -671,6 +674,18 @@ class Experiment:
             return
         self._has_warned = True
         self.say(f"warning: trial {trial.id}: {objectives.missing_in(1, report.metrics)}")
+
+    def _warn_without_time(self, trial: Trial, report: Report) -> None:
+        """Say once that a report on which the rule decides does not tell the time."""
+        name = self.settings.time_attr
+        if self._has_warned_of_time or number(report.metrics.get(name)) is not None:
+            return
+        self._has_warned_of_time = True
+        told = f"{name} was no number" if name in report.metrics else f"had no time_attr={name!r}"
+        self.say(
+            f"warning: trial {trial.id}: a report {told}, by which trials are compared: reports "
+            f"are counted in its place (it had {own_names(report.metrics)})"
+        )
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.

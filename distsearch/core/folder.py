@@ -9,26 +9,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import OptionError, StoreError
 from . import store
 from .imports import refuse_search_in_import
 from .lock import Lock
 from .storage import Storage, checked_url
+
+RESUMED = "DISTSEARCH_RESUMED"  # by `distsearch resume`: the folder that a program did not name
 
 
 def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
     """The folder that a user has named, or a new one for an experiment of this name.
 
     It is absolute, with `~` expanded. New ones are in ./distsearch_results, or in what
-    DISTSEARCH_RESULTS says. Raises StoreError for a file, and UnguardedSearch where an import in a
-    trial begins the experiment.
+    DISTSEARCH_RESULTS says. Raises StoreError for a file and where the current folder is gone,
+    OptionError for what is no path, and UnguardedSearch where an import in a trial begins the
+    experiment.
     """
     refuse_search_in_import()
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # trials run in it
+        raise StoreError(
+            "the current folder was deleted; os.chdir(...) to one that is there, and try again"
+        ) from None
+    given = os.environ.pop(RESUMED, None)  # of one search: the first that this program makes
+    if checkpoint is None and given is not None:
+        return Path(given)
     if checkpoint is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))
         new = root / f"{_for_a_path(name)}-{stamp}-{os.urandom(2).hex()}"
         return new.expanduser().absolute()
+    is_path = isinstance(checkpoint, str | os.PathLike) and str(checkpoint) != ""
+    if not is_path or "\0" in str(checkpoint):
+        raise OptionError(f"checkpoint={checkpoint!r}; give the path of a folder, or None")
     folder = Path(checkpoint).expanduser().absolute()
     if folder.is_file():
         raise StoreError(f"checkpoint={str(checkpoint)!r} is a file; name a folder, or a new one")

@@ -33,10 +33,10 @@ from typing import Any
 from ..resource.private import private
 from ..resource.remote import Remote
 from ..resource.resource import Resource
+from .belongings import LIVE as FILE
 from .experiment import Experiment
 from .lock import holder
 
-FILE = "live.json"
 MAX_BYTES = 16 * 1024 * 1024
 AT_LEAST_EVERY_S = 10.0  # it is written also when nothing has changed
 MOST = 1000  # trials of a list; more are counted
@@ -60,13 +60,14 @@ def state_of(experiment: Experiment) -> dict[str, Any]:
     """What is live now; in the loop's thread."""
     queue, source = experiment.queue, experiment.source
     ready = [trial.id for trial in queue.ready]
+    may_start = set(ready)
     return {
         "ending": experiment.why_it_ends,
         "trouble": experiment.store.trouble,
         "total": source.total,
         "queue": ready[:MOST],
         "queued": len(queue),
-        "later": [trial.id for trial in queue if trial.id not in set(ready)][:MOST],
+        "later": [trial.id for trial in queue if trial.id not in may_start][:MOST],
         "held": [trial.id for trial in queue.held][:MOST],
         "children": {str(one.id): list(one.parents) for one in list(experiment.children)[:MOST]},
         "waits": _waits(experiment, ready),

@@ -30,14 +30,17 @@ class Lock:
         lock = Lock(folder)     # now nobody else writes there
         lock.release()
 
+    `there`: what was in the folder before, by its names.
+
     Raises StoreLocked, which names who has it; StoreError when none can be had.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / FILE
-        self.made_folder = not folder.exists()
+        self._made = [one for one in (folder, *folder.parents) if not one.exists()]
         try:
+            self.there = frozenset(os.listdir(folder) if folder.exists() else ())
             self._file = self._take()
         except OSError as error:
             raise StoreError(
@@ -81,11 +84,13 @@ class Lock:
             return False
 
     def release(self, *, unused: bool = False) -> None:
-        """Let another driver have the folder; an `unused` one goes, if it was made for this."""
-        if unused and self.made_folder and self in _held:
+        """Let another driver have the folder; an `unused` one is as it was before, if it was."""
+        if unused and self in _held:
             with contextlib.suppress(OSError):  # something may have been put there
-                self.path.unlink()
-                self.folder.rmdir()
+                if FILE not in self.there:
+                    self.path.unlink()
+                for made in self._made:
+                    made.rmdir()
         if self in _held:
             _held.discard(self)
             fcntl.flock(self._file, fcntl.LOCK_UN)  # also for whom C code has forked

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from ..errors import ReportError
@@ -121,6 +123,11 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return _plain(item(), depth + 1) if callable(item) and depth < 8 else repr(value)
     if callable(getattr(value, "numel", None)) and value.numel() == 1 and depth < 8:
         return _plain(value.item(), depth + 1)  # a tensor of one element
+    if isinstance(value, (Fraction, Decimal)):
+        try:
+            return _plain(float(value))
+        except (OverflowError, ValueError):  # too large, or NaN that signals
+            return repr(value)[:1000]
     if isinstance(value, (bytes, bytearray)):
         return repr(value[:1000])[:1000]
     return (

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import ast
+import importlib.util
+import os
 import re
 import sys
 from collections.abc import Collection
+from pathlib import Path
 
+from ..errors import OptionError
+from ..resource.environment import distribution_of, pin
 from .travel import Packed
 
 _NOT_FOUND = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
@@ -16,6 +21,51 @@ def needed(packed: Packed) -> list[str]:
     """The top names of the modules that a node has to have for the trials of a function."""
     tops = {name.partition(".")[0] for name in packed.modules} | packed.own.keys()
     return sorted(tops - sys.stdlib_module_names)
+
+
+def of_packages(packed: Packed) -> list[str]:
+    """The same without Python's own, and the user's."""
+    return sorted({name.partition(".")[0] for name in packed.modules} - sys.stdlib_module_names)
+
+
+def imported_by(script: str | os.PathLike[str]) -> list[str]:
+    """The top names of the modules of packages that a script imports, also through files beside it.
+
+        imported_by("train.py") == ["numpy", "torch"]
+
+    The script is read, not run. What this machine lacks is not among them: a script that works here
+    does without. Raises OptionError for a file that is no Python.
+    """
+    waiting, seen, found = [Path(script).expanduser()], set[Path](), set[str]()
+    folder = waiting[0].parent
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for top in _imports_of(file) - sys.stdlib_module_names:
+            beside = [folder / f"{top}.py", *(folder / top).rglob("*.py")]
+            own = [path for path in beside if path.is_file()]
+            waiting += own
+            if not own and importlib.util.find_spec(top) is not None:
+                found.add(top)
+    return sorted(found)
+
+
+def _imports_of(file: Path) -> set[str]:
+    try:
+        tree = ast.parse(file.read_bytes(), str(file))
+    except OSError as error:
+        raise OptionError(f"{file} cannot be read: {error.strerror}") from error
+    except (SyntaxError, ValueError) as error:
+        raise OptionError(f"{file} is no Python: {error}") from error
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
 
 
 def lacking(packed: Packed, host: str, names: Collection[str]) -> str:
@@ -46,5 +96,5 @@ def _distribution(module: str) -> str | None:
 
     None where that is not known: an index may have a stranger's under the module's name.
     """
-    names = importlib.metadata.packages_distributions().get(module)
-    return f"'{names[0]}=={importlib.metadata.version(names[0])}'" if names else None
+    package = distribution_of(module)
+    return None if package is None else f"'{pin(package)}'"

@@ -96,7 +96,7 @@ class Objectives:
     def parse(cls, reward_attr: Any, mode: Any, constraints: Any = ()) -> Objectives:
         """Read the arguments of a scheduler; raises OptionError for what makes no sense."""
         names = _listed(reward_attr)
-        if not names or not all(isinstance(name, str) for name in names):
+        if not names or not all(name and isinstance(name, str) for name in names):
             raise OptionError(f"reward_attr={reward_attr!r}; give a name, or a list of names")
         if len(set(names)) < len(names):
             raise OptionError(f"reward_attr={reward_attr!r} names a metric twice")
@@ -192,8 +192,13 @@ class Objectives:
             return f"no report had finite numbers for all that is wanted; the last one had {had}"
         if wanted in last:
             return f"{wanted} was never a number (the last report had {last[wanted]!r})"
-        names = sorted(set(last) - {"time_this_iter", "time_since_start"})
-        return f"no report had reward_attr={wanted!r}; the last one had {', '.join(names)}"
+        return f"no report had reward_attr={wanted!r}; the last one had {own_names(last)}"
+
+
+def own_names(metrics: Mapping[str, Any]) -> str:
+    """What a train function has reported, without what each report has: 'accuracy, epoch'."""
+    names = sorted(set(metrics) - {"time_this_iter", "time_since_start"})
+    return ", ".join(names) or "nothing"
 
 
 def _listed(given: Any) -> tuple[Any, ...]:

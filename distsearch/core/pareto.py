@@ -46,24 +46,42 @@ def draw(
              objectives=Objectives.parse(['accuracy', 'latency'], ['max', 'min']),
              filename="front.png")
     """
-    count = len(objectives.names)
 
-    def paint(figure: Any) -> None:
-        figure.suptitle(as_text(title))
-        grid = figure.subplots(count - 1, count - 1, squeeze=False)
-        for axes in grid.flat:
-            axes.set_visible(False)
-        for across, up in combinations(range(count), 2):
-            axes = grid[up - 1, across]
-            axes.set_visible(True)
-            _paint_pair(axes, (across, up), points, front, failed, objectives)
-        if points:
-            place = {"loc": "outside right upper", "fontsize": "small", "frameon": False}
-            figure.legend(*grid[0, 0].get_legend_handles_labels(), **place)
+    def paint_figure(figure: Any) -> None:
+        paint(figure, points, front=front, failed=failed, objectives=objectives, title=title)
 
+    render(paint_figure, size=size_for(len(objectives.names)), filename=filename, plot=plot)
+
+
+def size_for(count: int) -> tuple[float, float]:
+    """Width and height of the picture of so many objectives, in inches."""
     side = 3.0 + 2.5 * (count - 1)
-    size = (9.0, 5.5) if count == 2 else (side + 1.0, side)
-    render(paint, size=size, filename=filename, plot=plot)
+    return (9.0, 5.5) if count == 2 else (side + 1.0, side)
+
+
+def paint(
+    figure: Any,
+    points: Mapping[int, Point],
+    *,
+    front: Sequence[int],
+    failed: Collection[int],
+    objectives: Objectives,
+    title: str,
+) -> Any:
+    """The same as `draw` into a figure of matplotlib that is there; an array of its axes."""
+    count = len(objectives.names)
+    figure.suptitle(as_text(title))
+    grid = figure.subplots(count - 1, count - 1, squeeze=False)
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for across, up in combinations(range(count), 2):
+        axes = grid[up - 1, across]
+        axes.set_visible(True)
+        _paint_pair(axes, (across, up), points, front, failed, objectives)
+    if points:
+        place = {"loc": "outside right upper", "fontsize": "small", "frameon": False}
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), **place)
+    return grid
 
 
 def _paint_pair(

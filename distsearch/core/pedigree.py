@@ -40,39 +40,59 @@ def draw(
         draw({0: Descent((), (), 0, "finished", 0.5, {})}, best=0, reward_attr="accuracy",
              mode="max", title="first search", filename="lineage.png")
     """
+
+    def paint_figure(figure: Any) -> None:
+        axes = figure.add_subplot()
+        paint(axes, descents, best=best, reward_attr=reward_attr, mode=mode, title=title)
+
+    render(paint_figure, size=size_for(descents), filename=filename, plot=plot)
+
+
+def size_for(descents: Mapping[int, Descent]) -> tuple[float, float]:
+    """Width and height of the picture, in inches."""
+    height = max(places(descents).values(), default=0) + 1
+    generations = max((of.generation for of in descents.values()), default=0) + 1
+    return (
+        min(max(7.0, 2.5 + COLUMN * generations), WIDEST),
+        min(max(3.5, 1.5 + ROW * height), TALLEST),
+    )
+
+
+def paint(
+    axes: Any,
+    descents: Mapping[int, Descent],
+    *,
+    best: int | None,
+    reward_attr: str,
+    mode: Literal["max", "min"],
+    title: str,
+) -> None:
+    """The same as `draw` into axes of matplotlib that are there."""
     line = [] if best is None else line_of(descents, best)
     rows = places(descents, line)
     height = max(rows.values(), default=0) + 1
     generations = max((of.generation for of in descents.values()), default=0) + 1
-
-    def paint(figure: Any) -> None:
-        axes = figure.add_subplot()
-        axes.set(title=as_text(title), xlabel="generation")
-        axes.set_yticks([])
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlim(-0.6, generations - 0.4)
-        axes.set_ylim(height - 0.4, -0.6)
-        if not descents:
-            axes.text(0.5, 0.5, "no trial was launched", ha="center", transform=axes.transAxes)
-            return
-        at = {trial: (of.generation, rows[trial]) for trial, of in descents.items()}
-        _paint_edges(axes, descents, at, line)
-        colours = _paint_trials(axes, descents, at, mode)
-        if colours is not None:
-            figure.colorbar(colours, ax=axes, label=as_text(f"{reward_attr} ({mode})"), shrink=0.7)
-        _paint_best(axes, at, line, reward_attr, descents)
-        if len(descents) <= LABELLED:
-            _label(axes, {trial: at[trial] for trial in descents if trial not in line})
-        if axes.get_legend_handles_labels()[0]:
-            place = {"loc": "outside lower right", "ncols": 4, "frameon": False}
-            figure.legend(**place, fontsize="small")
-
-    size = (
-        min(max(7.0, 2.5 + COLUMN * generations), WIDEST),
-        min(max(3.5, 1.5 + ROW * height), TALLEST),
-    )
-    render(paint, size=size, filename=filename, plot=plot)
+    axes.set(title=as_text(title), xlabel="generation")
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(-0.6, generations - 0.4)
+    axes.set_ylim(height - 0.4, -0.6)
+    if not descents:
+        axes.text(0.5, 0.5, "no trial was launched", ha="center", transform=axes.transAxes)
+        return
+    at = {trial: (of.generation, rows[trial]) for trial, of in descents.items()}
+    _paint_edges(axes, descents, at, line)
+    colours = _paint_trials(axes, descents, at, mode)
+    if colours is not None:
+        label = as_text(f"{reward_attr} ({mode})")
+        axes.figure.colorbar(colours, ax=axes, label=label, shrink=0.7)
+    _paint_best(axes, at, line, reward_attr, descents)
+    if len(descents) <= LABELLED:
+        _label(axes, {trial: at[trial] for trial in descents if trial not in line})
+    if axes.get_legend_handles_labels()[0]:
+        place = {"loc": "outside lower right", "ncols": 4, "frameon": False}
+        axes.figure.legend(**place, fontsize="small")
 
 
 def places(descents: Mapping[int, Descent], line: Collection[int] = ()) -> dict[int, float]:

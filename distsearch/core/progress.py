@@ -12,15 +12,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from ..errors import printable, with_colours
+from ..errors import StoreError, printable, with_colours
 
 if TYPE_CHECKING:  # rich takes a tenth of a second to import, which only a display is worth
     from rich.console import Console, RenderableType
     from rich.text import Text
 
 TICK_S = 0.25  # how often the display is drawn and waiting lines are written
+CORNER_EVERY_S = 0.5  # a notebook's place is replaced no faster than this
 PLAIN_EVERY_S = 5.0  # plain lines come no faster than this
 GIVE_UP_S = 5.0  # how long stop() waits for a terminal or a pipe that takes no more
 LINES_KEPT = 10_000  # lines that wait for such a terminal; the oldest go first
@@ -75,11 +76,19 @@ class Snapshot:
         return self.done + self.stopped + self.paused + self.failed
 
 
+class Corner(Protocol):
+    """A place in a notebook that is replaced as the search goes on; see `notebook.py`."""
+
+    def show(self, now: Snapshot, *, is_last: bool = False) -> None:
+        """Replace what is shown."""
+
+
 class Progress:
     """Shows snapshots of a search on standard output until it is stopped.
 
-    With `verbose=0` nothing is ever written. `say` only hands its line over, so that a terminal
-    which stands still never holds up the search; one thread takes snapshots and writes.
+    `corner` makes the place in which a notebook shows them. With `verbose=0` nothing is ever
+    written. `say` only hands its line over, so that a terminal which stands still never holds up
+    the search; one thread takes snapshots and writes.
 
         progress = Progress(verbose=1, snapshot=search.snapshot)
         progress.start()
@@ -87,9 +96,15 @@ class Progress:
         progress.stop()
     """
 
-    def __init__(self, verbose: int, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        verbose: int,
+        snapshot: Callable[[], Snapshot],
+        corner: Callable[[], Corner] | None = None,
+    ) -> None:
         self.verbose = verbose
         self.snapshot = snapshot
+        self._make_corner = corner
         self.says_milestones = True  # off a terminal; False where each epoch has a line of its own
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._left_out = 0
@@ -107,8 +122,11 @@ class Progress:
                 return
             self._stopping.clear()
             output = _Output(sys.stdout)
+            corner = None
+            if self._make_corner is not None and _in_notebook():
+                corner = self._make_corner()  # here, so that it belongs to the cell that runs
             self._thread = threading.Thread(
-                target=self._show, args=(output,), name="distsearch-progress", daemon=True
+                target=self._show, args=(output, corner), name="distsearch-progress", daemon=True
             )
             self._thread.start()
         atexit.register(self.stop)  # a program that dies must get its cursor back
@@ -151,13 +169,28 @@ class Progress:
 
     # What follows runs in the thread.
 
-    def _show(self, output: _Output) -> None:
+    def _show(self, output: _Output, corner: Corner | None) -> None:
+        if corner is not None:
+            self._show_in_corner(output, corner)
+            return
         console = None if _in_notebook() or not output.isatty() else _terminal(output)
         if console is None:
             self._show_plain(output)
         else:
             self._show_live(console)
         output.write_line(status_line(self.snapshot(), final=True))
+
+    def _show_in_corner(self, output: _Output, corner: Corner) -> None:
+        shown_at = 0.0
+        for said in self._ticks():
+            if said:
+                output.write_line("\n".join(said))
+            if time.monotonic() >= shown_at + CORNER_EVERY_S and not self._stopping.is_set():
+                shown_at = time.monotonic()
+                with contextlib.suppress(StoreError):  # of curves; the next look may succeed
+                    corner.show(self.snapshot())
+        with contextlib.suppress(StoreError):
+            corner.show(self.snapshot(), is_last=True)
 
     def _ticks(self) -> Iterator[list[str]]:
         """The lines said since the last tick; the last tick follows stop()."""
@@ -237,6 +270,21 @@ def status_line(now: Snapshot, *, final: bool = False) -> str:
     if now.time_left_s is not None and not final:
         parts.append(f"{_duration(now.time_left_s)} left")
     return "; ".join([*parts, now.note] if now.note else parts)
+
+
+def rows_of(now: Snapshot, *, is_last: bool = False) -> list[tuple[str, str]]:
+    """How a search stands, as pairs of a word and a text; the last time without what is left."""
+    total = f" of {now.total}" if now.total is not None else ""
+    search = f"{now.ended}{total} trials in {_duration(now.elapsed_s)}"
+    if now.time_left_s is not None and not is_last:
+        search += f", {_duration(now.time_left_s)} left"
+    counts = ", ".join([*_counts(now), f"{now.trials_per_minute:.3g} trials/min"])
+    rows = [("search", search), ("trials", counts), ("best", _best(now, CONFIG_WIDTH))]
+    if now.nodes and not is_last:
+        some = [f"{node.name}  {_slots([node])}" for node in now.nodes[:NODES_SHOWN]]
+        more = len(now.nodes) - len(some)
+        rows.append(("nodes", "\n".join([*some, f"and {more} more"] if more > 0 else some)))
+    return [*rows, ("note", now.note)] if now.note else rows
 
 
 def picture(now: Snapshot, width: int) -> RenderableType:

@@ -8,6 +8,7 @@ fingerprint(train_fn)      # another one when its code, or that of something it 
 from __future__ import annotations
 
 import dis
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -18,13 +19,19 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from ..space import Space
+from .decorators import TrainFunction
+
 _LIBRARIES = tuple(
     path
     for key in ("stdlib", "platstdlib", "purelib", "platlib")
     if (path := sysconfig.get_path(key))
 )
 _MOST_THINGS = 2000  # that are looked at
-_VALUES = (bool, int, float, str, type(None))
+_VALUES = (bool, int, float, complex, str, bytes, type(None))
+_CONTAINERS = (list, tuple, set, frozenset, dict)
+_MOST_ENTRIES = 200  # of a container that is looked into: a larger one is data
+_WAY = 2  # how a fingerprint is made: those that were made otherwise are not compared
 
 
 def is_in_this_package(name: str) -> bool:
@@ -74,7 +81,7 @@ def homes(function: Any) -> set[str]:
         elif isinstance(thing, types.CodeType):
             found.update(_imports_in(thing))
         elif isinstance(thing, types.FunctionType | type):
-            found.add(thing.__module__)
+            found.add(thing.__module__ or "__main__")
         else:
             found.add(type(thing).__module__)
     return found
@@ -105,9 +112,9 @@ def fingerprint(function: Any) -> str:
             for name in _imports_in(thing):
                 if not is_library(name):
                     _add_file(digest, _file_of(name))
-        elif isinstance(thing, _VALUES):
+        elif isinstance(thing, _VALUES) or type(thing).__module__ == "numpy":
             digest.update(repr(thing).encode())
-    return f"{sys.version_info[0]}.{sys.version_info[1]}:{digest.hexdigest()[:16]}"
+    return f"{sys.version_info[0]}.{sys.version_info[1]}-{_WAY}:{digest.hexdigest()[:16]}"
 
 
 def referred(function: types.FunctionType) -> dict[str, Any]:
@@ -131,33 +138,80 @@ def referred(function: types.FunctionType) -> dict[str, Any]:
 def _things(function: Any) -> Iterator[Any]:
     """A function and all that it uses, each once, always in the same order."""
     seen: set[int] = set()
-    waiting = [inspect.unwrap(function)]
+    kept: list[Any] = []  # so that no other thing gets the id of one that was made here
+    waiting = [function]
     while waiting and len(seen) < _MOST_THINGS:
         thing = waiting.pop()
-        thing = getattr(thing, "__func__", thing)  # of a method
+        kept.append(thing)
         if id(thing) in seen:
             continue
         seen.add(id(thing))
         yield thing
         if isinstance(thing, types.CodeType):
             waiting.extend(c for c in thing.co_consts if isinstance(c, types.CodeType))
+        elif isinstance(thing, TrainFunction):
+            waiting.extend([*_code_in(thing.space), thing.__wrapped__])
         elif isinstance(thing, types.FunctionType | type):
-            module = sys.modules.get(thing.__module__)
-            if module is None or not is_installed(module) or thing.__module__ == "__main__":
+            if _is_own(thing):
                 waiting.extend(_parts(thing))
+        elif isinstance(thing, _CONTAINERS):
+            if len(thing) <= _MOST_ENTRIES:
+                waiting.extend(_entries(thing))
+        elif isinstance(thing, functools.partial):
+            waiting.extend([thing.func, thing.args, thing.keywords])
+        elif isinstance(thing, types.MethodType):
+            waiting.extend([thing.__func__, thing.__self__])
+        elif _is_own(type(thing)):  # an object of the user's own class
+            waiting.extend([type(thing), getattr(thing, "__dict__", {})])
+
+
+def _is_own(thing: Any) -> bool:
+    """Whether a function or a class is the user's own."""
+    name = thing.__module__ or ""
+    module = sys.modules.get(name)
+    if is_in_this_package(name):
+        return False
+    return module is None or not is_installed(module) or name == "__main__"
+
+
+def _code_in(given: Any) -> Iterator[Any]:
+    """The functions and classes in the constants and options of a space; its values are no code."""
+    if isinstance(given, types.FunctionType | type):
+        yield given
+    elif isinstance(given, Space | dict):
+        for part in vars(given).values() if isinstance(given, Space) else given.values():
+            yield from _code_in(part)
+    elif isinstance(given, list | tuple):
+        for part in given:
+            yield from _code_in(part)
+    elif _is_own(type(given)):
+        yield type(given)
 
 
 def _parts(thing: Any) -> Iterator[Any]:
     if isinstance(thing, type):
         yield from thing.__bases__
-        for value in vars(thing).values():
-            if inspect.isfunction(value):
-                yield inspect.unwrap(value)
+        for name, value in vars(thing).items():
+            if isinstance(value, property):
+                yield from (value.fget, value.fset, value.fdel)
             elif isinstance(value, staticmethod | classmethod):
                 yield value.__func__
+            elif inspect.isfunction(value) or not name.startswith("__"):
+                yield value
         return
     yield thing.__code__
+    yield from (thing.__defaults__, thing.__kwdefaults__)
+    yield getattr(thing, "__wrapped__", None)  # of what a decorator has made
     yield from referred(thing).values()
+
+
+def _entries(container: Any) -> Iterator[Any]:
+    if isinstance(container, set | frozenset):  # whose order is another one in each process
+        yield from sorted((one for one in container if isinstance(one, _VALUES)), key=repr)
+        return
+    if isinstance(container, dict):
+        yield from container.keys()
+    yield from container.values() if isinstance(container, dict) else container
 
 
 def _imports_in(code: types.CodeType) -> Iterator[str]:

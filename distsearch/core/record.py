@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import NoExperiment, StoreError
 from . import store
 from .ledger import Ledger
 from .results import Results
@@ -57,7 +57,7 @@ class SearchRecord(Results):
     def __init__(self, folder: Path) -> None:
         if (folder / store.FILE).is_file():
             store.verify(folder)
-        self._first = _first_of(folder)
+        self._first = first_of(folder)
         super().__init__(Ledger.described(self._first.body), folder, self._first.body)
         self._start_time = self._first.time
         self.refresh()
@@ -67,7 +67,7 @@ class SearchRecord(Results):
 
         Raises StoreError when the folder has another search now, or none.
         """
-        if _first_of(self.folder) != self._first:
+        if first_of(self.folder) != self._first:
             raise StoreError(
                 f"the search in {self.folder} was started anew (resume=False), so this record "
                 "ends; open the folder again to follow the new one"
@@ -116,10 +116,10 @@ class SearchRecord(Results):
         return f"<SearchRecord of {self.searched['function']} in {self.folder}: {about}>"
 
 
-def _first_of(folder: Path) -> store.Event:
+def first_of(folder: Path) -> store.Event:
     """The event with which a search begins. Raises StoreError when the folder has none."""
     if not (folder / store.FILE).is_file():  # to read it would make an empty one
-        raise StoreError(_no_log(folder))
+        raise NoExperiment(_no_log(folder))
     first = next(store.read(folder, "experiment"), None)
     if first is None:
         raise StoreError(_nothing_yet(folder))

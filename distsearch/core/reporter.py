@@ -105,7 +105,7 @@ class Reporter:
         """Whether anything was reported since the trial was started, or started again."""
         return self._sequence > 0
 
-    def __call__(self, **metrics: Any) -> None:
+    def __call__(self, /, *others: Any, **metrics: Any) -> None:
         """Report metrics, as in `reporter(epoch=3, accuracy=0.81)`.
 
         Adds `time_this_iter` and `time_since_start` (seconds). Returns at once, unless the search
@@ -114,9 +114,14 @@ class Reporter:
 
         In a trial with several processes all ranks report the same times, or rank 0 alone reports.
 
-        Raises ReportError for a report above 64 KB, and in a process that the trial has forked.
-        Ends the trial when the search says so.
+        Raises ReportError for a report above 64 KB, in a process that the trial has forked, and for
+        metrics without names. Ends the trial when the search says so.
         """
+        if others:
+            raise ReportError(
+                "metrics are reported by name, as in reporter(epoch=3, accuracy=0.81), or "
+                "reporter(**metrics)"
+            )
         self._check_process()
         with self._lock:
             if self._stopped:  # and the train function has swallowed even that

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import NoDriver, OptionError, StoreError, suggest
+from ..errors import NoDriver, NoExperiment, OptionError, StoreError, suggest
 from ..resource.private import make_folder, private
 from . import store
+from .belongings import REQUESTS as FOLDER
 from .lock import holder
 
-FOLDER = "requests"
 MAX_BYTES = 64 * 1024
 MAX_TEXT = 300  # characters of a name
 MAX_AT_ONCE = 100  # files of one look
@@ -92,7 +92,7 @@ def ask(folder: str | os.PathLike[str], kind: str, *, by: str = "", **what: Any)
     if len(text.encode()) > MAX_BYTES:
         raise OptionError(f"this request has more than {MAX_BYTES} bytes; ask for less at once")
     if not (where / store.FILE).is_file():
-        raise StoreError(f"{where} holds no experiment: there is no {store.FILE} in it")
+        raise NoExperiment(f"{where} holds no experiment: there is no {store.FILE} in it")
     _check_driver(where)
     number = f"{time.time_ns():020d}-{os.urandom(4).hex()}"
     path = where / FOLDER / f"{number}.json"

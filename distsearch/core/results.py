@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DistsearchError, NothingReported, OptionError
-from . import checkpoint, curves, dataframe, lineage, pareto, pedigree, store
+from . import checkpoint, curves, dataframe, lineage, notebook, pareto, pedigree, store, summary
 from .ledger import Ledger
 from .lineage import Descent
 from .pareto import FrontPoint
 from .storage import Shelf
+from .story import Story
 from .words import Status, Trial
 
 if TYPE_CHECKING:
@@ -37,9 +38,63 @@ class Results:
         self.ledger = ledger
         self.folder = folder
         self.searched = searched
+        self._story: Story | None = None
+
+    @property
+    def story(self) -> Story:
+        """How the search has come to where it stands, from its log: what `distsearch.plots` draws.
+
+        The first call reads the whole log, later ones what has happened since.
+        """
+        self._flush()
+        if self._story is None:
+            self._story = Story.of(self.folder)
+        else:
+            self._story.catch_up()
+        return self._story
 
     def _flush(self) -> None:
         """Before the log is read: a scheduler writes to it whatever waits to be written."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: what is searched and how it stands, with the curves."""
+        told = summary.as_html(summary.pairs(self.ledger, self.searched, self.folder))
+        png = self.curves_as_png()
+        return told if png is None else told + notebook.as_html(png)
+
+    def curves_as_png(self) -> bytes | None:
+        """The picture of all training curves, as a PNG; None while no trial has reported."""
+        if not self.story.curves:
+            return None
+        return notebook.png_of(lambda figure: self.paint_curves(figure.add_subplot()), curves.SIZE)
+
+    def paint_curves(self, axes: Any, reward_attr: str | None = None) -> None:
+        """Draw all training curves into axes of matplotlib's, the best one highlighted.
+
+        Of several objectives `reward_attr` names the one to show, by default the first.
+        """
+        number = self._number_of(reward_attr)
+        lines = self.story.lines(number)
+        curves.paint(axes, lines, use_legend=True, **self._look(number, len(lines)))
+
+    def _number_of(self, reward_attr: str | None) -> int:
+        names = self.ledger.objectives.names
+        if reward_attr is not None and reward_attr not in names:
+            raise OptionError(f"reward_attr={reward_attr!r}, but it is one of {', '.join(names)}")
+        return 0 if reward_attr is None else names.index(reward_attr)
+
+    def _look(self, number: int, count: int) -> dict[str, Any]:
+        """How the curves of an objective are drawn."""
+        trials, best = self.trials, self.ledger.best
+        return {
+            "best": None if best is None else best.id,
+            "stopped": {trial.id for trial in trials if trial.status is Status.STOPPED},
+            "failed": {trial.id for trial in trials if trial.status.is_failure},
+            "reward_attr": self.ledger.objectives.names[number],
+            "time_attr": self.ledger.time_attr,
+            "mode": self.ledger.objectives.modes[number],
+            "title": f"{self.searched['function']}: {count} trials",
+        }
 
     @property
     def _copies(self) -> Path:
@@ -71,8 +126,12 @@ class Results:
             booster = xgboost.Booster(model_file=scheduler.load_checkpoint())   # of a saved file
 
         None when the trial has saved nothing. A damaged one is passed over with a warning. Raises
-        CheckpointError when the storage cannot be read.
+        CheckpointError when the storage cannot be read, NothingReported for an id of no trial.
         """
+        if task_id is not None and task_id not in self.ledger.trials:
+            raise NothingReported(
+                f"there is no trial {task_id!r}; there are {len(self.ledger.trials)}, from 0 on"
+            )
         trial = self._best.id if task_id is None else int(task_id)
         url = self.searched["storage"]
         if url is None:
@@ -291,26 +350,13 @@ class Results:
         `filename` saves a picture (its ending says which kind), `plot` shows one. Of several
         objectives `reward_attr` names the one to show, by default the first.
         """
-        time_attr = self.ledger.time_attr
-        names, modes = self.ledger.objectives.names, self.ledger.objectives.modes
-        reward_attr = names[0] if reward_attr is None else reward_attr
-        if reward_attr not in names:
-            raise OptionError(f"reward_attr={reward_attr!r}, but it is one of {', '.join(names)}")
-        data = curves.curves(self.training_history, reward_attr=reward_attr, time_attr=time_attr)
+        number = self._number_of(reward_attr)
+        data = curves.curves(
+            self.training_history,
+            reward_attr=self.ledger.objectives.names[number],
+            time_attr=self.ledger.time_attr,
+        )
         if filename is not None or plot:
-            trials = self.trials
-            best = self.ledger.best
-            curves.draw(
-                data,
-                best=None if best is None else best.id,
-                stopped={t.id for t in trials if t.status is Status.STOPPED},
-                failed={t.id for t in trials if t.status.is_failure},
-                reward_attr=reward_attr,
-                time_attr=time_attr,
-                mode=modes[names.index(reward_attr)],
-                title=f"{self.searched['function']}: {len(data)} trials",
-                use_legend=use_legend,
-                filename=filename,
-                plot=plot,
-            )
+            look = self._look(number, len(data))
+            curves.draw(data, use_legend=use_legend, filename=filename, plot=plot, **look)
         return data

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import DistsearchError, OptionError, RequestRefused
+from ..errors import DistsearchError, RequestRefused
+from ..resource.addresses import nodes_of
 from ..resource.fleet import Fleet
 from ..resource.node import Node
 from ..resource.remote import Remote
@@ -53,6 +54,7 @@ class Steering:
         self._fleet = fleet
         self._valid = valid
         self._say = say
+        self._hears = True  # the folder of requests is there, and is no link
         self._seen = set(self._begin())  # by their ids: those that were taken, until they are gone
         self._left = sorted(self._seen)
         self._task: asyncio.Task[None] | None = None
@@ -67,13 +69,19 @@ class Steering:
             return requests.begin(self._folder)
         except OSError as error:  # the search itself does not depend on it
             self._say(f"nothing can be asked of this search: {error}")
+            self._hears = False
             return []
 
     def start(self) -> None:
         """Begin to look."""
         for number in self._left:
-            self._answer(Refused(number, TOO_LATE), is_done=False, said=TOO_LATE)
+            self._answer(requests.read(self._folder, number), is_done=False, said=TOO_LATE)
         self._task = asyncio.get_running_loop().create_task(self._look_for_ever())
+        self._task.add_done_callback(self._looks_no_more)
+
+    def _looks_no_more(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:  # a defect of ours
+            self._say(f"nothing more can be asked of this search: {task.exception()!r}")
 
     async def close(self) -> None:
         """Look no more; what was asked too late is refused."""
@@ -83,26 +91,28 @@ class Steering:
         if tasks:
             await asyncio.wait(tasks, timeout=EVERY_S)
         with contextlib.suppress(OSError):
-            for number in requests.names(self._folder):
+            for number in requests.names(self._folder) if self._hears else ():
                 if number not in self._seen:
-                    said = "the search was just being closed"
-                    self._answer(Refused(number, said), is_done=False, said=said)
+                    asked = requests.read(self._folder, number)
+                    self._answer(asked, is_done=False, said="the search was just being closed")
         self._window.close()
 
     async def _look_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await asyncio.sleep(EVERY_S)
             state = live.state_of(self._experiment)
             found = await loop.run_in_executor(None, self._look, state)
             for one in found:
-                self._take(one)
+                self.hear(one)
             if done := [one for one in self._draining if not self._experiment.trials_on(one)]:
                 self._beside(self._fleet.take_away(done, "its trials had ended, it was to go"))
-            await asyncio.sleep(EVERY_S)
 
     def _look(self, state: dict[str, Any]) -> list[Request | Refused]:
         """In a thread: show what is live, and read what is asked."""
         self._window.show(state)
+        if not self._hears:
+            return []
         try:
             waiting = requests.names(self._folder)
         except OSError:  # the folder was moved, or its disk is away
@@ -110,7 +120,8 @@ class Steering:
         self._seen.intersection_update(waiting)
         return [requests.read(self._folder, one) for one in waiting if one not in self._seen]
 
-    def _take(self, one: Request | Refused) -> None:
+    def hear(self, one: Request | Refused) -> None:
+        """Do what is asked, or say why not."""
         self._seen.add(one.id)
         if isinstance(one, Refused):
             self._answer(one, is_done=False, said=one.why)
@@ -177,21 +188,30 @@ class Steering:
         return f"it is trial {trial.id}"
 
     async def _add_node(self, by: str, node: str) -> str:
-        wanted = Node.parse(node)
-        again = [one for one in self._draining if self._fleet.is_called(one, wanted)]
-        for remote in again:
-            self._fleet.comes_back(remote)
-            self._experiment.manager.keep(remote)
-        if again:
-            return f"{node} stays"
-        before = set(self._fleet.remotes)
-        await self._fleet.add([wanted])
-        came = [one.host for number, one in self._fleet.remotes.items() if number not in before]
-        return f"{node} is up" if came else f"{node} is a node of this search already"
+        said = []
+        for wanted in nodes_of(node):
+            there = [r for r in self._fleet.remotes.values() if self._fleet.is_called(r, wanted)]
+            to_go = [remote for remote in there if remote in self._draining]
+            for remote in to_go:
+                self._fleet.comes_back(remote)
+                self._experiment.manager.keep(remote)
+            if there:
+                said.append(
+                    f"{wanted} stays" if to_go else f"{wanted} is a node of this search already"
+                )
+                continue
+            before = set(self._fleet.remotes)
+            await self._fleet.add([wanted])
+            is_new = bool(self._fleet.remotes.keys() - before)
+            said.append(f"{wanted} is up" if is_new else f"{wanted} is a node of another name")
+        return "; ".join(said)
 
     async def _drain_node(self, by: str, node: str) -> str:
+        return "; ".join([await self._drain(one) for one in nodes_of(node)])
+
+    async def _drain(self, node: Node) -> str:
         manager = self._experiment.manager
-        leaving = await self._fleet.named(Node.parse(node))
+        leaving = await self._fleet.named(node)
         if not leaving:
             return f"{node} was lost, and is not waited for any more"
         before = [one for one in leaving if not manager.is_draining(one)]
@@ -200,7 +220,7 @@ class Steering:
         if before and not manager.can_meet(self._experiment.settings.resource):
             for remote in before:
                 manager.keep(remote)
-            raise OptionError(f"without {node} no node could run a trial; add another one first")
+            raise RequestRefused(f"without {node} no node could run a trial; add another one first")
         for remote in before:
             self._fleet.does_not_come_back(remote)
         left = sum(len(self._experiment.trials_on(remote)) for remote in leaving)

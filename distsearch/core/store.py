@@ -48,9 +48,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..resource.private import delete, make_folders, make_private, private
-from .belongings import FOLDERS, claim, put_aside_leftovers
-from .end_mark import FILE as END
+from ..resource.private import make_folders, make_private, private
+from .belongings import claim, delete_new, put_aside_leftovers
 from .end_mark import MarkFile
 from .hold import Hold
 from .lock import Lock
@@ -125,6 +124,7 @@ class Store:
         self.trouble = ""
         self._trouble_since: float | None = None
         self._closed = False
+        self._is_unused = False
         _open_stores.add(self)
 
     def _open(self) -> sqlite3.Connection:
@@ -330,11 +330,15 @@ class Store:
         if self._pending or self._callbacks:
             self._write_soon()
 
+    def disown(self) -> None:
+        """Know that the search could not be made: what it has made in its folder goes at the end.
+
+        (Not if the log is that of an earlier run.)
+        """
+        self._is_unused = self._made_file
+
     def close(self) -> None:
         """Write what is left and let go of the folder."""
-        self._close()
-
-    def _close(self, is_unused: bool = False) -> None:
         self._closed = True
         self._writer.shutdown(wait=True)
         with contextlib.suppress(sqlite3.Error, OSError):
@@ -344,18 +348,19 @@ class Store:
         self._hold.close()
         self._mark.close()
         _open_stores.discard(self)
-        if is_unused:
-            for path in (self.path, self.folder / END, *map(self.folder.joinpath, FOLDERS)):
-                delete(path)
-        self._lock.release(unused=is_unused)
+        if self._is_unused:
+            with contextlib.suppress(OSError):
+                delete_new(self.folder, self._lock.there)
+        self._lock.release(unused=self._is_unused)
 
     @contextlib.contextmanager
     def closed_on_error(self) -> Iterator[None]:
-        """Let go of the folder if what follows fails; a new log without events goes then."""
+        """Let go of the folder if what follows fails: it is then as it was before."""
         try:
             yield
         except BaseException:
-            self._close(is_unused=self._made_file and self._next_id == 1)
+            self.disown()
+            self.close()
             raise
 
 

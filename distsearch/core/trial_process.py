@@ -22,6 +22,7 @@ from typing import Any
 
 import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
 
+from ..errors import Diverged
 from ..resource.cache import delete_newer, inherit
 from ..resource.output import NO_SPACE, SHORTAGES, stream
 from ..resource.private import make_folder, private
@@ -137,12 +138,15 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
         if code is not None and not isinstance(code, int):
             with contextlib.suppress(Exception):  # whatever the user has put there
                 sys.stderr.write(f"{code}\n")
-        end.update(how="exit", code=code if isinstance(code, int) else int(code is not None))
+        left_with = code if isinstance(code, int) else int(code is not None)
+        end.update(how="exit", code=left_with, error=str(getattr(exit_, "reason", "")))
     except BaseException as error:
         number = errno_of(error)
         if not begun and number in NOT_BEGUN:
             return {**end, "how": "not begun", "error": in_words(error)[:2000]}
-        text = "".join(traceback.format_exception(type(error), error, own_part(error)))
+        text = ""
+        if not isinstance(error, Diverged):
+            text = "".join(traceback.format_exception(type(error), error, own_part(error)))
         end.update(
             how="raised",
             code=1,

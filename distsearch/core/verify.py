@@ -83,6 +83,11 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
     for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
         if (folder / name).is_symlink():
             raise StoreError(f"the log cannot be read: {link_error(folder / name)}")
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise StoreError(
+                f"the log cannot be read: {folder / name} is no file, but a folder, a pipe or a "
+                "device; move it away, or choose another folder"
+            )
     try:
         connection = schema.reading(folder)
     except sqlite3.Error as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from typing import Any
@@ -65,4 +66,13 @@ def _find(name: str) -> Any:
         raise DataError(
             f"{module_name} has no function {function_name!r}; {suggest(function_name, known)}"
         )
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise DataError(
+            f"{name} cannot be called without arguments: {error}; give a function that needs none, "
+            f"and returns {FORM}"
+        ) from error
+    except ValueError:  # some functions in C do not say what they take
+        pass
     return function

@@ -58,7 +58,7 @@ class Tree:
                 )
             counts[file.part, file.label] += 1
         if shape is None:
-            raise DataError(f"{self.path} has no classes: {self._why_none()}; {LAYOUT}")
+            raise DataError(self._why_none())
         parts = {part for part, _ in counts}
         classes = tuple(sorted({label for _, label in counts}))
         if parts == {""}:
@@ -96,11 +96,11 @@ class Tree:
 
     @property
     def has_classes(self) -> bool:
-        """Whether there are images in more than one folder, or none at all."""
+        """Whether there are images in more than one folder."""
         if self.path.is_file():
             return True
         images = [path for path in self.path.rglob("*") if path.suffix.lower() in IMAGES]
-        return len({path.parent for path in images}) != 1
+        return len({path.parent for path in images}) > 1
 
     def _checked(self, facts: Facts) -> Facts:
         return checked(facts)
@@ -140,7 +140,8 @@ class Tree:
             raise DataError(f"{self.path} cannot be read as a tar file: {error}") from error
 
     def _why_none(self) -> str:
-        return f"no folder in it holds an image ({', '.join(IMAGES[:4])}, ...)"
+        none = f"no folder in it holds an image ({', '.join(IMAGES[:4])}, ...)"
+        return f"{self.path} has no classes: {none}; {LAYOUT}"
 
     def _shape(self, file: _File) -> tuple[int, int, int]:
         with self._opened(file) as image:
@@ -184,6 +185,12 @@ class Unlabelled(Tree):
 
     def _checked(self, facts: Facts) -> Facts:
         return facts
+
+    def _why_none(self) -> str:
+        kinds = ", ".join(IMAGES[:4])
+        return (
+            f"{self.path} holds no image ({kinds}, ...); give a folder of images, all of one size"
+        )
 
     def _files(self) -> Iterator[_File]:
         for path, content in self._in_folder():

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import Diverged
 from . import mixture
 from .examples import Examples, scaled
 from .individual import Individual
@@ -122,7 +123,7 @@ class Neighbourhood:
     def generation(self, number: int) -> tuple[Published, Measured]:
         """Train the cell for a generation; what it publishes then, and what was measured.
 
-        Raises FloatingPointError when a loss or a score is not finite.
+        Raises Diverged when a loss or a score is not finite.
         """
         real = self._some_real(self.settings.samples)
         fitness = self._fitness(real)
@@ -189,7 +190,7 @@ class Neighbourhood:
         of_generators, of_discriminators = self._all_against_all(generators, discriminators, real)
         for fitness in (of_generators, of_discriminators):
             if not bool(torch.isfinite(fitness[-1])):
-                raise FloatingPointError("a network of this generation has a loss that is nan")
+                raise Diverged("a network of this generation has a loss that is nan")
         always, replaced = self.settings.replacement == "always", 0
         if always or of_generators[-1] < of_generators[0]:
             self.generators[0], replaced = generator, replaced + 1
@@ -270,7 +271,7 @@ class Neighbourhood:
             ]
         features = [self.judge.features(one) for one in made]
         if not all(np.isfinite(one).all() for one in features):
-            raise FloatingPointError("a generator makes examples that are nan")
+            raise Diverged("a generator makes examples that are nan")
         weights = mixture.uniform(len(made))
         if len(self.own.weights) == len(made):
             weights = np.array(self.own.weights)

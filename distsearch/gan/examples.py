@@ -13,8 +13,10 @@ from torch import Tensor
 from ..core.checkpoint import write_durably
 from ..data import NAMES
 from ..data.images import load_for_generation
-from ..errors import DataError, suggest
+from ..errors import DataError, StoreError, suggest
 from .toys import HELD_OUT, POINTS, TOYS, points
+
+DAMAGED = "is damaged ({}); restore it from a copy, or train in a new folder"
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,7 @@ class Examples:
     @classmethod
     def read(cls, path: Path, device: str = "cpu") -> Examples:
         """The examples of a file that `save` has written."""
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt", device=device) as file:
-            about = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about, tensors = read_tensors(path, device)
         return cls(about["name"], tuple(json.loads(about["classes"])), **tensors)
 
 
@@ -87,6 +85,20 @@ def load(data: str, root: str | os.PathLike[str] | None = None) -> Examples:
     images = load_for_generation(data, root)
     parts = (images.train, images.train_labels, images.test, images.test_labels)
     return Examples(images.name, images.classes, *parts)
+
+
+def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What a file of safetensors says of itself, and its tensors by name.
+
+    Raises StoreError for a damaged file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise StoreError(f"{path} {DAMAGED.format(error)}") from error
 
 
 def scaled(examples: Tensor) -> Tensor:

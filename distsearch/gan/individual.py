@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..errors import Diverged
 from . import networks
 from .settings import Settings
 
@@ -56,11 +57,13 @@ class Individual:
     def step(self, loss: torch.Tensor, name: str, clamp: bool = False) -> None:
         """Make a loss of this network smaller.
 
-        Raises FloatingPointError if it is not finite: the generation is given up.
+        Raises Diverged if it is not finite: the generation is given up.
         """
         value = loss.item()
         if not math.isfinite(value):
-            raise FloatingPointError(f"the loss of the {name} is {value}")
+            raise Diverged(
+                f"the loss of the {name} is {value}, at a learning rate of {self.lr:.4g}"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

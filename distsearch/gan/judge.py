@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.checkpoint import write_durably
-from .examples import Examples, scaled
+from .examples import Examples, read_tensors, scaled
 from .toys import TOYS
 
 STEPS, BATCH, RATE = 600, 64, 1e-3
@@ -161,11 +161,8 @@ class Judge:
     @classmethod
     def read(cls, path: Path, device: str = "cpu") -> Judge:
         """The judge of a file that `save` has written."""
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        told, tensors = read_tensors(path)
+        about = json.loads(told["about"])
         shape, classes = tuple(about["shape"]), tuple(about["classes"])
         real = {n[5:]: t.numpy() for n, t in tensors.items() if n.startswith("real.")}
         weights = {n[8:]: t for n, t in tensors.items() if n.startswith("network.")}

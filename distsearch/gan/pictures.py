@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .saved import Mixture, Run
 
 SHOWN = 100  # samples in a picture
+NAMED = 10  # cells, up to which each line has its colour and name
 
 
 def draw_all(run: Run, mixture: Mixture, baseline: Run | None = None) -> None:
@@ -27,10 +28,15 @@ def draw_all(run: Run, mixture: Mixture, baseline: Run | None = None) -> None:
     `baseline`: an isolated run, whose curves are drawn beside those of this one.
     """
     examples, _ = mixture.sample(SHOWN, seed=run.settings.seed)
-    title = f"{run.settings.data}: the best mixture, FID {mixture.scores.fid:.1f}"
+    title = f"{_data_of(run)}: the best mixture, FID {mixture.scores.fid:.1f}"
     draw_samples(as_pixels(examples), run.folder / "samples.png", title)
     draw_heatmap(run, run.folder / "heatmap.png")
     draw_fid(run, run.folder / "fid.png", baseline)
+
+
+def _data_of(run: Run) -> str:
+    """The data of a run for a title: of a path only the last part."""
+    return Path(run.settings.data).name
 
 
 def as_pixels(examples: Tensor) -> NDArray[Any]:
@@ -110,11 +116,12 @@ def draw_heatmap(run: Run, filename: Path) -> None:
             text = f"cell {cell}\nno generation yet"
             if cell in mixtures:
                 generation, fid = mixtures[cell][-1]
-                text = f"cell {cell}\n{fid:.1f}\nalone {owns[cell][-1][1]:.1f}\n(gen. {generation})"
+                own = f"its own: {owns[cell][-1][1]:.1f}"
+                text = f"cell {cell}\n{fid:.1f}\n{own}\n(gen. {generation})"
             colour = "white" if values[row, column] > middle else "black"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
         axes.set(xticks=range(width), yticks=range(height))
-        axes.set_title(as_text(f"{run.settings.data}: FID of each cell's mixture"))
+        axes.set_title(as_text(f"{_data_of(run)}: FID of each cell's mixture"))
         figure.colorbar(shown, ax=axes, label="FID (the lower, the better)")
 
     size = (2.5 + 1.6 * width, 1.2 + 1.6 * height)
@@ -126,16 +133,20 @@ def draw_fid(run: Run, filename: Path, baseline: Run | None = None) -> None:
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        for of, style, name in ((baseline, "--", "isolated"), (run, "-", "coevolving")):
-            for cell, points in ({} if of is None else fids(of)).items():
-                generations, values = zip(*points, strict=True)
-                label = name if cell == 0 else None
-                colour = f"C{cell % 10}" if of is run else "grey"
-                axes.plot(generations, values, style, color=colour, lw=1.2, label=label)
+        for cell, points in ({} if baseline is None else fids(baseline)).items():
+            label = "_" if cell else "isolated"  # (What begins with _ is not in the legend.)
+            axes.plot(*zip(*points, strict=True), "--", color="grey", lw=1.2, label=label)
+        cells = fids(run)
+        for cell, points in cells.items():
+            label = f"cell {cell}" if len(cells) <= NAMED else "_"
+            colour = f"C{cell % NAMED}"
+            axes.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=label)
         axes.set(yscale="log", xlabel="generation", ylabel="FID")
-        axes.set_title(as_text(f"{run.settings.data}: FID of each cell's mixture"))
+        for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis(lambda value, _: f"{value:g}")
+        axes.set_title(as_text(f"{_data_of(run)}: FID of each cell's mixture"))
         axes.grid(alpha=0.3, which="both")
-        if baseline is not None:
+        if axes.get_legend_handles_labels()[1]:
             axes.legend(frameon=False)
 
     render(paint, size=(8, 4.8), filename=filename, plot=False)

@@ -97,11 +97,13 @@ def train(
     Raises OptionError for a folder that other settings have made, with the differences; DataError,
     SearchFailed when the first generations all fail alike, KeyboardInterrupt.
     """
-    from .saved import SEARCH, Run, best_mixture
+    from .saved import EXAMPLES, JUDGE, SEARCH, SETTINGS, Run, best_mixture
 
+    if minutes is not None and not minutes > 0:
+        raise OptionError(f"minutes={minutes!r}; give a number above 0, or None")
     folder = Path(out).expanduser().absolute()
-    _begin(folder, settings)
-    prepared = _prepare(folder, settings, say)
+    _check_folder(folder, settings)
+    examples = None if (folder / SETTINGS).is_file() else _examples(settings)
     with CoevolutionScheduler(
         evolve_cell,
         args={"settings": settings.to_json()},
@@ -119,7 +121,9 @@ def train(
         time_out=None if minutes is None else 60 * minutes,
         verbose=verbose,
     ) as scheduler:
-        scheduler.upload_files(prepared)
+        if examples is not None:
+            _prepare(folder, settings, examples, say)
+        scheduler.upload_files([folder / EXAMPLES, folder / JUDGE])
         scheduler.run()
         scheduler.join_jobs()
     best = best_mixture(Run(folder))
@@ -127,9 +131,9 @@ def train(
     return best
 
 
-def _begin(folder: Path, settings: Settings) -> None:
-    """Take a new folder, or one that the same settings have made."""
-    from .saved import EXAMPLES, JUDGE, SETTINGS, Run
+def _check_folder(folder: Path, settings: Settings) -> None:
+    """Raise OptionError unless the folder is new, or the same settings have made it."""
+    from .saved import EXAMPLES, JUDGE, SEARCH, SETTINGS, Run
 
     if (folder / SETTINGS).is_file():
         differences = Run(folder).settings.differences(settings)
@@ -140,31 +144,35 @@ def _begin(folder: Path, settings: Settings) -> None:
                 + "\nUndo these changes, or choose another folder"
             )
         return
-    begun = {EXAMPLES, JUDGE, SETTINGS, f".{EXAMPLES}.part", f".{JUDGE}.part"}
+    begun = {EXAMPLES, JUDGE, SEARCH, f".{EXAMPLES}.part", f".{JUDGE}.part"}
     if folder.exists() and any(path.name not in begun for path in folder.iterdir()):
         raise OptionError(f"{folder} holds something else already; choose an empty or a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
-def _prepare(folder: Path, settings: Settings, say: Callable[[str], None]) -> list[Path]:
-    """The files of the examples and the judge, made by the first run in this folder."""
+def _examples(settings: Settings) -> Examples:
+    """What is to be imitated, by networks that can be built."""
     from .examples import load
-    from .judge import Judge
     from .networks import discriminator, generator
+
+    examples = load(settings.data, settings.data_root)
+    for build in (generator, discriminator):
+        build(settings, examples.shape)
+    return examples
+
+
+def _prepare(
+    folder: Path, settings: Settings, examples: Examples, say: Callable[[str], None]
+) -> None:
+    """Make the files of the examples and the judge; the settings, which say so, come last."""
+    from .judge import Judge
     from .saved import EXAMPLES, JUDGE, SETTINGS
 
-    paths = [folder / EXAMPLES, folder / JUDGE]
-    if not (folder / SETTINGS).is_file():
-        examples = load(settings.data, settings.data_root)
-        for build in (generator, discriminator):
-            build(settings, examples.shape)  # what cannot be built is refused before anything runs
-        examples.save(paths[0])
-        judge = Judge.trained(examples, settings.seed)
-        judge.save(paths[1])
-        with open(folder / SETTINGS, "w", encoding="utf-8", opener=private) as file:
-            file.write(settings.to_json())
-        say(_in_words(examples, judge))
-    return paths
+    examples.save(folder / EXAMPLES)
+    judge = Judge.trained(examples, settings.seed)
+    judge.save(folder / JUDGE)
+    with open(folder / SETTINGS, "w", encoding="utf-8", opener=private) as file:
+        file.write(settings.to_json())
+    say(_in_words(examples, judge))
 
 
 def _in_words(examples: Examples, judge: Judge) -> str:

@@ -24,7 +24,7 @@ from ..core.record import open as open_record
 from ..core.words import Trial
 from ..errors import NothingReported, StoreError
 from . import mixture
-from .examples import Examples
+from .examples import DAMAGED, Examples, read_tensors
 from .individual import network_of
 from .judge import Judge, Scores
 from .networks import draw
@@ -104,15 +104,12 @@ class Mixture:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Mixture:
-        """The mixture of a folder. Raises StoreError when there is none."""
-        from safetensors import safe_open
-
+        """The mixture of a folder. Raises StoreError when there is none, or a damaged one."""
         path = Path(folder).expanduser() / MIXTURE
         if not path.is_file():
             raise StoreError(f"there is no {path}; give the folder of a run that has ended")
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        told, tensors = read_tensors(path)
+        about = json.loads(told["about"])
         generators = []
         for number, member in enumerate(about["members"]):
             prefix = f"{number}."
@@ -137,7 +134,10 @@ class Run:
             raise StoreError(
                 f"{self.folder} is no folder of `distsearch gan train`: there is no {SETTINGS}"
             )
-        self.settings = Settings.from_json(path.read_text(encoding="utf-8"))
+        try:
+            self.settings = Settings.from_json(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise StoreError(f"{path} {DAMAGED.format(error)}") from error
 
     @property
     def judge(self) -> Judge:

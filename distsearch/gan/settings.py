@@ -42,9 +42,10 @@ class Settings:
         'always' anew for each generation, or 'at_creation' of a cell.
     `fitness`: how losses against several opponents become one number. `samples`: real images for
         that. `tournament`: how many are compared to choose the one that is trained.
-    `against_neighbours`: the share of steps against a random neighbour's network, as the paper has
-        it for all; the others are against the one that is trained with it. (Neighbours' networks
-        stand still meanwhile, and a generator finds what fools one that stands still.)
+    `against_neighbours`: the share of steps against a random neighbour's network, as the text of
+        the paper has it for all; the others are against the one that is trained with it, as in its
+        authors' program. (Neighbours' networks stand still meanwhile, and a generator finds what
+        fools one that stands still.)
     `replacement`: whether what was trained takes its cell 'always', or only if it is better.
     `lr_mutation`: the probability that a learning rate changes before a step.
     `skip`: the discriminator learns at every n-th step.

@@ -30,12 +30,14 @@ CURVES, CELLS = "curves.png", "cells.png"
 class Machines:
     """Where trials run: so many ranks each, of so many CPUs and GPUs, on these nodes.
 
-        Machines(ranks=4, gpus=1, nodes=("gpu1", "me@gpu2"))
+        Machines(ranks=4, gpus=1, nodes=("gpu1", "me@gpu2"), ranks_per_node=2)
 
-    `local`: whether this machine is a node too.
+    `ranks_per_node`: so many on each of a trial's nodes, None for wherever there is room. `local`:
+    whether this machine is a node too.
     """
 
     ranks: int = 1
+    ranks_per_node: int | None = None
     cpus: int = 1
     gpus: float = 0
     nodes: Addresses = ()
@@ -45,13 +47,20 @@ class Machines:
         check_number("ranks", self.ranks, int, least=1)
         check_number("cpus", self.cpus, int, least=1)
         check_number("gpus", self.gpus, float, least=0)
+        if not (self.nodes or self.local):
+            raise OptionError("local=False, and no nodes: name some, or let this machine be one")
         if self.ranks > 1 and self.gpus not in (0, 1):
             raise OptionError(f"gpus={self.gpus!r}; each of several ranks needs a GPU of its own")
 
     @property
     def resource(self) -> dict[str, Any]:
         """What one trial asks for."""
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "world_size": self.ranks}
+        return {
+            "num_cpus": self.cpus,
+            "num_gpus": self.gpus,
+            "world_size": self.ranks,
+            "ranks_per_node": self.ranks_per_node,
+        }
 
 
 class EpochsScheduler(FIFOScheduler):

@@ -22,6 +22,7 @@ from torch.nn import functional
 from ..data.augment import Augmentation, Standard
 from ..data.source import Images
 from ..data.splits import permutation
+from ..errors import Diverged
 from .ranks import Ranks
 
 Batch = tuple[Tensor, Tensor]  # float images, labels
@@ -75,7 +76,7 @@ class Pixels:
     """A data set on a device, with what makes batches of it.
 
     pixels = Pixels.of(load_images("digits"), device)
-    pixels.batch(indices, "train")
+    images, labels = pixels.train(indices)
     """
 
     images: Images
@@ -222,10 +223,10 @@ def reduced_precision(device: torch.device, precision: str) -> AbstractContextMa
 def check_loss(loss: float, epoch: int, epochs: int, lr: float) -> None:
     """End the trial when its loss is no number any more.
 
-    Raises FloatingPointError, whose text becomes the reason of the trial.
+    Raises Diverged, whose text becomes the reason of the trial.
     """
     if not math.isfinite(loss):
-        raise FloatingPointError(
+        raise Diverged(
             f"the loss became {loss} in epoch {epoch}/{epochs}, at a learning rate of {lr:.4g}; "
             "start with a lower one"
         )

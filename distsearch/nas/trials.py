@@ -26,7 +26,7 @@ def train_network(args: Any, reporter: Any) -> None:
     (or the test part, where there is none), `lr`, `images_per_s` of all ranks and `peak_memory_mb`
     of each. Goes on from the last epoch that was saved.
 
-    Raises, and so ends the trial: DataError, OptionError, SpaceError, and FloatingPointError when
+    Raises, and so ends the trial: DataError, OptionError, SpaceError, and Diverged when
     the loss becomes NaN.
     """
     import torch  # noqa: F401  # named here, it is imported once for all trials of a node

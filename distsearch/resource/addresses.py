@@ -33,7 +33,7 @@ Addresses = Union[Address, Iterable[Address]]
 
 SUFFIX = ".toml"
 DEFAULTS = "defaults"
-KEYS = tuple(field.name for field in fields(Node) if field.name != "host")
+KEYS = tuple(field.name for field in fields(Node))
 
 
 def nodes_of(addresses: Addresses | None) -> list[Node]:
@@ -71,14 +71,14 @@ def read_nodes(path: str | os.PathLike[str]) -> list[Node]:
                 f"all nodes have is in [{DEFAULTS}]"
             )
     defaults = tables.pop(DEFAULTS, {})
-    _refuse_unknown(file, DEFAULTS, defaults, KEYS)
+    _refuse_unknown(file, DEFAULTS, defaults)
     if not tables:
         raise ResourceError(f"{file} names no node; write a table for each, as [gpu1]")
     return [_node(file, name, defaults, own) for name, own in tables.items()]
 
 
 def _node(file: Path, name: str, defaults: Mapping[str, Any], own: Mapping[str, Any]) -> Node:
-    _refuse_unknown(file, name, own, ("host", *KEYS))
+    _refuse_unknown(file, name, own)
     given = {**defaults, **own}
     try:
         node = Node.parse(given.pop("host", name))
@@ -91,18 +91,18 @@ def _node(file: Path, name: str, defaults: Mapping[str, Any], own: Mapping[str, 
         raise ResourceError(f"{file}: table [{name}]: {error}") from None
 
 
-def _refuse_unknown(file: Path, name: str, table: Mapping[str, Any], valid: Iterable[str]) -> None:
+def _refuse_unknown(file: Path, name: str, table: Mapping[str, Any]) -> None:
     for key, value in table.items():
-        if key in valid:
+        if key in KEYS:
             continue
         if isinstance(value, Mapping) and name != DEFAULTS:  # what [gpu1.lab] means in TOML
             raise ResourceError(
                 f"{file}: table [{name}] holds a table {key!r}; the name of a host with a dot "
                 f'stands in quotes: ["{_with_dots(name, table)}"]'
             )
-        names = ", ".join(map(repr, valid))
+        names = ", ".join(map(repr, KEYS))
         raise ResourceError(
-            f"{file}: table [{name}] has no key {key!r}; {nearest(key, valid)}valid are: {names}"
+            f"{file}: table [{name}] has no key {key!r}; {nearest(key, KEYS)}valid are: {names}"
         )
 
 

@@ -65,14 +65,15 @@ from .cache import CheckpointCache
 from .meeting import MeetingPoint, Network
 from .output import SHORTAGES
 from .private import delete, make_folder, make_folders, private, private_mode
-from .proc import families_above
+from .proc import MARK_FILE, families_above
 from .process import Process
-from .processes import Processes
+from .processes import LOG_FILE, Processes
 
 Message = dict[str, Any]
 
 FUNCTION, UPLOADS = "the train function", "the uploaded files"  # what a node may lack
 FOLDERS = ("functions", "trials", "work")
+MADE = (*FOLDERS, LOG_FILE, MARK_FILE)  # all that an agent makes in its folder
 WINDOW = 8 << 20
 KILL_GRACE_S = 10.0
 OUTPUT_PERIOD_S = 0.2
@@ -770,7 +771,7 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
             return "killed", f"the disk is full: {end['error']}"
         return ("out_of_memory" if end.get("memory") else "failed"), end["error"]
     if end is not None and end["how"] == "exit" and end["code"] != 0:
-        return "exited", f"sys.exit({end['code']})"
+        return "exited", end["error"] or f"sys.exit({end['code']})"
     if end is not None and end["how"] == "stopped":
         return "killed", "killed by SIGTERM, which the search did not send"
     if end is not None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .private import make_folders, private
+from .private import FOLDER_MODE, make_folders, private
 
 MANIFEST = "manifest.json"  # the commit mark of a checkpoint
 UNFINISHED_MANIFEST = f".{MANIFEST}.part"
@@ -232,7 +232,12 @@ def pieces(
 
 def checkpoints(folder: Path) -> list[Path]:
     """The committed checkpoints below a folder, oldest first."""
-    return sorted((path.parent for path in folder.glob(f"*-step-*/{MANIFEST}")), key=number_of)
+    names: list[str] = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        names = [name for name in os.listdir(folder) if "-step-" in name]
+    # (Not by `glob`, which takes several times as long: trials that last milliseconds look often.)
+    whole = (name for name in names if os.path.exists(f"{folder}/{name}/{MANIFEST}"))
+    return sorted((folder / name for name in whole), key=number_of)
 
 
 def delete_newer(folder: Path, step: int | None) -> None:
@@ -270,10 +275,12 @@ def inherit(folder: Path, sources: Sequence[Path]) -> None:
             found = checkpoints(source / "checkpoints")
             if not found:
                 break
-            copy = shutil.copy2 if (found[-1] / "files").exists() else link_or_copy
             unfinished = folder / "inherited"
             try:
-                shutil.copytree(found[-1], unfinished, copy_function=copy)
+                if (found[-1] / "files").exists():
+                    shutil.copytree(found[-1], unfinished)
+                else:
+                    _link_all(found[-1], unfinished)
                 names = json.loads((unfinished / MANIFEST).read_text())["files"]
                 if all((unfinished / name).exists() for name in names):
                     # The oldest of the trial's own, whatever number it had.
@@ -282,6 +289,14 @@ def inherit(folder: Path, sources: Sequence[Path]) -> None:
             except (OSError, ValueError):  # deleted by its trial, which has a newer one by now
                 pass
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _link_all(source: Path, target: Path) -> None:
+    """Have the files of a folder that has no folders in it in a new one too."""
+    make_folders(target.parent)
+    target.mkdir(FOLDER_MODE)
+    for name in os.listdir(source):
+        link_or_copy(f"{source}/{name}", f"{target}/{name}")
 
 
 def number_of(path: Path) -> int:

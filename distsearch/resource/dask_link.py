@@ -379,7 +379,9 @@ class Cluster:
         self.remote_ids = itertools.count(1) if remote_ids is None else remote_ids
         self.authority = Authority()
         self.scheduler: Scheduler | None = None
-        self._users_client = client
+        self._users_cluster: tuple[str, Security] | None = None
+        if client is not None:  # which is closed, and forgets both, when it loses the connection
+            self._users_cluster = client.scheduler.address, client.security
         self._topic = f"distsearch-{uuid.uuid4().hex}"
         self._client: Client
         self._exits = contextlib.AsyncExitStack()
@@ -391,18 +393,11 @@ class Cluster:
 
     async def __aenter__(self) -> Cluster:
         async with contextlib.AsyncExitStack() as exits:
-            if self._users_client is None:
+            if self._users_cluster is None:
                 exits.enter_context(quiet())
                 self._client = await exits.enter_async_context(self._own_scheduler())
             else:
-                self._client = await exits.enter_async_context(
-                    Client(
-                        self._users_client.scheduler.address,
-                        security=self._users_client.security,
-                        asynchronous=True,
-                        set_as_default=False,
-                    )
-                )
+                self._client = await exits.enter_async_context(self._like_the_users())
                 with contextlib.suppress(Exception):  # only the user's scheduler saves memory by it
                     await self._client.run_on_scheduler(keep_few_events, self._topic)
             await self._subscribe()
@@ -424,6 +419,12 @@ class Cluster:
         with contextlib.suppress(Exception):  # an answer means that the scheduler knows of it
             await asyncio.wait_for(self._client.scheduler.identity(), 2)
         await self._exits.aclose()
+
+    def _like_the_users(self) -> Client:
+        """A client of our own to the user's cluster."""
+        assert self._users_cluster is not None
+        address, security = self._users_cluster
+        return Client(address, security=security, asynchronous=True, set_as_default=False)
 
     @contextlib.asynccontextmanager
     async def _own_scheduler(self) -> AsyncIterator[Client]:
@@ -532,7 +533,10 @@ class Cluster:
     async def attach_workers(
         self, on_joined: Callable[[DaskRemote | NodeError], None]
     ) -> list[DaskRemote | NodeError]:
-        """Make every worker of the user's cluster a node; `on_joined` hears of those to come."""
+        """Make every worker of the user's cluster a node that is none yet.
+
+        `on_joined` hears of those to come.
+        """
 
         async def attach_later(address: str) -> None:
             on_joined(await self._attach_worker(address))
@@ -547,6 +551,23 @@ class Cluster:
         workers = [address for address in there if address not in self._workers]
         self._workers.update(workers)
         return not_lost(await asyncio.gather(*map(self._attach_worker, workers)))
+
+    async def hear_again(self) -> None:
+        """Make sure that the user's cluster is heard, after its connection broke or it began anew.
+
+        Raises what Dask raises while it is not to be reached, and NodeError.
+        """
+        if self._client.status == "closed":  # Dask gives up half a minute after a connection broke
+            self._client = await self._exits.enter_async_context(self._like_the_users())
+        await self._subscribe()
+
+    def owns(self, remote: Remote) -> bool:
+        """Whether a node is one of this cluster."""
+        return isinstance(remote, DaskRemote) and remote._cluster is self
+
+    def forget(self, worker: str) -> None:
+        """Have a worker that was lost as a node taken for a new one by `attach_workers`."""
+        self._workers.discard(worker)
 
     async def _attach_worker(self, address: str) -> DaskRemote | NodeError:
         workers = (await self._client.scheduler.identity())["workers"]

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from ..errors import HostKeyError, NodeError, ResourceError, UploadError
 from .local import LocalRemote
@@ -17,6 +17,7 @@ from .remote import Listener, Message, Remote
 
 if TYPE_CHECKING:  # Dask and asyncssh are imported only when there is another node to reach
     from .dask_link import Cluster, DaskRemote
+    from .environment import Environment
 
 T = TypeVar("T")
 START_S = 5.0  # what those that are up wait for the others
@@ -36,8 +37,9 @@ class Owner(Listener, Protocol):
 class Fleet:
     """The nodes of one search; used in the loop's thread.
 
-    `failed` are the errors of those that could not be brought up. Those over SSH that are lost
-    later are brought up again when they can be, after 1, 2, 4, ... and at most 60 s each time.
+    `failed` are the errors of those that could not be brought up. Those that are lost later are
+    brought up again when they can be, after 1, 2, 4, ... and at most 60 s each time.
+    `modules` are those of installed packages that trials import.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class Fleet:
         owner: Owner,
         *,
         tunnel: bool | None,
-        ssh_config: Sequence[str | os.PathLike[str]] | None,
+        ssh_config: Sequence[str] | None,
         say: Callable[[str], None],
         work_in: str | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.owner = owner
@@ -56,11 +59,11 @@ class Fleet:
         self.uploaded: dict[str, Path] = {}
         self.failed: list[NodeError] = []
         self._tunnel = tunnel
-        self._ssh_config = None
-        if ssh_config is not None:
-            self._ssh_config = [str(Path(file).expanduser().absolute()) for file in ssh_config]
+        self._ssh_config = ssh_config
         self._say = say
         self._work_in = work_in
+        self._modules = modules
+        self._environment: Environment | None = None
         self._ids = itertools.count()
         self._ssh_cluster: Cluster | None = None
         self._client_cluster: Cluster | None = None
@@ -146,7 +149,8 @@ class Fleet:
     async def take_away(self, leaving: Sequence[Remote], reason: str) -> None:
         """End everything on nodes and do without them."""
         for remote in leaving:
-            self._nodes.pop(remote.remote_id, None)  # it is not to come back
+            self._nodes.pop(remote.remote_id, None)
+            self.does_not_come_back(remote)
             self.owner.retire(remote)
         nothing_left = await asyncio.gather(*(remote.close() for remote in leaving))
         for remote, confirmed_dead in zip(leaving, nothing_left, strict=True):
@@ -184,11 +188,16 @@ class Fleet:
     ) -> Sequence[asyncio.Task[DaskRemote | NodeError]]:
         """Begin to bring up nodes over SSH: for each the task that does it."""
         from .dask_link import Cluster
+        from .environment import environment_of
         from .ssh import start_all
 
         if self._ssh_cluster is None:
             self._ssh_cluster = await Cluster(self, remote_ids=self._ids).__aenter__()
-        return start_all(self._ssh_cluster, nodes, self._ssh_config, self._tunnel)
+        if self._environment is None:
+            self._environment = await asyncio.to_thread(environment_of, self._modules)
+        return start_all(
+            self._ssh_cluster, nodes, self._ssh_config, self._tunnel, self._environment, self._say
+        )
 
     async def _join(
         self, node: Node, coming: asyncio.Task[DaskRemote | NodeError]
@@ -255,6 +264,32 @@ class Fleet:
             rest_s = min(LONGEST_REST_S, 2.0 ** (attempt - 1))
             if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8, ...
                 self._say(f"{result}\nnode {node.host} is tried again, next in {rest_s:g} s")
+            await asyncio.sleep(rest_s)
+
+    async def _take_up_again(self, worker: str, after_s: float) -> None:
+        """Make a lost worker of the user's cluster a node again, once the connection is back.
+
+        So are those that joined while nothing was heard of the cluster. A worker that is not there
+        any more is a new one when it comes.
+        """
+        assert self._client_cluster is not None
+        await asyncio.sleep(after_s)
+        for attempt in itertools.count(1):
+            self._client_cluster.forget(worker)
+            try:
+                await self._client_cluster.hear_again()
+                results = await self._client_cluster.attach_workers(self._welcome_later)
+            except Exception as error:  # Dask's errors are of many kinds
+                results = [NodeError(f"the cluster of client= does not answer: {error!r}")]
+            for remote in results:
+                if isinstance(remote, Remote) and await self._welcome_or_say(remote) is None:
+                    self._say(f"node {remote.host} is back")
+            failed = [str(one) for one in results if isinstance(one, NodeError)]
+            if not failed:
+                return
+            rest_s = min(LONGEST_REST_S, 2.0 ** (attempt - 1))
+            if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8, ...
+                self._say("\n".join([*failed, f"tried again, next in {rest_s:g} s"]))
             await asyncio.sleep(rest_s)
 
     def _note(self, remote: Remote, node: Node) -> None:
@@ -338,10 +373,16 @@ class Fleet:
             self._comes_back(remote, confirmed_dead=False)
 
     def _comes_back(self, remote: Remote, confirmed_dead: bool) -> None:
-        """Wait for a lost node of `dist_ip_addrs`, unless it was taken away."""
+        """Wait for a lost node, unless it was taken away."""
         node = self._nodes.pop(remote.remote_id, None)
-        if node is not None and remote.remote_id not in self._nodes_to_go:
-            self._wait_for(node, 0.0 if confirmed_dead else LEASE_OVER_S)
+        if remote.remote_id in self._nodes_to_go:
+            return
+        after_s = 0.0 if confirmed_dead else LEASE_OVER_S
+        cluster = self._client_cluster
+        if node is not None:
+            self._wait_for(node, after_s)
+        elif cluster is not None and cluster.owns(remote) and not self._is_closed:
+            self._run(self._take_up_again(cast("DaskRemote", remote).worker, after_s))
 
     # What nodes say
 

@@ -410,7 +410,7 @@ class DistributedResourceManager:
         if self.can_meet(resource):
             return
         if not self.remotes:
-            raise ResourceError(f"{resource} cannot be met: no node is up; add one")
+            raise ResourceError(f"a trial with {resource} finds no room: no node is up; add one")
         has = [_describe(remote) for remote in itertools.islice(self.remotes.values(), 16)]
         more = f"; and {len(self.remotes) - 16} more" if len(self.remotes) > 16 else ""
         fits = "fits on no node"
@@ -423,7 +423,7 @@ class DistributedResourceManager:
             )
             fits = f"needs {wanted}, and there is room for {self._parts(resource)}"
         raise ResourceError(
-            f"{resource} {fits}: {'; '.join(has)}{more}. Ask for less, or add a node"
+            f"a trial with {resource} {fits}: {'; '.join(has)}{more}. Ask for less, or add a node"
         )
 
     def can_meet(self, resource: Resource) -> bool:

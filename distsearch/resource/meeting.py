@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import psutil
 
 REACH_S = 4.0  # so long a node tries to reach the port of rank 0
+VISITORS = 64  # that may be connected to a port at once; then the first of them has to go
 LOOPBACK = "127.0.0.1"
 
 
@@ -37,16 +38,22 @@ class MeetingPoint:
         self._host = reserved.getsockname()[0]
         self._socket = reserved
         self._server: asyncio.Server | None = None
+        self._visitors: list[asyncio.StreamWriter] = []  # the first to come first
 
     async def listen(self) -> None:
         """Show whoever connects that this is the place."""
         self._server = await asyncio.start_server(self._show, sock=self._socket)
 
     async def _show(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._visitors) >= VISITORS:
+            self._visitors.pop(0).close()
+        self._visitors.append(writer)
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             writer.write(self.token.encode())
             # Whoever closes first leaves the port in use for a minute: so not this side.
             await asyncio.wait_for(_read_to_the_end(reader), REACH_S)
+        if writer in self._visitors:
+            self._visitors.remove(writer)
         writer.close()
 
     def give_way(self) -> None:

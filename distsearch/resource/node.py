@@ -34,7 +34,8 @@ class Node:
     runs there. `num_cpus`, `num_gpus` and `memory_gb` (1e9 bytes) take the place of what is
     detected on the node. `tunnel=True` sends everything through the SSH connection, `False`
     nothing, None leaves it to the scheduler. `address` is where the ranks of a trial on other nodes
-    reach this one, None for its own.
+    reach this one, None for its own. `setup=True` makes an environment there, with the driver's
+    versions of what trials import, and uses that; `python` is then what it is made from.
     Raises ResourceError for values that make no sense.
     """
 
@@ -51,6 +52,7 @@ class Node:
     memory_gb: float | None = None
     tunnel: bool | None = None
     address: str | None = None
+    setup: bool = False
 
     def __post_init__(self) -> None:
         for name in ("host", "user", "key", "python", "address"):
@@ -58,11 +60,13 @@ class Node:
                 self._refuse(name, "text")
         if not isinstance(self.tunnel, bool | NoneType):
             self._refuse("tunnel", "True, False or None")
+        if not isinstance(self.setup, bool):
+            self._refuse("setup", "True or False")
         if not isinstance(self.env, Mapping):
             self._refuse("env", "names and their values")
         # Command line tools would read a leading dash as an option; a shell would read other signs:
         # that of a ProxyCommand, or the user's, who is shown commands that mend things.
-        if not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
+        if not isinstance(self.host, str) or not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
             raise ResourceError(f"{self.host!r} is no host name or address; {_FORMS}")
         if self.user is not None and not re.fullmatch(_USER, self.user):
             raise ResourceError(f"node {self.host!r}: user={self.user!r} is no user name; {_FORMS}")
@@ -80,6 +84,10 @@ class Node:
             self._refuse("address", "a host name or an IP address of that node, or None")
         if self.key is not None:
             object.__setattr__(self, "key", str(Path(self.key).expanduser().absolute()))
+        if self.python is not None and not (isinstance(self.python, str) and self.python):
+            self._refuse("python", "the path of an interpreter there, or None")
+        if not isinstance(self.env, Mapping):
+            self._refuse("env", "a dict of names and texts")
         object.__setattr__(self, "env", dict(self.env))
         for name, value in self.env.items():
             if not (isinstance(name, str) and name and "=" not in name and isinstance(value, str)):

@@ -23,6 +23,7 @@ from .private import private
 from .proc import MARK, kill_marked, mark_of
 from .process import Process, ProcessListener
 
+LOG_FILE = "launcher.log"
 LAUNCHERS = 5  # so many in a row may die before the next one has to wait
 LONGEST_REST_S = 30.0  # that it waits at most
 IMPORT_S = 300.0  # a launcher that imports for longer than that is taken for hanging
@@ -85,7 +86,7 @@ class Processes:
         self._control_unread = b""
         control, theirs = socket.socketpair()
         try:
-            with theirs, open(self._folder / "launcher.log", "ab", opener=private) as log:
+            with theirs, open(self._folder / LOG_FILE, "ab", opener=private) as log:
                 self._launcher = subprocess.Popen(
                     command(str(theirs.fileno())),
                     pass_fds=[theirs.fileno()],
@@ -351,7 +352,7 @@ class Processes:
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
-            return (self._folder / "launcher.log").read_text(errors="replace")[-2000:].strip()
+            return (self._folder / LOG_FILE).read_text(errors="replace")[-2000:].strip()
         return ""
 
     def _launcher_died(self, reason: str) -> None:

@@ -74,6 +74,16 @@ class Resource:
                 "which NCCL refuses; give num_gpus=1 for each rank, or 0 to use gloo on CPUs"
             )
 
+    def __str__(self) -> str:
+        """What is asked for, without what is not: `num_cpus=1, world_size=4`."""
+        usual = {item.name: item.default for item in fields(self)}
+        asked = {name: getattr(self, name) for name in usual}
+        return ", ".join(
+            f"{name}={value:g}"
+            for name, value in asked.items()
+            if name == "num_cpus" or value != usual[name]
+        )
+
     @classmethod
     def parse(cls, given: Mapping[str, Any] | Resource | None) -> Resource:
         """Read `{'num_cpus': 2, 'num_gpus': 0}`; None is one CPU, a Resource stays as it is.

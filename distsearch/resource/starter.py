@@ -13,6 +13,7 @@ the standard library, and nothing of distsearch. Lines of JSON on standard input
     driver: {"command": [...], "spec": {...}, "lease_s": 30, "grace_s": 5}
     node:   {"op": "output", "line": "..."}        what the node's process prints
     driver: an empty line every few seconds        "I am here"
+    driver: {"input": {...}}                       a line for the standard input of that command
     node:   {"op": "gone", "reason": "..."}        nothing of the node is left: processes, folder
 
 Each line that the node says begins a line anew, as a start-up file may have printed half of one.
@@ -67,6 +68,7 @@ def main() -> None:
     os.environ.update(request["env"])
     reserved = reserve_port()
     about = about_this_node(request["packages"])
+    note_use()
     home = home_of_distsearch(request["distsearch"])
     has_it = home is not None
     say(op="hello", port=reserved.getsockname()[1], has_distsearch=has_it, **about)
@@ -83,7 +85,7 @@ def main() -> None:
     if home is None:
         home = unpack(parcel, request["distsearch"], folder)
     node = start_node(order, folder, home)
-    threading.Thread(target=listen, args=(events,), daemon=True).start()
+    threading.Thread(target=listen, args=(events, node.stdin), daemon=True).start()
     output = threading.Thread(target=forward, args=(node.stdout,), daemon=True)
     output.start()
     reason = watch(events, node, order["lease_s"])
@@ -118,6 +120,13 @@ def parcel_and_order() -> tuple[bytes, dict[str, Any] | None]:
         pieces.append(base64.b64decode(message["piece"]))
         message = next_message()
     return b"".join(pieces), message
+
+
+def note_use() -> None:
+    """An environment that `setup` has made is in use: see `delete_old`."""
+    if os.path.exists(os.path.join(sys.prefix, "complete")):
+        with contextlib.suppress(OSError):
+            os.utime(sys.prefix)
 
 
 def home_of_distsearch(content: str) -> str | None:
@@ -269,9 +278,13 @@ def start_node(order: dict[str, Any], folder: str, home: str) -> subprocess.Pope
     return node
 
 
-def listen(events: queue.SimpleQueue[Any]) -> None:
-    for _line in sys.stdin:
+def listen(events: queue.SimpleQueue[Any], node_input: Any) -> None:
+    for line in sys.stdin:
         events.put("ping")
+        if line.strip():
+            with contextlib.suppress(OSError):  # it has ended
+                node_input.write(json.dumps(json.loads(line)["input"]).encode() + b"\n")
+                node_input.flush()
     events.put("end of input")
 
 

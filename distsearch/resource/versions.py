@@ -62,7 +62,7 @@ def compare(
     different = [
         name
         for name, parts in NODE_PACKAGES.items()
-        if not _alike(driver["packages"][name], node["packages"][name], parts)
+        if not alike(driver["packages"][name], node["packages"][name], parts)
     ]
     if different:
         pairs = ", ".join(
@@ -95,7 +95,8 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _alike(ours: str | None, theirs: str, parts: int | None) -> bool:
+def alike(ours: str | None, theirs: str, parts: int | None) -> bool:
+    """Whether two versions agree in so many of their parts: 0 in all, None in none."""
     if ours is None or parts is None:
         return True
     if parts == 0:

@@ -1,6 +1,9 @@
 """Schedulers: the user's face of a search, and the rules that decide what runs on."""
 
+from typing import Any
+
 from ..core.words import Continue, Launch, Pause, Report, Status, Stop, Trial, Wait
+from ..space.autogluon import successor
 from .base import Scheduler
 from .coevolution import CoevolutionScheduler
 from .fifo import FIFOScheduler
@@ -26,3 +29,7 @@ __all__ = [
     "Trial",
     "Wait",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{successor(name)}")

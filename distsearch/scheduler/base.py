@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import math
 import os
+import threading
 import time
 import warnings
 import weakref
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import folder
+from ..core import folder, modules, notebook, reach
 from ..core import returned as returned_value
 from ..core.checkpoint import KEPT
 from ..core.decorators import TrainFunction
@@ -22,7 +23,7 @@ from ..core.ends import CLOSED, INTERRUPTED
 from ..core.experiment import Experiment
 from ..core.loop import loop
 from ..core.objectives import Objectives
-from ..core.progress import Progress
+from ..core.progress import Progress, Snapshot
 from ..core.snapshot import take_snapshot
 from ..core.steering import Steering
 from ..core.words import Continue, Decision, Launch, Report, Status, Trial, Wait
@@ -37,13 +38,16 @@ from ..searcher import Searcher, auto, warm
 from ..searcher.arguments import taken_out
 from ..searcher.desk import Desk
 from ..space import differences
+from ..space.autogluon import missing
 from . import interrupts
 from .callback import Callback
 from .options import (
     Options,
     check_bounds,
+    check_number,
     check_objectives,
     complete,
+    config_files,
     seed_of_others,
     with_args,
 )
@@ -99,7 +103,7 @@ class Scheduler(Resumable):
         local: bool | Node | None = None,
         client: Any = None,
         tunnel: bool | None = None,
-        ssh_config: Sequence[str | os.PathLike[str]] | None = None,
+        ssh_config: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None = None,
         isolation: str = "fresh",
         start_method: str | None = None,
         work_in: str | None = None,
@@ -132,6 +136,9 @@ class Scheduler(Resumable):
             resume=resume,
             visualizer=visualizer,
             training_history_callback=training_history_callback,
+            training_history_callback_period=training_history_callback_delta_secs,
+            local=local,
+            tunnel=tunnel,
             isolation=isolation,
             start_method=start_method,
             work_in=work_in,
@@ -147,6 +154,7 @@ class Scheduler(Resumable):
             verbose=verbose,
             label_output=label_output,
         )
+        ssh_config = config_files(ssh_config)
         check_objectives(self.objectives, type(self).__name__, self.ranks_by_reward, max_reward)
         self.train_fn = with_args(train_fn, args)
         self._given, self._given_space = train_fn, train_fn.space.describe()
@@ -158,7 +166,10 @@ class Scheduler(Resumable):
         self._store = folder.take(self.folder, resume)
         with self._store.closed_on_error():
             earlier = folder.earlier_run(self.folder)
+            unused = ""
             if earlier is not None:
+                if seed not in (None, earlier["seed"]):
+                    unused = f"seed={seed} is not used: this search began with {earlier['seed']}"
                 seed = earlier["seed"]
             self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
             self.desk = Desk(
@@ -188,7 +199,11 @@ class Scheduler(Resumable):
         self._closed = False
         self._hurries = False
 
-        self.progress = Progress(verbose, lambda: take_snapshot(self.experiment, self.objectives))
+        self.progress = Progress(
+            verbose,
+            self._snapshot,
+            corner=lambda: notebook.Corner(self.curves_as_png),
+        )
         say = self.progress.say
         if self._store.put_aside is not None:
             say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
@@ -201,6 +216,8 @@ class Scheduler(Resumable):
         )
         if let_go:
             say(f"the scheduler that had {self.folder} before, whose search has ended, is closed")
+        if unused:
+            say(unused)
         for line in self.train_fn.fixed:
             say(line)
         if self.desk.why:
@@ -216,6 +233,7 @@ class Scheduler(Resumable):
             ssh_config=ssh_config,
             say=say,
             work_in=work_in,
+            modules=modules.of_packages(settings.packed),
         )
         self.steering = Steering(
             self.folder, self.experiment, self.fleet, valid=self._valid_job, say=say
@@ -227,10 +245,11 @@ class Scheduler(Resumable):
             if earlier is None:
                 self._warm_start(known)
             else:
-                self._take_up(earlier)
+                self._take_up(earlier, known)
             local = client is None if local is None else local
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
+            self._store.disown()
             self.close()
             raise
 
@@ -245,7 +264,9 @@ class Scheduler(Resumable):
             client=client,
             enough=lambda: self.manager.can_meet(resource),
         )
-        self.manager.check(resource)
+        workers_are_to_come = client is not None and not self.manager.remotes  # a job is queued
+        if not workers_are_to_come:
+            self.manager.check(resource)
 
     # The rule: what a scheduler of your own overrides
 
@@ -357,7 +378,15 @@ class Scheduler(Resumable):
         return not self._closed and not self.experiment.is_idle
 
     def _check_function(self) -> None:
-        """Raise SpaceError where the train function's arguments are others than at the start."""
+        """Raise SpaceError where the train function's arguments are others than at the start.
+
+        Of other code, of a helper that was defined anew in a notebook, it is said.
+        """
+        if reach.fingerprint(self.train_fn) != self.searched["code"]:
+            self.progress.say(
+                f"the code of {self._given.__name__}, or of what it uses, was changed after this "
+                "scheduler was made, which goes on with what it was; make a new scheduler"
+            )
         if changes := differences(self._given_space, self._given.space.describe()):
             raise SpaceError(
                 f"the arguments of {self._given.__name__} were changed after this scheduler was "
@@ -381,7 +410,7 @@ class Scheduler(Resumable):
             raise ResourceError(
                 "this search would never end: give num_trials=, time_out= or max_reward="
             )
-        if self.experiment.is_searching:
+        if self.experiment.is_searching and not self.experiment.is_idle:
             raise DistsearchError("this search is running; call join_jobs() before the next run()")
         self.progress.start()
         loop().run(lambda: self.experiment.run(num_trials, time_out))
@@ -403,6 +432,9 @@ class Scheduler(Resumable):
         the searcher or a rule of your own raised.
         """
         self._check_open()
+        if timeout is not None:
+            check_number("timeout", timeout, "a number from 0 on, or None", least=0)
+            timeout = min(timeout, threading.TIMEOUT_MAX)
         waiting = loop().submit(self.experiment.wait())
         with interrupts.term_too():
             try:
@@ -443,10 +475,14 @@ class Scheduler(Resumable):
                 waiting.result(LOOK_S)
                 return
 
+    def _snapshot(self) -> Snapshot:
+        """How the search stands, for its progress."""
+        return take_snapshot(self.experiment, self.objectives)
+
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
         text = f"{len(running)} trials are running ({', '.join(map(str, running[:10]))})"
-        waiting = self.progress.snapshot().waiting
+        waiting = self._snapshot().waiting
         return f"{text}, {waiting} not started" if waiting else text
 
     def add_job(self, config: Mapping[str, Any]) -> int:
@@ -579,6 +615,11 @@ class Scheduler(Resumable):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # to a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            return missing(self, name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(\n{self.manager!r})"

@@ -19,7 +19,7 @@ from ..core.metrics import number
 from ..core.words import Continue, Decision, Launch, Pause, Report, Stop, Trial, Wait
 from ..errors import OptionError, StoreError
 from .base import Scheduler
-from .options import refuse_misspelt
+from .options import is_whole, refuse_misspelt
 from .rungs import WORST, Rung, Rungs, SynchronousBracket, bracket_sizes, geometric_levels
 from .wording import limit
 
@@ -87,11 +87,15 @@ class HyperbandScheduler(Scheduler):
             grace_period = default_grace(self.max_t, brackets)
         if rung_levels is None:
             levels = geometric_levels(grace_period, reduction_factor, self.max_t)
-        else:
+        elif isinstance(rung_levels, Iterable):
             levels = tuple(rung_levels)
-        if not 1 <= brackets <= len(levels) + 1:
+        else:
             raise OptionError(
-                f"brackets={brackets}, but with the rungs {list(levels)} there can be 1 to "
+                f"rung_levels={rung_levels!r}; give a list of times, such as [1, 3, 9]"
+            )
+        if not is_whole(brackets) or not 1 <= brackets <= len(levels) + 1:
+            raise OptionError(
+                f"brackets={brackets!r}, but with the rungs {list(levels)} there can be 1 to "
                 f"{len(levels) + 1}"
             )
         self.sizes = bracket_sizes(len(levels), reduction_factor)[:brackets]

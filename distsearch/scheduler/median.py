@@ -9,9 +9,11 @@ import math
 from bisect import bisect_right, insort
 from typing import Any
 
+from ..core.metrics import number
 from ..core.words import Continue, Decision, Report, Stop, Trial
 from ..errors import OptionError
 from .base import Scheduler
+from .options import is_whole
 
 
 class Averages:
@@ -88,9 +90,9 @@ class MedianStoppingScheduler(Scheduler):
     def __init__(
         self, *args: Any, grace_period: float = 1, min_samples: int = 3, **options: Any
     ) -> None:
-        if not grace_period >= 0:
+        if number(grace_period) is None or not grace_period >= 0:
             raise OptionError(f"grace_period={grace_period!r}, but it is a number from 0 on")
-        if not min_samples >= 1:
+        if not is_whole(min_samples) or not min_samples >= 1:
             raise OptionError(f"min_samples={min_samples!r}, but it is an integer from 1 on")
         self.grace_period, self.min_samples = grace_period, min_samples
         self._averages = Averages()

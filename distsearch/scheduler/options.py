@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from ..core.settings import Settings, retries_of
 from ..core.travel import pack
 from ..core.words import Status
 from ..errors import OptionError, ResourceError, SpaceError
+from ..resource.node import Node
 from ..resource.resource import Resource
 from ..searcher.arguments import names_taken, refuse_unknown, same_seed
 from ..space import Dict
@@ -33,6 +36,8 @@ AUTOGLUON = {  # its arguments, with what they would be if all rules had them
     "maxt_pending": False,
     "keep_size_ratios": False,
     "do_snapshots": False,
+    "training_history_searcher_info": False,
+    "stop_jobs_after_time_out": True,
 }
 NoneType = type(None)
 _KINDS: dict[Any, str] = {
@@ -61,6 +66,9 @@ class Options:
     resume: bool | None
     visualizer: str
     training_history_callback: Any
+    training_history_callback_period: float
+    local: Any
+    tunnel: Any
     isolation: str
     start_method: str | None
     work_in: str | None
@@ -86,16 +94,27 @@ class Options:
         _check_bound("trial_timeout", self.trial_timeout)
         _check_bound("report_timeout", self.report_timeout)
         _check_kind("max_reward", self.max_reward, Real, NoneType)
-        _check_kind("time_attr", self.time_attr, str)
+        if self.max_reward is not None and math.isnan(self.max_reward):
+            raise OptionError("max_reward=nan; give a number or None")
+        if not isinstance(self.time_attr, str) or not self.time_attr:
+            raise OptionError(f"time_attr={self.time_attr!r}; give the name of a metric")
         _check_kind("max_failures", self.max_failures, Integral)
         _check_bound("keep", self.keep, Integral)
         _check_kind("retries", self.retries, Mapping, NoneType)
         _check_kind("resume", self.resume, bool, NoneType)
         _check_kind("seed", self.seed, Integral, NoneType)
+        if self.seed is not None and self.seed < 0:
+            raise OptionError(f"seed={self.seed}; give an integer from 0 on, or None")
         _choose("verbose", self.verbose, (0, 1, 2))
         _check_kind("label_output", self.label_output, bool)
         callback = self.training_history_callback
         _check_kind("training_history_callback", callback, Callable, NoneType)
+        period = self.training_history_callback_period
+        wanted = "a number of seconds from 0 on; give one"
+        check_number("training_history_callback_delta_secs", period, wanted, least=0)
+        _check_kind("tunnel", self.tunnel, bool, NoneType)
+        if not isinstance(self.local, (bool, Node, NoneType)):
+            raise OptionError(f"local={self.local!r}; give True, False, or Node('localhost', ...)")
 
     def settings(
         self,
@@ -184,12 +203,28 @@ def with_args(train_fn: TrainFunction, args: Any) -> TrainFunction:
         raise OptionError(
             f"{train_fn!r} is not decorated; write @args(lr=Real(...), ...) above its definition"
         )
+    check_parameters(train_fn)
     if args is None or args is train_fn.args:
         return train_fn
     if not isinstance(args, Mapping) and not hasattr(args, "__dict__"):
         raise OptionError(f"args={args!r}; give a mapping or a namespace of arguments")
     values = args if isinstance(args, Mapping) else vars(args)
     return train_fn.with_args(values)
+
+
+def check_parameters(train_fn: TrainFunction) -> None:
+    """Raise OptionError where a train function does not take what a trial gives it."""
+    try:
+        parameters = inspect.signature(train_fn.__wrapped__)
+    except (TypeError, ValueError):  # not every callable that is written in C has one
+        return
+    try:
+        parameters.bind("args", "reporter")
+    except TypeError as error:
+        raise OptionError(
+            f"a trial calls {train_fn.__name__}(args, reporter), but it is defined as "
+            f"{train_fn.__name__}{parameters}: {error}"
+        ) from None
 
 
 def refuse_misspelt(rule: type, names: Iterable[str]) -> None:
@@ -225,16 +260,60 @@ def complete(space: Dict, config: Mapping[str, Any]) -> dict[str, Any]:
     constants, rest = space.constants_of(config)
     for path, value in constants.items():
         constants[path] = value = plain(value)
-        try:
-            as_it_comes = json.loads(json.dumps(value, allow_nan=False))
-        except (TypeError, ValueError):
-            as_it_comes = None
-        if as_it_comes != value:
+        if not _is_json(value):
             raise SpaceError(
                 f"{path}={value!r} cannot be in a configuration, which is kept as JSON (numbers, "
                 f"text, lists, dicts); write train_fn.update({path}=...) and make a new scheduler"
             )
     return {**space.validate(rest), **constants}
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON holds a value as it is."""
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def check_number(
+    name: str,
+    value: Any,
+    valid: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    kind: Any = Real,
+) -> None:
+    """Raise OptionError for what is no number from `least` (or above `above`) to `most`.
+
+    `valid`: these limits in words.
+    """
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not (is_number and least <= value <= most and value > above):
+        raise OptionError(f"{name}={value!r}, but it must be {valid}")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an integer, Python's or NumPy's; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def config_files(
+    given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None,
+) -> list[str] | None:
+    """The files that `ssh_config` names, with absolute paths; OptionError for one that is not."""
+    if given is None:
+        return None
+    if isinstance(given, str | os.PathLike):
+        given = [given]
+    if not isinstance(given, Iterable):
+        raise OptionError(f"ssh_config={given!r}; give the paths of ssh's configuration files")
+    files = [str(Path(file).expanduser().absolute()) for file in given]
+    if gone := [file for file in files if not os.path.exists(file)]:
+        raise OptionError(f"ssh_config: there is no file {gone[0]}")
+    return files
 
 
 def _choose(name: str, got: Any, valid: Sequence[Any]) -> None:
@@ -251,7 +330,7 @@ def _check_bound(name: str, value: Any, kind: Any = Real) -> None:
 
 
 def _check_kind(name: str, value: Any, *kinds: Any) -> None:
-    if not isinstance(value, kinds):
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         wanted = " or ".join(_KINDS[kind] for kind in kinds)
         raise OptionError(f"{name}={value!r}; give {wanted}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..space import Choice, Space
 from ..space.domains import Number
 from .base import Scheduler
 from .hyperband import max_t_of
-from .options import refuse_misspelt
+from .options import check_number, refuse_misspelt
 from .wording import limit
 
 Config = Mapping[str, Any]
@@ -99,20 +100,14 @@ class PBTScheduler(Scheduler):
         **options: Any,
     ) -> None:
         factors = tuple(perturbation_factors)
-        for name, got, is_valid, valid in (
-            ("population_size", population_size, population_size >= 2, "from 2 on"),
-            ("perturbation_interval", perturbation_interval, perturbation_interval > 0, "above 0"),
-            ("quantile_fraction", quantile_fraction, 0 < quantile_fraction <= 0.5, "in (0, 0.5]"),
-            (
-                "resample_probability",
-                resample_probability,
-                0 <= resample_probability <= 1,
-                "from 0 to 1",
-            ),
-            ("perturbation_factors", factors, factors and min(factors) > 0, "all above 0"),
-        ):
-            if not is_valid:
-                raise OptionError(f"{name}={got!r}, but it must be {valid}")
+        check_number("population_size", population_size, "from 2 on", least=2, kind=Integral)
+        check_number("perturbation_interval", perturbation_interval, "above 0", above=0)
+        check_number("quantile_fraction", quantile_fraction, "in (0, 0.5]", above=0, most=0.5)
+        check_number("resample_probability", resample_probability, "from 0 to 1", least=0, most=1)
+        if not factors:
+            raise OptionError("perturbation_factors=(), but there must be one at least")
+        for factor in factors:
+            check_number("perturbation_factors", factor, "above 0, each of them", above=0)
         self.population_size = population_size
         refuse_misspelt(type(self), options)  # before a misspelt max_t is missed
         self.max_t = max_t_of(train_fn, args, max_t)

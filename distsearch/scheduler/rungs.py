@@ -15,6 +15,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
+from ..core.metrics import number
 from ..errors import OptionError
 
 WORST = -math.inf  # the reward of a trial that reported none, or NaN, at a rung
@@ -30,16 +31,25 @@ def geometric_levels(
 
     Raises OptionError where that has no end.
     """
-    if not grace_period > 0:
+    if number(grace_period) is None or not grace_period > 0:
         raise OptionError(f"grace_period={grace_period!r}, but it must be above 0")
-    if not reduction_factor > 1:
-        raise OptionError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
+    _check_factor(reduction_factor)
+    if grace_period > max_t:
+        raise OptionError(
+            f"grace_period={grace_period!r} is above max_t={max_t:g}, so that no trial would be "
+            "compared with others"
+        )
     levels = []
     level = grace_period
     while level < max_t:
         levels.append(level)
         level *= reduction_factor
     return tuple(levels)
+
+
+def _check_factor(reduction_factor: float) -> None:
+    if number(reduction_factor) is None or not 1 < reduction_factor < math.inf:
+        raise OptionError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
 
 
 class Rung:
@@ -113,9 +123,12 @@ class Rungs:
     """
 
     def __init__(self, levels: Sequence[float], *, reduction_factor: float, max_t: float) -> None:
-        if not reduction_factor > 1:
-            raise OptionError(f"reduction_factor={reduction_factor!r}, but it must be above 1")
-        if list(levels) != sorted(set(levels)) or any(not 0 < level < max_t for level in levels):
+        _check_factor(reduction_factor)
+        if (
+            any(number(level) is None for level in levels)
+            or list(levels) != sorted(set(levels))
+            or any(not 0 < level < max_t for level in levels)
+        ):
             raise OptionError(
                 f"the rungs {list(levels)} must rise and lie above 0 and below max_t={max_t:g}"
             )

@@ -125,6 +125,7 @@ class Resumable(Results):
             rule=self.rule_settings,
             storage=None if settings.storage is None else settings.storage.url,
             code=reach.fingerprint(self.train_fn),
+            started=description.command(interrupts.is_interactive(), self._is_named),
         )
 
     def _warm_start(self, known: warm.Known) -> None:
@@ -135,9 +136,17 @@ class Resumable(Results):
             loop().run(lambda: self.experiment.log("warm", body={"points": known.points}))
             self.desk.tell_known(known.points)
 
-    def _take_up(self, earlier: Mapping[str, Any]) -> None:
+    def _take_up(self, earlier: Mapping[str, Any], known: warm.Known) -> None:
         """Go on with the earlier run that the folder's log holds, and say so."""
         self._restore(earlier, store.read(self.folder))
+        told = [
+            point for event in store.read(self.folder, "warm") for point in event.body["points"]
+        ]
+        if known.points and json.loads(json.dumps(known.points)) != told:
+            self.progress.say(
+                "evaluated_points and warm_start are not used: this search goes on with the "
+                f"{len(told)} points that it was told when it began"
+            )
         paused = self.ledger.counts.paused
         ended, total = self.num_finished_tasks, self.ledger.counts.launched
         also = f", {paused} are paused" if paused else ""

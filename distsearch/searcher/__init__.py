@@ -1,5 +1,8 @@
 """Searchers: which configuration to try next, behind ask and tell."""
 
+from typing import Any
+
+from ..space.autogluon import successor
 from .base import Searcher
 from .bohb import BOHBSearcher
 from .evolution import EvolutionSearcher
@@ -49,3 +52,7 @@ __all__ = [
     "Searcher",
     "TPESearcher",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{successor(name)}")

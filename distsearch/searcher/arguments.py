@@ -15,10 +15,26 @@ ALIASES = {"bayesopt": "gp", "skopt": "gp"}  # AutoGluon's, both are Gaussian pr
 SUCCESSORS = {
     "RL": "searcher='evolution', or 'lanas'",
     "bayesopt_hyperband": "searcher='bohb'",
-    "bayesopt_constrained": "searcher='gp' with constraints=",
-    "num_init_random": "n_startup_trials of 'gp' and 'tpe'",
+    "constrained_bayesopt": "searcher='gp' with constraints=",
+    "constraint_attr": "constraints=['METRIC <= 0']",
+    "search_space": "what @args(...) says above the train function",
+    "num_init_random": "n_startup_trials of 'gp' and 'tpe', or first of 'mfgp'",
     "debug_log": "the log of the experiment; leave it out",
     "searcher_data": "what every searcher hears of (see Searcher.observe); leave it out",
+}
+RENAMED = {"num_init_random": "n_startup_trials", "n_initial_points": "n_startup_trials"}
+_DETAILS = {
+    "its Gaussian process": "num_init_candidates num_fantasy_samples initial_scoring map_reward "
+    "min_reward cost_metric_name gp_resource_kernel resource_acq opt_maxiter opt_nstarts "
+    "opt_skip_init_length opt_skip_period opt_skip_num_max_resource opt_warmstart opt_verbose "
+    "opt_debug_writer profiler run_id base_estimator acq_func acq_optimizer",
+    "its controller": "controller_lr controller_batch_size controller_resource ema_baseline_decay "
+    "sync",
+}
+SUCCESSORS |= {
+    name: f"a detail of {whose}; leave it out"
+    for whose, names in _DETAILS.items()
+    for name in names.split()
 }
 
 Points = Iterable[Mapping[str, Any]]
@@ -46,7 +62,19 @@ def refuse_unknown(what: str, given: Iterable[str], valid: Collection[str]) -> N
                 f"{what} has no argument {name!r}; AutoGluon's is here {SUCCESSORS[name]}"
             )
         if name not in valid:
-            raise OptionError(f"{what} has no argument {name!r}; {suggest(name, valid)}")
+            raise OptionError(f"{what} has no argument {name!r}; {suggest(str(name), valid)}")
+
+
+def renamed(options: Mapping[str, Any], valid: Collection[str]) -> dict[str, Any]:
+    """Options with AutoGluon's names as they are called here, where they mean the same.
+
+    >>> renamed({"num_init_random": 2}, ["n_startup_trials"])
+    {'n_startup_trials': 2}
+    """
+    return {
+        RENAMED[name] if name not in valid and RENAMED.get(name) in valid else name: value
+        for name, value in options.items()
+    }
 
 
 def taken_out(
@@ -60,8 +88,10 @@ def taken_out(
     >>> taken_out({"random_seed": 7, "sample": 5}, None, None)
     ({'sample': 5}, 7, None)
 
-    Raises OptionError for another seed than that of the scheduler.
+    Raises OptionError for what is no dict, and for another seed than that of the scheduler.
     """
+    if not isinstance(options, Mapping | None):
+        raise OptionError(f"search_options={options!r}; give a dict of names and values")
     rest = dict(options or {})
     for name in ("seed", "random_seed"):
         if name in rest:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 import numpy as np
 
 from ..core.words import Launch
 from ..errors import OptionError
 from ..space import Space
+from ..space.autogluon import missing
 from .arguments import names_taken
 
 Config = Mapping[str, Any]
@@ -63,6 +64,11 @@ class Searcher:
         points = [{}] if points_to_evaluate is None else points_to_evaluate
         self._first = [space.validate(point) for point in points]
         self._first.reverse()
+
+    if not TYPE_CHECKING:  # to a type checker there is no other attribute
+
+        def __getattr__(self, name: str) -> Any:
+            return missing(self, name)
 
     @classmethod
     def takes(cls) -> list[str]:

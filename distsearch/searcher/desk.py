@@ -13,7 +13,7 @@ from ..errors import OptionError, SpaceError, nearest
 from ..space import Dict
 from . import SEARCHERS
 from .ahead import Ahead
-from .arguments import ALIASES, SUCCESSORS, refuse_unknown
+from .arguments import ALIASES, SUCCESSORS, refuse_unknown, renamed
 from .base import Config, Searcher, launch_of
 
 
@@ -56,6 +56,7 @@ class Desk:
             json.dumps(dict(options), default=lambda one: type(one).__name__)
         )
         if isinstance(searcher, Searcher):
+            _refuse_unmade(searcher)
             _refuse_options(searcher, options, points_to_evaluate)
             self.searcher = searcher
         else:
@@ -157,6 +158,15 @@ class Desk:
         self._listener.tell(trial_id, config, reward, *more)
 
 
+def _refuse_unmade(searcher: Searcher) -> None:
+    """Raise OptionError for a searcher of the user's own that has left out how all begin."""
+    if "_first" not in vars(searcher):
+        name = type(searcher).__name__
+        raise OptionError(
+            f"{name}.__init__ has to call super().__init__(space, seed=..., points_to_evaluate=...)"
+        )
+
+
 def _refuse_options(
     searcher: Searcher, options: Mapping[str, Any], points: Iterable[Config] | None
 ) -> None:
@@ -188,6 +198,11 @@ def _make(
     if not isinstance(known, str) or known not in SEARCHERS:
         raise OptionError(f"searcher={name!r}; {_valid_names(name)}")
     made = SEARCHERS[known]
+    if isinstance(points, Mapping | str) or not isinstance(points, Iterable | None):
+        raise OptionError(
+            f"points_to_evaluate={points!r}; give a list of configurations, [{{'lr': 0.1}}]"
+        )
+    options = renamed(options, made.takes())
     refuse_unknown(f"the searcher {name!r}", options, made.takes())
     try:
         return made(space, seed=seed, points_to_evaluate=points, **options)

@@ -71,6 +71,8 @@ class EvolutionSearcher(Searcher):
             raise OptionError(
                 f"mutation_probability={mutation_probability!r}, but it is from 0 to 1"
             )
+        if not isinstance(inherit, bool):
+            raise OptionError(f"inherit={inherit!r}; give True or False")
         self.population = population
         self.sample = sample
         self.mutation_probability = mutation_probability

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
@@ -72,6 +73,9 @@ class OptunaSearcher(Searcher):
         self.options = options
         self._optuna: Any = _load(type(self).__name__, self.needs)
         refuse_unknown(type(self).__name__, options, self.takes())
+        for name in options.keys() & {"n_startup_trials", "population_size"}:  # seen late, or never
+            if not isinstance(options[name], Integral) or isinstance(options[name], bool):
+                raise OptionError(f"{name}={options[name]!r}; give an integer")
         with _quietly():
             self._study = self._optuna.create_study(direction="maximize")
             try:

@@ -47,6 +47,10 @@ def collect(
     experiment, or none that reported this reward.
     """
     known = Known()
+    if not isinstance(evaluated, Iterable | None):
+        raise OptionError(f"evaluated_points={evaluated!r}; give pairs (configuration, reward)")
+    if not isinstance(folders, str | os.PathLike | Iterable | None):
+        raise OptionError(f"warm_start={folders!r}; give the folder of an experiment, or several")
     for point in evaluated or ():
         try:
             config, reward = point

@@ -28,6 +28,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from distsearch.errors import SpaceError, suggest
+from distsearch.space.autogluon import missing
 
 if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make each fork dearer
     import numpy as np
@@ -209,8 +210,7 @@ class Space(ABC):
     if not TYPE_CHECKING:  # to a type checker there is no other attribute
 
         def __getattr__(self, name: str) -> Any:
-            kind = type(self).__name__
-            raise AttributeError(f"{kind} has no attribute {name!r}{successor(name)}")
+            return missing(self, name)
 
     # ---- helpers
 
@@ -339,20 +339,6 @@ class Domain(Space):
 def join(path: str, name: str) -> str:
     """The path of a part: 'g' and 'rank' make 'g.rank'; at the top just 'rank'."""
     return f"{path}.{name}" if path else name
-
-
-AUTOGLUON = {
-    "cs": "the space itself: `space.sample(rng)`, `space.default`, `space.grid()`",
-    "hp": "the space itself: `space.sample(rng)`, `space.validate(value)`",
-    "kwspaces": "`train_fn.space`",
-    "kwvars": "`train_fn.space`",
-    "data": "`choices` of a Choice, and a List or Dict itself",
-}
-
-
-def successor(name: str) -> str:
-    """The end of an error about an attribute that AutoGluon has: what stands in its place."""
-    return f"; in place of AutoGluon's there is {AUTOGLUON[name]}" if name in AUTOGLUON else ""
 
 
 def plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -150,6 +151,8 @@ class Dict(Container, Mapping[str, Any]):
         """
         constants: Config = {}
         rest: Config = {}
+        if not isinstance(config, Mapping):
+            raise SpaceError(f"a configuration must be a mapping {{name: value}}, got {config!r}")
         for path, value in config.items():
             name, _, inner = str(path).partition(".")
             part = self.parts.get(name)
@@ -202,6 +205,8 @@ def as_space(value: Any) -> Space:
         return value
     if isinstance(value, type) and issubclass(value, Space):
         raise SpaceError(f"got the class {value.__name__}; make a space of it: {value.__name__}()")
+    if isinstance(value, set | frozenset | deque) and any(map(_has_space, value)):
+        raise SpaceError(f"{value!r} has a space inside, where it is not looked for; give a list")
     if not _has_space(value):
         return Constant(plain(value))
     if isinstance(value, dict):
@@ -262,10 +267,14 @@ def _hide_constants(described: dict[str, Any]) -> None:
 
 
 def as_arguments(parts: Mapping[str, Space]) -> str:
-    """The parts as they stand in a call, for reprs."""
+    """The parts as they stand in a call, for reprs, which show no secrets."""
+    shown = {
+        name: without_secrets(part.value, name) if isinstance(part, Constant) else part
+        for name, part in parts.items()
+    }
     if all(name.isidentifier() for name in parts):
-        return ", ".join(f"{name}={part!r}" for name, part in parts.items())
-    return f"**{dict(parts)!r}"
+        return ", ".join(f"{name}={part!r}" for name, part in shown.items())
+    return f"**{shown!r}"
 
 
 def is_scalar(value: Any) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from distsearch.errors import SpaceError
-from distsearch.space.base import Config, successor
+from distsearch.space.autogluon import successor
+from distsearch.space.base import Config
 from distsearch.space.containers import Container, as_arguments, as_given, named_parts
 
 

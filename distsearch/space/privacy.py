@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 _SECRET = (  # a name, or a part of one, in small letters; of numbers nothing is hidden
-    r"(?:passw(?:or)?d|pwd|passphrase|passcode|secret|token|jwt|bearer|credentials?"
-    r"|(?:api|access|auth|private|secret|client|signing|encryption|account)[_-]?key)s?"
+    r"(?:passw(?:or)?d|pwd|passphrase|passcode|secret|token|jwt|bearer|credentials?|authorization"
+    r"|cookie|session[_-]?id|otp|psk|webhook|connection[_-]?string"
+    r"|(?:api|access|auth|private|secret|client|signing|encryption|account|ssh|master|session)"
+    r"[_-]?key)s?"
 )
 _SECRET_NAME = re.compile(rf"(?:^|[_-]){_SECRET}(?:$|[_-])")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_IN_URL = re.compile(r"([?&;]([^=&;#\s]+)=)[^&;#\s]+")
+_PARAMETER = re.compile(r"((?:^|[?&;])([^=?&;#\s]+)=)[^&;#\s]+")
 _LOGIN = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+_KEY_FILE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*", re.DOTALL)
 HIDDEN = "(a secret)"
 
 
@@ -28,20 +31,28 @@ def is_secret(name: str) -> bool:
 
 
 def without_secrets_in_urls(text: str) -> str:
-    """A text whose URLs show no passwords and no tokens.
+    """A text whose URLs show no passwords and no tokens; nor do strings for connections, or keys.
 
     >>> without_secrets_in_urls('get https://ada:pw@host/data?accessToken=abc&page=2')
     'get https://ada:(a secret)@host/data?accessToken=(a secret)&page=2'
+    >>> without_secrets_in_urls('Server=db;Password=pw')
+    'Server=db;Password=(a secret)'
     """
-    if "://" not in text:
-        return text
-    return _LOGIN.sub(rf"\1{HIDDEN}", _IN_URL.sub(_without_value, text))
+    if "PRIVATE KEY" in text:
+        text = _KEY_FILE.sub(HIDDEN, text)
+    if "://" in text:
+        return _LOGIN.sub(rf"\1{HIDDEN}", _PARAMETER.sub(_without_value_in_url, text))
+    return _PARAMETER.sub(_without_value, text) if ";" in text else text
+
+
+def _without_value_in_url(parameter: re.Match[str]) -> str:
+    if parameter[2].lower() in ("sig", "signature", "key"):
+        return f"{parameter[1]}{HIDDEN}"
+    return _without_value(parameter)
 
 
 def _without_value(parameter: re.Match[str]) -> str:
-    name = parameter[2]
-    is_hidden = is_secret(name) or name.lower() in ("sig", "signature", "key")
-    return f"{parameter[1]}{HIDDEN}" if is_hidden else parameter[0]
+    return f"{parameter[1]}{HIDDEN}" if is_secret(parameter[2]) else parameter[0]
 
 
 def command_without_secrets(words: Sequence[str]) -> str:
@@ -65,7 +76,7 @@ def command_without_secrets(words: Sequence[str]) -> str:
 
 
 def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
-    """The same, for a log: text under names such as `api_key`, and keys in URLs, are not shown.
+    """The same, for a log: text under names such as `api_key`, and keys in text, are not shown.
 
     Looks `depth` dicts and lists deep.
 

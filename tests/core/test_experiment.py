@@ -841,7 +841,7 @@ def test_where_only_nodes_are_left_that_are_too_small_the_search_says_so(play):
         await large.hears("start", 0)
         experiment.on_lost(large, "cut", confirmed_dead=True)
         await world.until(
-            lambda: [line for line in world.said if "no node is left that has Resource(" in line]
+            lambda: [line for line in world.said if "no node is left that has num_cpus=2" in line]
         )
         await world.node(cpus=2, number=2).hears("start", 0, attempt=2)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
 
 import distsearch as ag
-from distsearch.core import folder
+from distsearch.core import folder, store
 from distsearch.core.store import Store
 from distsearch.errors import PicklingError, StoreError, StoreLocked
 
@@ -135,3 +136,18 @@ def test_the_storage_of_an_experiment_is_its_own_and_stays_when_it_is_resumed(tm
     for storage in (None, str(tmp_path / "elsewhere")):
         with pytest.raises(StoreError, match="give the same one"):
             folder.storage_of(mine, storage, {"storage": first.url})
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_place_of_a_log_is_not_called_a_broken_disk(make, tmp_path):
+    make(tmp_path / store.FILE)
+    with pytest.raises(StoreError, match="is no file"):
+        folder.take(tmp_path, None)
+
+
+def test_a_current_folder_that_is_gone_is_said_to_be(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(StoreError, match="current folder was deleted"):
+        folder.find(tmp_path / "exp", "train_fn")

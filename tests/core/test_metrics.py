@@ -6,6 +6,8 @@ import json
 import math
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -147,3 +149,10 @@ def test_text_under_names_of_secrets_is_left_out_and_nothing_else():
         "nested": [{"db-password": hidden, "user": "ada"}],
     }
     assert metrics["api_key"] == "k"
+
+
+def test_numbers_of_decimal_and_fractions_count_as_numbers():
+    metrics = from_json(to_json({"a": Decimal("0.5"), "b": Fraction(1, 4), "c": Decimal("NaN")}))
+    assert (metrics["a"], metrics["b"]) == (0.5, 0.25)
+    assert math.isnan(metrics["c"])
+    assert number(from_json(to_json({"a": Fraction(10**400)}))["a"]) is None

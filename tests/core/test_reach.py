@@ -109,3 +109,43 @@ def test_a_search_with_a_method_as_its_train_function_has_a_fingerprint():
             reporter(accuracy=args.x)
 
     assert reach.fingerprint(Trainer().train) == reach.fingerprint(Trainer().train)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(a, r, k={}): return k",
+        "def f(a, r, *, k={}): return k",
+        "K = {{'k': {}}}\ndef f(a, r): return K",
+        "K = [{}, 2]\ndef f(a, r): return K",
+        "import numpy\nK = numpy.full(3, {})\ndef f(a, r): return K",
+        "def g(): return {}\nK = {{'g': g}}\ndef f(a, r): return K",
+        "class A:\n  k = {}\ndef f(a, r): return A.k",
+        "class A:\n  @property\n  def k(self): return {}\ndef f(a, r): return A().k",
+        "class A:\n  def k(self): return {}\nthing = A()\ndef f(a, r): return thing.k()",
+        "class A:\n  def __init__(self): self.k = {}\n  def t(self, a, r): pass\nf = A().t",
+        "class A:\n  def __call__(self, a, r): return {}\nf = A()",
+        "import functools\nf = functools.partial(lambda k, a, r: k, {})",
+        "def d(g):\n  import functools\n  return functools.wraps(g)(lambda *a: g(*a) + {})\n"
+        "@d\ndef f(a, r): return 1",
+        "import distsearch as ag\n@ag.args(k=lambda: {})\ndef f(a, r): return 1",
+        "import distsearch as ag\n@ag.obj()\nclass A:\n  def k(self): return {}\n"
+        "@ag.args(k=ag.Choice(A(), 7))\ndef f(a, r): return 1",
+    ],
+)
+def test_whatever_holds_what_a_function_uses_a_change_of_it_is_seen(source):
+    def fingerprint(value):
+        names = {"__name__": "__main__"}
+        exec(source.format(value), names)
+        return reach.fingerprint(names["f"])
+
+    assert fingerprint(3) == fingerprint(3)
+    assert fingerprint(3) != fingerprint(4)
+
+
+def test_a_changed_constant_is_no_changed_code():
+    def function(args, reporter):
+        pass
+
+    one, other = (reach.fingerprint(ag.args(x=ag.Real(0, 1), k=k)(function)) for k in (1, "two"))
+    assert one == other

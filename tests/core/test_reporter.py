@@ -311,3 +311,9 @@ def test_term_ends_a_trial_that_waits_for_an_answer(agent):
         killer.join(WAIT_S)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def test_metrics_without_names_are_refused_with_the_spelling(agent):
+    reporter = agent().reporter
+    with pytest.raises(ReportError, match=r"reporter\(\*\*metrics\)"):
+        reporter({"accuracy": 0.5})

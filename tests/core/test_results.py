@@ -146,7 +146,8 @@ def test_a_record_loads_checkpoints_as_the_scheduler_does(finished):
     assert record.load_checkpoint()["weights"].tolist() == [0.9] * 4
     assert record.load_checkpoint(0)["weights"].tolist() == [0.2] * 4
     assert scheduler.load_checkpoint(0)["weights"].tolist() == [0.2] * 4
-    assert record.load_checkpoint(99) is None
+    with pytest.raises(NothingReported, match="there is no trial 99"):
+        record.load_checkpoint(99)
 
 
 def test_the_repr_of_a_record_says_in_one_line_how_the_search_stands(finished):

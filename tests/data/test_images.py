@@ -217,6 +217,7 @@ def test_images_in_one_folder_have_no_classes_for_those_who_need_none(tmp_path):
         ("no_such_module:load", "no_such_module cannot be imported"),
         ("json:lods", "did you mean 'loads'"),
         ("time:time", "return uint8 images"),
+        ("json:dumps", "cannot be called without arguments: missing a required"),
     ],
 )
 def test_a_function_that_gives_no_images_is_refused(name, says):

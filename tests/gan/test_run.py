@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -49,6 +50,19 @@ def test_what_is_trained_and_how_good_it_is_are_said(trained):
     assert len(list(folder.glob("search/trials/*/checkpoints/*/manifest.json"))) <= 3
 
 
+def test_the_page_and_the_report_show_the_grid_with_samples_of_each_cell(trained):
+    pytest.importorskip("bokeh")
+    from distsearch.page.panels import answer
+    from distsearch.page.searches import open_view
+
+    view = open_view(trained[0])
+    shown = answer("grid", [view], {})
+    assert not shown["empty"] and shown["item"]
+    columns = answer("grid", [view], {}, known=shown["shape"])["columns"]
+    assert columns["cells"]["text"][0].startswith("cell 0: FID ")
+    assert len(columns["cells"]["text"]) == 2
+
+
 def test_the_same_command_trains_nothing_again(trained):
     folder, _ = trained
     before = len(Run(folder).record.ledger.trials)
@@ -70,6 +84,19 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(OptionError, match="holds something else already"):
         train(Settings(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "option, value, told",
+    [
+        ("--cpus", 500, "num_cpus=500 fits on no node"),
+        ("--minutes", -1, "time_out=-60"),
+        ("--data", "digit", "did you mean 'digits'"),
+    ],
+)
+def test_of_what_is_refused_nothing_is_left(option, value, told, tmp_path):
+    assert told in distsearch(*TRAIN, option, value, "--out", tmp_path / "new" / "run", code=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_samples_have_exactly_the_shares_of_the_mixture(trained, tmp_path):
@@ -119,12 +146,34 @@ def test_what_is_no_run_is_said(tmp_path):
         Mixture.read(tmp_path)
 
 
+def test_a_damaged_file_of_a_run_and_a_path_that_cannot_be_are_said(trained, tmp_path):
+    for name in ("settings.json", "judge.safetensors", "mixture.safetensors"):
+        whole = (trained[0] / name).read_bytes()
+        shutil.copytree(trained[0], tmp_path / name, ignore=lambda *_: ["search"])
+        (tmp_path / name / name).write_bytes(whole[:100])
+        words = ["ensemble", tmp_path / name, "--out", tmp_path / "both"]
+        if name == "mixture.safetensors":
+            words = ["score", tmp_path / name]
+        assert f"{name} is damaged" in distsearch(*words, code=1)
+    (tmp_path / "file").touch()
+    assert "file/a: Not a directory" in distsearch(
+        "train", "--out", tmp_path / "file" / "a", code=1
+    )
+
+
 def test_an_unknown_data_set_and_an_empty_folder_are_refused(tmp_path):
     with pytest.raises(DataError, match="did you mean 'circular'"):
         train(Settings(data="circula"), tmp_path / "a")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no folder in it holds an image"):
+    with pytest.raises(DataError, match=r"empty holds no image .*; give a folder of images"):
         train(Settings(data=f"{tmp_path}/empty"), tmp_path / "b")
+
+
+def test_a_loss_that_is_nan_everywhere_ends_in_plain_words(tmp_path):
+    said = distsearch(*TRAIN, "--data", "circular", "--lr", 1e30, "--out", tmp_path / "a", code=1)
+    assert "is nan, at a learning rate of" in said
+    assert "it goes on from new random weights (1 of 3 in a row)" in said
+    assert "\nError: " in said and "Traceback" not in said
 
 
 def test_a_function_of_ones_own_is_learned_without_classes(tmp_path, monkeypatch):

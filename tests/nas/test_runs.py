@@ -26,6 +26,7 @@ from distsearch.nas.pc_darts.runs import genotype_of_trial, run_retrain, run_sea
 from distsearch.nas.pc_darts.trials import train_supernet
 from distsearch.nas.runs import Machines
 from distsearch.nas.trials import train_network
+from tests.hosts import Hosts
 
 torch = pytest.importorskip("torch")
 
@@ -50,8 +51,23 @@ def stripes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def searched(stripes, tmp_path_factory):
-    """The folder of a search by two ranks, one of which was killed on its way; what it found."""
+def nodes(tmp_path_factory):
+    """Two nodes over SSH on this machine, with room for a rank each, as ~/.ssh/config has them."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".ssh").mkdir()
+    with pytest.MonkeyPatch.context() as patch, Hosts() as hosts:
+        patch.setenv("HOME", str(home))
+        (home / ".ssh" / "config").write_bytes(hosts.config.read_bytes())
+        ports = [hosts.start(env={**os.environ, "OMP_NUM_THREADS": "1"}).port for _ in range(2)]
+        yield [
+            distsearch.Node("127.0.0.1", port=port, python=sys.executable, num_cpus=1)
+            for port in ports
+        ]
+
+
+@pytest.fixture(scope="module")
+def searched(stripes, nodes, tmp_path_factory):
+    """The folder of a search by two ranks on two nodes, one of which was killed; what it found."""
     out = tmp_path_factory.mktemp("runs") / "search"
     killed = []
 
@@ -61,7 +77,7 @@ def searched(stripes, tmp_path_factory):
             time.sleep(0.02)
             if not list(out.glob("trials/0/checkpoints/*-step-2/manifest.json")):
                 continue
-            killed.append(rank_1_of(out))
+            killed.append(rank_1())
             killed[0].kill()
 
     thread = threading.Thread(target=kill_a_rank)
@@ -70,7 +86,7 @@ def searched(stripes, tmp_path_factory):
         found = run_search(
             out,
             data=stripes,
-            machines=TWO,
+            machines=Machines(ranks=2, nodes=nodes, local=False),
             epochs=4,
             warm_up=1,
             part=2,
@@ -83,11 +99,11 @@ def searched(stripes, tmp_path_factory):
     return out, found
 
 
-def rank_1_of(out):
-    """The process of rank 1 of the trial in a folder."""
-    output = str(out / "trials/0/output-rank1.txt")
+def rank_1():
+    """The process of rank 1 of the trial that runs."""
     started = psutil.Process().children(recursive=True)
-    (rank,) = [one for one in started if os.path.realpath(f"/proc/{one.pid}/fd/1") == output]
+    outputs = {one: os.path.realpath(f"/proc/{one.pid}/fd/1") for one in started}
+    (rank,) = [one for one, output in outputs.items() if output.endswith("/0/output-rank1.txt")]
     return rank
 
 
@@ -97,6 +113,7 @@ def test_a_search_whose_rank_was_killed_has_each_epoch_once(searched):
     (trial,) = record.trials
     assert trial.status is Status.FINISHED
     assert trial.attempt == 2
+    assert trial.hosts == ("127.0.0.1", "127.0.0.1")  # which have room for one each
     history = record.training_history[0]
     assert [report["epoch"] for report in history] == [1, 2, 3, 4]
     assert len({report["architecture"] for report in history}) == 4
@@ -173,9 +190,11 @@ def test_a_loss_that_becomes_nan_is_the_reason_of_the_trial(stripes, tmp_path):
         ({"batch_size": 101, "machines": TWO}, OptionError, "2 ranks do not divide it"),
         ({"batch_size": 2, "machines": TWO}, OptionError, "leaves a rank 1 image"),
         ({"layers": 2}, OptionError, "3 at least"),
+        ({"epochs": 3}, OptionError, "warm_up=3 and epochs=3: the architecture would rest"),
         ({"epochs": 0}, OptionError, "epochs=0; it has to be at least 1"),
         ({"lr": float("nan")}, OptionError, "lr=nan; give a number"),
         ({"operations": "none,skip"}, OptionError, "no 'skip'; .*'skip_connect'"),
+        ({"machines": Machines(ranks=2, ranks_per_node=3)}, ResourceError, "does not divide"),
         ({"precision": "fp16"}, OptionError, "no 'fp16'; did you mean 'bf16'|'fp32'"),
         ({"seeds": (1, 1)}, OptionError, "each once"),
         ({"machines": Machines(ranks=9, local=LOCAL), "batch_size": 99}, ResourceError, "9"),
@@ -184,7 +203,7 @@ def test_a_loss_that_becomes_nan_is_the_reason_of_the_trial(stripes, tmp_path):
 def test_what_cannot_be_searched_is_refused_before_anything_starts(given, error, told, tmp_path):
     with pytest.raises(error, match=told):
         run_search(tmp_path / "out", **{"machines": ONE, "verbose": 0, **given})
-    assert not list(tmp_path.glob("out/trials/*/checkpoints"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_ranks_have_to_be_whole_and_their_gpus_their_own():
@@ -192,6 +211,8 @@ def test_ranks_have_to_be_whole_and_their_gpus_their_own():
         Machines(ranks=0)
     with pytest.raises(OptionError, match=r"gpus=0.5; each of several ranks"):
         Machines(ranks=2, gpus=0.5)
+    with pytest.raises(OptionError, match="local=False, and no nodes"):
+        Machines(local=False)
 
 
 def test_an_unknown_genotype_is_refused_before_anything_starts(tmp_path):

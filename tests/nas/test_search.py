@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from benchmarks.pc_darts_planted import OFFERED, PLANTED, train_edge  # noqa: E402
 from distsearch.nas.pc_darts import search as searching  # noqa: E402
 from distsearch.nas.pc_darts.search import HELD_OUT, LEARN, Search  # noqa: E402
 from distsearch.nas.pc_darts.steps import Steps  # noqa: E402
@@ -163,3 +164,10 @@ def test_the_second_order_gradient_is_that_of_the_loss_after_one_more_step():
         assert abs(plain - numeric) > 5 * abs(ours - numeric)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_of_operations_on_an_edge_that_has_to_solve_a_task_the_only_one_that_can_wins():
+    trained = train_edge(OFFERED, seed=1)
+    own = trained.weights.pop(PLANTED)
+    assert own > 1.5 * max(trained.weights.values())
+    assert trained.accuracy > 0.9

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from distsearch.errors import OptionError, ResourceError
 from distsearch.resource.addresses import nodes_of
 from distsearch.resource.node import Node
 
+ROOT = Path(__file__).resolve().parents[2]
 NODES = """
 [defaults]
 user = "ada"
@@ -59,7 +64,6 @@ def test_addresses_are_nodes_as_before():
     [
         ("[gpu1]\nprot = 22", "table [gpu1] has no key 'prot'; did you mean 'port'? valid are: "),
         ("[defaults]\nuse = 'ada'\n[a]", "table [defaults] has no key 'use'; did you mean 'user'?"),
-        ("[defaults]\nhost = 'a'\n[a]", "table [defaults] has no key 'host'"),
         ("[gpu1]\nport = '22'", "table [gpu1]: node 'gpu1': port='22'; give an integer"),
         ("[gpu1]\nuser = 7", "table [gpu1]: node 'gpu1': user=7; give text"),
         ("[gpu1]\nmemory_gb = 'x'", "node 'gpu1': memory_gb='x'; give a number"),
@@ -81,3 +85,14 @@ def test_a_file_that_is_not_there_or_no_toml_is_told_with_its_line(file, tmp_pat
         nodes_of(tmp_path / "none.toml")
     with pytest.raises(OptionError, match=r"nodes\.toml is no TOML: .*line 2"):
         nodes_of(file("[gpu1]\nport 22"))
+
+
+def test_the_files_of_the_pages_and_recipes_name_nodes(file):
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/nodes.md").read_text(), re.DOTALL)
+    (nodes,) = [nodes_of(file(block)) for block in blocks]
+    assert [str(node) for node in nodes] == ["ada@gpu1", "ada@gpu2.lab.org:2222", "ada@10.0.0.7"]
+    assert [node.setup for node in nodes] == [False, False, True]
+    containers = nodes_of(ROOT / "recipes/containers.toml")
+    services = yaml.safe_load((ROOT / "recipes/compose.yaml").read_text())["services"]
+    ports = {f"127.0.0.1:{node.port}:22" for node in containers}
+    assert ports == {port for service in services.values() for port in service["ports"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from distributed import Client, LocalCluster
 
 from distsearch.errors import NodeError, UploadError
 from distsearch.resource.fleet import Fleet
@@ -266,3 +267,61 @@ def test_of_two_users_on_a_machine_both_are_removed_though_one_is_lost(story):
         assert there.closed and not fleet.remotes and not fleet._comebacks
 
     story(removing)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Dask cluster of the user's, of one worker, and a client to it."""
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as local,
+        Client(local) as client,
+    ):
+        yield client
+
+
+async def until(is_so):
+    """Wait for something that should come at once; `story` has a bound."""
+    while not is_so():
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("breaks", ["the node", "the connection"])
+def test_a_worker_of_the_users_cluster_that_was_lost_is_a_node_again_with_a_word(
+    breaks, story, cluster, monkeypatch
+):
+    monkeypatch.setattr("distsearch.resource.fleet.LEASE_OVER_S", 0.1)
+
+    async def check(fleet, owner, said, files):
+        await fleet.start(local=False, addresses=[], client=cluster)
+        try:
+            (first,) = fleet.remotes.values()
+            if breaks == "the connection":  # as Dask does after half a minute without one
+                await fleet._client_cluster._client.close()
+            first.lose("nothing was heard of it")
+            await until(lambda: len(owner.came) == 2)
+            (second,) = fleet.remotes.values()
+            assert owner.lost[0][0] == first.host
+            assert second.remote_id != first.remote_id
+            await until(lambda: f"node {second.host} is back" in said)
+            assert await second.use_cache("newest", 0) is None  # it answers
+        finally:
+            await fleet.close()
+
+    story(check)
+
+
+def test_a_worker_of_the_users_cluster_that_was_removed_stays_away(story, cluster):
+    async def check(fleet, owner, said, files):
+        await fleet.start(local=False, addresses=[], client=cluster)
+        try:
+            (first,) = fleet.remotes.values()
+            await fleet.remove([Node(first.host)])
+            await fleet._client_cluster.hear_again()  # it has had the time to come back
+            assert not fleet.remotes
+            assert not fleet._tasks - {task for task in fleet._tasks if task.done()}
+        finally:
+            await fleet.close()
+
+    story(check)

@@ -21,8 +21,8 @@ from distributed.protocol.pickle import dumps
 
 from distsearch.resource import dask_link, node_process
 from distsearch.resource.dask_link import keep_few_events
+from distsearch.resource.login import hang_up, log_in, watch
 from distsearch.resource.node import Node
-from distsearch.resource.ssh import hang_up, log_in, watch
 from distsearch.resource.tls import Authority
 from tests.hosts import Hosts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 
+from distsearch.resource import meeting
 from distsearch.resource.meeting import LOOPBACK, Network
 
 MANY_MB = 64
@@ -28,3 +29,19 @@ def test_a_stranger_who_sends_without_end_takes_no_memory_and_keeps_nobody_out()
             point.close()
 
     asyncio.run(asyncio.wait_for(flood(), 30))
+
+
+def test_of_many_who_connect_and_say_nothing_the_first_have_to_go(monkeypatch):
+    monkeypatch.setattr(meeting, "VISITORS", 5)
+
+    async def crowd():
+        point = await Network().open(alone=False)
+        visitors = [await asyncio.open_connection(LOOPBACK, point.port) for _ in range(20)]
+        for reader, _ in visitors[:15]:
+            assert await asyncio.wait_for(reader.read(), 2) == point.token.encode()
+        assert LOOPBACK in await Network().reach([LOOPBACK], point.port, point.token)
+        for _, writer in visitors:
+            writer.close()
+        point.close()
+
+    asyncio.run(asyncio.wait_for(crowd(), 30))

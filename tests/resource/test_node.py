@@ -115,3 +115,17 @@ def test_a_key_is_where_it_is_when_it_is_named(tmp_path, monkeypatch):
     assert Node("gpu7", key="~/.ssh/lab").key == str(tmp_path / ".ssh" / "lab")
     monkeypatch.chdir(tmp_path)
     assert Node("gpu7", key="lab").key == str(tmp_path / "lab")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"memory_gb": "x"}, {"env": 3}, {"python": 3}, {"python": ""}],
+)
+def test_a_part_of_a_node_that_cannot_be_is_named(value):
+    with pytest.raises(ResourceError, match=f"{next(iter(value))}="):
+        Node("h", **value)
+
+
+def test_a_host_that_is_no_text_is_refused_with_the_valid_forms():
+    with pytest.raises(ResourceError, match="give 'host'"):
+        Node(3)

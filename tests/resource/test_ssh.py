@@ -23,11 +23,13 @@ import pytest
 
 import distsearch
 from distsearch.errors import HostKeyError, NodeError, ResourceError
-from distsearch.resource import ssh
+from distsearch.resource import conversation, login, ssh
 from distsearch.resource.dask_link import Cluster, DaskRemote
+from distsearch.resource.interpreter import starter_command
+from distsearch.resource.login import hang_up, log_in
 from distsearch.resource.node import Node
 from distsearch.resource.parcel import parcel
-from distsearch.resource.ssh import bring_up, log_in, starter_command
+from distsearch.resource.ssh import bring_up
 from tests.hosts import Hosts
 from tests.openssh import SSHD, OpenSSH
 from tests.resource.test_dask_link import Listening, ops
@@ -176,7 +178,7 @@ def test_each_node_has_its_own_python_and_environment(world, tmp_path):
 
 
 def test_a_python_in_the_home_folder_is_found_by_its_tilde():
-    command = starter_command("~/my env/bin/python")
+    command = starter_command(Node("gpu1", python="~/my env/bin/python"))
     assert command.startswith("exec ~/'my env/bin/python' -u -c ")
     assert "\n" not in command and "!" not in command
 
@@ -395,14 +397,14 @@ def test_a_name_that_does_not_resolve_is_told_as_that(world):
 
 
 def test_a_host_that_never_greets_is_given_up(world, monkeypatch):
-    monkeypatch.setattr(ssh, "CONNECT_S", 0.5)
+    monkeypatch.setattr(login, "CONNECT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         error = failure(world, Node("127.0.0.1", port=silent.getsockname()[1]))
     assert "no login" in str(error) and "within 0.5 s" in str(error)
 
 
 def test_a_host_that_hangs_after_the_login_is_given_up(world, monkeypatch):
-    monkeypatch.setattr(ssh, "HELLO_S", 0.5)
+    monkeypatch.setattr(conversation, "HELLO_S", 0.5)
     error = failure(world, world.node(world.start(hangs=True)))
     assert "accepted the login but said nothing" in str(error)
 
@@ -464,7 +466,7 @@ def test_a_node_without_distsearch_gets_the_drivers_once_and_keeps_it(world, tmp
     async def test(cluster, listening):
         sent = cache / "distsearch" / parcel().content
         assert await comes_up_with(world, cluster, node) == str(sent)
-        monkeypatch.setattr(ssh, "PIECE", None)  # what is there is not sent again
+        monkeypatch.setattr(conversation, "PIECE", None)  # what is there is not sent again
         assert await comes_up_with(world, cluster, node) == str(sent)
         (sent / "distsearch" / "errors.py").write_text("by a stranger")
         monkeypatch.undo()
@@ -560,7 +562,7 @@ def test_no_more_than_ten_logins_at_once_at_one_host(hosts, monkeypatch):
 @pytest.mark.parametrize("greets", [True, False])
 def test_a_login_that_the_server_drops_is_tried_again(world, monkeypatch, greets):
     """As sshd does with MaxStartups when many log in at once."""
-    monkeypatch.setattr(ssh, "LOGIN_AGAIN_AFTER_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(login, "LOGIN_AGAIN_AFTER_S", (0.01, 0.01, 0.01))
     host = world.start(known=False)
     dropped = []
 
@@ -623,7 +625,7 @@ def test_a_node_lost_while_others_come_up_is_an_error_in_the_end(world):
         assert first is listening.lost[0][0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssh, "HELLO_S", 3)
+        patch.setattr(conversation, "HELLO_S", 3)
         run(test)
 
 
@@ -697,7 +699,7 @@ def test_sigkill_of_the_driver_leaves_nothing_on_the_node_within_seconds(world):
         [sys.executable, "-c", DRIVER, json.dumps(settings)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ssh.Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     with driver:
         assert driver.stdout.readline() == "up\n"
@@ -711,7 +713,7 @@ def test_a_login_alone_leaves_no_connection_open(world):
 
     async def log_in_and_out():
         connections = await log_in(world.node(host), [str(world.hosts.config)])
-        await ssh.hang_up(connections)
+        await hang_up(connections)
 
     asyncio.run(log_in_and_out())
     assert host.is_left()

@@ -16,13 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distsearch.resource import ssh, starter
+from distsearch.resource import interpreter, starter
+from distsearch.resource.interpreter import starter_command
+from distsearch.resource.node import Node
 from distsearch.resource.parcel import parcel
-from distsearch.resource.ssh import starter_command
 from distsearch.resource.versions import compare, own_versions
 
 SOURCE = Path(starter.__file__).read_text()
 
+GPU1 = Node("gpu1")
 SLEEP = "import sys, time; print(sys.stdin.readline(), flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEP
 # A grandchild in a session of its own, whose parent is gone: nobody's child but the starter's.
@@ -100,7 +102,7 @@ def pids(processes):
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_a_start_up_file_may_print_half_a_line_and_read_what_is_there_already(tmp_path, shell):
     begun = f"{shutil.which(shell)} -c " + shlex.quote(
-        f"printf '\\033]0;gpu1\\007'; printf 'no terminal ' >&2; read word; {starter_command(None)}"
+        f"printf '\\033]0;gpu1\\007'; printf 'no terminal ' >&2; read word; {starter_command(GPU1)}"
     )
     with subprocess.Popen(
         begun, shell=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -116,9 +118,13 @@ def test_a_start_up_file_may_print_half_a_line_and_read_what_is_there_already(tm
 
 
 def test_a_python_that_is_too_old_for_the_starter_still_says_what_it_is():
-    ast.parse(ssh._FIRST_LOOK, feature_version=(3, 4))
-    assert "f'" not in ssh._FIRST_LOOK and "print(" not in ssh._FIRST_LOOK  # nor Python 2
-    code = f"import sys; sys.version_info = (3, 6, 15); exec({ssh._FIRST_LOOK!r}); not reached"
+    ast.parse(interpreter._FIRST_LOOK, feature_version=(3, 4))
+    assert (
+        "f'" not in interpreter._FIRST_LOOK and "print(" not in interpreter._FIRST_LOOK
+    )  # nor Python 2
+    code = (
+        f"import sys; sys.version_info = (3, 6, 15); exec({interpreter._FIRST_LOOK!r}); not reached"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True)
     hello = json.loads(said.stdout)
     assert (hello["op"], hello["python"]) == ("hello", [3, 6, 15])
@@ -127,7 +133,7 @@ def test_a_python_that_is_too_old_for_the_starter_still_says_what_it_is():
 
 def test_of_the_interpreters_that_a_node_may_have_the_first_that_is_there_is_taken(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/env/bin/python")
-    command = starter_command(None)
+    command = starter_command(GPU1)
     said = subprocess.run(command, shell=True, input=b"", capture_output=True, timeout=30)
     assert b'"ready"' in said.stdout and said.returncode == 0
     empty = {"PATH": "/nowhere"}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import distsearch as ag
+from distsearch.errors import OptionError
 from distsearch.scheduler import FIFOScheduler, HyperbandScheduler
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/coming-from-autogluon.md").read_text()
@@ -114,6 +115,58 @@ def test_a_program_for_it_runs_with_the_import_changed(search):
     other.load_state_dict(state)
     assert other.get_best_task_id() == scheduler.get_best_task_id()
     scheduler.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("use", "successor"),
+    [
+        (lambda train_fn: ag.scheduler.RLScheduler, "searcher='evolution'"),
+        (lambda train_fn: ag.searcher.SKoptSearcher, "searcher='gp'"),
+        (lambda train_fn: ag.done, "join_jobs"),
+        (lambda train_fn: ag.searcher.RandomSearcher(train_fn.space).get_config(), "ask"),
+        (lambda train_fn: ag.searcher.RandomSearcher(train_fn.space).get_best_reward, "scheduler"),
+        (lambda train_fn: train_fn.cs, "space.sample"),
+        (lambda train_fn: FIFOScheduler.__new__(FIFOScheduler).join_tasks(), "join_jobs"),
+    ],
+)
+def test_the_error_about_a_name_that_is_gone_names_its_successor(use, successor):
+    @ag.args(x=ag.Real(0, 1))
+    def train_fn(args, reporter):
+        pass
+
+    with pytest.raises(AttributeError, match="in place of AutoGluon's there is") as caught:
+        use(train_fn)
+    assert successor in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"search_options": {"opt_maxiter": 9}, "searcher": "bayesopt"}, "Gaussian process; leave"),
+        ({"search_options": {"num_init_random": 9}, "searcher": "random"}, "n_startup_trials"),
+        ({"searcher": "constrained_bayesopt"}, "constraints="),
+        ({"controller_lr": 0.1}, "controller; leave it out"),
+        ({"constraint_attr": "memory"}, "constraints="),
+        ({"stop_jobs_after_time_out": False}, "stop_jobs_after_time_out=True"),
+    ],
+)
+def test_an_argument_that_is_gone_names_what_takes_its_place(options, said):
+    @ag.args(x=ag.Real(0, 1))
+    def train_fn(args, reporter):
+        pass
+
+    with pytest.raises(OptionError, match=re.escape(said)):
+        FIFOScheduler(train_fn, **options)
+
+
+def test_an_error_inside_a_property_of_a_rule_is_told_as_it_is():
+    class Rule(FIFOScheduler):
+        @property
+        def planned(self):
+            return self.nothing_of_that_name
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing_of_that_name'"):
+        Rule.__new__(Rule).planned
 
 
 def test_what_the_page_says_to_write_is_there():

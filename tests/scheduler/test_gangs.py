@@ -96,7 +96,12 @@ def test_a_trial_of_one_process_is_rank_0_of_1_and_sees_no_variables(search):
 
 @ag.args(x=ag.Real(0, 1))
 def reports_everywhere(args, reporter):
+    import time
+
     epoch = 0
+    (reporter.folder / f"here{args.rank}").touch()
+    while len(list(reporter.folder.glob("here*"))) < args.world_size:
+        time.sleep(0.005)  # a rank that has not begun when another is stopped has nothing to say
     try:
         for epoch in range(1, 6):
             reporter(epoch=epoch, accuracy=epoch / 10)
@@ -192,6 +197,26 @@ def test_an_error_of_one_rank_is_that_of_the_trial(search):
 
 
 @ag.args()
+def rank_1_takes_too_much(args, reporter):
+    import time
+
+    blocks = []
+    while True:
+        if args.rank == 1:
+            blocks.append(bytearray(b"x" * (20 << 20)))
+        time.sleep(0.02)
+
+
+def test_a_rank_that_runs_out_of_memory_ends_all_and_is_named(search):
+    resource = {**PAIR, "memory_gb": 0.2}
+    scheduler = search(rank_1_takes_too_much, resource=resource, num_trials=1)
+    scheduler.run()
+    assert scheduler.join_jobs(timeout=60)
+    (trial,) = scheduler.trials
+    assert trial.status is Status.OUT_OF_MEMORY and trial.reason.startswith("rank 1: ")
+
+
+@ag.args()
 def rank_0_returns_first(args, reporter):
     for epoch in range(1, 3 if args.rank == 0 else 6):
         reporter(epoch=epoch, accuracy=0.5)
@@ -269,9 +294,16 @@ def test_many_gangs_leave_no_idle_processes(search):
         ({"resource": PAIR, "isolation": "reuse"}, OptionError, "leave isolation='fresh'"),
     ],
 )
-def test_what_no_gang_can_be_is_refused_before_anything_starts(search, options, error, words):
-    with pytest.raises(error, match=words):
-        search(does_nothing, **options)
+def test_what_no_gang_can_be_is_refused_and_nothing_is_left_of_it(
+    search, options, error, words, tmp_path
+):
+    there = tmp_path / "mine"
+    there.mkdir()
+    (there / "notes.txt").touch()
+    for folder in (tmp_path / "runs" / "new", there):
+        with pytest.raises(error, match=words):
+            search(does_nothing, checkpoint=folder, **options)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 
 
 @ag.args(rank=ag.Int(1, 4))
@@ -322,20 +354,39 @@ def dies_in_a_collective(args, reporter):
             dist.barrier()
 
 
-@ag.args(dies=ag.Choice(False, True))
+def finds_its_port_taken(args, reporter):
+    """In its first life rank 0 finds that somebody listens where its ranks are to meet."""
+    import os
+    import socket
+
+    if args.rank == 0 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        somebody = socket.socket()
+        somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        somebody.bind((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])))
+        somebody.listen()
+    written_for_torchrun(args, reporter)
+
+
+@ag.args(kind=ag.Choice("a script", "one dies", "the port is taken"))
 def uses_torch(args, reporter):
-    (dies_in_a_collective if args.dies else written_for_torchrun)(args, reporter)
+    kinds = {
+        "a script": written_for_torchrun,
+        "one dies": dies_in_a_collective,
+        "the port is taken": finds_its_port_taken,
+    }
+    kinds[args.kind](args, reporter)
 
 
 @pytest.fixture(scope="module")
 def with_torch(tmp_path_factory):
-    """A search whose trials have joined a process group: one by itself, one whose rank 1 died."""
+    """A search whose trials have joined a process group, each its own way."""
     pytest.importorskip("torch")
     with FIFOScheduler(
         uses_torch,
         searcher="grid",
         resource={**PAIR, "ranks_per_node": 2},
-        num_trials=2,
+        num_trials=3,
+        max_failures=0,
         retries={"exited": 1},
         checkpoint=tmp_path_factory.mktemp("with_torch") / "search",
         local=ag.Node("localhost", num_cpus=4),
@@ -343,23 +394,31 @@ def with_torch(tmp_path_factory):
     ) as scheduler:
         scheduler.run()
         scheduler.join_jobs()
-    return {trial.config["dies"]: trial for trial in scheduler.trials}, scheduler
+    return {trial.config["kind"]: trial for trial in scheduler.trials}, scheduler
 
 
 def test_a_script_for_torchrun_runs_unchanged_as_a_train_function(with_torch):
     trials, _ = with_torch
-    assert trials[False].best_reward == 3.0
+    assert trials["a script"].best_reward == 3.0
 
 
 def test_the_rank_that_died_is_to_blame_and_not_those_that_missed_it(with_torch):
     trials, scheduler = with_torch
-    trial = trials[True]
+    trial = trials["one dies"]
     assert trial.status is Status.FINISHED and trial.attempt == 2
-    (lost,) = events(scheduler, "lost")
-    assert lost.trial == trial.id
+    (lost,) = [event for event in events(scheduler, "lost") if event.trial == trial.id]
     assert lost.body["status"] == "exited" and lost.body["reason"].startswith("rank 1:")
     reports = [event.body for event in events(scheduler, "report") if event.trial == trial.id]
     assert [report["epoch"] for report in reports] == [1, 2, 3]
+
+
+def test_a_port_that_is_taken_meanwhile_is_another_attempt_and_no_failure(with_torch):
+    trials, scheduler = with_torch
+    trial = trials["the port is taken"]
+    assert trial.status is Status.FINISHED and trial.attempt == 2 and trial.best_reward == 3.0
+    assert not any(trial.failures.values())
+    (lost,) = [event for event in events(scheduler, "lost") if event.trial == trial.id]
+    assert "EADDRINUSE" in lost.body["reason"]
 
 
 GANGS = """

@@ -6,7 +6,7 @@ import pytest
 
 from distsearch.errors import OptionError
 from distsearch.searcher import SEARCHERS
-from distsearch.searcher.arguments import ALIASES, names_taken, taken_out
+from distsearch.searcher.arguments import ALIASES, names_taken, renamed, taken_out
 
 
 def test_each_searcher_knows_its_options():
@@ -59,3 +59,5 @@ def test_two_seeds_that_differ_are_refused():
 
 def test_the_searchers_of_autogluon_have_their_successors():
     assert {SEARCHERS[name] for name in ALIASES.values()} == {SEARCHERS["gp"]}
+    assert renamed({"num_init_random": 2}, SEARCHERS["gp"].takes()) == {"n_startup_trials": 2}
+    assert renamed({"num_init_random": 2}, []) == {"num_init_random": 2}

@@ -6,6 +6,7 @@ import doctest
 
 import pytest
 
+from distsearch import args
 from distsearch.errors import SpaceError
 from distsearch.space import Choice, Dict, privacy
 from distsearch.space.privacy import command_without_secrets, is_secret, without_secrets
@@ -16,6 +17,7 @@ def test_the_examples_hold():
 
 
 SECRETS = ["pwd", "accessToken", "clientSecret", "jwt", "JWT", "apiKey", "APIKey", "GITHUB_TOKEN"]
+SECRETS += ["Authorization", "cookie", "sessionId", "ssh_key", "connection_string", "otp"]
 SECRETS += ["db-password", "myAuthTokens", "aws_secret_access_key", "bearer", "x-api-key"]
 
 
@@ -30,6 +32,26 @@ def test_a_name_of_a_secret_is_known_as_such(name):
 def test_other_names_are_not(name):
     assert not is_secret(name) or name == "max_tokens_per_batch_size"  # a number is shown anyway
     assert without_secrets({name: 512}) == {name: 512}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Server=db;Password=pw;x=1", "Server=db;Password=(a secret);x=1"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nabc", "(a secret)"),
+        ("lr=0.1; token_count=3", "lr=0.1; token_count=3"),
+    ],
+)
+def test_secrets_in_text_are_known_by_what_stands_before_them(text, shown):
+    assert without_secrets({"at": text}) == {"at": shown}
+
+
+def test_a_space_and_a_train_function_show_no_secrets_of_their_constants():
+    space = Dict(password="hunter2", db=Dict(token="t1", n=3), at={"api_key": "k1"})
+    for shown in (repr(space), repr(args(**space)(lambda args, reporter: None))):
+        assert not {"hunter2", "t1", "k1"}.intersection(shown.replace("'", " ").split())
+        assert "n=3" in shown
+    assert space.build({}).password == "hunter2"
 
 
 def test_a_secret_that_is_searched_has_a_number_in_configurations():

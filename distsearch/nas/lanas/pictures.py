@@ -31,14 +31,14 @@ def draw_tree(regions: Sequence[Seen], file: str | os.PathLike[str]) -> None:
     format follows from the name.
     """
     figure, axes = _axes(max(7.0, 1.05 * sum(one.is_leaf for one in regions)), _height(regions))
-    places = _places(regions)
+    at = places(regions)
     means = sorted({one.mean for one in regions if one.mean is not None})
-    for number, (one, (x, y, parent)) in enumerate(zip(regions, places, strict=True)):
+    for number, (one, (x, y, parent)) in enumerate(zip(regions, at, strict=True)):
         if parent is not None:
             style: dict[str, Any] = {"color": "0.7", "lw": 1.0, "zorder": 1}
             if one.is_chosen:
                 style = {"color": "tab:red", "lw": 3.0, "zorder": 2}
-            axes.plot([places[parent][0], x], [places[parent][1], y], **style)
+            axes.plot([at[parent][0], x], [at[parent][1], y], **style)
         share = 0.5
         if one.mean is not None and len(means) > 1:
             share = means.index(one.mean) / (len(means) - 1)
@@ -72,7 +72,7 @@ def _height(regions: Sequence[Seen]) -> float:
     return 1.6 + 0.95 * max((one.depth for one in regions), default=0)
 
 
-def _places(regions: Sequence[Seen]) -> list[tuple[float, float, int | None]]:
+def places(regions: Sequence[Seen]) -> list[tuple[float, float, int | None]]:
     """Of each region: where it is, and the number of the one that it is a part of.
 
     Leaves stand side by side, the good ones on the left; each other region is above the middle of

@@ -27,7 +27,7 @@ def train_cell(args: Any, reporter: Any) -> None:
     by which cells are chosen, and `parameters`. With `test` it also reports, after the last epoch
     alone, `test_accuracy`. Goes on from the last epoch that was saved.
 
-    Raises, and so ends the trial: DataError, OptionError, and FloatingPointError when the loss
+    Raises, and so ends the trial: DataError, OptionError, and Diverged when the loss
     becomes NaN.
     """
     import torch  # noqa: F401  # named here, it is imported once for all trials of a node

@@ -16,7 +16,7 @@ from ...data import facts_of
 from ...errors import DataError, SpaceError, StoreError
 from ...space import Namespace
 from .. import recipes
-from ..genotype import Genotype, find, parse
+from ..genotype import NAMED, Genotype, find, parse
 from ..runs import Found, Machines, run
 from ..trials import train_network
 from .settings import settings_for
@@ -71,6 +71,8 @@ def run_retrain(
     is no genotype, and StoreError for a folder without trials.
     """
     machines = machines or Machines()
+    if trial is not None and str(genotype) in NAMED:
+        raise SpaceError(f"trial={trial}, but {genotype!r} is published and no folder of searches")
     found = find(genotype) if trial is None else genotype_of_trial(genotype, trial)
     complete = recipes.settings_for(facts_of(data, data_root), settings, machines.ranks)
     arguments = {

@@ -64,6 +64,11 @@ def check(settings: Mapping[str, Any], half: int, world_size: int) -> None:
     for name in ("channels", "layers", "epochs", "batch_size", "part"):
         check_number(name, settings[name], int, least=1)
     check_number("warm_up", settings["warm_up"], int, least=0)
+    if settings["warm_up"] >= settings["epochs"]:
+        raise OptionError(
+            f"warm_up={settings['warm_up']} and epochs={settings['epochs']}: the architecture "
+            "would rest in all of them; lower warm_up, or give more epochs"
+        )
     for name in ("lr", "clip", "arch_lr"):
         check_number(name, settings[name], float, above=0)
     for name in ("momentum", "weight_decay", "arch_weight_decay"):

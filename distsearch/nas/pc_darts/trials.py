@@ -25,7 +25,7 @@ def train_supernet(args: Any, reporter: Any) -> None:
     the hash of alpha and beta, which is the same on all ranks. The last one has `test_accuracy` and
     the `genotype`. Goes on from the last epoch that was saved.
 
-    Raises, and so ends the trial: DataError, OptionError, and FloatingPointError when the loss
+    Raises, and so ends the trial: DataError, OptionError, and Diverged when the loss
     becomes NaN.
     """
     import torch  # noqa: F401  # named here, it is imported once for all trials of a node

@@ -10,6 +10,7 @@ from typing import Any
 from ...core.ends import INTERRUPTED, UNFINISHED
 from ...core.experiment import Experiment
 from ...core.ledger import Counts
+from ...core.requests import Request
 from ...core.store import Store
 from ...core.words import Status, Trial
 from ...scheduler import Scheduler, base
@@ -26,6 +27,16 @@ def trials_of(scheduler: Scheduler) -> Mapping[int, Trial]:
 def interrupt(scheduler: Scheduler, after_save_s: float) -> None:
     """What Ctrl-C does, in the driver's loop."""
     scheduler.experiment.end(INTERRUPTED, after_save_s=after_save_s)
+
+
+def ask(scheduler: Scheduler, kind: str, trial: int) -> None:
+    """What somebody asks of the driver, in its loop, as if a file had said so."""
+    scheduler.steering.hear(Request(f"{kind} {trial}", kind, {"trial": trial}, "somebody"))
+
+
+def are_held(scheduler: Scheduler) -> bool:
+    """Whether trials are paused by request."""
+    return bool(scheduler.experiment.queue.held)
 
 
 def counts_of(scheduler: Scheduler) -> Counts:
@@ -77,7 +88,8 @@ def check(experiment: Experiment) -> None:
         if trial.status is Status.RUNNING:
             assert is_live or is_left, where
         elif trial.status is Status.WAITING:
-            assert not is_live and (waits == 1 or is_left or trial.is_final), where
+            is_held = trial in queue.held
+            assert not is_live and (waits + is_held == 1 or is_left or trial.is_final), where
         else:
             assert not is_live and trial not in children, where
     assert all(not trial.status.is_end for trial in [*queue, *children]), "one that waits has ended"

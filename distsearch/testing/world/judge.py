@@ -49,6 +49,7 @@ class Judge:
         self.said: dict[tuple[int, int], int] = {}  # the last report that waits for a decision
         self.verdicts: dict[int, str] = {}  # by trial: what the rule has decided, as the disk knows
         self.decided: set[tuple[int, int]] = set()  # the attempts of which it has
+        self.asked: set[tuple[int, int]] = set()  # those of them that a request was to stop
         self.gangs: dict[tuple[int, int], Gang] = {}
         self.began_with: dict[tuple[int, int], tuple[int, int]] = {}  # by attempt: trial and epoch
         self.told: list[str] = []  # what drivers have said to the user
@@ -72,9 +73,12 @@ class Judge:
         world.note(where, f"trial {trial} attempt {attempt} trains")
         if ("started", trial, attempt, None) not in self.durable:
             world.violated(f"trial {trial} attempt {attempt} was started before that was durable")
-        if (word := self.verdicts.get(trial)) and not (
-            life.rank and (trial, attempt) in self.decided
-        ):
+        # (Of an attempt that was decided upon, other ranks may be on their way; of one that a
+        # request was to stop before it had begun, all.)
+        on_its_way = (life.rank and (trial, attempt) in self.decided) or (
+            (trial, attempt) in self.asked
+        )
+        if (word := self.verdicts.get(trial)) and not on_its_way:
             world.violated(f"trial {trial} trains on, though the rule has said {word!r}")
         config = life.job["config"] if life.job else {}
         if train_fn.space.validate(config) != config:
@@ -193,7 +197,7 @@ class Judge:
             name = message["trial"], message["attempt"]
             if ("report", *name, self.said.get(name)) not in self.durable:
                 self.world.violated(f"a decision for {name} came before its report was durable")
-        elif message["op"] == "stop" and message["reason"].startswith("by the rule"):
+        elif message["op"] == "stop" and message["reason"].startswith("by "):
             if (message["trial"], message["attempt"]) not in self.decided:
                 self.world.violated(f"{message} left the driver before its report was durable")
         elif message["op"] == "ack" and not self.plan.echo:
@@ -213,8 +217,11 @@ class Judge:
         for _, _, kind, trial, attempt, seq, body in rows:
             self.durable.add((kind, trial, attempt, seq))
             if kind == "decided":
-                self.verdicts[trial] = json.loads(body)["word"]
+                decision = json.loads(body)
+                self.verdicts[trial] = decision["word"]
                 self.decided.add((trial, attempt))
+                if "by" in decision:
+                    self.asked.add((trial, attempt))
             elif kind in ("paused", "again"):
                 self.verdicts.pop(trial, None)
             if kind in ("lost", "ended", "paused"):

@@ -16,7 +16,7 @@ from unittest import mock
 
 from ...core import attempt as attempt_module
 from ...core import experiment as experiment_module
-from ...core import progress
+from ...core import progress, steering
 from ...core import store as store_module
 from ...core.lock import Lock
 from ...core.store import Store
@@ -40,6 +40,7 @@ from .troubles import TROUBLES as BLOWS
 LIMIT_S = 20_000.0
 TROUBLE_S = 150.0  # after this time nothing more goes wrong by itself
 OPERATOR_S = 15.0
+ASKED = 0.25  # of so many stories somebody asks something of the search
 TROUBLES: dict[str, Callable[..., None]] = {
     **BLOWS,
     "no_room": no_room,
@@ -146,9 +147,9 @@ class Story:
         self.places_to_meet: dict[str, FakeWorker] = {}
         self.cluster = DaskCluster(self.world, self.folder)
         self.nodes = [FakeNode(n, cpus) for n, cpus in enumerate(self.plan.cpus_of_nodes)]
-        self.draw_troubles(weather)
+        self.draw_troubles(seed, weather)
 
-    def draw_troubles(self, weather: Weather) -> None:
+    def draw_troubles(self, seed: int, weather: Weather) -> None:
         """What befalls the search, and when."""
         draw = self.draw
         drawn = draw.sample(list(TROUBLES), draw.randint(1, 4))
@@ -159,6 +160,14 @@ class Story:
             self.world.post(at, partial(TROUBLES[name], self))
         if "driver_crash" in self.troubles and draw.random() < 0.5:
             self.crash_at_commits = {draw.randint(2, 60) for _ in range(2)}
+
+        # (By dice of its own, so that the seeds stay what they were.)
+        dice = random.Random(f"asks {seed}")
+        if "troubles" not in weather and dice.random() < ASKED:
+            for _ in range(dice.randint(1, 6)):
+                kind = dice.choice(["stop_trial", "pause_trial", "pause_trial", "go_on"])
+                ask = partial(self.ask, kind, dice.randrange(self.plan.num_trials))
+                self.world.post(dice.uniform(0.5, dice.choice([5.0, 40.0])), ask)
 
     def __str__(self) -> str:
         places = ", ".join(f"{node.host} ({node.cpus} CPUs)" for node in self.nodes)
@@ -198,6 +207,7 @@ class Story:
         # Looked at less often, for speed: fake trials print nothing and use no memory.
         yield agent_module, "OUTPUT_PERIOD_S", 1000.0
         yield agent_module, "MEMORY_PERIOD_S", 1000.0
+        yield steering, "EVERY_S", 1000.0
         yield progress.Progress, "say", lambda _, line: self.judge.told.append(line)
         experiment = experiment_module.Experiment
         for name in ("run", "wake", "on_messages"):
@@ -291,7 +301,7 @@ class Story:
                 scheduler = self.scheduler = self.make_scheduler()
                 scheduler.run(num_trials=self.plan.num_trials)
                 scheduler.join_jobs()
-                while self.interrupted:
+                while self.interrupted or insides.are_held(scheduler):
                     self.interrupted = False
                     self.world.note("the user lets the search go on")
                     left = self.plan.num_trials - insides.counts_of(scheduler).suggested
@@ -386,6 +396,13 @@ class Story:
         self.world.note("the user interrupts the search")
         self.interrupted = True
         self.driver.do(insides.interrupt, scheduler, self.draw.choice([0.0, 30.0]))
+
+    def ask(self, kind: str, trial: int) -> None:
+        """Somebody asks the driver for something."""
+        scheduler = self.scheduler
+        if self.has_the_folder() and scheduler is not None:
+            self.world.note("somebody asks:", kind, trial)
+            self.driver.do(insides.ask, scheduler, kind, trial)
 
     def has_the_folder(self) -> bool:
         """Whether a driver lives, and has the folder of the search."""

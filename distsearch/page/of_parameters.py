@@ -1,0 +1,273 @@
+"""Panels of parameters: parallel coordinates, importance, slices, a contour of two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from bokeh.layouts import row
+from bokeh.models import ColorBar, LinearColorMapper, Span, Whisker
+from bokeh.palettes import Cividis256
+
+from ..errors import MissingPackage, NothingReported
+from ..plots import parameters
+from ..plots.colours import BLUE, GREY
+from .panel import Data, Panel, hover, new_figure, sources, text, ticks
+from .view import View
+
+Options = Mapping[str, str]
+LINES = 400  # of parallel coordinates
+POINTS = 1500  # in a slice
+SLICES = 12
+Prepare = Callable[[Sequence[View], Options], Data]
+
+
+def _or_empty(prepare: Callable[[View, Options], Data]) -> Prepare:
+    """Where there is nothing to show yet, the reason is shown."""
+
+    @wraps(prepare)
+    def prepared(views: Sequence[View], options: Options) -> Data:
+        (view,) = views
+        try:
+            return prepare(view, options)
+        except (NothingReported, MissingPackage) as error:
+            return Data(empty=str(error))
+
+    return prepared
+
+
+def _mapper(table: parameters.Table) -> dict[str, Any]:
+    low, high = parameters.shown_values(table)
+    return {"low": low, "high": high, "best_is_high": table.sign > 0, "objective": table.objective}
+
+
+def _colours(shape: Mapping[str, Any]) -> LinearColorMapper:
+    palette = Cividis256 if shape["best_is_high"] else Cividis256[::-1]
+    return LinearColorMapper(palette=palette, low=shape["low"], high=shape["high"])
+
+
+def _bar(fig: Any, shape: Mapping[str, Any], mapper: LinearColorMapper) -> None:
+    bar = ColorBar(color_mapper=mapper, width=10, background_fill_color=None, title=None)
+    bar.title = text(shape["objective"])
+    bar.title_text_font_style = "normal"
+    fig.add_layout(bar, "right")
+
+
+@_or_empty
+def prepare_parallel(view: View, options: Options) -> Data:
+    """Each trial as segments between its parameters, the best last and so on top."""
+    table = view.table(options.get("objective"))
+    rows = parameters.chosen(table, LINES)
+    places = table.places[rows]
+    count = len(table.scales)
+    if count < 2:
+        return Data(empty="parallel coordinates need two parameters that are searched")
+    across = np.tile(np.arange(count - 1, dtype=float), len(rows))
+    columns = {
+        "x0": across,
+        "x1": across + 1,
+        "y0": places[:, :-1].ravel(),
+        "y1": places[:, 1:].ravel(),
+        "value": np.repeat(table.values[rows], count - 1),
+        "trial": np.repeat(np.array(table.ids, dtype=float)[rows], count - 1),
+    }
+    shape = {
+        **_mapper(table),
+        "names": [scale.name for scale in table.scales],
+        "ticks": [scale.ticks for scale in table.scales],
+    }
+    left = len(table.ids) - len(rows)
+    note = f"{len(rows)} of {len(table.ids)} trials: the best, and some of the rest" if left else ""
+    return Data(shape, {"lines": columns}, note)
+
+
+def draw_parallel(data: Data) -> Any:
+    """The segments, coloured by result, and each parameter's axis."""
+    shape = data.shape
+    names = shape["names"]
+    fig = new_figure(
+        x="", y="", height=380, x_range=(-0.15, len(names) - 0.6), y_range=(-0.06, 1.06)
+    )
+    mapper = _colours(shape)
+    look = {"line_color": {"field": "value", "transform": mapper}, "line_alpha": 0.6}
+    lines = fig.segment(
+        "x0", "y0", "x1", "y1", source=sources(data)["lines"], line_width=1.2, **look
+    )
+    hover(fig, [lines], [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")])
+    at: dict[str, list[Any]] = {"x": [], "y": [], "text": []}
+    for number, some in enumerate(shape["ticks"]):
+        fig.add_layout(Span(location=number, dimension="height", line_color=GREY))
+        for place, words in some:
+            at["x"].append(number)
+            at["y"].append(place)
+            at["text"].append(words)
+    fig.text("x", "y", "text", source=at, **INK, x_offset=4, text_baseline="middle")
+    ticks(fig.xaxis[0], enumerate(names))
+    fig.yaxis.visible = fig.grid.visible = False
+    _bar(fig, shape, mapper)
+    return fig
+
+
+INK = {"text_font_size": "10px", "text_color": "#555555", "name": "ink"}
+
+
+@_or_empty
+def prepare_importance(view: View, options: Options) -> Data:
+    """The share of each parameter, the most important on top."""
+    found = view.importance(options.get("objective"))
+    shares = np.array([one.share for one in found])
+    deviations = np.array([one.deviation for one in found])
+    columns = {
+        "y": np.arange(len(found), dtype=float),
+        "share": shares,
+        "low": np.maximum(0, shares - deviations),
+        "high": shares + deviations,
+    }
+    return Data({"names": [one.name for one in found]}, {"bars": columns})
+
+
+def draw_importance(data: Data) -> Any:
+    """A bar for each parameter, and how sure that is."""
+    names = data.shape["names"]
+    fig = new_figure(
+        x="share of the importance (by permutation; lines: deviation)",
+        y="",
+        height=100 + 30 * len(names),
+        y_range=(len(names) - 0.4, -0.6),
+    )
+    source = sources(data)["bars"]
+    bars = fig.hbar("y", 0.75, "share", source=source, color=BLUE)
+    whiskers = Whisker(
+        base="y", lower="low", upper="high", dimension="width", source=source, line_color=GREY
+    )
+    for head in (whiskers.upper_head, whiskers.lower_head):
+        head.size, head.line_color = 6, GREY
+    fig.add_layout(whiskers)
+    hover(fig, [bars], [("share", "@share{0.00}")])
+    ticks(fig.yaxis[0], enumerate(names))
+    fig.x_range.start = 0
+    fig.ygrid.visible = False
+    return fig
+
+
+@_or_empty
+def prepare_slices(view: View, options: Options) -> Data:
+    """Results over each parameter, the most important ones first."""
+    objective = options.get("objective")
+    table = view.table(objective)
+    rows = parameters.chosen(table, POINTS)
+    names = view.ranked(objective)[:SLICES]
+    columns: dict[str, Any] = {
+        "value": table.values[rows],
+        "trial": np.array(table.ids, dtype=float)[rows],
+    }
+    for n, name in enumerate(names):
+        columns[f"p{n}"] = table.places[rows, table.number(name)]
+    shape = {
+        **_mapper(table),
+        "names": names,
+        "ticks": [table.scales[table.number(name)].ticks for name in names],
+    }
+    left_out = len(table.scales) - len(names)
+    note = f"{left_out} parameters of less importance are left out" if left_out else ""
+    return Data(shape, {"slices": columns}, note)
+
+
+def draw_slices(data: Data) -> Any:
+    """A small figure for each parameter, side by side as far as there is room."""
+    shape = data.shape
+    source = sources(data)["slices"]
+    low, high = shape["low"], shape["high"]
+    margin = 0.06 * (high - low)
+    alpha = max(0.15, min(0.8, 150 / max(1, len(data.columns["slices"]["value"]))))
+    figures: list[Any] = []
+    for n, name in enumerate(shape["names"]):
+        y_range = figures[0].y_range if figures else (low - margin, high + margin)
+        fig = new_figure(
+            x=name,
+            y=shape["objective"],
+            height=220,
+            y_range=y_range,
+            x_range=(-0.06, 1.06),
+        )
+        fig.sizing_mode, fig.width = "fixed", 300
+        points = fig.scatter(f"p{n}", "value", source=source, size=5, color=BLUE, alpha=alpha)
+        hover(fig, [points], [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")])
+        ticks(fig.xaxis[0], shape["ticks"][n])
+        if any(len(words) > 6 for _, words in shape["ticks"][n]):
+            fig.xaxis.major_label_orientation = 0.5
+        figures.append(fig)
+    return row(figures, sizing_mode="stretch_width", styles={"flex-wrap": "wrap"})
+
+
+@_or_empty
+def prepare_contour(view: View, options: Options) -> Data:
+    """What is to be expected of two parameters: chosen ones, or the most important."""
+    objective = options.get("objective")
+    table = view.table(objective)
+    ranked = view.ranked(objective)
+    names = {scale.name for scale in table.scales}
+    across, up = (name if (name := options.get(axis)) in names else None for axis in ("x", "y"))
+    if len(ranked) < 2:
+        return Data(empty="a contour needs two parameters that are searched")
+    others = [name for name in ranked if name not in (across, up)]
+    across = across or others.pop(0)
+    up = up or others.pop(0)
+    found = parameters.contour(table, across, up)
+    rows = parameters.chosen(table, POINTS)
+    columns = {
+        "x": table.places[rows, table.number(across)],
+        "y": table.places[rows, table.number(up)],
+        "value": table.values[rows],
+        "trial": np.array(table.ids, dtype=float)[rows],
+    }
+    shape = {
+        **_mapper(table),
+        "across": [across, found.across.ticks],
+        "up": [up, found.up.ticks],
+        "heights": [
+            [None if np.isnan(one) else float(one) for one in line] for line in found.heights
+        ],
+        "choices": ranked,
+    }
+    return Data(shape, {"points": columns})
+
+
+def draw_contour(data: Data) -> Any:
+    """The expected results as a map, and the trials."""
+    shape = data.shape
+    fig = new_figure(
+        x=shape["across"][0],
+        y=shape["up"][0],
+        height=380,
+        x_range=(-0.03, 1.03),
+        y_range=(-0.03, 1.03),
+    )
+    mapper = _colours(shape)
+    heights = np.array(shape["heights"], dtype=float)
+    fig.image([heights], x=0, y=0, dw=1, dh=1, color_mapper=mapper, alpha=0.9)
+    points = fig.scatter(
+        "x",
+        "y",
+        source=sources(data)["points"],
+        size=6,
+        fill_color={"field": "value", "transform": mapper},
+        line_color="white",
+        line_width=0.6,
+    )
+    hover(fig, [points], [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")])
+    ticks(fig.xaxis[0], shape["across"][1])
+    ticks(fig.yaxis[0], shape["up"][1])
+    fig.grid.visible = False
+    _bar(fig, shape, mapper)
+    return fig
+
+
+PANELS = (
+    Panel("parallel", "Parallel coordinates", "", prepare_parallel, draw_parallel),
+    Panel("importance", "Importance", "", prepare_importance, draw_importance, is_slow=True),
+    Panel("contour", "Two parameters", "The mean result nearby.", prepare_contour, draw_contour),
+    Panel("slices", "Slices", "", prepare_slices, draw_slices),
+)

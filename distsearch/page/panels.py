@@ -1,0 +1,87 @@
+"""All panels, in the order and under the headings in which page and report show them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import graphs, of_parameters, over_time
+from .panel import Data, Panel, encoded
+from .view import View
+
+PANELS: Mapping[str, Panel] = {
+    panel.name: panel for panel in (*over_time.PANELS, *of_parameters.PANELS, *graphs.PANELS)
+}
+
+
+class Section(NamedTuple):
+    """Panels under one heading."""
+
+    title: str
+    panels: tuple[str, ...]
+
+
+SECTIONS = (
+    Section("Overview", ("best", "slots", "curves")),
+    Section("Parameters", ("parallel", "importance", "contour", "slices")),
+    Section("Structure", ("rungs", "front", "lineage", "tree", "grid")),
+)
+
+
+def item(data: Data, panel: Panel) -> Any:
+    """A figure as JSON that BokehJS embeds."""
+    from bokeh.embed import json_item
+
+    return json_item(panel.draw(data))
+
+
+def shape_of(data: Data) -> str:
+    """A short text that changes whenever the figure has to be drawn anew."""
+    lengths = {name: sorted(some) for name, some in data.columns.items()}
+    text = json.dumps([data.shape, lengths, data.empty], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def columns_of(data: Data) -> str:
+    """A short text that changes whenever a number of the figure does."""
+    whole = hashlib.sha256(data.note.encode())
+    for some in data.columns.values():
+        for values in some.values():
+            is_array = isinstance(values, np.ndarray)
+            whole.update(values.tobytes() if is_array else repr(values).encode())
+    return whole.hexdigest()[:16]
+
+
+def answer(
+    name: str, views: Sequence[View], options: Mapping[str, str], known: str = "", drawn: str = ""
+) -> dict[str, Any]:
+    """What the page gets of a panel: nothing new, columns alone, or the whole figure.
+
+    `known` and `drawn`: the `shape` and the `drawn` of an earlier answer, whose figure the page
+    shows: of the same shape only columns are sent, and of the same columns nothing.
+    """
+    panel = PANELS[name]
+    data = prepared(panel, views, options)
+    shape, now = shape_of(data), columns_of(data)
+    if (shape, now) == (known, drawn):
+        return {"same": True}
+    told: dict[str, Any] = {"shape": shape, "drawn": now, "note": data.note, "empty": data.empty}
+    told["choices"] = list(data.shape.get("choices", ()))
+    if not data.empty:
+        if shape == known:
+            told["columns"] = encoded(data.columns)
+        else:
+            told["item"] = item(data, panel)
+    return told
+
+
+def prepared(panel: Panel, views: Sequence[View], options: Mapping[str, str]) -> Data:
+    """The data of a panel, made once for all who look on, while nothing happens."""
+    if len(views) > 1 or panel.is_slow:  # slow ones take the lock by themselves, and not for long
+        return panel.prepare(views, options)
+    key = (panel.name, *sorted(options.items()))
+    return views[0].once(key, lambda: panel.prepare(views, options))

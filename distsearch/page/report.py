@@ -1,0 +1,207 @@
+"""The report of a search: one HTML file with all that belongs to it, which asks no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..core import summary as core_summary
+from ..core.progress import format_value
+from ..errors import MissingPackage
+from . import table
+from .searches import open_view
+from .view import View
+
+ROWS = 1000  # trials in the table of a report
+POLICY = (  # so that it asks no network, whatever is in it
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; base-uri 'none'; form-action 'none'"
+)
+STATIC = Path(__file__).parent / "static"
+NEEDS_BOKEH = "the page and the report need bokeh, which is not installed: pip install bokeh"
+
+
+def write(
+    folders: Sequence[str | os.PathLike[str]], path: str | os.PathLike[str] | None = None
+) -> Path:
+    """Write the report of a search, or of several side by side, into one file; returns its path.
+
+        write(["runs/digits"])                       # runs/digits/report.html
+        write(["runs/asha", "runs/random"], "both.html")
+
+    Bokeh, styles and data are in it, and texts of the search are shown as text. By default it lies
+    in the folder of the first search, readable by you alone. Raises StoreError for a folder that
+    holds no search, MissingPackage without Bokeh.
+    """
+    views = [open_view(folder) for folder in folders]
+    target = views[0].folder / "report.html" if path is None else Path(path).expanduser()
+    text = page_of(views)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path is None:
+        from ..resource.private import private
+
+        with open(target, "w", encoding="utf-8", opener=private) as file:
+            file.write(text)
+    else:
+        target.write_text(text, encoding="utf-8")
+    return target
+
+
+def page_of(views: Sequence[View]) -> str:
+    """The whole file as text."""
+    try:
+        from bokeh.resources import Resources
+    except ImportError as error:
+        raise MissingPackage(NEEDS_BOKEH) from error
+    items: dict[str, Any] = {}
+    parts = [_head_of(views)]
+    if len(views) > 1:
+        parts.append(f"<h2>Side by side</h2>{_panel('best', views, items, 'all')}{compared(views)}")
+    for number, view in enumerate(views):
+        parts.append(_search(view, number, items, with_name=len(views) > 1))
+    scripts = [
+        *Resources(mode="inline", components=["bokeh"]).js_raw,
+        (STATIC / "look.js").read_text(encoding="utf-8"),
+        (STATIC / "report.js").read_text(encoding="utf-8"),
+    ]
+    styles = (STATIC / "page.css").read_text(encoding="utf-8")
+    title = escape(", ".join(view.name for view in views))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{title}</title><style>{styles}</style></head><body class='report'><main>"
+        f"{''.join(parts)}</main>"
+        f'<script type="application/json" id="figures">{_json(items)}</script>'
+        + "".join(f"<script>{script}</script>" for script in scripts)
+        + "</body></html>\n"
+    )
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand between the tags of a script."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _head_of(views: Sequence[View]) -> str:
+    made = time.strftime("%Y-%m-%d %H:%M")
+    names = escape(" · ".join(view.name for view in views))
+    return f"<header><h1>{names}</h1><p class='quiet'>report of {made}</p></header>"
+
+
+def _search(view: View, number: int, items: dict[str, Any], with_name: bool) -> str:
+    from .panels import SECTIONS
+
+    parts = [f"<h2>{escape(view.name)}</h2>" if with_name else "", _summary(view)]
+    for section in SECTIONS:
+        figures = [_panel(name, [view], items, str(number)) for name in section.panels]
+        if any(figures):
+            parts.append(f"<h2>{escape(section.title)}</h2>{''.join(figures)}")
+    parts.append(f"<h2>Trials</h2>{_table(view)}{_failures(view)}")
+    return f"<section>{''.join(parts)}</section>"
+
+
+def _panel(name: str, views: Sequence[View], items: dict[str, Any], suffix: str) -> str:
+    from .panels import PANELS, item
+
+    panel = PANELS[name]
+    data = panel.prepare(views, {})
+    if data.empty:
+        return ""
+    key = f"{name}-{suffix}"
+    items[key] = item(data, panel)
+    note = f"<p class='quiet'>{escape(data.note or panel.about)}</p>"
+    return f"<article><h3>{escape(panel.title)}</h3>{note}<div id='{key}'></div></article>"
+
+
+def summary(view: View) -> list[tuple[str, str]]:
+    """What is searched and how it stands, as pairs of a word and a text."""
+    story = view.story
+    told = core_summary.pairs(story.ledger, story.searched, view.shown)
+    return [*told, *core_summary.times(story.began, story.last)]
+
+
+def _summary(view: View) -> str:
+    rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in summary(view))
+    return f"<dl class='summary'>{rows}</dl>"
+
+
+def compared(views: Sequence[View]) -> str:
+    """A table with a row for each search."""
+    head = "".join(f"<th>{name}</th>" for name in COMPARED)
+    rows = [
+        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row.values()) + "</tr>"
+        for row in map(compared_row, views)
+    ]
+    return f"<div class='scrolls'><table><tr>{head}</tr>{''.join(rows)}</table></div>"
+
+
+COMPARED = ("search", "trials", "failed", "best", "of trial", "searcher", "scheduler", "took")
+
+
+def compared_row(view: View) -> Mapping[str, str]:
+    """One search beside others, by the names of COMPARED."""
+    ledger, searched = view.story.ledger, view.story.searched
+    best = None if ledger.objectives.several else ledger.best
+    value = "" if best is None or best.best_reward is None else format_value(best.best_reward)
+    texts = (
+        view.name,
+        str(ledger.counts.launched),
+        str(ledger.counts.failed),
+        value,
+        "" if best is None else str(best.id),
+        str(searched["searcher"]),
+        str(searched["scheduler"]),
+        f"{view.story.last - view.story.began:.0f} s",
+    )
+    return dict(zip(COMPARED, texts, strict=True))
+
+
+def _table(view: View) -> str:
+    ledger = view.story.ledger
+    descending = ledger.objectives.modes[0] == "max"
+    rows = table.rows(view)
+    found: list[list[Any]] = []
+    name = ledger.objectives.names[0]
+    while len(found) < min(ROWS, len(rows)):
+        more = table.page(
+            view, sort=name, descending=descending, start=len(found), count=table.AT_ONCE
+        )
+        found += more.rows
+    names = table.columns(view)
+    head = "".join(f"<th><button>{escape(name)}</button></th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row) + "</tr>"
+        for row in found[:ROWS]
+    )
+    left = len(rows) - len(found)
+    note = f"<p class='quiet'>the best {ROWS} of {len(rows)} trials</p>" if left > 0 else ""
+    search = "<input class='filter' type='search' aria-label='Filter' placeholder='Filter'>"
+    return (
+        f"{note}{search}<div class='scrolls tall'><table class='sorts'>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else format_value(value)
+
+
+def _failures(view: View) -> str:
+    """Each traceback once, with the number of trials that have it."""
+    seen: dict[str, list[int]] = {}
+    for trial in view.story.ledger.trials.values():
+        if trial.error:
+            seen.setdefault(trial.error, []).append(trial.id)
+    parts = [
+        f"<details><summary>{len(trials)} failed, the first is trial {trials[0]}</summary>"
+        f"<pre>{escape(error)}</pre></details>"
+        for error, trials in sorted(seen.items(), key=lambda one: -len(one[1]))[:20]
+    ]
+    return "".join(parts)

@@ -1,0 +1,319 @@
+"""The live page in a real browser, and its server as strangers meet it."""
+
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+import distsearch as ag
+from benchmarks import made_up
+from distsearch.core import store
+
+pytest.importorskip("bokeh")
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from tests.hosts import Hosts
+from tests.page.browser import start, until
+
+EVIL = "<img src=x onerror=\"document.title='run'\">"
+
+
+@ag.args(lr=ag.Real(0.1, 1))
+def train_fn(args, reporter):
+    print(f"this is <b>trial</b> {args.task_id}")
+    for epoch in range(3000):
+        reporter(epoch=epoch + 1, accuracy=args.lr * (1 - 0.9**epoch))
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    """A search that runs, here and on a node over SSH: two slots each, trials that last."""
+    folder = tmp_path_factory.mktemp("live") / "digits"
+    with Hosts() as hosts:
+        far = ag.Node("127.0.0.1", port=hosts.start().port, python=sys.executable, num_cpus=2)
+        scheduler = ag.scheduler.FIFOScheduler(
+            train_fn,
+            local=ag.Node("localhost", num_cpus=2),
+            dist_ip_addrs=[far],
+            ssh_config=[hosts.config],
+            checkpoint=folder,
+            num_trials=50,
+            verbose=0,
+            seed=0,
+        )
+        scheduler.far_address = f"{far.host}:{far.port}"
+        scheduler.run()
+        yield scheduler
+        scheduler.close()
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory):
+    """A search with names that are HTML, to which a test adds."""
+    space = made_up.SPACE.describe()
+    names = [f"{EVIL}0", f"{EVIL}1", "$$dropout$$", "norm", "optimizer"]
+    items = dict(zip(names, space["items"].values(), strict=False))
+    folder = tmp_path_factory.mktemp("made_up") / "<b>names"
+    about = {"function": EVIL, "space": {"type": "dict", "items": items}}
+    one = made_up.write(folder, 60, 9, until=0.6, **about)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def address(live, growing):
+    """The address of the page of both, from its own process."""
+    command = [sys.executable, "-m", "distsearch.cli", "page", str(live.folder)]
+    process = subprocess.Popen(
+        [*command, str(growing.folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    first = process.stdout.readline()
+    assert "The page is at" in first, process.stderr.read()
+    for line in process.stderr:
+        if f"{growing.folder} is read" in line:
+            break
+    yield first.split()[-1]
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    one = start(tmp_path_factory.mktemp("chromium"))
+    yield one
+    one.quit()
+
+
+@pytest.fixture
+def page(browser, address, live):
+    """The page, anew, with its first figures drawn; no script of it may have failed in the end."""
+    browser.get("about:blank")
+    browser.get(address)
+    until(lambda: ready(browser))
+    yield browser
+    failed = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    assert not failed
+
+
+def ready(browser):
+    return browser.execute_script(
+        "return document.body.dataset.ready !== undefined && window.seen.updates.length"
+    )
+
+
+def tab(browser, name):
+    browser.execute_script("window.seen.updates = []")
+    browser.find_element("xpath", f"//*[@role='tab'][text()='{name}']").click()
+    until(lambda: ready(browser))
+
+
+def choose(browser, number):
+    browser.find_element("css selector", f"#searches option[value='{number}']").click()
+    until(lambda: browser.execute_script("return document.body.dataset.ready !== undefined"))
+
+
+def click(browser, css):
+    """Click what may be replaced at any moment, since the search goes on."""
+    browser.execute_script(f"document.querySelector({json.dumps(css)}).click()")
+
+
+def said(browser):
+    return browser.find_element("id", "said").text
+
+
+def requests_in(folder):
+    return [event.body for event in store.read(folder, "request")]
+
+
+# What is seen
+
+
+def test_the_overview_is_drawn_and_follows_the_search(page, growing):
+    choose(page, 1)
+
+    def points():
+        return page.execute_script(
+            "for (const doc of Bokeh.documents) { const one = doc.get_model_by_name('median');"
+            " if (one) return one.get_length(); } return 0"
+        )
+
+    assert until(points) > 0
+    before = page.find_element("id", "stands").text
+    growing.go_on(40)
+    until(lambda: page.find_element("id", "stands").text != before)
+    heights = page.execute_script(
+        "return [...document.querySelectorAll('.figure > *')].map((one) => one.offsetHeight)"
+    )
+    assert len(heights) == 3 and min(heights) > 80
+
+
+def test_names_with_html_in_them_are_shown_as_text(page):
+    choose(page, 1)
+    until(lambda: EVIL in page.find_element("id", "summary").text)
+    for name in ("Parameters", "Structure", "Trials"):
+        tab(page, name)
+        assert page.execute_script("return document.images.length") == 0
+    heads = until(lambda: page.find_elements("css selector", "#trials th button"))
+    assert {f"{EVIL}0", "$$dropout$$"} <= {one.text for one in heads}
+    assert page.title == "<b>names · distsearch"
+
+
+def test_all_of_the_page_can_be_used_by_the_keyboard_alone(page):
+    def focused():
+        return page.switch_to.active_element
+
+    def press(*keys):
+        ActionChains(page).send_keys(*keys).perform()
+
+    choose(page, 1)
+    page.execute_script("document.activeElement.blur()")
+    for _ in range(20):
+        press(Keys.TAB)
+        if focused().get_attribute("role") == "tab":
+            break
+    press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert focused().text == "Trials"
+    press(Keys.TAB)
+    assert focused().get_attribute("id") == "filter"
+    press("status=stopped")
+    until(lambda: "in all" in page.find_element("css selector", ".bar .quiet").text)
+    for _ in range(30):
+        press(Keys.TAB)
+        if (focused().get_attribute("aria-label") or "").startswith("Open trial"):
+            break
+    press(Keys.ENTER)
+    heading = until(lambda: page.find_elements("css selector", "dialog[open] h2"))[0]
+    assert re.fullmatch(r"Trial \d+: stopped", heading.text)
+    assert "at the rung of epoch" in page.find_element("id", "dialog").text
+    press(Keys.ESCAPE)
+    assert not page.find_elements("css selector", "dialog[open]")
+
+
+def test_dark_and_narrow_nothing_is_wider_than_the_window(page):
+    page.find_element("id", "theme").click()
+    assert page.execute_script("return document.documentElement.classList.contains('dark')")
+    page.set_window_size(500, 900)
+    try:
+        for name in ("Overview", "Trials"):
+            tab(page, name)
+            wide = page.execute_script("return document.documentElement.scrollWidth")
+            assert wide <= page.execute_script("return window.innerWidth")
+    finally:
+        page.set_window_size(1280, 1000)
+        page.find_element("id", "theme").click()
+
+
+# What is asked
+
+
+def test_a_trial_that_is_stopped_in_one_browser_is_seen_stopped_in_another(page, address, live):
+    tab(page, "Trials")
+    first = page.current_window_handle
+    page.switch_to.new_window("window")
+    page.get(address)
+    until(lambda: ready(page))
+    tab(page, "Trials")
+    second = page.current_window_handle
+    page.switch_to.window(first)
+    running = until(lambda: [t.id for t in live.trials if t.status.value == "running"])[0]
+    click(page, f"[aria-label='Open trial {running}']")
+    until(lambda: f"this is <b>trial</b> {running}" in page.find_element("id", "dialog").text)
+    page.find_element("xpath", "//button[text()='Stop this trial']").click()
+    until(lambda: live.trials[running].status.value == "stopped")
+    until(lambda: str(running) in said(page) and "asking" not in said(page))
+    asked = requests_in(live.folder)[-1]
+    assert asked["kind"] == "stop_trial" and asked["is_done"] and "the page" in asked["by"]
+    page.switch_to.window(second)
+    row = f"document.querySelector(\"[aria-label='Open trial {running}']\").closest('tr')"
+    until(lambda: "stopped" in page.execute_script(f"return {row}.textContent"))
+    page.close()
+    page.switch_to.window(first)
+
+
+def test_a_configuration_is_added_and_a_node_drained_from_the_page(page, live):
+    tab(page, "Steer")
+    until(lambda: "localhost" in page.find_element("id", "nodes").text)
+    field = page.find_element("id", "config")
+    field.clear()
+    field.send_keys('{"lr": 0.123}')
+    page.find_element("xpath", "//button[starts-with(text(), 'Add a trial')]").click()
+    until(lambda: 0.123 in [trial.config["lr"] for trial in live.trials])
+    field.clear()
+    field.send_keys('{"lr": 99}')
+    page.find_element("xpath", "//button[starts-with(text(), 'Add a trial')]").click()
+    until(lambda: "99" in said(page))
+    address = page.find_element("id", "node")
+    address.send_keys(live.far_address)
+    page.find_element("xpath", "//button[text()='Drain this node']").click()
+    until(lambda: "draining" in page.find_element("id", "nodes").text)
+    click(page, "[aria-label='Drain localhost']")
+    until(lambda: "no node could run a trial" in said(page))  # it is the only one left
+    kinds = [(one["kind"], one["is_done"]) for one in requests_in(live.folder)]
+    assert kinds[-4:] == [
+        ("add_config", True),
+        ("add_config", False),
+        ("drain_node", True),
+        ("drain_node", False),
+    ]
+
+
+# Strangers
+
+
+def asked(address, path="/api/state", method="GET", token=None, **headers):
+    port, own = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/#token=(.+)", address).groups()
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
+    try:
+        token = own if token is None else token
+        connection.request(
+            method,
+            path,
+            headers={"X-Distsearch-Token": token, "Host": f"localhost:{port}", **headers},
+        )
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), answer.headers
+    finally:
+        connection.close()
+
+
+def test_who_has_no_token_learns_and_changes_nothing(address, live):
+    status, _, _ = asked(address)
+    assert status == 200
+    before = len(requests_in(live.folder))
+    for token in ("", "wrong"):
+        for path in ("/api/state", "/api/panel", "/api/trials", "/api/trial", "/api/ask"):
+            method = "POST" if path == "/api/ask" else "GET"
+            status, text, _ = asked(address, path, method, token)
+            assert status == 403 and "token" in json.loads(text)["error"]
+            assert str(live.folder) not in text
+    assert len(requests_in(live.folder)) == before
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
+def test_another_site_may_not_ask_the_page_even_with_the_token(address, headers):
+    assert asked(address, **headers)[0] == 403
+    assert asked(address, "/", **headers)[0] == 403
+
+
+def test_through_a_tunnel_with_another_port_the_page_answers(address):
+    at = {"Host": "localhost:9999", "Origin": "http://localhost:9999"}
+    assert asked(address, **at)[0] == 200
+    status, text, headers = asked(address, "/", **at)
+    assert status == 200 and "<main>" in text
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+def test_files_beside_the_pages_own_are_not_served(address):
+    for path in ("/static/../view.py", "/static/%2e%2e/view.py", "/bokeh/bokeh.js", "/events.db"):
+        assert asked(address, path)[0] in (403, 404)

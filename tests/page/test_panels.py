@@ -1,0 +1,141 @@
+"""What panels, the table and the report are made of, without a browser."""
+
+import re
+
+import numpy as np
+import pytest
+
+import distsearch as ag
+from benchmarks import made_up
+from distsearch.errors import DistsearchError, OptionError, SpaceError, StoreError
+from distsearch.space.reading import described
+
+pytest.importorskip("bokeh")
+from distsearch.page import report, table
+from distsearch.page.panels import PANELS, answer
+from distsearch.page.searches import open_view
+from distsearch.searcher import replayed
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made_up") / "asha"
+    made_up.write(folder, trials=150, reports=9, searcher="LaNASSearcher", stops=False).close()
+    return open_view(folder)
+
+
+@pytest.mark.parametrize("name", [name for name in PANELS if name not in ("front", "grid")])
+def test_a_figure_is_sent_once_and_then_its_columns_alone(name, view):
+    first = answer(name, [view], {})
+    assert first["item"] and not first["empty"]
+    again = answer(name, [view], {}, known=first["shape"])
+    assert again["columns"] and "item" not in again
+
+
+@pytest.mark.parametrize(("name", "why"), [("front", "one objective"), ("grid", "no coevolution")])
+def test_a_panel_that_has_nothing_to_show_says_why(name, why, view):
+    assert why in answer(name, [view], {})["empty"]
+
+
+def test_what_was_shown_older_for_the_sake_of_speed_is_shown_anew_when_nothing_happens(tmp_path):
+    growing = made_up.write(tmp_path / "search", trials=20, reports=4, until=0.5)
+    view = open_view(tmp_path / "search")
+    made = []
+    for _ in range(2):
+        view.once("slow", lambda: made.append(view.revision), seldom=True)
+    view._known["slow"] = view._known["slow"]._replace(rests_until=float("inf"))
+    growing.go_on(3)
+    growing.close()
+    assert view.catch_up()
+    view.once("slow", lambda: made.append(view.revision), seldom=True)
+    assert len(made) == 1
+    assert view.settle() and not view.settle()
+    view.once("slow", lambda: made.append(view.revision), seldom=True)
+    assert made == [view.revision - 3, view.revision]
+
+
+# The table
+
+
+def test_rows_are_sorted_filtered_and_paged(view):
+    best = table.page(view, sort="accuracy", descending=True, count=3)
+    assert best.rows[0][0] == view.story.ledger.best.id and best.found == best.of == 150
+    some = table.page(view, where="optimizer=adam lr<0.01 finished", count=200)
+    lr, optimizer = (some.columns.index(name) for name in ("lr", "optimizer"))
+    assert 0 < some.found < 150
+    assert all(row[lr] < 0.01 and row[optimizer] == "adam" for row in some.rows)
+    assert table.page(view, start=149).rows[0][0] == 149
+    failed = table.page(view, where="status=failed", sort="seconds")
+    assert {row[1] for row in failed.rows} == {"failed"}
+    with pytest.raises(OptionError, match="did you mean 'accuracy'"):
+        table.page(view, sort="acuracy")
+
+
+def test_a_trial_tells_its_traceback_and_the_end_of_its_output(view):
+    failed = table.page(view, where="status=failed").rows[0][0]
+    folder = view.folder / "trials" / str(failed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "output.txt").write_text("x" * 100_000 + "the end\n")
+    told = table.detail(view, failed)
+    assert "device-side assert" in told["traceback"]
+    assert told["output"].endswith("the end\n") and len(told["output"]) < 70_000
+    with pytest.raises(OptionError, match="no trial 9999"):
+        table.detail(view, 9999)
+
+
+# The tree of regions
+
+
+def test_the_tree_of_a_search_grows_again_from_its_folder(view):
+    regions = replayed.by_regions(view.results).overview()
+    assert regions[0].trials == 150 and sum(one.is_leaf for one in regions) > 2
+    with pytest.raises(DistsearchError, match="learns no tree"):
+        view.results.searched["searcher"] = "RandomSearcher"
+        replayed.by_regions(view.results)
+    view.results.searched["searcher"] = "LaNASSearcher"
+
+
+def test_a_space_is_made_again_from_its_description():
+    space = ag.space.Dict(
+        lr=ag.Real(1e-4, 1e-1, log=True),
+        width=ag.Int(8, 64, step=8),
+        optimizer=ag.Choice("sgd", ag.Dict(momentum=ag.Real(0, 1), name="adam")),
+        norm=ag.Bool(),
+        layers=ag.List(ag.Int(1, 3), 7),
+    )
+    assert described(space.describe()).describe() == space.describe()
+    with pytest.raises(SpaceError, match="does not tell all"):
+        described({**space.describe(), "name": "an object"})
+
+
+# The report
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def test_the_report_is_one_file_that_asks_no_network_and_shows_names_as_text(tmp_path):
+    pytest.importorskip("sklearn")
+    names = [f"{EVIL}{n}" for n in range(3)]
+    space = made_up.SPACE.describe()
+    items = dict(zip([*names, "norm", "optimizer"], space["items"].values(), strict=False))
+    folder = tmp_path / "<b>search"
+    made_up.write(folder, 60, 4, function=EVIL, space={"type": "dict", "items": items}).close()
+    path = report.write([folder])
+    text = path.read_text()
+    assert path == folder / "report.html" and path.stat().st_mode & 0o077 == 0
+    assert "<img" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text and "<b>search" not in text
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
+    with pytest.raises(StoreError, match="no folder"):
+        report.write([tmp_path / "nothing"])
+
+
+def test_several_searches_are_side_by_side_with_their_quartiles(view, tmp_path):
+    views = [view]
+    for seed in (1, 2):
+        made_up.write(tmp_path / str(seed), 30, 4, seed=seed).close()
+        views.append(open_view(tmp_path / str(seed)))
+    told = answer("best", views, {"by": "seconds"})
+    columns = answer("best", views, {"by": "seconds"}, known=told["shape"])["columns"]
+    assert {"best0", "best1", "best2", "band", "median"} == set(columns)
+    assert np.isfinite(view.story.best_so_far[-1].value)

@@ -1,0 +1,216 @@
+"""A search that runs does what it is asked, says so in its log, and goes on from there."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import pytest
+
+import distsearch as ag
+from distsearch.core import live, requests, steering, store
+from distsearch.core.ledger import Ledger
+from distsearch.core.steering import TOO_LATE
+from distsearch.core.words import Status
+from distsearch.scheduler import HyperbandScheduler
+from tests.hosts import Hosts
+
+
+@ag.args(x=ag.Real(0.0, 1.0), epochs=2, gate="")
+def waits(args, reporter):
+    """Reports once, then waits until its gate is there, once for each trial."""
+    import os
+    import time
+
+    reporter(epoch=1, accuracy=args.x)
+    while not os.path.exists(args.gate):
+        time.sleep(0.01)
+    reporter(epoch=2, accuracy=args.x)
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch):
+    monkeypatch.setattr(steering, "EVERY_S", 0.05)
+
+
+def asks(folder, kind, **what):
+    answer = requests.answer_of(folder, requests.ask(folder, kind, **what))
+    assert answer is not None, f"nobody answered {kind}"
+    return answer
+
+
+def until(condition, what):
+    """Wait for something that comes within a moment."""
+    tick = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        tick.wait(0.02)
+    raise AssertionError(f"not within 20 s: {what}")
+
+
+def test_a_running_search_does_what_it_is_asked_and_logs_who_asked_and_what_came_of_it(
+    search, tmp_path
+):
+    gate = tmp_path / "gate"
+    scheduler = search(
+        waits, args={"gate": str(gate)}, slots=2, checkpoint="named", num_trials=4, seed=1
+    )
+    folder = scheduler.folder
+    scheduler.run()
+    until(lambda: len(scheduler.training_history) == 2, "two trials have reported")
+    assert asks(folder, "stop_trial", trial=0, by="a test").said == "trial 0 is stopped"
+    assert asks(folder, "pause_trial", trial=1).is_done
+    assert asks(folder, "add_config", config={"x": 0.75}).said == "it is trial 4"
+    refused = asks(folder, "add_config", config={"y": 0.75})
+    assert not refused.is_done and "there is no parameter 'y'" in refused.said
+    for kind in ("stop_trial", "pause_trial"):
+        assert "it has ended: stopped" in asks(folder, kind, trial=0).said
+    assert "there is no trial 99" in asks(folder, "go_on", trial=99).said
+    assert "without localhost no node" in asks(folder, "drain_node", node="localhost").said
+    until(lambda: live.read(folder)["running"].keys() == {"2", "3"}, "others have their slots")
+    now = live.read(folder)
+    assert (now["held"], now["queue"]) == ([1], [4])
+    assert now["waits"] == {"for": "1 CPU", "trial": 4, "fences": ["localhost"], "parked": False}
+    assert [node["trials"] for node in now["nodes"]] == [[2, 3]]
+    assert asks(folder, "go_on", trial=1).is_done
+    gate.touch()
+    assert scheduler.join_jobs(30)
+    trials = scheduler.trials
+    assert [trial.status for trial in trials] == [Status.STOPPED, *[Status.FINISHED] * 4]
+    assert trials[0].reason.startswith("by ") and trials[0].reason.endswith("(a test)")
+    assert trials[1].story == "launched, started, lost, started, ended"
+    assert trials[4].is_given and trials[4].config["x"] == 0.75
+    logged = list(store.read(folder, "request"))
+    assert [event.body["kind"] for event in logged][:2] == ["stop_trial", "pause_trial"]
+    assert logged[0].body["what"] == {"trial": 0} and "(a test)" in logged[0].body["by"]
+    assert os.listdir(folder / "requests") == []
+    scheduler.close()
+    assert live.read(folder) is None and not (folder / live.FILE).exists()
+
+
+def test_a_search_that_is_stopped_by_request_ends_in_order(search, tmp_path):
+    scheduler = search(waits, args={"gate": str(tmp_path / "gate")}, checkpoint="named")
+    scheduler.run(num_trials=8)
+    until(lambda: len(scheduler.training_history) == 4, "four trials have reported")
+    assert asks(scheduler.folder, "pause_trial", trial=2).is_done
+    assert asks(scheduler.folder, "stop_search").is_done
+    assert scheduler.join_jobs(30)
+    assert {trial.status for trial in scheduler.trials} == {Status.STOPPED}
+    assert all("stopped by " in trial.reason for trial in scheduler.trials)
+    assert "has ended" in asks(scheduler.folder, "stop_search").said
+
+
+DRIVER = """
+import os, time
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    start = (reporter.load() or {"epoch": 0})["epoch"]
+    for epoch in range(start + 1, 10):
+        reporter.save({"epoch": epoch}, step=epoch)
+        reporter(epoch=epoch, accuracy=args.x * epoch)
+        time.sleep(0.05)
+        while epoch == 2 and args.task_id < 2 and not os.path.exists(f"go-{args.task_id}"):
+            time.sleep(0.01)
+
+if __name__ == "__main__":
+    scheduler = ag.scheduler.HyperbandScheduler(
+        train_fn, local=ag.Node("localhost", num_cpus=3), checkpoint="named", seed=3, max_t=9,
+        type="promotion", grace_period=5, verbose=0)
+    print("UP", flush=True)
+    scheduler.run(num_trials=5)
+    scheduler.join_jobs()
+    scheduler.close()
+"""
+
+
+def test_a_search_that_was_steered_and_killed_goes_on_as_it_was_asked(driver, search, tmp_path):
+    """What was stopped stays so, what was added is kept, and what was paused goes on."""
+    one, folder = driver(DRIVER), tmp_path / "named"
+    one.words_after("UP")
+    until(lambda: len(list(store.read(folder, "report", trial=1))) == 2, "trial 1 has reported")
+    assert "newest checkpoint" in asks(folder, "pause_trial", trial=1).said
+    (tmp_path / "go-1").touch()
+    until(lambda: list(store.read(folder, "lost")), "trial 1 is paused")
+    assert asks(folder, "add_config", config={"x": 0.5}).is_done
+    assert asks(folder, "stop_trial", trial=0).is_done
+    one.process.kill()
+    one.process.wait(10)
+    requests_left = folder / "requests" / "01790000000000000000-0123abcd.json"
+    requests_left.write_text('{"kind": "stop_search", "by": "somebody who came too late"}')
+    assert live.read(folder) is None
+    before = Ledger.of(folder)
+    assert before.trials[1].status is Status.WAITING
+    assert before.trials[1].reason.startswith("paused by ")
+    (tmp_path / "go-0").touch()
+    driver(DRIVER).end()
+    after = Ledger.of(folder)
+    after.check()
+    assert after.trials[0].status is Status.STOPPED and after.trials[0].attempt == 1
+    assert after.trials[1].status in (Status.FINISHED, Status.PAUSED)
+    assert after.trials[1].attempt > 1
+    assert any(trial.is_given and trial.config["x"] == 0.5 for trial in after.trials.values())
+    assert len(after.trials) == 6
+    assert [event.body["said"] for event in store.read(folder, "request")][-1] == TOO_LATE
+    assert os.listdir(folder / "requests") == []
+
+
+def test_pausing_is_nothing_that_the_rule_of_a_search_hears_of(search, tmp_path):
+    """Whom it has paused itself it may let go on, a trial that was paused by request not."""
+    gate = tmp_path / "gate"
+    scheduler = search(
+        waits,
+        HyperbandScheduler,
+        slots=2,
+        args={"gate": str(gate)},
+        checkpoint="named",
+        max_t=2,
+        type="promotion",
+        grace_period=1,
+    )
+    scheduler.run(num_trials=2)
+    until(lambda: Status.PAUSED in {t.status for t in scheduler.trials}, "the rule pauses one")
+    paused = next(trial for trial in scheduler.trials if trial.status is Status.PAUSED)
+    for kind in ("pause_trial", "stop_trial"):
+        assert "the rule has paused it" in asks(scheduler.folder, kind, trial=paused.id).said
+    assert "it is paused" in asks(scheduler.folder, "go_on", trial=paused.id).said
+
+
+def test_a_node_that_is_to_go_goes_when_its_trials_have_ended_unless_it_is_added_again(
+    search, tmp_path
+):
+    gate = tmp_path / "gate"
+    with Hosts() as hosts:
+        host = hosts.start()
+        node = f"127.0.0.1:{host.port}"
+        scheduler = search(
+            waits,
+            slots=1,
+            dist_ip_addrs=ag.Node("127.0.0.1", port=host.port, python=sys.executable, num_cpus=1),
+            args={"gate": str(gate)},
+            ssh_config=[hosts.config],
+            num_trials=6,
+        )
+        folder = scheduler.folder
+        scheduler.run()
+        until(lambda: len(scheduler.training_history) == 2, "both nodes have a trial")
+        assert (
+            asks(folder, "add_node", node=node).said == f"{node} is a node of this search already"
+        )
+        assert asks(folder, "drain_node", node=node).is_done
+        assert "no node could run a trial" in asks(folder, "drain_node", node="localhost").said
+        assert asks(folder, "add_node", node=node).said == f"{node} stays"
+        said = asks(folder, "drain_node", node="localhost").said
+        assert said == "localhost gets no more trials, and goes when its 1 have ended"
+        until(lambda: len(scheduler.fleet.remotes) == 2, "both are there while a trial runs")
+        until(lambda: live.read(folder)["nodes"][0]["state"] == "draining", "it says so")
+        gate.touch()
+        assert scheduler.join_jobs(60)
+        until(lambda: len(scheduler.fleet.remotes) == 1, "the drained node is gone")
+        assert {trial.host for trial in scheduler.trials[2:]} == {"127.0.0.1"}
+        assert [trial.status.value for trial in scheduler.trials] == ["finished"] * 6
+        assert "is none of the nodes" in asks(folder, "drain_node", node="elsewhere").said
+        scheduler.close()
