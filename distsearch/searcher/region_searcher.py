@@ -184,8 +184,8 @@ class RegionSearcher(Searcher):
         self._is_live = False
         self._use_what_is_due()
         self._suggested += 1
-        if self._first:
-            return super().replay(trial_id, config)
+        if self._first and not self._first.pop().items() <= config.items():
+            return False
         self._begin(trial_id, config)
         return True
 

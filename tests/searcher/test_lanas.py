@@ -165,16 +165,18 @@ def under_way(count, running):
     return order
 
 
-def test_a_search_with_many_under_way_is_replayed_bit_for_bit_from_anywhere():
-    searcher, asked = lanas(first=12, rebuild_every=6), {}
-    order = under_way(90, 16)
+@pytest.mark.parametrize("running", [2, 16])
+def test_a_search_with_several_under_way_is_replayed_bit_for_bit_from_anywhere(running):
+    options = {"first": 12, "rebuild_every": 6, "points_to_evaluate": [{}]}
+    searcher, asked = lanas(**options), {}
+    order = under_way(90, running)
     for is_result, number in order:
         if is_result:
             searcher.tell(number, asked[number], accuracy(asked[number]))
         else:
             asked[number] = searcher.ask(number)
     for cut in range(20, len(order), 23):
-        resumed = lanas(first=12, rebuild_every=6)
+        resumed = lanas(**options)
         for place, (is_result, number) in enumerate(order):
             if is_result:
                 resumed.tell(number, asked[number], accuracy(asked[number]))
