@@ -204,7 +204,7 @@ class TrialFailed(DistsearchError, RuntimeError):
 
 
 class NothingReported(DistsearchError, LookupError):
-    """The best trial was asked for before any trial has reported."""
+    """The best trial was asked for before any has reported, or a trial that there is not."""
 
 
 class SearchFailed(DistsearchError, RuntimeError):

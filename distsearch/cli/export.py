@@ -183,13 +183,15 @@ _STATES = {Status.FINISHED: "COMPLETE", Status.STOPPED: "PRUNED", Status.PAUSED:
 
 def _optuna(record: SearchRecord, target: Path | None, reports: bool) -> None:
     optuna = _package("optuna", "optuna", "optuna")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    from ..searcher.optuna import quietly
+
     objectives = record.ledger.objectives
-    study = optuna.create_study(
-        study_name=record.folder.name,
-        storage=f"sqlite:///{target}",
-        directions=["maximize" if mode == "max" else "minimize" for mode in objectives.modes],
-    )
+    with quietly():
+        study = optuna.create_study(
+            study_name=record.folder.name,
+            storage=f"sqlite:///{target}",
+            directions=["maximize" if mode == "max" else "minimize" for mode in objectives.modes],
+        )
     distributions = _distributions(optuna, record.searched["space"])
     history = _reports(record)
     name = objectives.names[0]

@@ -47,16 +47,17 @@ def main(channel: socket.socket, threads: int) -> int:
     signal.signal(signal.SIGTERM, _on_term)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
     # A child that the trial forks may be sent a SIGTERM before it could forget the trial's handler.
     os.register_at_fork(
         before=_block_term, after_in_parent=_unblock_term, after_in_child=_forget_trial
     )
-    limit_threads(threads)
-    fresh_randomness()
     end: dict[str, Any] = {"code": 0}
     own_pid = os.getpid()
     try:
+        # The launcher has blocked them: what ends another rank may have come before this one began.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+        limit_threads(threads)
+        fresh_randomness()
         while given := read_job(channel):
             job, heard = given
             end = run(job, channel, heard)

@@ -55,15 +55,13 @@ class Node:
     setup: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("host", "user", "key", "python", "address"):
+        for name in ("user", "key", "python", "address"):
             if not isinstance(getattr(self, name), str | NoneType):
                 self._refuse(name, "text")
         if not isinstance(self.tunnel, bool | NoneType):
             self._refuse("tunnel", "True, False or None")
         if not isinstance(self.setup, bool):
             self._refuse("setup", "True or False")
-        if not isinstance(self.env, Mapping):
-            self._refuse("env", "names and their values")
         # Command line tools would read a leading dash as an option; a shell would read other signs:
         # that of a ProxyCommand, or the user's, who is shown commands that mend things.
         if not isinstance(self.host, str) or not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
@@ -84,7 +82,7 @@ class Node:
             self._refuse("address", "a host name or an IP address of that node, or None")
         if self.key is not None:
             object.__setattr__(self, "key", str(Path(self.key).expanduser().absolute()))
-        if self.python is not None and not (isinstance(self.python, str) and self.python):
+        if self.python == "":
             self._refuse("python", "the path of an interpreter there, or None")
         if not isinstance(self.env, Mapping):
             self._refuse("env", "a dict of names and texts")

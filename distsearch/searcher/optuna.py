@@ -76,7 +76,7 @@ class OptunaSearcher(Searcher):
         for name in options.keys() & {"n_startup_trials", "population_size"}:  # seen late, or never
             if not isinstance(options[name], Integral) or isinstance(options[name], bool):
                 raise OptionError(f"{name}={options[name]!r}; give an integer")
-        with _quietly():
+        with quietly():
             self._study = self._optuna.create_study(direction="maximize")
             try:
                 self.sampler(0)
@@ -98,7 +98,7 @@ class OptunaSearcher(Searcher):
     def aim(self, objectives: int, constraints: int = 0) -> None:
         """Make a study of so many objectives."""
         super().aim(objectives, constraints)
-        with _quietly():
+        with quietly():
             self._study = self._optuna.create_study(directions=["maximize"] * objectives)
 
     def sampler(self, seed: int) -> Any:
@@ -206,7 +206,7 @@ class OptunaSearcher(Searcher):
 
     def _ask_optuna(self, rng: np.random.Generator) -> tuple[int, Config]:
         """What Optuna calls its next trial, and its configuration."""
-        with _quietly():
+        with quietly():
             sampler = self.sampler(int(rng.integers(2**31)))
             if "_search_space" in vars(sampler):  # so that it does not go through all trials anew
                 sampler._search_space = self._common
@@ -424,7 +424,7 @@ def _load(name: str, modules: Iterable[str]) -> Any:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Optuna's log without what it says in this thread; its settings are as before afterwards."""
     thread = threading.get_ident()
     loggers = [logging.getLogger(f"optuna.{name}") for name in TALKERS]

@@ -12,7 +12,7 @@ from distsearch.core import store
 from distsearch.core.checkpoint import checkpoints
 from distsearch.core.progress import Progress
 from distsearch.core.words import Launch, Status, Wait
-from distsearch.errors import CheckpointError, StoreError
+from distsearch.errors import CheckpointError, NothingReported, StoreError
 from distsearch.resource.remote import Remote
 from distsearch.scheduler import FIFOScheduler
 from tests.hosts import Hosts
@@ -239,7 +239,8 @@ def test_the_user_gets_the_weights_of_the_best_trial(tmp_path, search, is_shared
     father, best = scheduler.load_checkpoint(0), scheduler.load_checkpoint()
     assert (father["n"], best["n"]) == (1, 2)
     assert (father["w"] == best["w"]).all()
-    assert scheduler.load_checkpoint(99) is None
+    with pytest.raises(NothingReported, match="there is no trial 99"):
+        scheduler.load_checkpoint(99)
 
 
 @pytest.mark.parametrize("keep", [1, 3])
