@@ -69,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "runs"
         write(root / "digits", 200, 27, seed=9, until=0.6).close()
-        for seed, name in enumerate(("asha", "random", "bohb")):
+        for seed, name in enumerate(("seed-0", "seed-1", "seed-2")):
             write(root / name, 150, 27, seed=seed + 1).close()
         browser = start(Path(place) / "chromium")
         runs = Lock(root / "digits")  # as if its driver were there
@@ -77,8 +77,8 @@ def main() -> None:
             "running": ([root / "digits"], "Overview", {}),
             "dark": ([root / "digits"], "Parameters", {"dark": True}),
             "narrow": ([root / "digits"], "Overview", {"width": 500}),
-            "structure": ([root / "asha"], "Structure", {}),
-            "compared": ([root / n for n in ("asha", "random", "bohb")], "Side by side", {}),
+            "structure": ([root / "seed-0"], "Structure", {}),
+            "compared": ([root / n for n in ("seed-0", "seed-1", "seed-2")], "Side by side", {}),
             "large": ([root / "large"], "Overview", {}),
         }
         try:
