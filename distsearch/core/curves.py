@@ -28,7 +28,7 @@ CROWD = {"more": "#5b8db8", "stopped early": "#8f8f8f", "failed": "#b23a48"}
 
 
 def history(events: Iterable[Event], time_attr: str) -> dict[int, list[dict[str, Any]]]:
-    """{task id: its reports in order} from the reports in the log.
+    """{task id: its reports in order} from the reports in the log, by ids.
 
     A trial that ran again (its node was lost, the driver was killed) goes on from a checkpoint:
     what its earlier attempt reported beyond that is left out.
@@ -48,7 +48,7 @@ def history(events: Iterable[Event], time_attr: str) -> dict[int, list[dict[str,
                 if start is not None and time is not None and time < start
             ]
         reports.append(event.body)
-    return found
+    return dict(sorted(found.items()))
 
 
 def curves(

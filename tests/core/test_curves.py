@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from distsearch.core.curves import curves, draw, shown_range
+from distsearch.core.curves import curves, draw, history, shown_range
+from distsearch.core.store import Event
 
 pyplot = pytest.importorskip("matplotlib.pyplot")
 
@@ -53,6 +54,11 @@ def test_a_curve_is_the_reward_over_the_time():
     reports = {4: [{"epoch": 2, "accuracy": 0.5, "loss": 1}, {"epoch": 4, "accuracy": 1}]}
     found = curves(reports, reward_attr="accuracy", time_attr="epoch")
     assert found == {4: [(2.0, 0.5), (4.0, 1.0)]}
+
+
+def test_the_history_is_in_the_order_of_the_trials_whichever_reported_first():
+    reports = [Event(n, 0.0, "report", trial, 1, 1, {}) for n, trial in enumerate((1, 0, 2))]
+    assert list(history(reports, "epoch")) == [0, 1, 2]
 
 
 def test_reports_without_a_time_are_numbered():
