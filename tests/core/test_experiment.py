@@ -1670,7 +1670,9 @@ def test_only_the_final_trial_runs_after_a_search_that_ended_with_paused_ones(pl
     play(scene, PausesAtOne(2))
 
 
-def test_the_failure_of_the_first_of_a_long_line_of_children_ends_all_of_them(play):
+def test_the_failure_of_the_first_of_a_long_line_of_children_ends_all_of_them(play, monkeypatch):
+    monkeypatch.setattr(source, "RESPITE_S", 0.0)  # of which there is one for each child
+
     async def scene(world):
         node = world.node()
         count = itertools.count()
