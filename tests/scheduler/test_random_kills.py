@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.kill import Search, kill_randomly
 
-KILLS = 50
-BOUND_S = 30.0  # no new search is begun after that
+KILLS = 16
+BOUND_S = 15.0  # no new search is begun after that
 
 
 @pytest.mark.timeout(180)
