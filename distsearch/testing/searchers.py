@@ -21,7 +21,7 @@ from .spaces import spaces
 seeds = st.integers(0, 2**32 - 1)
 steady = settings(
     deadline=None,
-    max_examples=15,
+    max_examples=10,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 FINITE = Dict(a=Choice("x", "y", Dict(deep=Bool())), b=Int(1, 3), c=Bool(), fixed=7)

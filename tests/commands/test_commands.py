@@ -110,7 +110,7 @@ def test_a_command_ends_whole_when_its_time_is_over_and_one_that_is_not_there_is
         metrics="accuracy",
         shell=True,
     )
-    made = run(train_fn, searcher="grid", trial_timeout=1.5)
+    made = run(train_fn, searcher="grid", trial_timeout=2.5)
     assert {trial.status for trial in made.trials} == {Status.TIMED_OUT}
     for x in (0, 1):
         pid = int((tmp_path / f"{x}.pid").read_text())

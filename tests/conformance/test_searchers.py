@@ -63,7 +63,7 @@ class TestLaNAS(SearcherKit):
 
 
 class TestLaMCTS(SearcherKit):
-    make = staticmethod(partial(LaMCTSSearcher, first=4, leaf_size=4, candidates=48))
+    make = staticmethod(partial(LaMCTSSearcher, first=4, leaf_size=8, candidates=16))
     learns = True
 
 

@@ -246,7 +246,7 @@ def rank_1_hangs(args, reporter):
 
 
 def test_a_rank_that_goes_on_after_rank_0_is_hung_after_report_timeout(search):
-    scheduler = search(rank_1_hangs, resource=PAIR, num_trials=1, report_timeout=0.5)
+    scheduler = search(rank_1_hangs, resource=PAIR, num_trials=1, report_timeout=1.5)
     scheduler.run()
     scheduler.join_jobs()
     (trial,) = scheduler.trials

@@ -130,7 +130,7 @@ def test_ctrl_c_twice_ends_even_what_ignores_its_end(driver, left_after):
     started = time.monotonic()
     one.process.send_signal(signal.SIGINT)
     one.end()
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 9, "not as long as they may take to end"
     assert left_after(pids) == []
 
 
@@ -147,7 +147,7 @@ def test_a_driver_that_ends_without_joining_leaves_nothing_and_says_so(
     pids = running_pids(one)
     started = time.monotonic()
     said = one.end()
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60, "the trials would sleep for 300 s"
     assert one.process.returncode == code
     assert "closed while 2 trials ran: they are stopped" in said
     assert "Task was destroyed" not in said and "Exception ignored" not in said
@@ -256,8 +256,8 @@ def test_closing_leaves_no_process(search, mailbox, left_after):
     pids = [pid for _ in range(2) for pid in mailbox.take().split()]
     started = time.monotonic()
     scheduler.close()
-    assert time.monotonic() - started < 6
-    assert left_after(pids, timeout_s=0.5) == []
+    assert time.monotonic() - started < 9, "not as long as they may take to end"
+    assert left_after(pids, timeout_s=2.0) == []
     after = {process.pid for process in psutil.Process().children(recursive=True)}
     assert after <= before
 

@@ -198,7 +198,10 @@ def test_other_ends_are_retried_only_as_often_as_asked(search, fault, status, at
         exec(args.fault)
 
     scheduler = search(
-        train_fn, slots=1, trial_timeout=2, retries={"out_of_memory": 2, "timed_out": 1}
+        train_fn,
+        slots=1,
+        trial_timeout=1 if status is Status.TIMED_OUT else 60,
+        retries={"out_of_memory": 2, "timed_out": 1},
     )
     scheduler.run(num_trials=1)
     assert scheduler.join_jobs(timeout=60) is True
@@ -270,7 +273,7 @@ def test_an_interrupted_trial_ends_at_its_next_checkpoint_and_goes_on_from_it(
     started = time.monotonic()
     (tmp_path / "go").touch()
     said = one.end()
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 25, "the epoch after that takes 30 s"
     assert one.process.returncode == code
     assert "the same command goes on with this search: " in said and "driver.py" in said
     saved = [event.body["step"] for event in store.read(tmp_path / "named", "saved")]
