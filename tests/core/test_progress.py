@@ -230,6 +230,17 @@ def test_a_pipe_gets_plain_lines_and_a_summary(capsys):
     assert lines[3:] == [""]
 
 
+def first_line(capsys):
+    """Wait until something is said; that."""
+    deadline = time.monotonic() + 20
+    said = ""
+    while not said.endswith("\n"):
+        assert time.monotonic() < deadline, "nothing was said"
+        time.sleep(0.01)
+        said += capsys.readouterr().out
+    return said
+
+
 def test_a_pipe_gets_a_line_for_a_new_best_and_none_while_nothing_changes(monkeypatch, capsys):
     monkeypatch.setattr(progress, "TICK_S", 0.01)
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.05)
@@ -239,9 +250,10 @@ def test_a_pipe_gets_a_line_for_a_new_best_and_none_while_nothing_changes(monkey
     time.sleep(0.3)
     assert capsys.readouterr().out == ""
     now[0] = dataclasses.replace(NOW, best_reward=0.99)
-    time.sleep(0.3)
+    said = first_line(capsys)
+    time.sleep(0.2)
     shown.stop()
-    status, final, rest = capsys.readouterr().out.split("\n")
+    status, final, rest = (said + capsys.readouterr().out).split("\n")
     assert status.startswith("[0:03:12] 42/100 trials: 16 running")
     assert "best accuracy 0.99 (task 17" in status
     assert final.startswith("42 trials")

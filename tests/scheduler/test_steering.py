@@ -62,6 +62,7 @@ def test_a_running_search_does_what_it_is_asked_and_logs_who_asked_and_what_came
     until(lambda: len(scheduler.training_history) == 2, "two trials have reported")
     assert asks(folder, "stop_trial", trial=0, by="a test").said == "trial 0 is stopped"
     assert asks(folder, "pause_trial", trial=1).is_done
+    until(lambda: len(scheduler.trials) == 4, "two others have been launched")
     assert asks(folder, "add_config", config={"x": 0.75}).said == "it is trial 4"
     refused = asks(folder, "add_config", config={"y": 0.75})
     assert not refused.is_done and "there is no parameter 'y'" in refused.said
