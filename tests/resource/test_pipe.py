@@ -467,7 +467,7 @@ def test_what_else_a_node_is_told_overtakes_a_checkpoint_on_a_slow_link(folder, 
                 link.is_slow.set()
                 putting = asyncio.create_task(remote.put_checkpoint(3, made))
                 assert await asyncio.to_thread(link.is_busy.wait, WAIT_S)
-                for _ in range(8):
+                for _ in range(4):
                     await remote.use_cache("newest", 3)
                     assert not putting.done(), "it waited for the checkpoint"
                 link.is_slow.clear()
