@@ -39,29 +39,31 @@ from tests.openssh import SSHD, OpenSSH
 from .common import Figure, parser, ratio, scratch, show
 
 FIRST_SEED = 1  # 0 and 10 were for choosing what is usual
-GENOME_BYTES = 1_000_000
+MEGABYTE = 1_000_000
+GENOME_BYTES = (1_000, MEGABYTE)
 OVERHEAD_GENERATIONS = 60
 SCALING_GENERATIONS = 20
 PARTS = ("overhead", "quality", "scaling", "opponents")
 
 
-@ag.args(cell=0, generation=0)
+@ag.args(cell=0, generation=0, genome_bytes=MEGABYTE)
 def empty_generation(args, reporter):
     """Reads what the neighbourhood has published, publishes as much, and trains nothing."""
     for parent in reporter.parents:
         reporter.load(parent)
-    genome = np.full(GENOME_BYTES, args.generation % 256, np.uint8)
+    genome = np.full(args.genome_bytes, args.generation % 256, np.uint8)
     reporter.save({"cell": args.cell, "genome": genome})
     reporter(generation=args.generation, loss=1.0)
 
 
-def overhead(folder: Path, slots: int, **where: Any) -> float:
-    """Milliseconds of a slot for a generation of 1 MB, with two neighbours, that trains nothing.
+def overhead(folder: Path, slots: int, genome_bytes: int, **where: Any) -> float:
+    """Milliseconds of a slot for a generation, with two neighbours, that trains nothing.
 
     The first of each cell, which wait for processes, do not count.
     """
     with CoevolutionScheduler(
         empty_generation,
+        args={"genome_bytes": genome_bytes},
         cells="2x2",
         generations=OVERHEAD_GENERATIONS,
         reward_attr="loss",
@@ -97,18 +99,24 @@ def ssh_nodes(folder: Path) -> Iterator[dict[str, Any]]:
 def overheads(folder: Path, repeats: int) -> list[Figure]:
     """What a generation costs here with one slot and with two, and on two nodes."""
 
-    def figure(where: str, slots: int, below: float, **options: Any) -> Figure:
-        values = [overhead(folder / f"{where}-{n}", slots, **options) for n in range(repeats)]
-        return Figure(f"{where}, 1 MB, 2 neighbours", values, "ms", below=below)
+    def figures(where: str, slots: int, below: float, **options: Any) -> Iterator[Figure]:
+        for size in GENOME_BYTES:
+            places = [folder / f"{where}-{size}-{n}" for n in range(repeats)]
+            values = [overhead(place, slots, size, **options) for place in places]
+            goal = below if size == MEGABYTE else None
+            yield Figure(f"{where}, genomes of {size // 1000:,} KB", values, "ms", below=goal)
 
-    figures = [
-        figure(f"{n} slot{'s' * (n > 1)}", n, 10, local=ag.Node("localhost", num_cpus=n))
+    found = [
+        one
         for n in (1, 2)
+        for one in figures(
+            f"{n} slot{'s' * (n > 1)}", n, 10, local=ag.Node("localhost", num_cpus=n)
+        )
     ]
     if SSHD is not None:
         with ssh_nodes(folder) as nodes:
-            figures.append(figure("2 SSH nodes", 2, 40, **nodes))
-    return figures
+            found += figures("2 SSH nodes", 2, 40, **nodes)
+    return found
 
 
 def scaling(given: argparse.Namespace, folder: Path) -> list[Figure]:

@@ -194,12 +194,14 @@ class OptunaTPE(Peer):
 class ByBudget(Peer):
     """A library that asks for a configuration to be trained for so long.
 
-    One that it asked for before goes on from where it was, and what it trained before is told again
-    at once: that is more than these libraries promise their users.
+    One that it asked for before goes on from where it was, what it trained before is told again at
+    once, and one that trains already trains on, without another slot: that is more than these
+    libraries promise their users.
     """
 
     def begin(self):
-        self.numbers, self.jobs, self.until, self.values = {}, {}, {}, {}
+        self.numbers, self.values = {}, {}
+        self.jobs = {}  # trial -> [(until which epoch, job)], while it trains
 
     def next(self, new):
         while True:
@@ -210,15 +212,21 @@ class ByBudget(Peer):
             if math.ceil(budget) in known:
                 self.tell(job, known[math.ceil(budget)])
                 continue
-            self.jobs[trial], self.until[trial] = job, math.ceil(budget)
-            return {"config": config} if trial == new else {"resume": trial}
+            jobs = self.jobs.setdefault(trial, [])
+            jobs.append((math.ceil(budget), job))
+            if len(jobs) == 1:
+                return {"config": config} if trial == new else {"resume": trial}
 
     def report(self, trial, epoch, value):
         self.values[trial][epoch] = value
-        if epoch < self.until[trial]:
-            return CONTINUE
-        self.tell(self.jobs.pop(trial), value)
-        return PAUSE
+        jobs = self.jobs.pop(trial)
+        for until, job in jobs:
+            if until <= epoch:
+                self.tell(job, value)
+        left = [(until, job) for until, job in jobs if until > epoch]
+        if left:
+            self.jobs[trial] = left
+        return CONTINUE if left else PAUSE
 
     def ask(self):
         """The next job."""
