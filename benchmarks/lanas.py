@@ -1,7 +1,7 @@
 """LaNAS and LaMCTS against their peers: on tables of networks, on functions, and what they cost.
 
     python -m benchmarks.lanas tables --data ../shared/data     # 20 seeds: many minutes
-    python -m benchmarks.lanas functions                        # Ackley and Levy: many minutes
+    python -m benchmarks.lanas functions                        # many minutes
     python -m benchmarks.lanas cost                             # suggestions from pools
     python -m benchmarks.lanas early --data ../shared/data      # with promotion
     python -m benchmarks.lanas scale                            # 500 simulated workers
@@ -50,7 +50,7 @@ EVALUATIONS, DRAWN = 1000, 300  # of a run, and of these in the picture
 SLOW = {"tpe": 500, "bohb": 500}  # evaluations of searchers that think for long
 SEEDS, TUNED = range(20), range(20, 30)
 GRID = [(20, 5), (20, 10), (50, 10), (50, 25), (100, 25)]  # populations and samples
-BOUNDS = {"ackley": (-5.0, 10.0), "levy": (-10.0, 10.0)}
+HUNDRED = 100  # evaluations after which functions are compared, and at the end
 FIRST_EPOCHS, SLOTS = 12, 4
 TRAINING_S, ROUNDS, SLOTS_BOUND_S = 30.0, 3, 500.0  # of a trial that sleeps; trials of a slot
 WHAT = ["tables", "functions", "cost", "early", "scale", "slots"]
@@ -124,21 +124,65 @@ def levy(x: np.ndarray) -> float:
     return float(middle.sum() + ends)
 
 
+def branin(x: np.ndarray) -> float:
+    """0 at its three minima; 0.397887 is taken off."""
+    bowl = x[1] - 5.1 / (4 * math.pi**2) * x[0] ** 2 + 5 / math.pi * x[0] - 6
+    return float(bowl**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x[0]) + 10 - 0.397887)
+
+
+HARTMANN_WEIGHTS = np.array([1.0, 1.2, 3.0, 3.2])
+HARTMANN_WIDTHS = np.array(
+    [
+        [10, 3, 17, 3.5, 1.7, 8],
+        [0.05, 10, 17, 0.1, 8, 14],
+        [3, 3.5, 1.7, 10, 17, 8],
+        [17, 8, 0.05, 10, 0.1, 14],
+    ]
+)
+HARTMANN_CENTRES = 1e-4 * np.array(
+    [
+        [1312, 1696, 5569, 124, 8283, 5886],
+        [2329, 4135, 8307, 3736, 1004, 9991],
+        [2348, 1451, 3522, 2883, 3047, 6650],
+        [4047, 8828, 8732, 5743, 1091, 381],
+    ]
+)
+
+
+def hartmann(x: np.ndarray) -> float:
+    """0 at its minimum; -3.32237 is taken off."""
+    away = (HARTMANN_WIDTHS * (x - HARTMANN_CENTRES) ** 2).sum(axis=1)
+    return float(3.32237 - HARTMANN_WEIGHTS @ np.exp(-away))
+
+
+# The function, the bounds of each number, and the standard deviation of what is added to a value.
+FUNCTIONS = {
+    "ackley": (ackley, (-5.0, 10.0), 0.0),
+    "levy": (levy, (-10.0, 10.0), 0.0),
+    "branin": (branin, (-5.0, 15.0), 1.0),  # the usual box and a little more
+    "hartmann": (hartmann, (0.0, 1.0), 0.1),
+}
+
+
 def lowest(searcher: str, function: str, dimensions: int, seed: int, most: int) -> np.ndarray:
-    """The lowest value after each evaluation."""
-    of = {"ackley": ackley, "levy": levy}[function]
-    space = Dict(**{f"x{n:02}": Real(*BOUNDS[function]) for n in range(dimensions)})
+    """After each evaluation, the true value where the lowest one was seen, noise included."""
+    of, bounds, noise = FUNCTIONS[function]
+    space = Dict(**{f"x{n:02}": Real(*bounds) for n in range(dimensions)})
     made = SEARCHERS[searcher](space, seed=seed, points_to_evaluate=[])
-    values = []
+    rng = np.random.default_rng(seed)
+    values, seen = [], []
     for number in range(most):
         config = made.ask(number)
         values.append(of(np.array(list(config.values()))))
-        made.tell(number, config, -values[-1])
-    return np.minimum.accumulate(values)
+        seen.append(values[-1] + noise * rng.normal())
+        made.tell(number, config, -seen[-1])
+    best = [int(np.argmin(seen[: number + 1])) for number in range(most)]
+    return np.array(values)[best]
 
 
 def on_functions(seeds: int, functions: list[str], searchers: list[str], most: int) -> None:
-    print(f"function   searcher  seeds   after 100: mean (each)   after {most}: mean (each)")
+    first = min(HUNDRED, most)
+    print(f"function    searcher  seeds   after {first}: mean (each)   after {most}: mean (each)")
     for one in functions:
         function, dimensions = one.split("-")[0], int(one.split("-")[1])
         for name in searchers:
@@ -147,9 +191,9 @@ def on_functions(seeds: int, functions: list[str], searchers: list[str], most: i
             )
             told = [
                 f"{after.mean():.2f} ({' '.join(f'{value:.2f}' for value in after)})"
-                for after in (runs[:, 99], runs[:, -1])
+                for after in (runs[:, first - 1], runs[:, -1])
             ]
-            print(f"{one:10} {name:8} {seeds:6}   {'   '.join(told)}", flush=True)
+            print(f"{one:11} {name:8} {seeds:6}   {'   '.join(told)}", flush=True)
 
 
 # What a suggestion costs
@@ -297,7 +341,7 @@ def main() -> None:
     options.add_argument("--evaluations", type=int, default=100, help="functions")
     options.add_argument("--searchers", default="lamcts,cmaes,gp,random", help="functions")
     options.add_argument("--slots", type=int, default=200, help="slots")
-    options.add_argument("--functions", default="ackley-10,levy-10,ackley-20")
+    options.add_argument("--functions", default="ackley-10,levy-10,ackley-20,branin-2,hartmann-6")
     given = options.parse_args()
     only = given.tables.split(",") if given.tables else []
     if given.what == "tables":

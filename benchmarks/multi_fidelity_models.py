@@ -66,6 +66,7 @@ REACHED = 20
 SLOTS = (4, 64)
 RESAMPLES = 4000  # of the bootstrap
 SIMPLEST = "3 epochs, then the best"
+WHOLE = ", nothing stopped"  # after a searcher's name: it suggests to a rule that stops nothing
 PEER = Path(__file__).with_name("multi_fidelity_models_peer.py")
 PEER_BOUND_S = 3600  # for one search
 
@@ -132,12 +133,13 @@ def search(job: tuple[Source, str, int, int], trials: int, folder: str) -> Searc
         source.name, seed, source.space, [], source.epochs,
         np.full(shape, -np.inf), np.zeros(shape), source=source,
     )  # fmt: skip
-    is_full = name == FULL
-    make = type(name, (Measured, SEARCHERS["random" if is_full else name]), {})
+    is_whole = name == FULL or name.endswith(WHOLE)
+    kind = "random" if name == FULL else name.removesuffix(WHOLE)
+    make = type(kind, (Measured, SEARCHERS[kind]), {})
     searcher = make(source.space, seed=seed, points_to_evaluate=[])
     searcher.epochs, searcher.thinking_s, searcher.max_t = {}, [], table.max_t
     searcher.most_epochs = BUDGETS[-1] * table.max_t
-    history = play(table, RULES[FULL if is_full else DEFAULT], GRACE, slots, folder, searcher)
+    history = play(table, RULES[FULL if is_whole else DEFAULT], GRACE, slots, folder, searcher)
     thinking_ms = 1000 * float(np.mean(searcher.thinking_s))
     best = float(table.values.max())
     return Search(source.name, name, slots, seed, course(history, table.values), best, thinking_ms)
@@ -515,6 +517,7 @@ def main() -> None:
     text.add_argument("--trials", type=int, default=300, help="of each search")
     text.add_argument("--tasks", type=int, default=8, help="at most, of each kind")
     text.add_argument("--searchers", nargs="+", default=["random", "bohb", "tpe", "mfgp"])
+    text.add_argument("--whole", nargs="*", default=[], help="searchers, also stopping nothing")
     text.add_argument("--slots", type=int, nargs="+", default=SLOTS)
     text.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     text.add_argument("--peers-python", nargs="*", default=[], help="interpreters with peers")
@@ -528,7 +531,7 @@ def main() -> None:
     if not sources:
         print("nothing to play: there is no table of learning curves")
         return
-    names = [FULL, *given.searchers]
+    names = [FULL, *(name + WHOLE for name in given.whole), *given.searchers]
     jobs = [
         (source, name, slots, seed)
         for source in sources

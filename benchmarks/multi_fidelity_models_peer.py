@@ -299,6 +299,34 @@ class SMAC(ByBudget):
         self.smac.tell(job, self.value(cost=-value, time=1.0, status=self.success))
 
 
+class WholeSMAC(SMAC):
+    """SMAC3's BlackBoxFacade, which trains everything whole."""
+
+    def open(self, space, max_t, grace, factor, seed):
+        from smac import BlackBoxFacade, Scenario
+        from smac.runhistory import StatusType, TrialValue
+
+        self.begin()
+        self.value, self.success, self.max_t = TrialValue, StatusType.SUCCESS, max_t
+        self.output = tempfile.TemporaryDirectory()
+        scenario = Scenario(
+            _configspace(space, seed),
+            n_trials=100_000,
+            deterministic=True,
+            seed=seed,
+            output_directory=self.output.name,
+        )
+        self.smac = BlackBoxFacade(
+            scenario,
+            lambda config, seed: 0.0,
+            overwrite=True,
+            logging_level=logging.CRITICAL,
+        )
+
+    def wanted(self, job):
+        return _plain(job.config), self.max_t
+
+
 class DEHB(ByBudget):
     """DEHB, asked and told."""
 
@@ -337,6 +365,7 @@ PEERS: dict[str, type[Peer]] = {
     "Syne Tune ASHABORE": AshaBORE,
     "Optuna TPE": OptunaTPE,
     "SMAC3": SMAC,
+    "SMAC3, nothing stopped": WholeSMAC,
     "DEHB": DEHB,
 }
 
