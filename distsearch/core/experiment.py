@@ -563,7 +563,8 @@ class Experiment:
         for remote in attempt.remotes:
             self._by_remote[remote.remote_id][trial.id] = attempt
         places = [place.described for place in attempt.places]
-        self.log("started", trial, {"places": places}, attempt=attempt.number)
+        begun = {"places": places, "seed": attempt.seed}
+        self.log("started", trial, begun, attempt=attempt.number)
         self.store.when_durable(partial(self._prepare, attempt))
 
     def _prepare(self, attempt: Attempt) -> None:
