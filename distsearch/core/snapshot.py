@@ -10,6 +10,7 @@ from typing import Any
 from ..resource.remote import Remote
 from .experiment import Experiment
 from .ledger import Ledger
+from .lock import holder
 from .progress import NodeUse, Snapshot
 from .record import SearchRecord
 from .words import Status
@@ -52,7 +53,9 @@ def take_snapshot(experiment: Experiment) -> Snapshot:
 def snapshot_of(record: SearchRecord, now: Mapping[str, Any] | None) -> Snapshot:
     """How the search in a folder stands; `now` is what is live in it, see `live.read`."""
     if now is None:
-        run = Run(None, record.worked_s, 0, None, True, (), "no driver runs it")
+        runs = holder(record.folder) is not None  # it has said nothing yet
+        note = "" if runs else "no driver runs it"
+        run = Run(None, record.worked_s, 0, None, not runs, (), note)
         return _snapshot(record.ledger, run)
     began, ended, deadline = (now["run"][name] for name in ("began", "ended", "deadline"))
     moment = time.time()

@@ -11,6 +11,7 @@ import pytest
 import distsearch as ag
 from distsearch.core import live, requests, steering, store
 from distsearch.core.ledger import Ledger
+from distsearch.core.snapshot import snapshot_of
 from distsearch.core.steering import TOO_LATE
 from distsearch.core.words import Status
 from distsearch.scheduler import HyperbandScheduler
@@ -246,6 +247,52 @@ def test_a_trial_that_the_rule_has_paused_can_be_stopped_or_let_go_on(search, tm
         grace_period=1,
     )
     assert [(t.id, t.status, t.story) for t in again.trials] == live_state
+
+
+def test_what_shows_a_search_counts_only_the_time_in_which_it_was_searched(search, tmp_path):
+    gate = tmp_path / "gate"
+    gate.touch()
+    for _ in range(2):  # the second time nothing is left to do
+        scheduler = search(
+            waits, args={"gate": str(gate)}, slots=2, checkpoint="named", num_trials=4, seed=1
+        )
+        scheduler.run()
+        assert scheduler.join_jobs(30)
+        scheduler.close()
+        record = ag.open(scheduler.folder)
+        shown = snapshot_of(record, None)
+        assert shown.trials_per_minute == pytest.approx(240 / record.worked_s)
+        assert shown.elapsed_s == record.worked_s > 0.02 and shown.note == "no driver runs it"
+
+
+def test_a_machine_that_the_search_did_not_know_is_added_and_runs_trials(search, tmp_path):
+    """As `distsearch nodes DIR add HOST` asks for it."""
+    gate = tmp_path / "gate"
+    with Hosts() as hosts:
+        host = hosts.start()
+        scheduler = search(
+            waits,
+            slots=1,
+            args={"gate": str(gate)},
+            ssh_config=[hosts.config],
+            checkpoint="named",
+            num_trials=3,
+        )
+        scheduler.run()
+        until(lambda: len(scheduler.training_history) == 1, "the only slot is taken")
+        nodes = tmp_path / "more.toml"
+        nodes.write_text(
+            f'[more]\nhost = "127.0.0.1"\nport = {host.port}\n'
+            f'python = "{sys.executable}"\nnum_cpus = 1\n'
+        )
+        number = requests.ask(scheduler.folder, "add_node", node=str(nodes))
+        answer = requests.answer_of(scheduler.folder, number, within_s=60)
+        assert answer.is_done and answer.said == f"127.0.0.1:{host.port} is up"
+        until(lambda: len(scheduler.training_history) == 2, "a trial runs there")
+        gate.touch()
+        assert scheduler.join_jobs(60)
+        assert "127.0.0.1" in {trial.host for trial in scheduler.trials}
+        scheduler.close()
 
 
 def test_pausing_is_nothing_that_the_rule_of_a_search_hears_of(search, tmp_path):
