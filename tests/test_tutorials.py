@@ -218,3 +218,12 @@ def test_coevolving_gans_end_with_a_mixture_and_pictures(tmp_path):
     assert "1000 images of (1, 8, 8), made by 2" in said
     for path in re.findall(r"picture: (\S+\.png)", said):
         assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_search_from_the_shell_does_what_it_is_told(tmp_path):
+    said = run(tmp_path, "14_from_the_shell.py")
+    assert "trial 0 is paused until `go-on`: it goes on from its newest checkpoint" in said
+    assert "the search is paused until `go-on`: nothing more starts" in said
+    assert "the search goes on" in said and "it is trial " in said
+    assert "Error" not in said and "nothing more is launched" in said
+    assert re.search(r"^ended; .*best accuracy", said, re.MULTILINE)

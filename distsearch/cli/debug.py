@@ -17,12 +17,12 @@ from typing import Any
 
 import click
 
-from ..core import arrival
+from ..core import arrival, store
 from ..core.record import SearchRecord
 from ..core.reporter import Reporter
-from ..core.trial_process import own_part
+from ..core.trial_process import own_part, seed_all
 from ..core.words import Trial
-from ..errors import RequestRefused, StoreError
+from ..errors import StoreError
 from ..space.namespace import Arguments
 from . import output
 
@@ -36,17 +36,18 @@ def debug(folder: str, trial: int, with_pdb: bool, from_start: bool) -> None:
     """Run trial TRIAL of DIR again, here, in the foreground.
 
     The train function is the one that the newest trials of this machine had, with the trial's
-    configuration and its newest checkpoint (or its parents'). What it reports is printed, what it
-    saves goes into a temporary folder; nothing in DIR changes. It runs in this folder. (A function
-    that others could have put there is refused.)
+    configuration, its newest checkpoint (or its parents'), and the seed of its newest attempt.
+    What it reports is printed, what it saves goes into a temporary folder; nothing in DIR changes.
+    It runs in this folder. Of a trial of several processes rank 0 runs, alone, with world_size 1.
+    (A function that others could have put there is refused.)
     """
     record = output.opened(folder)
     found = output.trial_of(record, trial)
-    if len(found.hosts) > 1:
-        raise RequestRefused(
-            f"trial {trial} has {len(found.hosts)} processes, which meet each other; debug runs one"
-        )
     train_function = _train_function(record)
+    if len(found.hosts) > 1:
+        others = f"it had {len(found.hosts)} processes: here rank 0 runs alone, with world_size 1"
+        click.echo(others, err=True)
+    _seed_as(record, found)
     with _reporter(record, found, from_start) as reporter:
         values = _arguments(train_function, found, reporter.folder)
         click.echo(f"trial {trial}, with {dict(found.config)}", err=True)
@@ -78,6 +79,14 @@ def _train_function(record: SearchRecord) -> Any:
         )
     output.own(record, files[-1])  # a pickle runs what it says
     return arrival.load(str(files[-1]))
+
+
+def _seed_as(record: SearchRecord, trial: Trial) -> None:
+    """Seed the global generators as in the newest attempt of a trial, if it has begun."""
+    for event in store.read(record.folder, "started", trial=trial.id):
+        seed = event.body.get("seed")  # earlier versions did not log it
+        if event.attempt == trial.attempt and seed is not None:
+            seed_all(seed)
 
 
 def _arguments(train_function: Any, trial: Trial, folder: Path) -> Arguments:

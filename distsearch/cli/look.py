@@ -13,6 +13,7 @@ import click
 from ..core import live, store
 from ..core.progress import format_config, picture, status_line
 from ..core.record import SearchRecord
+from ..core.snapshot import snapshot_of
 from ..core.words import Trial
 from ..errors import DistsearchError, OptionError, StoreError, with_colours
 from ..resource.agent import output_name
@@ -110,7 +111,7 @@ def show(folder: str, top: int, sort: str, as_json: bool) -> None:
     searched = record.searched
     state = output.state_of(record, driver)
     click.echo(f"{output.one_line(searched['function'])} in {record.folder}")
-    click.echo(f"{state}{f': {driver}' if driver else ''}; {status_line(_snapshot(record, now))}")
+    click.echo(f"{state}{f': {driver}' if driver else ''}; {status_line(snapshot_of(record, now))}")
     click.echo(
         f"{searched['scheduler']}, searcher {searched['searcher']}, seed {searched['seed']}, "
         f"{record.ledger.objectives.described['mode']} of {' and '.join(_names(record))}"
@@ -129,10 +130,6 @@ def show(folder: str, top: int, sort: str, as_json: bool) -> None:
     output.table(columns, rows)
     if len(shown) < len(trials):
         click.echo(f"{len(trials) - len(shown)} more: --top 0 shows all")
-
-
-def _snapshot(record: SearchRecord, now: dict[str, Any] | None) -> Any:
-    return output.snapshot_of(record, now)
 
 
 def _names(record: SearchRecord) -> Sequence[str]:
@@ -188,7 +185,7 @@ def watch(folder: str, every: float) -> None:
     except KeyboardInterrupt:
         click.echo()
         return
-    click.echo(status_line(_snapshot(record, live.read(record.folder)), final=True))
+    click.echo(status_line(snapshot_of(record, live.read(record.folder)), final=True))
 
 
 def _watch_live(record: SearchRecord, every: float) -> None:
@@ -202,7 +199,7 @@ def _watch_live(record: SearchRecord, every: float) -> None:
             record.refresh()
             now = live.read(record.folder)
             lines = [_running_line(record, trial) for trial in _running(record)[:SHOWN]]
-            shown = picture(_snapshot(record, now), console.width)
+            shown = picture(snapshot_of(record, now), console.width)
             display.update(Group(shown, *map(Text, lines)), refresh=True)
             time.sleep(every)
     record.refresh()
@@ -216,7 +213,7 @@ def _watch_plain(record: SearchRecord, every: float) -> None:
         state = (dict(counts.by_status), record.ledger.best and record.ledger.best.best_reward)
         if state != seen:
             seen = state
-            click.echo(status_line(_snapshot(record, live.read(record.folder))))
+            click.echo(status_line(snapshot_of(record, live.read(record.folder))))
         time.sleep(every)
     record.refresh()
 

@@ -6,16 +6,13 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..core.end_mark import FILE as END
 from ..core.lock import holder
-from ..core.progress import NodeUse, Snapshot
 from ..core.record import SearchRecord
 from ..core.record import open as open_record
 from ..core.schema import FILE as LOG
@@ -159,43 +156,6 @@ def ago(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
-
-
-def snapshot_of(record: SearchRecord, now: dict[str, Any] | None) -> Snapshot:
-    """How a search stands, for the display that its own program has."""
-    ledger, best = record.ledger, record.ledger.best
-    counts, objectives = ledger.counts, ledger.objectives
-    running = counts.by_status[Status.RUNNING]
-    ended = counts.ended + counts.paused
-    total = None if now is None else now.get("total")
-    waiting = max(0, (counts.launched if total is None else total) - ended - running)
-    until = time.time() if now is not None else (record.folder / END).stat().st_mtime
-    elapsed = max(0.0, until - record.metadata["start_time"])
-    left = (total - ended) * elapsed / ended if total and ended and now is not None else None
-    nodes = [] if now is None else now.get("nodes", [])
-    return Snapshot(
-        total=total,
-        running=running,
-        done=counts.done,
-        stopped=counts.stopped,
-        paused=counts.paused,
-        failed=counts.failed,
-        waiting=waiting,
-        best_reward=None if best is None else best.best_reward,
-        best_task_id=None if best is None else best.id,
-        best_config={} if best is None else best.config,
-        reward_attr=" and ".join(objectives.names),
-        front_size=len(ledger.front) if objectives.several else None,
-        limits=objectives.limits if best is None else "",
-        nodes=[
-            NodeUse(n["host"], n["cpus_used"], n["cpus"], float(n["gpus_used"]), n["gpus"])
-            for n in nodes
-        ],
-        elapsed_s=elapsed,
-        time_left_s=left,
-        trials_per_minute=60 * ended / elapsed if elapsed else 0.0,
-        note="no driver runs it" if now is None else (now.get("ending") or now.get("trouble", "")),
-    )
 
 
 def driver_of(folder: Path) -> str | None:

@@ -46,25 +46,31 @@ def stop(folder: str, trials: Sequence[int], within_s: float, as_json: bool) -> 
 
 @click.command()
 @folder_argument
-@click.argument("trials", metavar="TRIAL...", type=int, nargs=-1, required=True)
+@click.argument("trials", metavar="[TRIAL]...", type=int, nargs=-1)
 @wait_option
 def pause(folder: str, trials: Sequence[int], within_s: float, as_json: bool) -> None:
-    """Have trials of DIR give their slots back.
+    """Pause the search in DIR, or only some of its trials, until `go-on`.
 
-    One that saves checkpoints has 30 s for its next one, and goes on from there; another one begins
-    anew. It goes on by `go-on`, or when the search is started again. For the rule of the search it
-    still runs: rules that wait for it wait.
+    A trial gives its slots back. If it saves checkpoints it has 30 s for its next one, and goes on
+    from there; another one begins anew. For the rule of the search it still runs: rules that wait
+    for it wait. In a search that is paused nothing more starts; trials that save checkpoints pause,
+    others go on to their ends. All this holds, too, when the search is started again.
     """
-    _ask(folder, [("pause_trial", {"trial": trial}) for trial in trials], within_s, as_json)
+    one_by_one: list[Wish] = [("pause_trial", {"trial": trial}) for trial in trials]
+    _ask(folder, one_by_one or [("pause_search", {})], within_s, as_json)
 
 
 @click.command("go-on")
 @folder_argument
-@click.argument("trials", metavar="TRIAL...", type=int, nargs=-1, required=True)
+@click.argument("trials", metavar="[TRIAL]...", type=int, nargs=-1)
 @wait_option
 def go_on(folder: str, trials: Sequence[int], within_s: float, as_json: bool) -> None:
-    """Let trials of DIR go on that `pause` has paused."""
-    _ask(folder, [("go_on", {"trial": trial}) for trial in trials], within_s, as_json)
+    """Let the search in DIR go on that `pause` has paused, or only some trials.
+
+    A trial that the rule of the search has paused goes on, too, until the rule judges it again.
+    """
+    one_by_one: list[Wish] = [("go_on", {"trial": trial}) for trial in trials]
+    _ask(folder, one_by_one or [("search_goes_on", {})], within_s, as_json)
 
 
 @click.command()

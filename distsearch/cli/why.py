@@ -45,7 +45,7 @@ def of_trial(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) 
         return lines + _end_of(record, trial)
     if trial.status is Status.PAUSED:
         lines.append(f"paused {trial.reason or 'by the rule'}")
-        lines.append(NOT_RUN if now is None else "it goes on if the rule lets it")
+        lines.append(NOT_RUN if now is None else "it goes on if the rule lets it, or by `go-on`")
         return lines
     if trial.status is Status.RUNNING:
         return lines + _run_of(record, trial, now)
@@ -108,11 +108,16 @@ def _run_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -
 
 def _wait_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -> list[str]:
     """What a trial that has no slots waits for."""
-    if now is None:
-        return [trial.reason or "it has not started", NOT_RUN]
-    if trial.id in now["held"]:
+    held = []
+    if trial.id in record.ledger.held:
         never_ran = [] if trial.attempt else ["paused by request before it had started"]
-        return [*never_ran, f"it waits for: distsearch go-on {record.folder} {trial.id}"]
+        held = [*never_ran, f"it waits for: distsearch go-on {record.folder} {trial.id}"]
+    if now is None:
+        return [*(held or [trial.reason or "it has not started"]), NOT_RUN]
+    if held:
+        return held
+    if paused := _paused(record):
+        return [paused]
     if parents := now["children"].get(str(trial.id)):
         each = [f"{one} ({record.ledger.trials[one].status.value})" for one in parents]
         when = "their first checkpoint" if trial.wait_for == "checkpoint" else "their end"
@@ -129,6 +134,12 @@ def _wait_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) 
     elif now["ending"]:
         lines.append(f"the search ends: {now['ending']}")
     return lines + _want_of_slots(now)
+
+
+def _paused(record: SearchRecord) -> str:
+    """That the whole search is paused, and what lets it go on; '' if it is not."""
+    by = record.ledger.paused_by
+    return f"the search is paused by {by}, until: distsearch go-on {record.folder}" if by else ""
 
 
 def _want_of_slots(now: Mapping[str, Any]) -> list[str]:
@@ -166,6 +177,8 @@ def of_search(record: SearchRecord, now: Mapping[str, Any] | None) -> list[str]:
         state = output.state_of(record, None)
         return [f"the search has ended: {record!r}" if state == "ended" else NOT_RUN]
     rule, lines = now["rule"], []
+    if paused := _paused(record):
+        return [paused]
     if now["ending"]:
         lines.append(f"nothing more is launched: {now['ending']}")
     elif not rule["open"]:

@@ -10,6 +10,7 @@ its way at once; the experiment sees to it that whatever it follows from is on t
 from __future__ import annotations
 
 import enum
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -92,6 +93,7 @@ class Attempt:
     def __init__(self, trial: Trial, lease: Lease) -> None:
         self.trial = trial
         self.number = trial.attempt + 1
+        self.seed = int.from_bytes(os.urandom(4), "little")  # of the generators of its processes
         self.lease = lease
         self.places = tuple(Place(rank, *held) for rank, held in enumerate(lease.held))
         by_id = {place.remote.remote_id: place.remote for place in self.places}

@@ -107,9 +107,10 @@ class Ends:
             self.end_trial(trial, reason, status, facts, returned)
 
     def _paused_by_request(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
-        """Keep a trial out of the queue; the rule, which has not decided this, does not hear of it.
+        """A trial that is held stays out of the queue, others wait there until the search goes on.
 
-        So it is not for the rule to resume it, and for the rule it goes on.
+        The rule, which has not decided this, does not hear of it: so it is not for the rule to
+        resume it, and for the rule it goes on.
         """
         ending = self._owner.ending
         if ending and ending not in UNFINISHED:  # the search has ended meanwhile
@@ -117,7 +118,8 @@ class Ends:
             return
         body = {**facts, "status": Status.PAUSED.value, "reason": reason}
         self._owner.log("lost", trial, body)
-        self._queue.hold(trial)
+        if not ending:
+            self._queue.put(trial)
 
     def interrupted(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
         """Log that an attempt was ended with its search, which may go on with the trial."""

@@ -44,6 +44,7 @@ from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Tria
 T = TypeVar("T")
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 WAIT_NOTICE_S = 60.0
+PAUSE_S = 30.0  # what a trial that is to pause by request has for its next checkpoint
 
 
 class Experiment:
@@ -65,7 +66,7 @@ class Experiment:
         self.say = say
         self.printed = Printed(store, settings, say=say, show=show or say)
         self.ledger = Ledger(settings.objectives, settings.time_attr)
-        self.queue = Queue(on_ready=self.wake)
+        self.queue = Queue(self.wake, is_held=lambda trial: trial.id in self.ledger.held)
         self.ends = Ends(self, self.ledger, self.queue, retries=settings.retries, say=say)
         self.children = Children(
             self.ledger,
@@ -114,6 +115,7 @@ class Experiment:
         self._looked_at: set[int] = set()  # nodes that were asked which modules they lack
         self._has_warned = False  # of a report without the reward
         self._has_warned_of_time = False
+        self._said_held: set[int] = set()  # the trials of which it was said that they are paused
         self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
@@ -176,14 +178,13 @@ class Experiment:
         self.queue_children()
         if is_resumed:
             self._end_if_good_enough()  # the earlier run was, perhaps
+        if self.ledger.paused_by:
+            self.say(f"this search is paused by {self.ledger.paused_by}, until `go-on`")
         self.fill()
 
     def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
         """Queue one configuration, to be launched before the searcher's next one."""
-        if self.is_idle:  # whatever ended the search holds no longer, but it does not go on
-            self.ending, self.error = "", None
-            self.source.serve_given_only()
-            self._close_earlier_attempts()
+        self._begin_given_only()
         trial = None
         if is_final:
             trial = earlier.unfinished_final(self.ledger, self.queue, config)
@@ -195,6 +196,13 @@ class Experiment:
         self._idle.clear()
         self.fill()
         return trial
+
+    def _begin_given_only(self) -> None:
+        """Where the search has ended: that holds no longer, but it does not go on."""
+        if self.is_idle:
+            self.ending, self.error = "", None
+            self.source.serve_given_only()
+            self._close_earlier_attempts()
 
     def wake(self) -> None:
         """Ask the rule again, which had nothing to launch."""
@@ -212,10 +220,9 @@ class Experiment:
         if self.ending and reason != CLOSED:
             return
         self.ending = reason
-        if self._request is not None:
-            self._request.cancel()
-            self._request = None
-        for trial in [*self.queue.clear(), *self.children.clear()]:
+        self._ask_for_nothing()
+        held = [trial for trial in self.ledger.held.values() if trial.id not in self._live]
+        for trial in [*self.queue.clear(), *held, *self.children.clear()]:
             if trial.status is not Status.WAITING:  # the rule resumes it, and will not say so again
                 self._to_resume[trial.id] = trial
             elif reason not in UNFINISHED:
@@ -235,6 +242,7 @@ class Experiment:
         attempt = self._live.get(trial.id)
         if attempt is None:
             self.children.remove(trial)
+            self._to_resume.pop(trial.id, None)
             self.ends.end_trial(trial, f"by {by}", Status.STOPPED)
             if not self.is_idle:
                 self.wake()
@@ -248,13 +256,17 @@ class Experiment:
             raise RequestRefused(f"trial {trial.id} is just being paused by the rule")
         self._stop(attempt, *verdict_of(decided))
 
-    def pause_trial(self, trial: Trial, by: str, after_save_s: float) -> str:
-        """Have a trial give its slots back until `let_go`, or the next run; what it goes on from.
+    def pause_trial(self, trial: Trial, by: str) -> str:
+        """Have a trial give its slots back until `let_go`, whoever runs it; what it goes on from.
 
-        One that saves checkpoints goes on for up to `after_save_s` seconds, until its next one.
-        Raises RequestRefused for one that cannot be paused now.
+        One that saves checkpoints goes on for up to 30 s, until its next one. Raises RequestRefused
+        for one that cannot be paused now.
         """
         self._check_may_change(trial)
+        if trial.status is Status.PAUSED:
+            raise RequestRefused(f"trial {trial.id}: the rule has paused it, nothing of it runs")
+        if trial.id in self.ledger.held:
+            raise RequestRefused(f"trial {trial.id} is paused by request already")
         if trial.is_final:
             raise RequestRefused(f"run_with_config waits for trial {trial.id}; stop it instead")
         if trial in self.children:
@@ -262,38 +274,89 @@ class Experiment:
             raise RequestRefused(f"trial {trial.id} does not run: it waits for trials {parents}")
         attempt = self._live.get(trial.id)
         if attempt is None:
-            self.queue.hold(trial)
+            self.log("held", trial, {"by": by})
+            self.queue.remove(trial)
             self.fill()
-            return "it had not started"
+            return "it had not started" if not trial.attempt else "it did not run"
         saves = trial.saves_first is not None
-        verdict = Verdict(Status.PAUSED, f"paused by {by}")
-        if trial.id in self.ledger.decided or not attempt.stop(
-            verdict, after_save_s if saves else 0.0
-        ):
+        if not self._pause(attempt, by, PAUSE_S if saves else 0.0):
             raise RequestRefused(f"trial {trial.id} is just being ended or paused")
-        self.store.when_durable(attempt.send_stop)
+        self.log("held", trial, {"by": by})
         return "it goes on from its newest checkpoint" if saves else "it has saved nothing"
 
-    def let_go(self, trial: Trial) -> None:
-        """Let a trial go on that was paused by request. Raises RequestRefused for another."""
-        if trial not in self.queue.held:
-            raise RequestRefused(
-                f"trial {trial.id} is not paused by request: it is {trial.status.value}"
-            )
-        if self.is_idle:
-            raise RequestRefused(
-                f"the search has ended; its next run goes on with trial {trial.id}"
-            )
-        self.queue.put(trial)
+    def _pause(self, attempt: Attempt, by: str, after_save_s: float = PAUSE_S) -> bool:
+        """End an attempt whose trial goes on later; False if it is just being ended or paused."""
+        verdict = Verdict(Status.PAUSED, f"paused by {by}")
+        if attempt.trial.id in self.ledger.decided or not attempt.stop(verdict, after_save_s):
+            return False
+        self.store.when_durable(attempt.send_stop)
+        return True
+
+    def let_go(self, trial: Trial, by: str) -> None:
+        """Let a trial go on that was paused, by request or by the rule.
+
+        Raises RequestRefused for one that is not, and where the whole search is paused.
+        """
+        is_held, was_paused = trial.id in self.ledger.held, trial.status is Status.PAUSED
+        if not is_held and not was_paused:
+            raise RequestRefused(f"trial {trial.id} is not paused: it is {trial.status.value}")
+        if self.ledger.paused_by:
+            raise RequestRefused("the whole search is paused: let it go on, without naming a trial")
+        if self.ending and not self.is_idle:
+            raise RequestRefused(f"the search is just ending: {self.ending}")
+        if trial in self.queue:  # the rule has let it go on already
+            return
+        if self.started_at is not None:
+            self._begin_given_only()
+        self.log("let_go", trial, {"by": by})
+        if was_paused:
+            self._to_resume.pop(trial.id, None)
+            self.ask("on_let_go", trial, otherwise=None)
+        if self.started_at is None or trial.status is Status.RUNNING:
+            return  # the search has not begun yet, or the attempt that pauses is not over
+        if trial not in self.children:
+            self.queue.put(trial)
+        self.ended_at = None
+        self._idle.clear()
         self.fill()
 
+    def pause_search(self, by: str) -> str:
+        """Start nothing more until `let_search_go`, whoever runs the search; what still runs.
+
+        Trials that save checkpoints give their slots back after their next one, or after 30 s;
+        others go on to their ends, as all that they did would be lost.
+        Raises RequestRefused where that makes no sense.
+        """
+        if self.ledger.paused_by:
+            raise RequestRefused(f"the search is paused already, by {self.ledger.paused_by}")
+        if self.is_idle or self.ending:
+            why = self.why_it_ends
+            raise RequestRefused(f"the search ends already, or has ended{f': {why}' * bool(why)}")
+        self.log("search_held", body={"by": by})
+        self._ask_for_nothing()
+        saving = [one for one in self._live.values() if one.trial.saves_first is not None]
+        paused = sum(self._pause(attempt, by) for attempt in saving)
+        left = len(self._live) - paused
+        return f"{paused} trials pause after their next checkpoint, {left} go on to their ends"
+
+    def let_search_go(self, by: str) -> None:
+        """Let a search go on that was paused by request. Raises RequestRefused for another."""
+        if not self.ledger.paused_by:
+            raise RequestRefused("the search is not paused")
+        self.log("search_let_go", body={"by": by})
+        self.fill()
+
+    def _ask_for_nothing(self) -> None:
+        """Take back the request for slots."""
+        if self._request is not None:
+            self._request.cancel()
+            self._request = None
+
     def _check_may_change(self, trial: Trial) -> None:
-        """Raise RequestRefused for a trial of which nothing runs or waits for a slot."""
+        """Raise RequestRefused for a trial that has ended, or cannot be changed yet."""
         why = ""
         if trial.status.is_end:
             why = f"it has ended: {trial.status.value}"
-        elif trial.status is Status.PAUSED:
-            why = "the rule has paused it, so that nothing of it runs"
         elif trial.status is Status.RUNNING and trial.id not in self._live:
             why = "the search that is to go on with it has not begun yet; ask again in a moment"
         if why:
@@ -431,11 +494,12 @@ class Experiment:
 
     @property
     def _wants_more(self) -> bool:
-        return not self.ending and self.source.has_more
+        return not self.ending and not self.ledger.paused_by and self.source.has_more
 
     def _granted(self, lease: Lease) -> None:
         self._request = None
-        trial = None if self.ending else self._next_trial(lease.held[0].remote)
+        is_over = self.ending or self.ledger.paused_by
+        trial = None if is_over else self._next_trial(lease.held[0].remote)
         if trial is None:
             self.manager.release(lease)
         else:
@@ -461,9 +525,7 @@ class Experiment:
 
     def _reconsider(self) -> None:
         """Ask for slots anew: other nodes may be used now."""
-        if self._request is not None:
-            self._request.cancel()
-            self._request = None
+        self._ask_for_nothing()
         self.fill()
 
     def _next_trial(self, remote: Remote) -> Trial | None:
@@ -501,7 +563,8 @@ class Experiment:
         for remote in attempt.remotes:
             self._by_remote[remote.remote_id][trial.id] = attempt
         places = [place.described for place in attempt.places]
-        self.log("started", trial, {"places": places}, attempt=attempt.number)
+        begun = {"places": places, "seed": attempt.seed}
+        self.log("started", trial, begun, attempt=attempt.number)
         self.store.when_durable(partial(self._prepare, attempt))
 
     def _prepare(self, attempt: Attempt) -> None:
@@ -632,6 +695,8 @@ class Experiment:
             self.log("saved", attempt.trial, about)
             self.keeper.saved(attempt, about)
             self._serve_children(attempt.trial)
+            if self.ledger.paused_by:  # its first one: now it can go on later
+                self._pause(attempt, self.ledger.paused_by)
 
     def _serve_children(self, trial: Trial) -> None:
         """Start the children that have waited for what a trial has just saved."""
@@ -845,8 +910,7 @@ class Experiment:
         others = [one for one in self._usable.values() if one is not remote]
         self.suspects.failed(attempt.trial, remote, status, reason, others)
         if self._request is not None and self._request.avoid != self._avoided():
-            self._request.cancel()
-            self._request = None
+            self._ask_for_nothing()
 
     @property
     def fails_everywhere(self) -> bool:
@@ -874,6 +938,7 @@ class Experiment:
                 return
         if self._is_busy:
             self._watch_for_nodes()
+            self._say_what_is_held()
             return
         for timer in (self._timer, self._notice):
             if timer is not None:
@@ -889,17 +954,26 @@ class Experiment:
 
     @property
     def _is_busy(self) -> bool:
-        source = self.source
-        comes = source.has_more or source.is_thinking or len(self.queue) > 0
-        return bool(self._live) or (comes and not self.ending) or self.keeper.is_busy
+        comes = (self._has_more or self.ledger.held) and not self.ending
+        return bool(self._live or comes or self.keeper.is_busy)
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether trials will start, unless all is paused."""
+        return self.source.has_more or self.source.is_thinking or len(self.queue) > 0
+
+    def _say_what_is_held(self) -> None:
+        """Say once, where nothing else is left, which trials are paused by request."""
+        held = set(self.ledger.held)
+        if held != self._said_held and not self._has_more and not self.ending:
+            ids = ", ".join(map(str, sorted(held)))
+            self.say(f"nothing is left but what is paused by request, until `go-on`: trial {ids}")
+            self._said_held = held
 
     def _rest(self) -> None:
         if not self._is_busy:
             self._in_run = False
             self._idle.set()
-            if held := self.queue.held:
-                ids = ", ".join(str(trial.id) for trial in held)
-                self.say(f"paused by request, until the search goes on: trial {ids}")
 
     def _watch_for_nodes(self) -> None:
         """While there is nowhere to run, say so from time to time."""

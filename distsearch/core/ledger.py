@@ -42,10 +42,12 @@ MOVES: Mapping[str, Moves] = {
     "started": {WAITING: RUNNING, PAUSED: RUNNING},
     "report": {RUNNING: RUNNING},
     "decided": {RUNNING: RUNNING},
+    "held": {WAITING: WAITING, RUNNING: RUNNING},
+    "let_go": {WAITING: WAITING, RUNNING: RUNNING, PAUSED: WAITING},
     "saved": {RUNNING: RUNNING},
     "paused": {RUNNING: PAUSED},
     "lost": {RUNNING: WAITING},
-    "ended": {WAITING: END, RUNNING: END},
+    "ended": {WAITING: END, RUNNING: END, PAUSED: END},
     "again": {END: WAITING},
     "deleted": {WAITING: WAITING, RUNNING: RUNNING, PAUSED: PAUSED, END: END},
 }
@@ -114,8 +116,10 @@ class Ledger:
 
     `trials`: all of them, by id. `open`: those that have not ended. `counts`: how many are in which
     state. `standings`: the best, and the front. `failures`: how trials fail. `decided`: of trials
-    that run, the rule's decision that they are to stop or to pause. `unconfirmed`: the trials whose
-    last attempt may go on without the driver: it runs on another node, or that node was lost.
+    that run, the rule's decision that they are to stop or to pause. `held`: the trials that are
+    paused by request, and `paused_by` who has paused the whole search so, '' while it is not.
+    `unconfirmed`: the trials whose last attempt may go on without the driver: it runs on another
+    node, or that node was lost.
     """
 
     def __init__(self, objectives: Objectives, time_attr: str) -> None:
@@ -127,6 +131,8 @@ class Ledger:
         self.standings = Standings(objectives, time_attr)
         self.failures = Failures()
         self.decided: dict[int, Decision] = {}
+        self.held: dict[int, Trial] = {}
+        self.paused_by = ""
         self.unconfirmed: set[int] = set()
         self.last_id = 0  # of the newest event
         self._hosts: dict[tuple[str, ...], tuple[str, ...]] = {}  # many trials share them
@@ -179,6 +185,8 @@ class Ledger:
             self.last_id = event.id
             if event.kind == "experiment":  # causes of earlier failures may have been mended
                 self.failures = Failures(any(map(_did_well, self.trials.values())))
+            elif event.kind in ("search_held", "search_let_go"):
+                self.paused_by = event.body["by"] if event.kind == "search_held" else ""
             return None
         kind, trial = event.kind, self.trials.get(event.trial)
         was = None if trial is None else trial.status
@@ -251,6 +259,13 @@ class Ledger:
         body = event.body
         self.decided[trial.id] = VERDICTS[body["word"]](body["reason"], body.get("by", THE_RULE))
 
+    def _held(self, trial: Trial, event: Event) -> None:
+        self.held[trial.id] = trial
+
+    def _let_go(self, trial: Trial, event: Event) -> None:
+        self.held.pop(trial.id, None)
+        trial.reason = ""
+
     def _saved(self, trial: Trial, event: Event) -> None:
         trial.save(event.body["step"], event.body["name"])
 
@@ -259,6 +274,7 @@ class Ledger:
             trial.lose_weights()
 
     def _paused(self, trial: Trial, event: Event) -> None:
+        self.held.pop(trial.id, None)  # from now on it is for the rule to resume it
         trial.reason = event.body["reason"]
 
     def _lost(self, trial: Trial, event: Event) -> None:
@@ -271,6 +287,7 @@ class Ledger:
     def _ended(self, trial: Trial, event: Event) -> None:
         trial.end(event.body["reason"], event.body.get("traceback") or "")
         del self.open[trial.id]
+        self.held.pop(trial.id, None)
         self.standings.ended(trial)
         self._count_failure(trial, trial.status)
         if not trial.status.is_failure:
@@ -312,6 +329,7 @@ class Ledger:
         assert counts.suggested == suggested, f"{counts}, but {suggested} were suggested"
         unended = {n for n, trial in trials.items() if not trial.status.is_end}
         assert self.open.keys() == unended, f"{set(self.open)} are called open, {unended} are"
+        assert self.held.keys() <= self.open.keys(), f"{set(self.held)} are held, one has ended"
         for trial_id in self.decided:
             status = trials[trial_id].status
             assert status is RUNNING, f"trial {trial_id} is {status.value}, but has a verdict"

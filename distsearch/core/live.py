@@ -2,7 +2,8 @@
 
     live.read(folder)      # None: no driver runs the search
     {"time": 1790000000.1, "driver": "process 7 on gpu1",
-     "queue": [12], "later": [9], "held": [3], "children": {"14": [11]}, "ending": "",
+     "run": {"began": 1790000000, "ended": null, "deadline": null, "ended_earlier": 0},
+     "queue": [12], "later": [9], "held": [3], "children": {"14": [11]}, "ending": "", "paused": "",
      "waits": {"for": "2 CPUs, 1 GPU", "trial": 12, "fences": ["gpu2"], "parked": false},
      "rule": {"waits": true, "thinks": false, "open": true, "why_closed": ""},
      "nodes": [{"host": "gpu1", "address": "tcp://...", "cpus": 8, "cpus_used": 4, "gpus": 2,
@@ -11,7 +12,8 @@
                        "places": [{"rank": 0, "node": "gpu1", "cpus": 2, "gpus": ["0"]}]}}}
 
 `queue` are the trials that may start, in order, `later` those whose last attempt may go on on a
-lost node until its lease is over, `held` those that are paused by request, `children` those that
+lost node until its lease is over, `held` those that are paused by request (`paused` says by whom
+the whole search is), `children` those that
 wait for the weights of others. `waits` is the request for slots that could not be met yet: `trial`
 is who would get them (None: a new one), `fences` the nodes that later requests are kept off for it,
 `parked` whether all nodes together have not enough. `rule` says what it answered last: that nothing
@@ -58,17 +60,19 @@ def read(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def state_of(experiment: Experiment) -> dict[str, Any]:
     """What is live now; in the loop's thread."""
-    queue, source = experiment.queue, experiment.source
+    queue, source, ledger = experiment.queue, experiment.source, experiment.ledger
     ready = [trial.id for trial in queue.ready]
     may_start = set(ready)
     return {
         "ending": experiment.why_it_ends,
         "trouble": experiment.store.trouble,
         "total": source.total,
+        "run": _run(experiment),
+        "paused": ledger.paused_by,
         "queue": ready[:MOST],
         "queued": len(queue),
         "later": [trial.id for trial in queue if trial.id not in may_start][:MOST],
-        "held": [trial.id for trial in queue.held][:MOST],
+        "held": list(ledger.held)[:MOST],
         "children": {str(one.id): list(one.parents) for one in list(experiment.children)[:MOST]},
         "waits": _waits(experiment, ready),
         "rule": source.state,
@@ -90,6 +94,18 @@ def state_of(experiment: Experiment) -> dict[str, Any]:
             for attempt in experiment.attempts[:MOST]
         },
     }
+
+
+def _run(experiment: Experiment) -> dict[str, Any]:
+    """From when to when this driver searches, in Unix seconds, and what had ended before."""
+    offset = time.time() - time.monotonic()
+    moments = {
+        "began": experiment.started_at,
+        "ended": experiment.ended_at,
+        "deadline": experiment.deadline,
+    }
+    in_unix_s = {name: at and round(at + offset) for name, at in moments.items()}
+    return {**in_unix_s, "ended_earlier": experiment.ended_earlier}
 
 
 def _waits(experiment: Experiment, ready: list[int]) -> dict[str, Any] | None:
@@ -149,6 +165,7 @@ class Window:
         self._unfinished = folder / f".{FILE}.part"
         self._shown: dict[str, Any] | None = None
         self._at = 0.0
+        self.close()  # what a driver has left that was killed
 
     def show(self, state: dict[str, Any]) -> None:
         """Replace the file whole, if there is something new, or it is older than some seconds."""

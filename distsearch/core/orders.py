@@ -73,6 +73,7 @@ def _start_of(
         "is_final": trial.is_final,
         "resume": attempt.number > 1,
         "attempt": attempt.number,
+        "seed": attempt.seed,
         "keep": settings.keep,
         "storage": storage,
         "saved_step": trial.saved_step,

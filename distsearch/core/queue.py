@@ -14,20 +14,22 @@ class Queue:
         queue.put(trial)
         queue.pop()                      # the next one that may start, or None
         queue.begins(trial)              # an attempt of it begins,
-        queue.ends(trial)             # and is over
-        queue.ends(trial, 35.0)       # the same, but a lost node may go on for so many seconds
-    queue.hold(trial)             # it does not start before it is put again
+        queue.ends(trial)                # and is over
+        queue.ends(trial, 35.0)          # the same, but a lost node may go on for so many seconds
 
     So no trial ever has two attempts at a time, whoever wants it to go on: the loss of a node, the
     rule that resumes a paused one, a child for whose sake it runs again, or a new `run()`.
-    `on_ready` is called when a trial has become ready later than it was put.
+    `on_ready` is called when a trial has become ready later than it was put. One that `is_held`
+    does not come in, whoever puts it: it is paused by request.
     """
 
-    def __init__(self, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, on_ready: Callable[[], None], is_held: Callable[[Trial], bool] = lambda trial: False
+    ) -> None:
         self._on_ready = on_ready
+        self._is_held = is_held
         self._ready: dict[int, Trial] = {}
         self._later: dict[int, Trial] = {}  # to be put once their last attempts are over
-        self._held: dict[int, Trial] = {}  # kept out of the queue
         # Trials with an attempt that is not over; of a lost node with the timer of its lease.
         self._busy: dict[int, asyncio.TimerHandle | None] = {}
 
@@ -46,26 +48,15 @@ class Queue:
         return bool(self._ready)
 
     def put(self, trial: Trial) -> None:
-        """Have a trial start as soon as it can."""
-        if trial in self:
+        """Have a trial start as soon as it can, unless it is held."""
+        if trial in self or self._is_held(trial):
             return
-        self._held.pop(trial.id, None)
         (self._later if trial.id in self._busy else self._ready)[trial.id] = trial
 
     @property
     def ready(self) -> list[Trial]:
         """The trials that may start now, in their order."""
         return list(self._ready.values())
-
-    def hold(self, trial: Trial) -> None:
-        """Have a trial not start until it is put again: it is not in the queue meanwhile."""
-        self.remove(trial)
-        self._held[trial.id] = trial
-
-    @property
-    def held(self) -> list[Trial]:
-        """The trials that are held."""
-        return list(self._held.values())
 
     def pop(self, suits: Callable[[Trial], bool] = lambda trial: True) -> Trial | None:
         """Take the next trial that may start, of those that suit."""
@@ -76,15 +67,14 @@ class Queue:
 
     def remove(self, trial: Trial) -> None:
         """Have a trial not start, if it was to."""
-        for trials in (self._ready, self._later, self._held):
+        for trials in (self._ready, self._later):
             trials.pop(trial.id, None)
 
     def clear(self) -> list[Trial]:
-        """Have none of them start, nor those that are held; which these were."""
-        left = [*self, *self.held]
+        """Have none of them start; which these were."""
+        left = list(self)
         self._ready.clear()
         self._later.clear()
-        self._held.clear()
         return left
 
     def begins(self, trial: Trial) -> None:

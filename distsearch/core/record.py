@@ -60,6 +60,8 @@ class SearchRecord(Results):
         self._first = first_of(folder)
         super().__init__(Ledger.described(self._first.body), folder, self._first.body)
         self._start_time = self._first.time
+        self._until = self._first.time
+        self._worked_before_s = 0.0  # by earlier runs of the driver
         self.refresh()
 
     def refresh(self) -> bool:
@@ -75,7 +77,9 @@ class SearchRecord(Results):
         before = self.ledger.last_id
         for event in store.read(self.folder, after=before):
             if event.kind == "experiment":  # each run of the driver begins with one
+                self._worked_before_s = self.worked_s
                 self.searched, self._start_time = event.body, event.time
+            self._until = event.time
             self.ledger.apply(event)
         return self.ledger.last_id > before
 
@@ -92,6 +96,11 @@ class SearchRecord(Results):
     def metadata(self) -> dict[str, Any]:
         """What was searched, when its last run began (in Unix seconds), and how it stands."""
         return {**super().metadata, "start_time": self._start_time}
+
+    @property
+    def worked_s(self) -> float:
+        """For how many seconds it has been searched, all runs of the driver together."""
+        return self._worked_before_s + max(0.0, self._until - self._start_time)
 
     @functools.cached_property
     def _copies(self) -> Path:

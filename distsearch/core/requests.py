@@ -40,6 +40,8 @@ ANSWER_LOOK_S = 0.1
 # What can be asked, and what has to be said of it.
 KINDS: Mapping[str, Mapping[str, type]] = {
     "stop_search": {},
+    "pause_search": {},
+    "search_goes_on": {},
     "stop_trial": {"trial": int},
     "pause_trial": {"trial": int},
     "go_on": {"trial": int},

@@ -34,6 +34,9 @@ class Rule(Protocol):
     def on_pause(self, trial: Trial) -> None:
         """Hear that a trial has paused."""
 
+    def on_let_go(self, trial: Trial) -> None:
+        """Hear that a trial that it has paused goes on by request: it is not to resume it."""
+
     @property
     def paused_may_go_on(self) -> bool:
         """Whether each paused trial may still be resumed, according to how others fare."""
@@ -70,7 +73,8 @@ def replay(event: Event, ledger: Ledger, rule: Rule) -> None:
     What the rule answers to a report is not asked for: it is in the log, if it was carried out.
     """
     before = None if event.trial is None else ledger.trials.get(event.trial)
-    if before is not None and event.kind == "started" and before.status is Status.PAUSED:
+    was_paused = before is not None and before.status is Status.PAUSED
+    if before is not None and was_paused and event.kind == "started":
         rule.replay_resume(before.id)
     trial = ledger.apply(event)
     if event.kind == "warm":
@@ -83,5 +87,7 @@ def replay(event: Event, ledger: Ledger, rule: Rule) -> None:
         rule.on_report(trial, trial.last_report)
     elif event.kind == "paused":
         rule.on_pause(trial)
+    elif event.kind == "let_go" and was_paused:
+        rule.on_let_go(trial)
     elif event.kind == "ended":
         rule.on_end(trial)

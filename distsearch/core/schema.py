@@ -48,8 +48,8 @@ create view trials as
         select max(id) from events where trial = l.trial and kind in ('ended', 'again'))
         and e.kind = 'ended'
     left join events p on p.id = (
-        select max(id) from events where trial = l.trial and kind in ('lost', 'again', 'paused'))
-        and p.id > s.id
+        select max(id) from events
+        where trial = l.trial and kind in ('lost', 'again', 'paused', 'let_go')) and p.id > s.id
     where l.kind = 'launched';
 create view lineage as
     select l.trial, p.value as parent,

@@ -10,7 +10,7 @@ from .children import Children
 from .ledger import Ledger
 from .queue import Queue
 from .rule import Rule
-from .words import Launch, Trial, Wait
+from .words import Launch, Status, Trial, Wait
 
 MOST_CHILDREN = 256  # that wait for their parents, before the rule is asked for no more trials
 RESPITE_S = 0.05
@@ -147,13 +147,18 @@ class Source:
             trial = None if trial_id is None else self._ledger.trials[trial_id]
             if trial is None or trial in self._queue or trial.id in named:  # some name one again
                 self._resumes_nobody = True
-            elif trial.status.is_end:  # it has ended before it could pause
+            elif trial.status.is_end or self._goes_on(trial):  # it has ended before it could pause
                 named.add(trial.id)
             else:
                 self._queue.put(trial)
                 if ready := self._queue.pop(self._suits):  # none, while its last attempt goes on
                     return ready
         return None
+
+    def _goes_on(self, trial: Trial) -> bool:
+        """Whether a trial that the rule had paused goes on already, by request."""
+        is_to_pause = trial.id in self._ledger.decided
+        return trial.status is not Status.PAUSED and not is_to_pause
 
     def _next_new(self, node: str) -> Trial | None:
         """The next new trial that can start; children whose parents are not ready are set aside."""

@@ -25,7 +25,6 @@ from .requests import Refused, Request
 from .words import Trial
 
 EVERY_S = 1.0
-SAVE_S = 30.0  # what a trial that is to pause has for its next checkpoint
 TOO_LATE = "the driver that it was meant for is gone: ask again"
 
 
@@ -174,12 +173,20 @@ class Steering:
         return f"trial {trial} is stopped"
 
     def _pause_trial(self, by: str, trial: int) -> str:
-        goes_on = self._experiment.pause_trial(self._trial(trial), by, SAVE_S)
-        return f"trial {trial} is paused until `go-on`, or until the search goes on: {goes_on}"
+        goes_on = self._experiment.pause_trial(self._trial(trial), by)
+        return f"trial {trial} is paused until `go-on`: {goes_on}"
 
     def _go_on(self, by: str, trial: int) -> str:
-        self._experiment.let_go(self._trial(trial))
+        self._experiment.let_go(self._trial(trial), by)
         return f"trial {trial} goes on when a slot is free"
+
+    def _pause_search(self, by: str) -> str:
+        still = self._experiment.pause_search(by)
+        return f"the search is paused until `go-on`: nothing more starts, {still}"
+
+    def _search_goes_on(self, by: str) -> str:
+        self._experiment.let_search_go(by)
+        return "the search goes on"
 
     def _add_config(self, by: str, config: Mapping[str, Any]) -> str:
         if self._experiment.ending and not self._experiment.is_idle:

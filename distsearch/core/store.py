@@ -17,6 +17,8 @@ Kinds of events:
     started     an attempt of a trial begins, on these places
     report      a trial has reported
     decided     what the rule made of a report, and why, when the trial is not to go on
+    held        a trial is paused by request, until it is let go or ends
+    let_go      a trial that was paused, by request or by the rule, goes on by request
     saved       a trial has saved a checkpoint
     deleted     a checkpoint is deleted, to keep within `max_bytes`
     paused      an attempt is over; its trial may be resumed by the rule
@@ -24,6 +26,8 @@ Kinds of events:
     ended       a trial has ended
     again       a trial that had ended runs once more, for its children
     request     what somebody has asked of the running search, and what came of it
+    search_held, search_let_go
+                the whole search is paused by request, and goes on
 
 What each of them does to a trial is the business of `ledger.py`. Anyone may read the file with SQL
 or pandas while the search runs:

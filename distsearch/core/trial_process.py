@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -57,7 +58,6 @@ def main(channel: socket.socket, threads: int) -> int:
         # The launcher has blocked them: what ends another rank may have come before this one began.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         limit_threads(threads)
-        fresh_randomness()
         while given := read_job(channel):
             job, heard = given
             end = run(job, channel, heard)
@@ -122,6 +122,7 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
         for path, value in constants.items():
             space = space.replace_at(path, value)
         values = Arguments(space.build(config), {**job["args"], "folder": job["folder"]})
+        seed_all((job["seed"] + job["rank"]) % 2**32)
         _current.append(reporter)
         returned = train_function(values, reporter)
         end["returned"] = returned_value.as_text(returned)
@@ -307,14 +308,18 @@ def limit_threads(threads: int) -> None:
         threadpool_limits(threads)
 
 
-def fresh_randomness() -> None:
-    """Seed the global generators anew: forked trials would all draw the same numbers."""
+def seed_all(seed: int) -> None:
+    """Seed the global generators that are loaded: forked trials would all draw the same numbers.
+
+    That of Python, NumPy's and torch's; one that is loaded later seeds itself.
+    """
+    random.seed(seed)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
-        numpy_random.seed(int.from_bytes(os.urandom(4), "little"))
+        numpy_random.seed(seed)
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.default_generator.seed()
+        torch.default_generator.manual_seed(seed)
 
 
 def wait_for_threads() -> None:

@@ -227,12 +227,16 @@ def prepare_contour(view: View, options: Options) -> Data:
         **_mapper(table),
         "across": [across, found.across.ticks],
         "up": [up, found.up.ticks],
-        "heights": [
-            [None if np.isnan(one) else float(one) for one in line] for line in found.heights
-        ],
+        "cells": len(found.heights),
         "choices": ranked,
     }
-    return Data(shape, {"points": columns})
+    cells = (np.arange(shape["cells"]) + 0.5) / shape["cells"]
+    heights = {
+        "x": np.tile(cells, len(cells)),
+        "y": np.repeat(cells, len(cells)),
+        "value": found.heights.ravel(),
+    }
+    return Data(shape, {"map": heights, "points": columns})
 
 
 def draw_contour(data: Data) -> Any:
@@ -246,14 +250,16 @@ def draw_contour(data: Data) -> Any:
         y_range=(-0.03, 1.03),
     )
     mapper = _colours(shape)
-    heights = np.array(shape["heights"], dtype=float)
-    fig.image([heights], x=0, y=0, dw=1, dh=1, color_mapper=mapper, alpha=0.9)
+    mapper.nan_color = "rgba(0, 0, 0, 0)"
+    colour = {"field": "value", "transform": mapper}
+    size = 1 / shape["cells"]
+    fig.rect("x", "y", size, size, source=sources(data)["map"], color=colour, line_width=1)
     points = fig.scatter(
         "x",
         "y",
         source=sources(data)["points"],
         size=6,
-        fill_color={"field": "value", "transform": mapper},
+        fill_color=colour,
         line_color="white",
         line_width=0.6,
     )

@@ -162,6 +162,7 @@ def detail(view: View, trial_id: int) -> dict[str, Any]:
     return {
         "trial": trial.id,
         "status": trial.status.value,
+        "is_paused": trial.status is Status.PAUSED or trial.id in view.story.ledger.held,
         "config": {name: format_value(value) for name, value in trial.config.items()},
         "plain": dict(trial.config),
         "reached": _reached(view, trial),

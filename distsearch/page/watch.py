@@ -174,7 +174,8 @@ def _in_words(view: View, runs: bool) -> str:
     counts = view.story.ledger.counts
     each = [f"{n} {status.value}" for status, n in counts.by_status.items() if n]
     state = "runs" if runs else "does not run"
-    return f"{state} · {counts.launched} trials: {', '.join(each) or 'none yet'}"
+    paused = f" · paused by {by}" if (by := view.story.ledger.paused_by) else ""
+    return f"{state}{paused} · {counts.launched} trials: {', '.join(each) or 'none yet'}"
 
 
 def _live(now: dict[str, Any] | None) -> dict[str, Any] | None:

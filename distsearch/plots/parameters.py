@@ -26,6 +26,7 @@ TREES, LEARNED_FROM, LEAST = 64, 1500, 10
 GRID = 40  # points of a contour along each side
 NEAR = 0.12  # the width of what counts as near in a contour, of the whole scale
 OPTIONS_SHOWN = 12
+SCATTER = np.uint64(2_654_435_761)  # Knuth's multiplier: consecutive ids become far apart
 
 
 @dataclass(frozen=True)
@@ -182,24 +183,31 @@ def _text(value: Any) -> str:
 
 
 def chosen(table: Table, limit: int) -> NDArray[np.intp]:
-    """Rows to draw: all, or of more than `limit` the best half and an even sample, worst first."""
+    """Rows to draw, worst first: all, or of more than `limit` the best half and some of the rest.
+
+    These are drawn by their ids, so that hardly any of them changes when trials come.
+    """
     order = np.argsort(table.sign * table.values, kind="stable")
     if len(order) <= limit:
         return order
-    best = order[-(limit // 2) :]
-    rest = order[: -(limit // 2)]
-    return np.concatenate(
-        [rest[np.linspace(0, len(rest) - 1, limit - len(best)).astype(int)], best]
-    )
+    best, rest = order[-(limit // 2) :], order[: -(limit // 2)]
+    lots = np.array(table.ids, dtype=np.uint64)[rest] * SCATTER % np.uint64(2**32)
+    drawn = np.sort(np.argsort(lots, kind="stable")[: limit - len(best)])
+    return np.concatenate([rest[drawn], best])
 
 
 def shown_values(table: Table) -> tuple[float, float]:
-    """The range of values that colours show: very bad ones have the colour of the next."""
+    """The range of values that colours show: very bad ones have the colour of the next.
+
+    It is a bit wider than needed, so that it need not change with each result.
+    """
     rewards = table.sign * table.values
     quarter, three_quarters = np.percentile(rewards, [25, 75])
     low = max(float(rewards.min()), float(quarter - 1.5 * (three_quarters - quarter)))
     high = float(rewards.max())
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    step = 10.0 ** math.floor(math.log10(high - low)) / 20
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     return (low, high) if table.sign > 0 else (-high, -low)
 
 

@@ -339,6 +339,12 @@ class Scheduler(Resumable):
         if trial.has_result:
             self.desk.tell(trial)
 
+    def on_let_go(self, trial: Trial) -> None:
+        """Hear that a trial that the rule has paused goes on by request.
+
+        It is as if `next_resume` had named it, and it need not be named again.
+        """
+
     def _needed_soon(self) -> int:
         """How many trials may be launched at once: as many as there are slots, or less."""
         slots = self.manager.room_for(self.experiment.settings.resource)
@@ -477,7 +483,7 @@ class Scheduler(Resumable):
 
     def _snapshot(self) -> Snapshot:
         """How the search stands, for its progress."""
-        return take_snapshot(self.experiment, self.objectives)
+        return take_snapshot(self.experiment)
 
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]

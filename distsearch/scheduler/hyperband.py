@@ -204,6 +204,17 @@ class HyperbandScheduler(Scheduler):
             if self.type == "promotion":
                 self._promoted.extend(self._promotable())
 
+    def on_let_go(self, trial: Trial) -> None:
+        """One that goes on by request is promoted, or leaves its bracket, which goes on without."""
+        bracket = self._synchronous_of.get(trial.id)
+        if bracket is None:
+            if trial.id in self._promoted:
+                self._promoted.remove(trial.id)
+            self._rungs_of(trial.id).take(trial.id)
+        elif not bracket.take(trial.id):
+            bracket.leave(trial.id)
+            del self._synchronous_of[trial.id]
+
     @property
     def paused_may_go_on(self) -> bool:
         """Not when synchronous: there a rung is decided once and for all."""

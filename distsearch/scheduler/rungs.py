@@ -62,6 +62,7 @@ class Rung:
         self._numbers: dict[int, int] = {}  # of arrival
         self._ascending: list[tuple[float, int]] = []  # (reward, -number of arrival)
         self._waiting: list[tuple[float, int, int]] = []  # heap of (-reward, number, trial)
+        self._taken: set[int] = set()  # those that went on, though they were not the best
 
     def __len__(self) -> int:
         return len(self._ascending)
@@ -90,8 +91,8 @@ class Rung:
 
     def take_best(self, places: int) -> int | None:
         """Take the best trial not yet taken, if it is among the first `places`."""
-        while self._waiting and -self._waiting[0][0] != self.rewards[self._waiting[0][2]]:
-            heapq.heappop(self._waiting)  # it has failed since
+        while self._waiting and self._is_gone(*self._waiting[0]):
+            heapq.heappop(self._waiting)
         if not self._waiting:
             return None
         negative, number, trial = self._waiting[0]
@@ -99,6 +100,14 @@ class Rung:
             return None
         heapq.heappop(self._waiting)
         return trial
+
+    def take(self, trial: int) -> None:
+        """Take this one, which keeps its rank."""
+        self._taken.add(trial)
+
+    def _is_gone(self, negative: float, number: int, trial: int) -> bool:
+        """Whether a trial that waits has failed since, or was taken."""
+        return -negative != self.rewards[trial] or trial in self._taken
 
     def put_last(self, trial: int) -> None:
         """Rank a trial below all others, as one that reported nothing."""
@@ -163,6 +172,11 @@ class Rungs:
         for rung in self.rungs[: self._reached.get(trial, -1) + 1]:
             if trial in rung.rewards:
                 rung.put_last(trial)
+
+    def take(self, trial: int) -> None:
+        """Promote a trial from the highest rung at which it was recorded, whatever its rank."""
+        if trial in self._reached:
+            self.rung_of(trial).take(trial)
 
     def is_due(self, trial: int, time: float) -> bool:
         """Whether a report at this time reaches a rung at which the trial was not recorded."""
@@ -275,8 +289,10 @@ class SynchronousBracket:
         self._decide()
 
     def leave(self, trial: int) -> None:
-        """A trial has ended: it will not come to another rung."""
+        """A trial has ended, or goes its own way: it will not come to another rung."""
         self._out.discard(trial)
+        self._there = [one for one in self._there if one[2] != trial]
+        self.take(trial)
         self._decide()
 
     def close(self) -> None:

@@ -22,11 +22,12 @@ from distsearch.scheduler import FIFOScheduler
 
 ROOT = Path(ag.__file__).resolve().parents[1]
 FILE = """
+import random
 import distsearch as ag
 
 @ag.args(x=ag.Real(0.0, 1.0), how=ag.Choice("<b>", "\\x1b[2J"), epochs=3)
 def train_fn(args, reporter):
-    print("begins with", args.how)
+    print("begins with", args.how, "and", random.random())
     for epoch in range((reporter.load() or {"epoch": 0})["epoch"], args.epochs):
         if args.x < 0.1:
             raise ValueError("too small")
@@ -126,7 +127,7 @@ def test_a_trial_runs_again_in_the_foreground_from_its_checkpoint_or_from_its_st
     stopped = next(one["id"] for one in shown["trials"] if one["status"] == "stopped")
     code, out, said = distsearch(place, "debug", "runs/one", stopped)
     assert code == 0, said
-    assert out.startswith("begins with ")
+    assert out in distsearch(place, "logs", "runs/one", stopped)[1]  # with the same random number
     assert "report 1: epoch=2" in said and "epoch=1 " not in said
     _, _, said = distsearch(place, "debug", "runs/one", stopped, "--from-start")
     assert "report 1: epoch=1" in said

@@ -21,6 +21,8 @@ BODIES = {
     "started": {"places": [PLACE]},
     "report": {"epoch": 1, "accuracy": 0.5},
     "decided": {"word": "pause", "reason": "rank 2 of 3", "report": 1},
+    "held": {"by": "ada"},
+    "let_go": {"by": "ada"},
     "saved": {"step": 1, "name": "1000001-step-1", "bytes": 10},
     "paused": {"reason": "by the rule: rank 2 of 3"},
     "lost": {"status": "killed", "reason": "killed by SIGKILL"},

@@ -106,6 +106,7 @@ class Driver:
             "cwd": None,
             "resume": False,
             "saved_step": None,
+            "seed": 0,
             "parents": [],
             "sources": [],
             "attempt": attempt,

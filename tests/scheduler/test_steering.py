@@ -11,6 +11,7 @@ import pytest
 import distsearch as ag
 from distsearch.core import live, requests, steering, store
 from distsearch.core.ledger import Ledger
+from distsearch.core.snapshot import snapshot_of
 from distsearch.core.steering import TOO_LATE
 from distsearch.core.words import Status
 from distsearch.scheduler import HyperbandScheduler
@@ -68,6 +69,7 @@ def test_a_running_search_does_what_it_is_asked_and_logs_who_asked_and_what_came
     assert not refused.is_done and "there is no parameter 'y'" in refused.said
     for kind in ("stop_trial", "pause_trial"):
         assert "it has ended: stopped" in asks(folder, kind, trial=0).said
+    assert "paused by request already" in asks(folder, "pause_trial", trial=1).said
     assert "there is no trial 99" in asks(folder, "go_on", trial=99).said
     assert "without localhost no node" in asks(folder, "drain_node", node="localhost").said
     until(lambda: live.read(folder)["running"].keys() == {"2", "3"}, "others have their slots")
@@ -81,7 +83,7 @@ def test_a_running_search_does_what_it_is_asked_and_logs_who_asked_and_what_came
     trials = scheduler.trials
     assert [trial.status for trial in trials] == [Status.STOPPED, *[Status.FINISHED] * 4]
     assert trials[0].reason.startswith("by ") and trials[0].reason.endswith("(a test)")
-    assert trials[1].story == "launched, started, lost, started, ended"
+    assert trials[1].story == "launched, started, held, lost, let_go, started, ended"
     assert trials[4].is_given and trials[4].config["x"] == 0.75
     logged = list(store.read(folder, "request"))
     assert [event.body["kind"] for event in logged][:2] == ["stop_trial", "pause_trial"]
@@ -116,6 +118,8 @@ def train_fn(args, reporter):
         time.sleep(0.05)
         while epoch == 2 and args.task_id < 2 and not os.path.exists(f"go-{args.task_id}"):
             time.sleep(0.01)
+        while epoch == 2 and not os.path.exists("all-go"):
+            time.sleep(0.01)
 
 if __name__ == "__main__":
     scheduler = ag.scheduler.HyperbandScheduler(
@@ -128,9 +132,10 @@ if __name__ == "__main__":
 """
 
 
-def test_a_search_that_was_steered_and_killed_goes_on_as_it_was_asked(driver, search, tmp_path):
-    """What was stopped stays so, what was added is kept, and what was paused goes on."""
+def test_a_search_that_was_steered_and_killed_goes_on_as_it_was_asked(driver, tmp_path):
+    """What was stopped stays so, what was added is kept, and what was paused waits for `go-on`."""
     one, folder = driver(DRIVER), tmp_path / "named"
+    (tmp_path / "all-go").touch()
     one.words_after("UP")
     until(lambda: len(list(store.read(folder, "report", trial=1))) == 2, "trial 1 has reported")
     assert "newest checkpoint" in asks(folder, "pause_trial", trial=1).said
@@ -147,7 +152,12 @@ def test_a_search_that_was_steered_and_killed_goes_on_as_it_was_asked(driver, se
     assert before.trials[1].status is Status.WAITING
     assert before.trials[1].reason.startswith("paused by ")
     (tmp_path / "go-0").touch()
-    driver(DRIVER).end()
+    two = driver(DRIVER)
+    two.words_after("UP")
+    until(lambda: only_open(folder, Status.WAITING) == [1], "trial 1 is left")
+    until(lambda: (live.read(folder) or {}).get("held") == [1], "its driver waits for `go-on`")
+    assert asks(folder, "go_on", trial=1).is_done
+    two.end()
     after = Ledger.of(folder)
     after.check()
     assert after.trials[0].status is Status.STOPPED and after.trials[0].attempt == 1
@@ -155,8 +165,135 @@ def test_a_search_that_was_steered_and_killed_goes_on_as_it_was_asked(driver, se
     assert after.trials[1].attempt > 1
     assert any(trial.is_given and trial.config["x"] == 0.5 for trial in after.trials.values())
     assert len(after.trials) == 6
-    assert [event.body["said"] for event in store.read(folder, "request")][-1] == TOO_LATE
+    assert [event.body["said"] for event in store.read(folder, "request")][-2] == TOO_LATE
     assert os.listdir(folder / "requests") == []
+
+
+def only_open(folder, status):
+    """The trials that have not ended or paused by the rule, if all have this status."""
+    there = [one for one in Ledger.of(folder).open.values() if one.status is not Status.PAUSED]
+    return [one.id for one in there] if {one.status for one in there} == {status} else None
+
+
+def test_a_search_that_is_paused_starts_nothing_until_it_is_let_go_whoever_runs_it(
+    driver, tmp_path
+):
+    """Its trials, which save checkpoints, wait; those of another driver, too."""
+    one, folder = driver(DRIVER), tmp_path / "named"
+    one.words_after("UP")
+    until(lambda: len(list(store.read(folder, "report"))) == 6, "three trials are at epoch 2")
+    said = asks(folder, "pause_search").said
+    assert said.endswith("3 trials pause after their next checkpoint, 0 go on to their ends")
+    for name in ("go-0", "go-1", "all-go"):
+        (tmp_path / name).touch()
+    until(lambda: len(list(store.read(folder, "lost"))) == 3, "three have given up their slots")
+    assert "paused already" in asks(folder, "pause_search").said
+    one.process.kill()
+    one.process.wait(10)
+    two = driver(DRIVER)
+    two.words_after("UP")
+    until(lambda: live.read(folder) is not None, "another driver has it")
+    assert asks(folder, "add_config", config={"x": 0.5}).is_done
+    until(lambda: live.read(folder)["queue"] == [0, 1, 2, 3], "four trials wait")
+    assert live.read(folder)["paused"] and live.read(folder)["running"] == {}
+    assert asks(folder, "search_goes_on").is_done
+    two.end()
+    after = Ledger.of(folder)
+    after.check()
+    assert len(after.trials) == 6 and not after.paused_by
+    assert all(trial.attempt >= 2 for trial in list(after.trials.values())[:3])
+    assert {one.status for one in after.trials.values()} <= {Status.FINISHED, Status.PAUSED}
+
+
+@pytest.mark.parametrize("kind", ["promotion", "synchronous"])
+def test_a_trial_that_the_rule_has_paused_can_be_stopped_or_let_go_on(search, tmp_path, kind):
+    gate = tmp_path / "gate"
+    gate.touch()
+    scheduler = search(
+        waits,
+        HyperbandScheduler,
+        slots=2,
+        args={"gate": str(gate)},
+        checkpoint="named",
+        max_t=2,
+        type=kind,
+        grace_period=1,
+        seed=1,
+    )
+    scheduler.run(num_trials=4)
+    assert scheduler.join_jobs(30)
+    folder, trials = scheduler.folder, scheduler.trials
+    stopped, goes_on = [trial for trial in trials if trial.status is Status.PAUSED][:2]
+    assert asks(folder, "stop_trial", trial=stopped.id).is_done
+    assert stopped.status is Status.STOPPED and stopped.has_result
+    assert asks(folder, "go_on", trial=goes_on.id).is_done
+    assert scheduler.join_jobs(30)
+    assert goes_on.status is Status.FINISHED and goes_on.attempt == 2
+    assert goes_on.story == "launched, started, decided, paused, let_go, started, ended"
+    before = [trial.status for trial in scheduler.trials]
+    scheduler.run(num_trials=4)
+    assert scheduler.join_jobs(30)
+    assert [trial.status for trial in scheduler.trials][:4].count(Status.STOPPED) == 1
+    assert before.count(Status.FINISHED) < len(scheduler.trials)
+    live_state = [(t.id, t.status, t.story) for t in scheduler.trials]
+    scheduler.close()
+    again = search(
+        waits,
+        HyperbandScheduler,
+        slots=2,
+        args={"gate": str(gate)},
+        checkpoint="named",
+        max_t=2,
+        type=kind,
+        grace_period=1,
+    )
+    assert [(t.id, t.status, t.story) for t in again.trials] == live_state
+
+
+def test_what_shows_a_search_counts_only_the_time_in_which_it_was_searched(search, tmp_path):
+    gate = tmp_path / "gate"
+    gate.touch()
+    for _ in range(2):  # the second time nothing is left to do
+        scheduler = search(
+            waits, args={"gate": str(gate)}, slots=2, checkpoint="named", num_trials=4, seed=1
+        )
+        scheduler.run()
+        assert scheduler.join_jobs(30)
+        scheduler.close()
+        record = ag.open(scheduler.folder)
+        shown = snapshot_of(record, None)
+        assert shown.trials_per_minute == pytest.approx(240 / record.worked_s)
+        assert shown.elapsed_s == record.worked_s > 0.02 and shown.note == "no driver runs it"
+
+
+def test_a_machine_that_the_search_did_not_know_is_added_and_runs_trials(search, tmp_path):
+    """As `distsearch nodes DIR add HOST` asks for it."""
+    gate = tmp_path / "gate"
+    with Hosts() as hosts:
+        host = hosts.start()
+        scheduler = search(
+            waits,
+            slots=1,
+            args={"gate": str(gate)},
+            ssh_config=[hosts.config],
+            checkpoint="named",
+            num_trials=3,
+        )
+        scheduler.run()
+        until(lambda: len(scheduler.training_history) == 1, "the only slot is taken")
+        nodes = tmp_path / "more.toml"
+        nodes.write_text(
+            f'[more]\nhost = "127.0.0.1"\nport = {host.port}\n'
+            f'python = "{sys.executable}"\nnum_cpus = 1\n'
+        )
+        number = requests.ask(scheduler.folder, "add_node", node=str(nodes))
+        answer = requests.answer_of(scheduler.folder, number, within_s=60)
+        assert answer.is_done and answer.said == f"127.0.0.1:{host.port} is up"
+        until(lambda: len(scheduler.training_history) == 2, "a trial runs there")
+        gate.touch()
+        assert scheduler.join_jobs(60)
+        assert "127.0.0.1" in {trial.host for trial in scheduler.trials}
+        scheduler.close()
 
 
 def test_pausing_is_nothing_that_the_rule_of_a_search_hears_of(search, tmp_path):
@@ -175,9 +312,11 @@ def test_pausing_is_nothing_that_the_rule_of_a_search_hears_of(search, tmp_path)
     scheduler.run(num_trials=2)
     until(lambda: Status.PAUSED in {t.status for t in scheduler.trials}, "the rule pauses one")
     paused = next(trial for trial in scheduler.trials if trial.status is Status.PAUSED)
-    for kind in ("pause_trial", "stop_trial"):
-        assert "the rule has paused it" in asks(scheduler.folder, kind, trial=paused.id).said
-    assert "it is paused" in asks(scheduler.folder, "go_on", trial=paused.id).said
+    said = asks(scheduler.folder, "pause_trial", trial=paused.id).said
+    assert "the rule has paused it" in said
+    others = [trial for trial in scheduler.trials if trial.status is not Status.PAUSED]
+    for other in others:
+        assert "is not paused: it is" in asks(scheduler.folder, "go_on", trial=other.id).said
 
 
 def test_a_node_that_is_to_go_goes_when_its_trials_have_ended_unless_it_is_added_again(

@@ -221,7 +221,7 @@
     }}, words);
     const buttons = live ? [
       act("stop_trial", "Stop this trial", "danger"),
-      one.status === "paused" ? act("go_on", "Let it go on") : act("pause_trial", "Pause it")] : [];
+      one.is_paused ? act("go_on", "Let it go on") : act("pause_trial", "Pause it")] : [];
     const again = element("button", {disabled: !state.canAsk, onclick: () => { $("dialog").close(); add(one.plain); }},
       "Try it changed …");
     const text = (title, words) => words ? element("div", {}, element("h3", {}, title), element("pre", {tabindex: 0}, words)) : null;
@@ -258,6 +258,10 @@
         element("div", {class: "bar"}, sure, element("button", {onclick: () => $("dialog").close()}, "Cancel")));
       $("dialog").showModal();
     }}, "Stop the search …");
+    const pause = element("button", {disabled: off, title: "Nothing more starts; trials that save checkpoints pause",
+      onclick: () => request("pause_search", {}, "the search is asked to pause")}, "Pause the search");
+    const goOn = element("button", {disabled: off,
+      onclick: () => request("search_goes_on", {}, "the search is asked to go on")}, "Let it go on");
     const field = element("textarea", {id: "config", spellcheck: "false", "aria-label": "Configuration as JSON"});
     field.value = JSON.stringify(search.best_config || {}, null, 2);
     const adding = element("button", {class: "main", disabled: off, onclick: () => {
@@ -270,7 +274,7 @@
       address.value.trim() ? request(kind, {node: address.value.trim()}, words) : address.focus()}, words);
     const why = off ? "No driver runs this search, so that there is nobody to ask." : "";
     return element("div", {}, element("p", {class: "quiet", id: "why"}, why),
-      element("article", {}, element("h3", {}, "Search"), stop),
+      element("article", {}, element("h3", {}, "Search"), element("div", {class: "bar"}, pause, goOn, stop)),
       element("article", {}, element("h3", {}, "Another trial"), field, element("div", {class: "bar"}, adding)),
       element("article", {}, element("h3", {}, "Nodes"),
         element("div", {class: "bar"}, address, node("add_node", "Add this node"), node("drain_node", "Drain this node")),

@@ -29,14 +29,18 @@ def interrupt(scheduler: Scheduler, after_save_s: float) -> None:
     scheduler.experiment.end(INTERRUPTED, after_save_s=after_save_s)
 
 
-def ask(scheduler: Scheduler, kind: str, trial: int) -> None:
+def ask(scheduler: Scheduler, kind: str, trial: int | None) -> None:
     """What somebody asks of the driver, in its loop, as if a file had said so."""
-    scheduler.steering.hear(Request(f"{kind} {trial}", kind, {"trial": trial}, "somebody"))
+    what = {} if trial is None else {"trial": trial}
+    scheduler.steering.hear(Request(f"{kind} {trial}", kind, what, "somebody"))
 
 
-def are_held(scheduler: Scheduler) -> bool:
-    """Whether trials are paused by request."""
-    return bool(scheduler.experiment.queue.held)
+def let_all_go(scheduler: Scheduler) -> None:
+    """Ask for all to go on that is paused by request."""
+    if scheduler.ledger.paused_by:
+        ask(scheduler, "search_goes_on", None)
+    for trial in list(scheduler.ledger.held):
+        ask(scheduler, "go_on", trial)
 
 
 def counts_of(scheduler: Scheduler) -> Counts:
@@ -88,8 +92,8 @@ def check(experiment: Experiment) -> None:
         if trial.status is Status.RUNNING:
             assert is_live or is_left, where
         elif trial.status is Status.WAITING:
-            is_held = trial in queue.held
-            assert not is_live and (waits + is_held == 1 or is_left or trial.is_final), where
+            comes = waits == 1 or trial.id in experiment.ledger.held
+            assert not is_live and (comes or is_left or trial.is_final), where
         else:
             assert not is_live and trial not in children, where
     assert all(not trial.status.is_end for trial in [*queue, *children]), "one that waits has ended"
@@ -123,6 +127,7 @@ def state_of(scheduler: Scheduler) -> dict[str, Any]:
     state["counts"] = ledger.counts
     state["open"] = sorted(ledger.open)
     state["decided"] = ledger.decided
+    state["held"] = sorted(ledger.held), ledger.paused_by
     state["next suggestion"] = scheduler.searcher.ask(len(ledger.trials))
     for rungs in getattr(scheduler, "brackets", ()):
         state[f"rungs from {rungs.levels}"] = plain(rungs)

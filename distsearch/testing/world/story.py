@@ -41,6 +41,7 @@ LIMIT_S = 20_000.0
 TROUBLE_S = 150.0  # after this time nothing more goes wrong by itself
 OPERATOR_S = 15.0
 ASKED = 0.25  # of so many stories somebody asks something of the search
+LET_GO_S = 60.0  # after which what is paused by request goes on
 TROUBLES: dict[str, Callable[..., None]] = {
     **BLOWS,
     "no_room": no_room,
@@ -168,6 +169,9 @@ class Story:
                 kind = dice.choice(["stop_trial", "pause_trial", "pause_trial", "go_on"])
                 ask = partial(self.ask, kind, dice.randrange(self.plan.num_trials))
                 self.world.post(dice.uniform(0.5, dice.choice([5.0, 40.0])), ask)
+            if dice.random() < 0.5:
+                self.world.post(dice.uniform(0.5, 40.0), partial(self.ask, "pause_search", None))
+            self.world.post(LET_GO_S, self.let_all_go)
 
     def __str__(self) -> str:
         places = ", ".join(f"{node.host} ({node.cpus} CPUs)" for node in self.nodes)
@@ -301,7 +305,7 @@ class Story:
                 scheduler = self.scheduler = self.make_scheduler()
                 scheduler.run(num_trials=self.plan.num_trials)
                 scheduler.join_jobs()
-                while self.interrupted or insides.are_held(scheduler):
+                while self.interrupted:
                     self.interrupted = False
                     self.world.note("the user lets the search go on")
                     left = self.plan.num_trials - insides.counts_of(scheduler).suggested
@@ -397,7 +401,13 @@ class Story:
         self.interrupted = True
         self.driver.do(insides.interrupt, scheduler, self.draw.choice([0.0, 30.0]))
 
-    def ask(self, kind: str, trial: int) -> None:
+    def let_all_go(self) -> None:
+        """Somebody lets go on what is paused by request; every 60 s."""
+        self.world.post(LET_GO_S, self.let_all_go)
+        if self.has_the_folder() and self.scheduler is not None:
+            self.driver.do(insides.let_all_go, self.scheduler)
+
+    def ask(self, kind: str, trial: int | None) -> None:
         """Somebody asks the driver for something."""
         scheduler = self.scheduler
         if self.has_the_folder() and scheduler is not None:
