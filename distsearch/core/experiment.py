@@ -36,6 +36,7 @@ from .queue import Queue
 from .rests import Rests
 from .rule import Rule
 from .settings import Settings
+from .shortage import Shortage
 from .source import Source
 from .store import Event, Store
 from .suspects import Suspects
@@ -43,7 +44,6 @@ from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Tria
 
 T = TypeVar("T")
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
-WAIT_NOTICE_S = 60.0
 
 
 class Experiment:
@@ -97,6 +97,7 @@ class Experiment:
         )
         self.rests = Rests(manager, say)
         self.suspects = Suspects(say, self._reconsider)
+        self.shortage = Shortage(manager, settings.resource, say=say, is_over=lambda: self.is_idle)
         self.deadline: float | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
@@ -116,7 +117,6 @@ class Experiment:
         self._has_warned_of_time = False
         self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._notice: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -649,14 +649,18 @@ class Experiment:
             return  # of an attempt that is over, or sent twice
         trial, saved_step = attempt.trial, attempt.trial.saved_step
         try:
-            self.log("report", trial, body, sequence=sequence)
+            self.store.append(
+                "report", trial.id, trial.attempt, sequence, body, apply=self.ledger.apply
+            )
         except (ValueError, RecursionError) as error:  # it was not logged, and ends this trial only
             self._stop(attempt, Status.FAILED, f"it sent a report that cannot be read: {error}")
             return
         assert trial.last_report is not None
-        self._warn_without_reward(trial, trial.last_report)
+        if not (trial.has_result or self._has_warned):
+            self._warn_without_reward(trial, trial.last_report)
         decision = self._decide(trial, trial.last_report)
-        self._end_if_good_enough()
+        if self.settings.max_reward is not None:
+            self._end_if_good_enough()
         if trial.saved_step != saved_step:  # it counts now that a report has followed it
             self._serve_children(trial)
         if message["due"]:
@@ -670,7 +674,7 @@ class Experiment:
     def _warn_without_reward(self, trial: Trial, report: Report) -> None:
         """Say once that a report lacks the reward: another name would be seen only at the end."""
         objectives = self.settings.objectives
-        if self._has_warned or trial.has_result or objectives.are_in(report.metrics):
+        if objectives.are_in(report.metrics):
             return
         self._has_warned = True
         self.say(f"warning: trial {trial.id}: {objectives.missing_in(1, report.metrics)}")
@@ -742,8 +746,9 @@ class Experiment:
             attempt.end_the_rest(self.settings.report_timeout_s)
             return
         trial, outcome = attempt.trial, attempt.outcome
-        reason = modules.with_remedy(self.settings.packed, outcome.reason)
-        outcome = outcome._replace(reason=reason)
+        if outcome.status.is_failure:
+            reason = modules.with_remedy(self.settings.packed, outcome.reason)
+            outcome = outcome._replace(reason=reason)
         if outcome.status is Status.FINISHED and not trial.has_result:
             if trial.parents and not trial.reports:
                 outcome = outcome._replace(status=Status.STOPPED, reason=NOTHING_LEFT)
@@ -864,7 +869,7 @@ class Experiment:
     def check_idle(self) -> None:
         """Come to rest when nothing runs and nothing is to be launched."""
         if self._live:
-            self._watch_for_nodes()
+            self.shortage.look()
             return
         if self.children and not self._is_busy:  # what they wait for will not come
             before = len(self.children)
@@ -873,12 +878,12 @@ class Experiment:
                 self.wake()
                 return
         if self._is_busy:
-            self._watch_for_nodes()
+            self.shortage.look()
             return
-        for timer in (self._timer, self._notice):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._notice = None
+        self.shortage.end()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.ending and self.ending != CLOSED and len(self.queue):  # it came after the end
             self.ending, self._in_run = "", False
             self.source.serve_given_only()
@@ -900,26 +905,3 @@ class Experiment:
             if held := self.queue.held:
                 ids = ", ".join(str(trial.id) for trial in held)
                 self.say(f"paused by request, until the search goes on: trial {ids}")
-
-    def _watch_for_nodes(self) -> None:
-        """While there is nowhere to run, say so from time to time."""
-        if self._notice is None and self._want_of_slots:
-            self._notice = asyncio.get_running_loop().call_later(0.5, self._say_no_node)
-
-    def _say_no_node(self) -> None:
-        self._notice = None
-        if self.is_idle or not (want := self._want_of_slots):
-            return
-        self.say(f"{want}: waiting for one to come back or for add_remote(...)")
-        self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
-
-    @property
-    def _want_of_slots(self) -> str:
-        """What is missing where no node could run a trial, in words; else ''."""
-        if self.manager.can_meet(self.settings.resource):
-            return ""
-        if not self.manager.remotes:
-            return "no node is left"
-        several = self.settings.resource.world_size > 1
-        which = "nodes are left that have" if several else "node is left that has"
-        return f"no {which} {self.settings.resource}"
