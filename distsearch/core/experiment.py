@@ -22,13 +22,13 @@ from ..resource.remote import Message, Remote
 from . import earlier, modules
 from .attempt import Attempt, Returned, Verdict
 from .children import Children
+from .doubts import Doubts
 from .ends import CLOSED, NO_FACTS, NOTHING_LEFT, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
 from .ledger import Ledger
 from .lineage import check_parents
 from .meeting import Meeting, Meetings
-from .metrics import encode, number
-from .objectives import own_names
+from .metrics import encode
 from .orders import function_of, preload_of, starts_of
 from .outcome import Outcome
 from .printed import Printed
@@ -97,6 +97,7 @@ class Experiment:
         )
         self.rests = Rests(manager, say)
         self.suspects = Suspects(say, self._reconsider)
+        self.doubts = Doubts(settings.objectives, settings.time_attr, say=say)
         self.shortage = Shortage(manager, settings.resource, say=say, is_over=lambda: self.is_idle)
         self.deadline: float | None = None
         self.started_at: float | None = None
@@ -113,8 +114,6 @@ class Experiment:
         self._request: LeaseRequest | None = None
         self._granting = False
         self._looked_at: set[int] = set()  # nodes that were asked which modules they lack
-        self._has_warned = False  # of a report without the reward
-        self._has_warned_of_time = False
         self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -656,40 +655,19 @@ class Experiment:
             self._stop(attempt, Status.FAILED, f"it sent a report that cannot be read: {error}")
             return
         assert trial.last_report is not None
-        if not (trial.has_result or self._has_warned):
-            self._warn_without_reward(trial, trial.last_report)
+        self.doubts.look_for_reward(trial, trial.last_report)
         decision = self._decide(trial, trial.last_report)
         if self.settings.max_reward is not None:
             self._end_if_good_enough()
         if trial.saved_step != saved_step:  # it counts now that a report has followed it
             self._serve_children(trial)
         if message["due"]:
-            self._warn_without_time(trial, trial.last_report)
+            self.doubts.look_for_time(trial, trial.last_report)
             if self.ending and self.ending not in UNFINISHED:
                 decision = Stop()
             self.store.when_durable(partial(attempt.answer, decision))
         elif not isinstance(decision, Continue):
             self._stop(attempt, *verdict_of(decision))
-
-    def _warn_without_reward(self, trial: Trial, report: Report) -> None:
-        """Say once that a report lacks the reward: another name would be seen only at the end."""
-        objectives = self.settings.objectives
-        if objectives.are_in(report.metrics):
-            return
-        self._has_warned = True
-        self.say(f"warning: trial {trial.id}: {objectives.missing_in(1, report.metrics)}")
-
-    def _warn_without_time(self, trial: Trial, report: Report) -> None:
-        """Say once that a report on which the rule decides does not tell the time."""
-        name = self.settings.time_attr
-        if self._has_warned_of_time or number(report.metrics.get(name)) is not None:
-            return
-        self._has_warned_of_time = True
-        told = f"{name} was no number" if name in report.metrics else f"had no time_attr={name!r}"
-        self.say(
-            f"warning: trial {trial.id}: a report {told}, by which trials are compared: reports "
-            f"are counted in its place (it had {own_names(report.metrics)})"
-        )
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.
