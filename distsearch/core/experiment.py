@@ -22,13 +22,13 @@ from ..resource.remote import Message, Remote
 from . import earlier, modules
 from .attempt import Attempt, Returned, Verdict
 from .children import Children
+from .doubts import Doubts
 from .ends import CLOSED, NO_FACTS, NOTHING_LEFT, UNFINISHED, Ends, verdict_of
 from .keeper import Keeper
 from .ledger import Ledger
 from .lineage import check_parents
 from .meeting import Meeting, Meetings
-from .metrics import encode, number
-from .objectives import own_names
+from .metrics import encode
 from .orders import function_of, preload_of, starts_of
 from .outcome import Outcome
 from .printed import Printed
@@ -36,6 +36,7 @@ from .queue import Queue
 from .rests import Rests
 from .rule import Rule
 from .settings import Settings
+from .shortage import Shortage
 from .source import Source
 from .store import Event, Store
 from .suspects import Suspects
@@ -43,7 +44,6 @@ from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Tria
 
 T = TypeVar("T")
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
-WAIT_NOTICE_S = 60.0
 PAUSE_S = 30.0  # what a trial that is to pause by request has for its next checkpoint
 
 
@@ -98,6 +98,8 @@ class Experiment:
         )
         self.rests = Rests(manager, say)
         self.suspects = Suspects(say, self._reconsider)
+        self.doubts = Doubts(settings.objectives, settings.time_attr, say=say)
+        self.shortage = Shortage(manager, settings.resource, say=say, is_over=lambda: self.is_idle)
         self.deadline: float | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
@@ -113,12 +115,9 @@ class Experiment:
         self._request: LeaseRequest | None = None
         self._granting = False
         self._looked_at: set[int] = set()  # nodes that were asked which modules they lack
-        self._has_warned = False  # of a report without the reward
-        self._has_warned_of_time = False
         self._said_held: set[int] = set()  # the trials of which it was said that they are paused
         self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._notice: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -714,43 +713,26 @@ class Experiment:
             return  # of an attempt that is over, or sent twice
         trial, saved_step = attempt.trial, attempt.trial.saved_step
         try:
-            self.log("report", trial, body, sequence=sequence)
+            self.store.append(
+                "report", trial.id, trial.attempt, sequence, body, apply=self.ledger.apply
+            )
         except (ValueError, RecursionError) as error:  # it was not logged, and ends this trial only
             self._stop(attempt, Status.FAILED, f"it sent a report that cannot be read: {error}")
             return
         assert trial.last_report is not None
-        self._warn_without_reward(trial, trial.last_report)
+        self.doubts.look_for_reward(trial, trial.last_report)
         decision = self._decide(trial, trial.last_report)
-        self._end_if_good_enough()
+        if self.settings.max_reward is not None:
+            self._end_if_good_enough()
         if trial.saved_step != saved_step:  # it counts now that a report has followed it
             self._serve_children(trial)
         if message["due"]:
-            self._warn_without_time(trial, trial.last_report)
+            self.doubts.look_for_time(trial, trial.last_report)
             if self.ending and self.ending not in UNFINISHED:
                 decision = Stop()
             self.store.when_durable(partial(attempt.answer, decision))
         elif not isinstance(decision, Continue):
             self._stop(attempt, *verdict_of(decision))
-
-    def _warn_without_reward(self, trial: Trial, report: Report) -> None:
-        """Say once that a report lacks the reward: another name would be seen only at the end."""
-        objectives = self.settings.objectives
-        if self._has_warned or trial.has_result or objectives.are_in(report.metrics):
-            return
-        self._has_warned = True
-        self.say(f"warning: trial {trial.id}: {objectives.missing_in(1, report.metrics)}")
-
-    def _warn_without_time(self, trial: Trial, report: Report) -> None:
-        """Say once that a report on which the rule decides does not tell the time."""
-        name = self.settings.time_attr
-        if self._has_warned_of_time or number(report.metrics.get(name)) is not None:
-            return
-        self._has_warned_of_time = True
-        told = f"{name} was no number" if name in report.metrics else f"had no time_attr={name!r}"
-        self.say(
-            f"warning: trial {trial.id}: a report {told}, by which trials are compared: reports "
-            f"are counted in its place (it had {own_names(report.metrics)})"
-        )
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.
@@ -807,8 +789,9 @@ class Experiment:
             attempt.end_the_rest(self.settings.report_timeout_s)
             return
         trial, outcome = attempt.trial, attempt.outcome
-        reason = modules.with_remedy(self.settings.packed, outcome.reason)
-        outcome = outcome._replace(reason=reason)
+        if outcome.status.is_failure:
+            reason = modules.with_remedy(self.settings.packed, outcome.reason)
+            outcome = outcome._replace(reason=reason)
         if outcome.status is Status.FINISHED and not trial.has_result:
             if trial.parents and not trial.reports:
                 outcome = outcome._replace(status=Status.STOPPED, reason=NOTHING_LEFT)
@@ -928,7 +911,7 @@ class Experiment:
     def check_idle(self) -> None:
         """Come to rest when nothing runs and nothing is to be launched."""
         if self._live:
-            self._watch_for_nodes()
+            self.shortage.look()
             return
         if self.children and not self._is_busy:  # what they wait for will not come
             before = len(self.children)
@@ -937,13 +920,13 @@ class Experiment:
                 self.wake()
                 return
         if self._is_busy:
-            self._watch_for_nodes()
+            self.shortage.look()
             self._say_what_is_held()
             return
-        for timer in (self._timer, self._notice):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._notice = None
+        self.shortage.end()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.ending and self.ending != CLOSED and len(self.queue):  # it came after the end
             self.ending, self._in_run = "", False
             self.source.serve_given_only()
@@ -974,26 +957,3 @@ class Experiment:
         if not self._is_busy:
             self._in_run = False
             self._idle.set()
-
-    def _watch_for_nodes(self) -> None:
-        """While there is nowhere to run, say so from time to time."""
-        if self._notice is None and self._want_of_slots:
-            self._notice = asyncio.get_running_loop().call_later(0.5, self._say_no_node)
-
-    def _say_no_node(self) -> None:
-        self._notice = None
-        if self.is_idle or not (want := self._want_of_slots):
-            return
-        self.say(f"{want}: waiting for one to come back or for add_remote(...)")
-        self._notice = asyncio.get_running_loop().call_later(WAIT_NOTICE_S, self._say_no_node)
-
-    @property
-    def _want_of_slots(self) -> str:
-        """What is missing where no node could run a trial, in words; else ''."""
-        if self.manager.can_meet(self.settings.resource):
-            return ""
-        if not self.manager.remotes:
-            return "no node is left"
-        several = self.settings.resource.world_size > 1
-        which = "nodes are left that have" if several else "node is left that has"
-        return f"no {which} {self.settings.resource}"

@@ -22,7 +22,10 @@ MEMORY_LOCK = 128, 1  # who gets this one for itself takes the shared memory for
 GONE = FileNotFoundError, NotADirectoryError
 BUSY_S = 5.0
 PAUSE_S = 0.005
-CLOCK_NS = 2_100_000_000  # two changes of a folder that are closer may get the same time (FAT: 2 s)
+# Two changes of a folder that are closer may get the same time: FAT counts in steps of 2 s. Where a
+# time shows that its system counts in finer steps than 10 ms, its clock ticks at least that often.
+COARSE_NS, FINE_NS = 2_100_000_000, 30_000_000
+STEP_NS = 10_000_000
 
 
 class File(NamedTuple):
@@ -108,7 +111,8 @@ class Hold:
             return True
         there = self._inodes()
         are_there = all(there.get(file.name) == file.inode for file in self._files)
-        is_old = time.time_ns() - about.st_ctime_ns > CLOCK_NS  # else it may change unnoticed
+        apart_ns = FINE_NS if about.st_ctime_ns % STEP_NS else COARSE_NS
+        is_old = time.time_ns() - about.st_ctime_ns > apart_ns  # else it may change unnoticed
         self._seen = state if are_there and is_old else None
         return are_there
 

@@ -60,6 +60,7 @@ _AFTER: Mapping[str, Mapping[Status | None, Status | None]] = {
     }
     for kind, moves in MOVES.items()
 }
+NO_MOVES: Mapping[Status | None, Status | None] = {}
 UNTOLD = ("report", "saved", "deleted")  # a trial's story leaves these kinds out: too many come
 VERDICTS: Mapping[str, Callable[[str, str], Decision]] = {"stop": Stop, "pause": Pause}
 
@@ -190,15 +191,16 @@ class Ledger:
             return None
         kind, trial = event.kind, self.trials.get(event.trial)
         was = None if trial is None else trial.status
-        if kind not in _AFTER or was not in _AFTER[kind]:
+        moves = _AFTER.get(kind, NO_MOVES)
+        if was not in moves:
             raise InvalidMove(_impossible(kind, event.trial, trial))
-        after = _AFTER[kind][was]
+        after = moves[was]
         self.last_id = event.id
         if trial is None:
             return self._launch(event, event.trial)
         if kind == "ended":
             self._set_status(trial, STATUS_OF[event.body["status"]])
-        elif after is not None:
+        elif after is not None and after is not was:
             self._set_status(trial, after)
         if was is RUNNING and trial.status is not RUNNING:
             self._attempt_over(trial, event)
@@ -208,11 +210,10 @@ class Ledger:
         return trial
 
     def _set_status(self, trial: Trial, status: Status) -> None:
-        if status is not trial.status:
-            if not trial.is_final:
-                self.counts.by_status[trial.status] -= 1
-                self.counts.by_status[status] += 1
-            trial.status = status
+        if not trial.is_final:
+            self.counts.by_status[trial.status] -= 1
+            self.counts.by_status[status] += 1
+        trial.status = status
 
     def _launch(self, event: Event, trial_id: int) -> Trial:
         body = event.body
@@ -314,7 +315,7 @@ class Ledger:
 
     def _count_failure(self, trial: Trial, status: Status) -> None:
         if status.is_failure:
-            trial.failures[status] += 1
+            trial.failures = trial.failures + Counter([status])  # not that which others share
 
     def check(self) -> None:
         """Raise AssertionError for whatever does not hold, though it always must; for tests."""

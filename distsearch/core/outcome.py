@@ -62,9 +62,12 @@ def outcome_of(ends: Sequence[End], decided: Status | None, port: int = 0) -> Ou
     >>> outcome_of([lost, dead], decided=None)[:3]
     (<Status.KILLED: 'killed'>, 'rank 1: killed by SIGKILL', {'seconds': 2.0})
     """
+    if len(ends) == 1:
+        (end,) = ends
+        return Outcome(end.status, end.reason, end.facts, costs_nothing=not end.begun)
     cause = min(ends, key=lambda end: _rank_of_cause(end, decided))
     reason = cause.reason
-    if len(ends) > 1 and cause.status.is_failure:
+    if cause.status.is_failure:
         reason = f"rank {cause.rank}: {reason}"
     facts = dict(cause.facts)
     for name, total in (("max_rss_bytes", sum), ("cpu_s", sum), ("seconds", max)):

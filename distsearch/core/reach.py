@@ -41,10 +41,12 @@ def is_in_this_package(name: str) -> bool:
 
 def is_installed(module: types.ModuleType) -> bool:
     """Whether a module belongs to Python or to an installed package, which each node has itself."""
-    file = getattr(module, "__file__", None)
-    if file is None or is_in_this_package(module.__name__):
+    if is_in_this_package(module.__name__):
         return True
-    return is_of_package(str(file))
+    file = getattr(module, "__file__", None)
+    # A package without an `__init__.py` has no file, but folders; what is built in has neither.
+    places = getattr(module, "__path__", ()) if file is None else (file,)
+    return all(is_of_package(str(place)) for place in places)
 
 
 def is_of_package(file: str) -> bool:

@@ -177,13 +177,15 @@ class Store:
             apply(event)
         self._next_id = number + 1
         self._pending.append((number, at, kind, trial, attempt, seq, text))
-        self._write_soon()
+        if not self._scheduled:
+            self._write_soon()
         return event
 
     def when_durable(self, callback: Callable[[], None]) -> None:
         """Call back in the loop once everything that has been appended so far is on the disk."""
         self._callbacks.append(callback)
-        self._write_soon()
+        if not self._scheduled:
+            self._write_soon()
 
     def keep_output(self, trial: int, text: str, name: str = "output.txt") -> None:
         """Add to what a trial of another node has printed, in `trials/N/output.txt`."""

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar, NamedTuple, Union
 
 from ..errors import LineageError
 from .objectives import Point
@@ -30,18 +30,16 @@ class Status(str, enum.Enum):
     NO_METRIC = "no_metric"  # returned without ever reporting the reward
     NODE_LOST = "node_lost"  # its node was lost, too often
 
-    @property
-    def is_end(self) -> bool:
-        """Whether the trial will not run again."""
-        return self not in (Status.WAITING, Status.RUNNING, Status.PAUSED)
+    is_end: bool  # whether the trial will not run again,
+    is_failure: bool  # and has no usable result
 
-    @property
-    def is_failure(self) -> bool:
-        """Whether the trial ended without a usable result."""
-        return self.is_end and self not in (Status.FINISHED, Status.STOPPED)
+    def __init__(self, word: str) -> None:
+        self.is_end = word not in ("waiting", "running", "paused")
+        self.is_failure = self.is_end and word not in ("finished", "stopped")
 
 
 THE_RULE = "the rule"
+NO_FAILURES: Counter[Status] = Counter()  # which nearly all trials share
 STATUS_OF = {status.value: status for status in Status}  # several times as fast as Status(value)
 
 
@@ -78,8 +76,7 @@ class Launch:
             raise LineageError(f"wait_for={self.wait_for!r}; give 'end' or 'checkpoint'")
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """One report of a trial.
 
     `reward` is the value of `reward_attr` as the searcher maximises it (negated for mode='min'),
@@ -174,7 +171,7 @@ class Trial:
     error: str = ""
     seconds: float = 0.0
     started_at: float = 0.0  # when its newest attempt began, in Unix seconds
-    failures: Counter[Status] = field(default_factory=Counter)  # attempts that ended so
+    failures: Counter[Status] = field(default_factory=lambda: NO_FAILURES)  # of its attempts
     saved_step: int | None = None  # of the newest checkpoint that counts: see `save`
     saved_name: str | None = None  # that checkpoint's name
     saves_first: bool | None = None  # whether it saves before it reports; None: nothing saved yet

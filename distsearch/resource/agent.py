@@ -130,7 +130,7 @@ class Agent:
     ) -> None:
         self.folder = folder
         self.work_folder = folder / "work"
-        self._trials_folder = str(folder / "trials")
+        self._folders = {name: str(folder / name) for name in FOLDERS}  # text is quicker than Path
         self.lease_s = lease_s
         self._send = send
         self._clock = clock
@@ -308,14 +308,15 @@ class Agent:
             reason = "the driver was not heard of in time"
             self._tell(op="ended", **address, status="node_lost", reason=reason, traceback="")
             return
-        folder = f"{self._trials_folder}/{number}"  # text, as objects of `Path` would take longer
+        folder = f"{self._folders['trials']}/{number}"
         try:
-            self._make_folders()
+            if not os.path.isdir(self._folders["work"]):
+                self._make_folders()
             if lacks := self._lacks(message["job"]["function"]):
                 reason = f"a trial has deleted what all of them need: {' and '.join(lacks)}"
                 self._tell(op="refused", **address, reason=reason, lacks=lacks)
                 return
-            make_folder(folder)
+            is_new = self._make_folder(folder)
             process = self._idle_process(message) or self._new_process(message)
         except OSError as error:
             if error.errno in SHORTAGES:
@@ -330,14 +331,15 @@ class Agent:
             "reuse": message["reuse"],
             "folder": folder,
             "output": output,
-            "work_folder": str(self.work_folder),
-            "function": f"{self.folder}/functions/{message['job']['function']}",
+            "work_folder": self._folders["work"],
+            "function": self._path_of(message["job"]["function"]),
         }
         line = json.dumps(job).encode() + b"\n"
         limits = message["limits"]
         trial = RunningTrial(number, attempt, rank, process, output, line, limits, self._clock())
-        with contextlib.suppress(OSError):
-            trial.output_read = os.stat(trial.output).st_size
+        if not is_new:
+            with contextlib.suppress(OSError):
+                trial.output_read = os.stat(trial.output).st_size
         process.work = trial
         self._trials[number, attempt, rank] = trial
         if process.pid is not None:
@@ -353,14 +355,26 @@ class Agent:
 
     def _make_folders(self) -> None:
         """Make the folders of this node, also those that a trial has deleted."""
-        for name in FOLDERS:
-            if not os.path.isdir(self.folder / name):
-                make_folders(self.folder / name)
+        for folder in self._folders.values():
+            if not os.path.isdir(folder):
+                make_folders(Path(folder))
+
+    def _make_folder(self, folder: str) -> bool:
+        """Make a trial's folder, if there is none; whether it was made."""
+        try:
+            return make_folder(folder)
+        except FileNotFoundError:  # a trial has deleted that of all of them
+            self._make_folders()
+            return make_folder(folder)
+
+    def _path_of(self, function: str) -> str:
+        """The file of a train function that the driver has sent."""
+        return f"{self._folders['functions']}/{function}"
 
     def _lacks(self, function: str) -> list[str]:
         """What the driver has to send again before a trial can start."""
         lacks = []
-        if not os.path.exists(f"{self.folder}/functions/{function}"):
+        if not os.path.exists(self._path_of(function)):
             lacks.append(FUNCTION)
         if not all(os.path.lexists(self.work_folder / name) for name in self._uploaded):
             lacks.append(UPLOADS)
@@ -438,7 +452,8 @@ class Agent:
     def _new_process(self, message: Message) -> Process:
         return self.processes.fork(
             _setting(message),
-            folder=message["job"]["cwd"] or str(self.work_folder),
+            folder=message["job"]["cwd"] or self._folders["work"],
+            function=self._path_of(message["job"]["function"]),
             threads=message["threads"],
             env=message["env"],
             reuse=message["reuse"],

@@ -176,7 +176,10 @@ class LeaseQueue:
             if remote is None or request.is_parked or remote.remote_id in request.avoid:
                 continue
             # What has it fenced off comes first: it drains for that.
-            for part in sorted(_missing_parts(request), key=lambda part: part.fence is not slots):
+            parts = _missing_parts(request)
+            if len(parts) > 1:
+                parts.sort(key=lambda part: part.fence is not slots)
+            for part in parts:
                 if slots.free(part.resource) and _could_hold(part, slots):
                     self._hold(part, remote)
                 elif part.fence is slots:
@@ -255,9 +258,9 @@ class LeaseQueue:
         self._unfence(part)
         request, slots = part.request, remote.slots
         each = request.resource
-        part.held = tuple(Held(remote, slots.allocate(each)) for _ in range(part.ranks))
+        part.held = tuple([Held(remote, slots.allocate(each)) for _ in range(part.ranks)])
         self._moved(slots)
-        if all(one.held for one in request.parts):
+        if not _missing_parts(request):
             self._grant(request)
         else:
             self._holders.setdefault(slots, []).append(part)
@@ -308,6 +311,7 @@ class LeaseQueue:
         for part in request.parts:  # what they have held is the lease's
             self._let_go(part, part.held[0].remote.slots)
             part.held = ()
+        request.parts.clear()  # which know it: two that know each other stay until gc finds them
         for remote, _ in held:
             request.manager.leases[remote.remote_id][request.number] = lease
         self._granted[request.number] = request, lease
@@ -326,13 +330,15 @@ class DistributedResourceManager:
         request = manager.request(resource, granted=launch)    # launch(lease), now or later
         manager.release(lease)                                 # when the trial has ended
 
-    `remotes` maps remote ids to nodes. Managers share one queue (that of the process when it is
-    None), and may share nodes: whoever asked first is served first. To be used from one thread.
+    `remotes` maps remote ids to nodes, `changes` is how often one came or was to go. Managers share
+    one queue (that of the process when it is None), and may share nodes: whoever asked first is
+    served first. To be used from one thread.
     """
 
     def __init__(self, queue: LeaseQueue | None = None) -> None:
         self.queue = shared_queue() if queue is None else queue
         self.remotes: dict[int, Remote] = {}
+        self.changes = 0
         self.leases: dict[int, dict[int, Lease]] = {}
         self._by_slots: dict[NodeResourceManager, Remote] = {}
         # Nodes that are equally full stand together: few levels to look at, however many nodes.
@@ -346,6 +352,7 @@ class DistributedResourceManager:
         if remote.remote_id in self.remotes:
             raise ResourceError(f"remote id {remote.remote_id} is taken; give each node its own")
         self.remotes[remote.remote_id] = remote
+        self.changes += 1
         self.leases[remote.remote_id] = {}
         self._by_slots[remote.slots] = remote
         self.queue.join(remote.slots, self)
@@ -355,6 +362,7 @@ class DistributedResourceManager:
         if self.remotes.get(remote.remote_id) is not remote:
             return
         del self.remotes[remote.remote_id], self._by_slots[remote.slots]
+        self.changes += 1
         self._resting.discard(remote.remote_id)
         self._draining.discard(remote.remote_id)
         self._forget_level(remote)
@@ -385,11 +393,13 @@ class DistributedResourceManager:
     def drain(self, remote: Remote) -> None:
         """Lease nothing more of a node, which is to go once nothing runs there."""
         self._draining.add(remote.remote_id)
+        self.changes += 1
         self.rest(remote)
 
     def keep(self, remote: Remote) -> None:
         """Use a node again that was to go."""
         self._draining.discard(remote.remote_id)
+        self.changes += 1
         self.wake(remote)
 
     def is_draining(self, remote: Remote) -> bool:
@@ -403,7 +413,10 @@ class DistributedResourceManager:
     @property
     def _staying(self) -> list[Remote]:
         """The nodes that are not to go."""
-        return [one for one in list(self.remotes.values()) if not self.is_draining(one)]
+        remotes = list(self.remotes.values())
+        if not self._draining:
+            return remotes
+        return [one for one in remotes if not self.is_draining(one)]
 
     def check(self, resource: Resource) -> None:
         """Raise ResourceError, which says what every node has, if they can never meet this."""
@@ -484,12 +497,15 @@ class DistributedResourceManager:
     def choices(self, resource: Resource) -> Iterator[Remote]:
         """Nodes with free CPUs and GPUs for this, the best first."""
         levels = [level for level in self._at_level if level.admits(resource)]
-        levels.sort(key=lambda level: level.preference(resource))
+        if len(levels) > 1:
+            levels.sort(key=lambda level: level.preference(resource))
         return itertools.chain.from_iterable(self._at_level[level].values() for level in levels)
 
     def prospects(self, resource: Resource) -> Iterator[Remote]:
         """All nodes, those on which the least is missing for this first."""
-        levels = sorted(self._at_level, key=lambda level: level.missing(resource))
+        levels = list(self._at_level)
+        if len(levels) > 1:
+            levels.sort(key=lambda level: level.missing(resource))
         return itertools.chain.from_iterable(self._at_level[level].values() for level in levels)
 
     def note_level(self, slots: NodeResourceManager) -> None:

@@ -41,11 +41,13 @@ def private(path: str | os.PathLike[str], flags: int) -> int:
     return file
 
 
-def make_folder(path: str | os.PathLike[str]) -> None:
+def make_folder(path: str | os.PathLike[str]) -> bool:
     """Make a folder that nobody else can enter, unless there is one: then it becomes private.
 
-    Its parents have to be there. Raises OSError (ELOOP) that says so for a link.
+    Its parents have to be there. Says whether it was made. Raises OSError (ELOOP) that says so for
+    a link.
     """
+    is_new = True
     try:
         os.mkdir(path, FOLDER_MODE)
     except FileExistsError:
@@ -53,8 +55,10 @@ def make_folder(path: str | os.PathLike[str]) -> None:
             raise link_error(path) from None
         if not os.path.isdir(path):
             raise
+        is_new = False
     if stat.S_IMODE(os.lstat(path).st_mode) != FOLDER_MODE:
         os.chmod(path, FOLDER_MODE)
+    return is_new
 
 
 def make_folders(path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -106,7 +106,7 @@ class Resource:
             )
         return cls(**given)
 
-    @property
+    @cached_property
     def parts(self) -> tuple[int, int]:
         """What it needs at once: so many times, the slots of so many ranks on one node.
 

@@ -111,9 +111,9 @@ class NodeResourceManager:
         """Take the slots of one process; raises ResourceError when they are not free."""
         if not self.free(resource):
             raise ResourceError(f"{resource} is not free on {self!r}; ask `free` before, or wait")
-        share = resource.gpu_share
+        share = float(resource.gpu_share) if resource.num_gpus else 0.0
         allocation = Allocation(
-            resource.num_cpus, self._choose_gpus(resource), float(share), resource.memory_bytes
+            resource.num_cpus, self._choose_gpus(resource), share, resource.memory_bytes
         )
         self._allocations.add(allocation)
         self._change(allocation, -1)
@@ -150,9 +150,11 @@ class NodeResourceManager:
         self.level = self._measure()
 
     def _measure(self) -> Level:
+        if not self._gpus:  # as on most nodes: this is asked for each lease
+            return Level(False, self._cpus, 0, 0.0)
         whole = sum(free == 1 for free in self._gpus.values())
         open_shares = (float(free) for free in self._gpus.values() if free < 1)
-        return Level(bool(self._gpus), self._cpus, whole, max(open_shares, default=0.0))
+        return Level(True, self._cpus, whole, max(open_shares, default=0.0))
 
     def __repr__(self) -> str:
         return f"NodeResourceManager({self.facts.num_cpus} CPUs, {len(self._gpus)} GPUs)"

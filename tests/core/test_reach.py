@@ -149,3 +149,17 @@ def test_a_changed_constant_is_no_changed_code():
 
     one, other = (reach.fingerprint(ag.args(x=ag.Real(0, 1), k=k)(function)) for k in (1, "two"))
     assert one == other
+
+
+def test_a_package_of_the_users_without_an_init_is_not_taken_for_an_installed_one(
+    tmp_path, monkeypatch
+):
+    """Or the launcher of a node would import it before each trial can."""
+    (tmp_path / "without_init").mkdir()
+    (tmp_path / "without_init" / "nets.py").write_text("WIDTH = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    package = importlib.import_module("without_init")
+
+    assert not reach.is_installed(package)
+    assert not reach.is_library("without_init.nets")
+    assert reach.is_installed(sys)
