@@ -204,6 +204,8 @@ def test_200_configurations_by_promotion_survive_the_death_of_a_node_in_their_mi
         ]
         with HyperbandScheduler(
             trivial,
+            # Each is paused at first, and the best go on as more that are worse come after them.
+            points_to_evaluate=[{"x": 1 - number / 200} for number in range(200)],
             type="promotion",
             grace_period=1,
             dist_ip_addrs=nodes,
@@ -214,7 +216,7 @@ def test_200_configurations_by_promotion_survive_the_death_of_a_node_in_their_mi
             checkpoint=tmp_path / "search",
         ) as scheduler:
             scheduler.run(num_trials=200)
-            wait_for_reports(tmp_path / "search", 300)
+            wait_for_reports(tmp_path / "search", 100)
             assert len(scheduler.trials) < 200, "it is not the middle any more"
             paused_there = {t.id for t in scheduler.trials if t.status is Status.PAUSED}
             node_process_of("doomed").kill()
