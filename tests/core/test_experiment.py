@@ -17,7 +17,6 @@ import sqlite3
 import sys
 import tracemalloc
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -198,7 +197,7 @@ class World:
         self.manager = DistributedResourceManager(LeaseQueue())
         self.experiment = Experiment(
             rule,
-            Settings(PACKED, PACKED, Resource(), **settings),
+            Settings(PACKED, PACKED, **{"resource": Resource(), **settings}),
             self.manager,
             self.store,
             self.say,
@@ -834,7 +833,6 @@ def test_where_all_nodes_fail_all_the_search_ends_as_before(play):
 def test_where_only_nodes_are_left_that_are_too_small_the_search_says_so(play):
     async def scene(world):
         experiment = world.experiment
-        experiment.settings = replace(experiment.settings, resource=Resource(num_cpus=2))
         large = world.node(cpus=2)
         world.node(cpus=1, number=1)
         experiment.run(1, None)
@@ -845,7 +843,7 @@ def test_where_only_nodes_are_left_that_are_too_small_the_search_says_so(play):
         )
         await world.node(cpus=2, number=2).hears("start", 0, attempt=2)
 
-    play(scene)
+    play(scene, resource=Resource(num_cpus=2))
 
 
 def test_with_no_node_left_the_search_waits_says_so_and_goes_on_with_a_new_one(play):
