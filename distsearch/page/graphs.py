@@ -284,8 +284,8 @@ def draw_grid(data: Data) -> Any:
             pixels = np.repeat(pixels, 3, axis=2)
         opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
         packed = np.ascontiguousarray(opaque).view(np.uint32)[:, :, 0]
-        where = {"x": column - 0.4, "y": row - 0.46, "dw": 0.8, "dh": 0.8}
-        fig.image_rgba([packed], **where, origin="top_left", anchor="top_left")
+        where = {"x": column - 0.4, "y": row + 0.34, "dw": 0.8, "dh": 0.8}
+        fig.image_rgba([packed], **where, origin="bottom_left", anchor="top_left")
     fig.scatter("x", "y", source=of["points"], size=4, alpha=0.7)
     fig.text("x", "y", "text", source=of["cells"], **INK, text_align="center", y_offset=84)
     fid = ("FID of its mixture", "@fid{0.[0]}")
