@@ -44,6 +44,18 @@ def _libc() -> Any:
     return _loaded_libc[0]
 
 
+def begin_with_own_signals() -> None:
+    """Hear all signals again: a driver may have blocked some, or nohup and cron ignore them.
+
+    Else no trial would hear of its end, and nobody of the end of a child.
+    """
+    for number in signal.valid_signals():
+        is_python_s = number in (signal.SIGPIPE, signal.SIGXFSZ)  # which Python always ignores
+        if signal.getsignal(number) is signal.SIG_IGN and not is_python_s:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def become_guarded(control: socket.socket) -> None:
     """Return in a child, which is to be the launcher, while this process becomes its guard.
 

@@ -37,6 +37,7 @@ from .guard import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_PDEATHSIG,
     become_guarded,
+    begin_with_own_signals,
     end_children,
     forget_guard,
     set_process_option,
@@ -304,6 +305,7 @@ def main(arguments: list[str]) -> None:
     descriptor, *trial = arguments
     control = socket.socket(fileno=int(descriptor))
     make_patient()
+    begin_with_own_signals()
     if not trial:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the end of its socket ends the launcher

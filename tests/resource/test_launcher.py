@@ -41,7 +41,7 @@ ENTRY = """
 class Parent:
     """The launcher's parent, as the agent would be."""
 
-    def __init__(self, folder, spawn=False):
+    def __init__(self, folder, spawn=False, first=None):
         self.folder = folder
         (folder / "my_entry.py").write_text(textwrap.dedent(ENTRY))
         self.control, theirs = socket.socketpair()
@@ -52,6 +52,7 @@ class Parent:
                 cwd=folder,
                 start_new_session=True,
                 stderr=log,
+                preexec_fn=first,
             )
         self.control.settimeout(WAIT_S)
         self.replies = self.control.makefile("rb")
@@ -211,6 +212,29 @@ def test_a_kill_reaches_the_whole_process_group(parent, spawn):
     launcher.ask(op="kill", key="1", signal=int(signal.SIGTERM))
     assert launcher.hears("exited", "1")["signal"] == signal.SIGTERM
     assert ends(child)
+
+
+def deaf():
+    """What a process inherits from one that hears no signals."""
+    for number in (signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+@both
+def test_a_driver_that_blocks_and_ignores_all_signals_has_trials_that_end(parent, spawn):
+    launcher = parent(spawn=spawn, first=deaf)
+    child = int(launcher.fork("0", "say(subprocess.Popen(['sleep', '60']).pid)").readline())
+    assert launcher.hears("exited", "0")["code"] == 0  # the end of a child was heard
+    assert ends(child)
+    said = launcher.fork(
+        "1",
+        "say([signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(signal.SIGALRM)]); "
+        "time.sleep(60)",
+    )
+    assert said.readline() == b"[set(), <Handlers.SIG_DFL: 0>]\n"
+    launcher.ask(op="kill", key="1", signal=int(signal.SIGTERM))
+    assert launcher.hears("exited", "1")["signal"] == signal.SIGTERM
 
 
 @both
