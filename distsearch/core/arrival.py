@@ -65,29 +65,16 @@ class Cargo:
             return False
 
 
-_fetched: dict[str, Cargo] = {}  # by file: a launcher has them before its trials do
-
-
-def fetch(path: str) -> Cargo:
-    """What is in a file that the driver sent, still pickled: nothing of the user's runs.
-
-    Raises RuntimeError for another content than what the driver sent, before it is unpickled.
-    """
-    if path not in _fetched:
-        with open(path, "rb", opener=private) as file:
-            data = file.read()
-        if name_of(data) != os.path.basename(path):
-            raise RuntimeError(f"{path} is not the train function that the driver sent")
-        _fetched[path] = pickle.loads(data)
-    return _fetched[path]
-
-
 def load(path: str) -> Any:
     """The train function of a file that the driver sent; all that came along is in its place.
 
-    Raises what `fetch` raises, and what unpickling and the user's own modules do.
+    Raises RuntimeError for another content than what the driver sent, before it is unpickled.
     """
-    cargo = fetch(path)
+    with open(path, "rb", opener=private) as file:
+        data = file.read()
+    if name_of(data) != os.path.basename(path):
+        raise RuntimeError(f"{path} is not the train function that the driver sent")
+    cargo: Cargo = pickle.loads(data)
     os.environ[FUNCTION] = path
     begin_main(cargo.script)
     unpickler = pickle.Unpickler(io.BytesIO(cargo.suited()))

@@ -31,7 +31,6 @@ from ..space.namespace import Arguments
 from . import arrival
 from . import decorators as decorators
 from . import returned as returned_value
-from .arrival import fetch as fetch  # called by the launcher, for all that it forks
 from .metrics import is_one_number
 from .reporter import Reporter, StopTrial
 from .storage import Shelf

@@ -453,7 +453,6 @@ class Agent:
         return self.processes.fork(
             _setting(message),
             folder=message["job"]["cwd"] or self._folders["work"],
-            function=self._path_of(message["job"]["function"]),
             threads=message["threads"],
             env=message["env"],
             reuse=message["reuse"],

@@ -5,7 +5,7 @@ touches CUDA and never runs user code itself. Its parent (the node's agent) spea
 a socket, one JSON object a line:
 
     configure  preload, sys_path, entry, surroundings      import these modules, set these up
-    fork       key, env, folder, function, threads (and one descriptor: the trial's own socket)
+    fork       key, env, folder, threads (and one file descriptor: the trial's own socket)
     kill       key, signal                     to the trial's whole process group
     ping
 
@@ -148,17 +148,9 @@ class Launcher:
         gc.freeze()
         self.tell(op="configured")
 
-    def do_fork(
-        self, key: str, env: dict[str, str], folder: str, function: str, threads: int
-    ) -> None:
-        """Start a process that runs the entry's `main(socket, threads)`.
-
-        The file with its train function is read here, once for all of them.
-        """
+    def do_fork(self, key: str, env: dict[str, str], folder: str, threads: int) -> None:
+        """Start a process that runs the entry's `main(socket, threads)`."""
         descriptor = self.descriptors.popleft()
-        if not self.spawn:
-            with contextlib.suppress(Exception):  # each trial says itself what is wrong with it
-                sys.modules[self.entry].fetch(function)
         try:
             if self.spawn:
                 pid = self.spawn_trial(descriptor, env, folder, threads)

@@ -39,9 +39,7 @@ class Processes:
 
         processes = Processes(folder, listener)
         processes.start()
-        process = processes.fork(
-            setting, folder=work_folder, function=file, threads=2, env={}, reuse=False
-        )
+        process = processes.fork(setting, folder=work_folder, threads=2, env={}, reuse=False)
         processes.write(process, b'{"function": ...}\\n')
         processes.signal(process, signal.SIGTERM)
         await processes.close()
@@ -189,15 +187,11 @@ class Processes:
         setting: tuple[Any, ...],
         *,
         folder: str,
-        function: str,
         threads: int,
         env: dict[str, str],
         reuse: bool,
     ) -> Process:
-        """Ask for a process; OSError when there are too many open files for that.
-
-        `function`: the file with the train function that the process will be given.
-        """
+        """Ask for a process; OSError when there are too many open files for that."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._count += 1
@@ -207,7 +201,6 @@ class Processes:
             key=process.key,
             env={**dict.fromkeys(THREAD_VARIABLES, str(threads)), **env},
             folder=folder,
-            function=function,
             threads=threads,
         )
         self._tell_launcher(request, theirs)

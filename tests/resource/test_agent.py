@@ -603,9 +603,9 @@ def test_the_lease_runs_from_the_sending_of_the_beat_that_is_answered(play):
 
 def test_an_answer_to_a_beat_that_was_never_sent_counts_nothing(play):
     async def scene(driver):
-        driver.answers = False
         driver.start(sleeps)
         await driver.first("report")
+        driver.answers = False
         for number in range(100, 103):
             driver.say(op="beat", number=number)
         assert (await driver.first("ended"))["status"] == "node_lost"
@@ -677,9 +677,9 @@ def test_a_start_that_comes_when_the_lease_is_over_is_refused(play):
     """Its trial may run elsewhere by then."""
 
     async def scene(driver):
-        driver.answers = False
         driver.start(sleeps)
         await driver.first("report")
+        driver.answers = False
         await driver.first("ended")  # by the lease
         driver.start(sleeps, attempt=2)
         again = await driver.until(lambda: driver.of("ended")[1:])

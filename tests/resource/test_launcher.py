@@ -85,7 +85,6 @@ class Parent:
                 key=key,
                 env=env or {},
                 folder=str(folder or self.folder),
-                function="",
                 threads=threads,
             )
         ours.sendall(textwrap.dedent(what).encode() or b"pass")

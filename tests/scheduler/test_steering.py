@@ -209,17 +209,16 @@ def test_a_search_that_is_paused_starts_nothing_until_it_is_let_go_whoever_runs_
 def test_a_trial_that_the_rule_has_paused_can_be_stopped_or_let_go_on(search, tmp_path, kind):
     gate = tmp_path / "gate"
     gate.touch()
-    scheduler = search(
-        waits,
-        HyperbandScheduler,
-        slots=2,
-        args={"gate": str(gate)},
-        checkpoint="named",
-        max_t=2,
-        type=kind,
-        grace_period=1,
-        seed=1,
-    )
+    options = {
+        "slots": 2,
+        "args": {"gate": str(gate)},
+        "checkpoint": "named",
+        "max_t": 2,
+        "type": kind,
+        "grace_period": 1,
+        "seed": 1,
+    }
+    scheduler = search(waits, HyperbandScheduler, **options)
     scheduler.run(num_trials=4)
     assert scheduler.join_jobs(30)
     folder, trials = scheduler.folder, scheduler.trials
@@ -237,16 +236,7 @@ def test_a_trial_that_the_rule_has_paused_can_be_stopped_or_let_go_on(search, tm
     assert before.count(Status.FINISHED) < len(scheduler.trials)
     live_state = [(t.id, t.status, t.story) for t in scheduler.trials]
     scheduler.close()
-    again = search(
-        waits,
-        HyperbandScheduler,
-        slots=2,
-        args={"gate": str(gate)},
-        checkpoint="named",
-        max_t=2,
-        type=kind,
-        grace_period=1,
-    )
+    again = search(waits, HyperbandScheduler, **options)
     assert [(t.id, t.status, t.story) for t in again.trials] == live_state
 
 
