@@ -496,12 +496,12 @@ def test_a_node_whose_launcher_does_not_even_start_is_given_up(play, monkeypatch
 
 
 def test_a_launcher_that_has_imported_all_may_live_long(play, monkeypatch):
-    monkeypatch.setattr(processes_module, "IMPORT_S", 1.0)
+    monkeypatch.setattr(processes_module, "IMPORT_S", 2.0)
 
     async def scene(driver):
         driver.start(sleeps)
         await driver.first("report")
-        await asyncio.sleep(1.2)  # nothing may happen in this time
+        await asyncio.sleep(2.2)  # nothing may happen in this time
         assert not driver.of("ended") and not driver.of_all("notice")
 
     play(scene)
