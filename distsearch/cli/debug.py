@@ -78,7 +78,14 @@ def _train_function(record: SearchRecord) -> Any:
             f"{record.folder} has no train function: no trial of it has run on this machine"
         )
     output.own(record, files[-1])  # a pickle runs what it says
-    return arrival.load(str(files[-1]))
+    sys.path.insert(0, os.getcwd())  # as `python` has it: the train function's file may lie here
+    try:
+        return arrival.load(str(files[-1]))
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"the train function needs the module {error.name}, which is not found from here; run "
+            "`distsearch debug` in the folder in which it lies"
+        ) from error
 
 
 def _seed_as(record: SearchRecord, trial: Trial) -> None:

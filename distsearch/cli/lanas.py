@@ -14,6 +14,7 @@ from .options import data_options, nodes_option, out_option
 
 EARLY = "promotion"
 SHOWN = 20  # rows of the table on the screen
+PICTURES = (".png", ".svg", ".pdf")
 
 
 @click.group(cls=Group)
@@ -69,9 +70,12 @@ def search(
     options: dict[str, Any] = {"first": first}
     if pool is not None:
         options["pool"] = str(Path(pool).expanduser().absolute())
+    from ..nas.folders import check_folder, check_torch
     from ..nas.lanas.trials import train_cell
     from ..scheduler import FIFOScheduler, HyperbandScheduler
 
+    check_torch(is_here=True)
+    check_folder(out, train_cell, args, trials)
     kind: Any = FIFOScheduler if rule == "whole" else HyperbandScheduler
     more = {} if rule == "whole" else {"type": EARLY, "max_t": args["epochs"]}
     scheduler = kind(
@@ -90,7 +94,10 @@ def search(
     with scheduler:
         scheduler.run()
         scheduler.join_jobs()
+        trained = [trial for trial in scheduler.trials if trial.has_result]
     _rank(out, top=SHOWN, worst_first=False)
+    if not trained:
+        raise DistsearchError(f"no cell was trained: trial 0: {scheduler.trials[0].reason}")
 
 
 @group.command()
@@ -125,6 +132,8 @@ def pool(size: int, seed: int, out: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON, on standard output.")
 def results(folder: str, top: int, worst_first: bool, tree: str | None, as_json: bool) -> None:
     """Rank the cells of a search; also writes results.json and results.csv into its folder."""
+    if tree is not None:
+        _check_picture("tree", tree)
     _rank(folder, top, worst_first, as_json)
     if tree is not None:
         import distsearch
@@ -164,6 +173,7 @@ def retrain(
     """
     import distsearch
 
+    from ..nas.folders import check_folder, check_torch
     from ..nas.lanas import ranking
     from ..nas.lanas.trials import train_cell
     from ..scheduler import FIFOScheduler
@@ -175,12 +185,15 @@ def retrain(
     given = {"epochs": epochs, "channels": channels, "layers": layers}
     cell = {"operations": chosen.operations, "inputs": chosen.inputs}
     args = {**_settings(data, root, seed, given), **cell, "test": True}
+    out = record.folder / f"retrain-{top}"
+    check_torch(is_here=True)
+    check_folder(out, train_cell, args, 1)
     with FIFOScheduler(
         train_cell,
         args,
         {"num_cpus": 1, "num_gpus": gpus},
         num_trials=1,
-        checkpoint=record.folder / f"retrain-{top}",
+        checkpoint=out,
         dist_ip_addrs=nodes,
         seed=seed,
     ) as scheduler:
@@ -210,6 +223,8 @@ def bench(table: str, seeds: int, evaluations: int, under_way: int, out: str | N
     for name, value in (("seeds", seeds), ("evaluations", evaluations), ("under-way", under_way)):
         if value < 1:
             raise OptionError(f"--{name}={value}; give 1 or more")
+    if out is not None:
+        _check_picture("out", out)
     found = tables.load(table)
     click.echo(f"{found.name}: {len(found.codes):,} networks, the best {100 * found.best:.2f}%")
     click.echo("searcher    found the best  median evaluations  regret at 200  ms a suggestion")
@@ -227,6 +242,11 @@ def bench(table: str, seeds: int, evaluations: int, under_way: int, out: str | N
     file = out or f"{found.name}.png"
     draw_race(curves, file, best=found.best, title=f"{found.name}, {seeds} runs each")
     click.echo(f"the curves are in {file}")
+
+
+def _check_picture(name: str, file: str) -> None:
+    if Path(file).suffix not in PICTURES:
+        raise OptionError(f"--{name}={file!r}; give a name that ends in {', '.join(PICTURES)}")
 
 
 def _settings(

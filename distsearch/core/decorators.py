@@ -19,6 +19,7 @@ from distsearch.space.privacy import without_secrets
 RESERVED = frozenset({"task_id", "num_cpus", "num_gpus", "gpu_ids"})  # every trial gets these,
 # and these, unless its space has others of the name, as of a matrix; in that of a gang it must not.
 RANK_ARGS = ("rank", "local_rank", "world_size")
+SHOWN = 100  # characters of a value in a line
 
 
 class Search(Protocol):
@@ -152,8 +153,8 @@ class TrainFunction:
     def fixed(self) -> list[str]:
         """A line for each argument that was to be searched, and has a value in `args` instead."""
         return [
-            f"{name}={without_secrets(self.space[name], name)!r} is fixed, it is not searched in "
-            f"{self._declared[name]!r}"
+            f"{name}={_short(without_secrets(self.space[name], name))} is fixed, it is not "
+            f"searched in {_short(self._declared[name])}"
             for name, part in self._declared.parts.items()
             if part.size != 1 and name in self.space and self.space.parts[name].size == 1
         ]
@@ -260,6 +261,12 @@ def args(
     }
     everything = {**default, **spaces}
     return lambda function: TrainFunction(function, everything)
+
+
+def _short(value: Any) -> str:
+    """A value in a line: an architecture may have thousands of characters."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _refuse_reserved(names: Iterable[str]) -> None:

@@ -18,8 +18,8 @@ from ..errors import StoreVersion
 
 FILE = "events.db"
 BUSY_S = 5.0  # how long it is waited for whoever has locked it
-VERSION = 2  # of the log; what each kind of event says
-READ_BY = {1: "0.1"}  # which distsearch reads a log of another version
+VERSION = 3  # of the log; what each kind of event says
+READ_BY = {1: "0.1", 2: "0.2"}  # which distsearch reads a log of another version
 TABLES = """
 create table events (
     id integer primary key, time real not null, kind text not null,

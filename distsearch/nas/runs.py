@@ -21,6 +21,7 @@ from ..scheduler import FIFOScheduler
 from ..space import Choice
 from .checks import check_number
 from .drawing import draw
+from .folders import check_folder, check_torch
 from .genotype import Genotype, of_text, parse
 
 CURVES, CELLS = "curves.png", "cells.png"
@@ -131,6 +132,8 @@ def run(
     """
     if not seeds or len({*seeds}) < len(seeds):
         raise OptionError(f"seeds={list(seeds)!r}; give one or more, each once")
+    check_torch(is_here=bool(machines.local))
+    check_folder(out, train_fn, arguments, len(seeds))
     with EpochsScheduler(
         train_fn,
         args={**arguments, "seed": Choice(*seeds) if len(seeds) > 1 else seeds[0]},

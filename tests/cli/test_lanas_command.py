@@ -17,6 +17,7 @@ from click.testing import CliRunner
 import distsearch as ag
 from distsearch.cli.lanas import group
 from distsearch.errors import DistsearchError, OptionError, SpaceError, StoreError
+from distsearch.nas.pc_darts.runs import run_test
 
 SMALL = ["--channels", "4", "--layers", "3", "--epochs", "1"]
 PARTS = ("train", "test")
@@ -144,6 +145,15 @@ def test_the_cell_of_a_rank_is_trained_anew_and_tested_at_the_end(searched):
     assert (folder / "run/retrain-2/events.db").exists()
 
 
+def test_a_folder_is_gone_on_with_as_it_was_begun_alone(searched):
+    folder, _ = searched
+    given = ["--data", folder / "few.npz", "--pool", folder / "pool.npy", "--first", 2]
+    with pytest.raises(OptionError, match=r"would be trained with epochs=2 \(it was 1\)"):
+        lanas("search", "--trials", 4, *given, *SMALL[:4], "--epochs", 2, "--out", folder / "run")
+    with pytest.raises(StoreError, match="folder of `distsearch lanas`, not of"):
+        run_test(folder / "run")
+
+
 @pytest.mark.parametrize("rank", [0, 5])
 def test_a_rank_that_does_not_exist_is_refused(searched, rank):
     folder, _ = searched
@@ -159,7 +169,7 @@ def test_the_folder_of_another_search_or_of_none_is_refused(tmp_path):
     with ag.scheduler.FIFOScheduler(other, num_trials=1, checkpoint=tmp_path, verbose=0) as one:
         one.run()
         one.join_jobs()
-    with pytest.raises(StoreError, match="a search of other, not of cells"):
+    with pytest.raises(StoreError, match="is no search of cells"):
         lanas("results", tmp_path)
     with pytest.raises(StoreError, match="no folder"):
         lanas("results", tmp_path / "missing")
@@ -179,6 +189,7 @@ def test_a_pool_of_another_space_is_refused_before_anything_is_trained(tmp_path)
         (["pool", "--size", "0", "--out", "pool.npy"], "size=0"),
         (["pool", "--out", "pool.txt"], "ends in .npy"),
         (["bench", "--seeds", "0"], "--seeds=0"),
+        (["bench", "--out", "curves.foo"], "--out='curves.foo'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(command, says, tmp_path, monkeypatch):

@@ -50,10 +50,14 @@ if __name__ == "__main__":
 """
 
 
+# The installed command: Python does not look for modules in the current folder then.
+INSTALLED = "import sys; sys.path.remove(''); from distsearch.cli.main import main; main()"
+
+
 def distsearch(folder, *arguments):
     """The command in a process of its own: its exit code, and what it says."""
     done = subprocess.run(
-        [sys.executable, "-m", "distsearch.cli", *map(str, arguments)],
+        [sys.executable, "-c", INSTALLED, *map(str, arguments)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

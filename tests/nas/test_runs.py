@@ -166,6 +166,17 @@ def test_a_genotype_is_found_by_the_trial_that_has_searched_for_it(searched):
         run_retrain("unused", out, trial=7)
 
 
+def test_a_folder_goes_on_with_what_began_it_alone(searched, stripes):
+    out, _ = searched
+    before = distsearch.open(out).ledger.last_id
+    options = {"data": stripes, "machines": ONE, "verbose": 0}
+    with pytest.raises(OptionError, match=r"have ended, .* epochs=7 \(it was 4\)"):
+        run_search(out, epochs=7, warm_up=1, part=2, **TINY, **options)
+    with pytest.raises(OptionError, match="the folder of `distsearch pc-darts search`"):
+        run_retrain(out, "pc-darts-cifar10", **TINY, **options)
+    assert distsearch.open(out).ledger.last_id == before
+
+
 def test_a_test_on_images_of_another_kind_is_refused(searched):
     out, _ = searched
     with pytest.raises(DataError, match=r"in 10 classes, but .* was trained on .* in 2 classes"):

@@ -53,10 +53,9 @@ def ranking(record: SearchRecord) -> list[Ranked]:
     Those that failed come last. Trials that run or wait are not in it, those that a rule has paused
     are, with the best that they have reached. Raises StoreError for the record of another search.
     """
-    if record.searched["function"] != FUNCTION:
+    if record.searched["function"] != FUNCTION or not _chooses_cells(record):
         raise StoreError(
-            f"{record.folder} is a search of {record.searched['function']}, not of cells; give "
-            "the --out of a `distsearch lanas search`"
+            f"{record.folder} is no search of cells; give the --out of a `distsearch lanas search`"
         )
     ended = [
         trial
@@ -65,6 +64,11 @@ def ranking(record: SearchRecord) -> list[Ranked]:
     ]
     ended.sort(key=lambda one: (one.best_reward is None, -(one.best_reward or 0.0), one.id))
     return [_ranked(1 + place, trial) for place, trial in enumerate(ended)]
+
+
+def _chooses_cells(record: SearchRecord) -> bool:
+    """Whether the cell differs from trial to trial: that of a retraining does not."""
+    return bool(record.searched["space"]["items"]["operations"].get("type") == "list")
 
 
 def _ranked(rank: int, trial: Trial) -> Ranked:

@@ -16,6 +16,7 @@ from ...data import facts_of
 from ...errors import DataError, SpaceError, StoreError
 from ...space import Namespace
 from .. import recipes
+from ..folders import check_origin, check_torch
 from ..genotype import NAMED, Genotype, find, parse
 from ..runs import Found, Machines, run
 from ..trials import train_network
@@ -120,6 +121,7 @@ def run_test(
 
     Raises StoreError for a folder without a checkpoint, DataError for images of another kind.
     """
+    check_torch(is_here=True)
     import torch
 
     from ...data import load_images
@@ -128,6 +130,7 @@ def run_test(
     from . import search
 
     record = open_record(folder)
+    check_origin(record, "train_supernet", "train_network")
     trained = record.load_checkpoint()
     if trained is None:
         raise StoreError(f"{record.folder} has no checkpoint yet; wait for the end of an epoch")
