@@ -118,7 +118,9 @@ class Ends:
             return
         body = {**facts, "status": Status.PAUSED.value, "reason": reason}
         self._owner.log("lost", trial, body)
-        if not ending:
+        if ending:
+            self.answer(trial)
+        else:
             self._queue.put(trial)
 
     def interrupted(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:

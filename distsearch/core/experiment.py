@@ -305,6 +305,10 @@ class Experiment:
             raise RequestRefused(f"the search is just ending: {self.ending}")
         if trial in self.queue:  # the rule has let it go on already
             return
+        if was_paused and not self.rule.paused_may_go_on:
+            raise RequestRefused(
+                f"trial {trial.id}: the rule decides once and for all which trials of a rung go on"
+            )
         if self.started_at is not None:
             self._begin_given_only()
         self.log("let_go", trial, {"by": by})
@@ -579,10 +583,10 @@ class Experiment:
     async def _bring(self, attempt: Attempt) -> None:
         lost = await self.keeper.prepare(attempt)
         # A trial that has saved starts with what there is, a child not without its parents'.
-        if lost and attempt.trial.saved_step is None and not attempt.is_over:
-            self._orphaned(attempt, lost)
-        elif attempt.is_over or attempt.verdict is not None:
+        if attempt.is_over or attempt.verdict is not None:
             self._send(attempt)
+        elif lost and attempt.trial.saved_step is None:
+            self._orphaned(attempt, lost)
         else:
             self.meetings.arrange(attempt)
 
@@ -871,7 +875,8 @@ class Experiment:
         if attempt.may_go_on_s:
             facts = {**facts, "is_over": False}
         verdict = Verdict(outcome.status, outcome.reason)
-        if attempt.verdict is not None and outcome.status is Status.NODE_LOST:
+        was_cut_off = outcome.costs_nothing or outcome.status is Status.NODE_LOST
+        if attempt.verdict is not None and was_cut_off:
             verdict = attempt.verdict
         self.queue.ends(trial, attempt.may_go_on_s)
         if outcome.costs_nothing and attempt.verdict is None:
@@ -904,7 +909,8 @@ class Experiment:
     def unended(self) -> int:
         """How many trials may still do well: they run, wait, or are paused and may go on."""
         paused = self.ledger.counts.paused if self.rule.paused_may_go_on else 0
-        return len(self._live) + len(self.queue) + paused
+        held = sum(trial_id not in self._live for trial_id in self.ledger.held)
+        return len(self._live) + len(self.queue) + held + paused
 
     # Rest
 

@@ -259,6 +259,7 @@ class Ledger:
     def _decided(self, trial: Trial, event: Event) -> None:
         body = event.body
         self.decided[trial.id] = VERDICTS[body["word"]](body["reason"], body.get("by", THE_RULE))
+        self.held.pop(trial.id, None)  # from now on it is for the rule to resume it
 
     def _held(self, trial: Trial, event: Event) -> None:
         self.held[trial.id] = trial
@@ -275,7 +276,6 @@ class Ledger:
             trial.lose_weights()
 
     def _paused(self, trial: Trial, event: Event) -> None:
-        self.held.pop(trial.id, None)  # from now on it is for the rule to resume it
         trial.reason = event.body["reason"]
 
     def _lost(self, trial: Trial, event: Event) -> None:

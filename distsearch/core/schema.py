@@ -32,11 +32,12 @@ create view trials as
     select l.trial, json_extract(l.body, '$.config') as config,
         coalesce(json_extract(e.body, '$.status'), case when s.id is null then 'waiting'
             when p.id is null then 'running'
-            when p.kind = 'paused' then 'paused' else 'waiting' end) as status,
+            when p.kind = 'paused' and g.id is null then 'paused' else 'waiting' end) as status,
         s.attempt as attempt, json_extract(s.body, '$.places[0].node') as host, s.time as started,
         e.time as ended,
         coalesce(json_extract(e.body, '$.best'), json_extract(p.body, '$.best')) as best,
-        coalesce(json_extract(e.body, '$.reason'), json_extract(p.body, '$.reason')) as reason,
+        coalesce(json_extract(e.body, '$.reason'),
+            case when g.id is null then json_extract(p.body, '$.reason') end) as reason,
         json_extract(e.body, '$.traceback') as traceback,
         json_extract(e.body, '$.max_rss_bytes') as max_rss_bytes,
         json_extract(e.body, '$.seconds') as seconds,
@@ -48,8 +49,10 @@ create view trials as
         select max(id) from events where trial = l.trial and kind in ('ended', 'again'))
         and e.kind = 'ended'
     left join events p on p.id = (
-        select max(id) from events
-        where trial = l.trial and kind in ('lost', 'again', 'paused', 'let_go')) and p.id > s.id
+        select max(id) from events where trial = l.trial and kind in ('lost', 'again', 'paused'))
+        and p.id > s.id
+    left join events g on g.id = (
+        select max(id) from events where trial = l.trial and kind = 'let_go') and g.id > p.id
     where l.kind = 'launched';
 create view lineage as
     select l.trial, p.value as parent,

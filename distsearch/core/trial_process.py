@@ -319,7 +319,7 @@ def seed_all(seed: int) -> None:
         numpy_random.seed(seed)
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.default_generator.manual_seed(seed)
+        torch.manual_seed(seed)  # that of GPUs too
 
 
 def wait_for_threads() -> None:

@@ -205,15 +205,10 @@ class HyperbandScheduler(Scheduler):
                 self._promoted.extend(self._promotable())
 
     def on_let_go(self, trial: Trial) -> None:
-        """One that goes on by request is promoted, or leaves its bracket, which goes on without."""
-        bracket = self._synchronous_of.get(trial.id)
-        if bracket is None:
-            if trial.id in self._promoted:
-                self._promoted.remove(trial.id)
-            self._rungs_of(trial.id).take(trial.id)
-        elif not bracket.take(trial.id):
-            bracket.leave(trial.id)
-            del self._synchronous_of[trial.id]
+        """One that goes on by request is promoted; no synchronous bracket has such ones."""
+        if trial.id in self._promoted:
+            self._promoted.remove(trial.id)
+        self._rungs_of(trial.id).take(trial.id)
 
     @property
     def paused_may_go_on(self) -> bool:

@@ -289,10 +289,8 @@ class SynchronousBracket:
         self._decide()
 
     def leave(self, trial: int) -> None:
-        """A trial has ended, or goes its own way: it will not come to another rung."""
+        """A trial has ended: it will not come to another rung."""
         self._out.discard(trial)
-        self._there = [one for one in self._there if one[2] != trial]
-        self.take(trial)
         self._decide()
 
     def close(self) -> None:

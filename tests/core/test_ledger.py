@@ -61,6 +61,16 @@ class Log:
         return moved
 
 
+def test_a_pause_by_request_ends_when_the_rule_pauses_the_trial_or_stops_it():
+    log = Log()
+    for kind in ("launched", "started", "held"):
+        log.add(kind)
+    assert list(log.ledger.held) == [0]
+    log.add("report")
+    log.add("decided")
+    assert not log.ledger.held
+
+
 @pytest.mark.parametrize("kind", MOVES)
 @pytest.mark.parametrize("before", WAYS)
 def test_what_the_table_of_moves_allows_happens_and_nothing_else_does(kind, before):

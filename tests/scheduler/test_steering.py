@@ -14,6 +14,7 @@ from distsearch.core.ledger import Ledger
 from distsearch.core.snapshot import snapshot_of
 from distsearch.core.steering import TOO_LATE
 from distsearch.core.words import Status
+from distsearch.errors import TrialFailed
 from distsearch.scheduler import HyperbandScheduler
 from tests.hosts import Hosts
 
@@ -205,20 +206,29 @@ def test_a_search_that_is_paused_starts_nothing_until_it_is_let_go_whoever_runs_
     assert {one.status for one in after.trials.values()} <= {Status.FINISHED, Status.PAUSED}
 
 
-@pytest.mark.parametrize("kind", ["promotion", "synchronous"])
-def test_a_trial_that_the_rule_has_paused_can_be_stopped_or_let_go_on(search, tmp_path, kind):
-    gate = tmp_path / "gate"
-    gate.touch()
-    options = {
-        "slots": 2,
-        "args": {"gate": str(gate)},
-        "checkpoint": "named",
-        "max_t": 2,
-        "type": kind,
-        "grace_period": 1,
-        "seed": 1,
-    }
-    scheduler = search(waits, HyperbandScheduler, **options)
+@pytest.fixture
+def paused_search(search, tmp_path):
+    """A search by Hyperband of a type, made anew or again; some of its first four trials pause."""
+    (tmp_path / "gate").touch()
+
+    def make(kind):
+        return search(
+            waits,
+            HyperbandScheduler,
+            slots=2,
+            args={"gate": str(tmp_path / "gate")},
+            checkpoint="named",
+            max_t=2,
+            type=kind,
+            grace_period=1,
+            seed=1,
+        )
+
+    return make
+
+
+def test_a_trial_that_the_rule_has_paused_can_be_stopped_or_let_go_on(paused_search):
+    scheduler = paused_search("promotion")
     scheduler.run(num_trials=4)
     assert scheduler.join_jobs(30)
     folder, trials = scheduler.folder, scheduler.trials
@@ -236,8 +246,44 @@ def test_a_trial_that_the_rule_has_paused_can_be_stopped_or_let_go_on(search, tm
     assert before.count(Status.FINISHED) < len(scheduler.trials)
     live_state = [(t.id, t.status, t.story) for t in scheduler.trials]
     scheduler.close()
-    again = search(waits, HyperbandScheduler, **options)
-    assert [(t.id, t.status, t.story) for t in again.trials] == live_state
+    assert [(t.id, t.status, t.story) for t in paused_search("promotion").trials] == live_state
+
+
+def test_a_rung_that_is_decided_once_and_for_all_lets_nobody_go_on_by_request(paused_search):
+    scheduler = paused_search("synchronous")
+    scheduler.run(num_trials=4)
+    assert scheduler.join_jobs(30)
+    loser = next(trial for trial in scheduler.trials if trial.status is Status.PAUSED)
+    said = asks(scheduler.folder, "go_on", trial=loser.id)
+    assert not said.is_done and "once and for all" in said.said
+    assert loser.status is Status.PAUSED
+
+
+@ag.args(x=ag.Real(0.0, 1.0), epochs=2, gate="")
+def saves_and_waits(args, reporter):
+    import os
+    import time
+
+    for epoch in range((reporter.load() or {"epoch": 0})["epoch"] + 1, 3):
+        reporter.save({"epoch": epoch}, step=epoch)
+        reporter(epoch=epoch, accuracy=args.x)
+        while not os.path.exists(args.gate):
+            time.sleep(0.01)
+
+
+def test_run_with_config_ends_when_its_search_was_paused_and_is_closed(search, tmp_path):
+    scheduler = search(saves_and_waits, args={"gate": str(tmp_path / "gate")}, checkpoint="named")
+
+    def pause_and_close():
+        until(lambda: list(store.read(scheduler.folder, "report")), "it trains")
+        asks(scheduler.folder, "pause_search")
+        scheduler.close()
+
+    thread = threading.Thread(target=pause_and_close)
+    thread.start()
+    with pytest.raises(TrialFailed, match="trial 0 waiting"):
+        scheduler.run_with_config({"x": 0.5})
+    thread.join(30)
 
 
 def test_what_shows_a_search_counts_only_the_time_in_which_it_was_searched(search, tmp_path):

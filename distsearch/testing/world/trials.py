@@ -108,7 +108,6 @@ class FakeProcesses:
         setting: tuple[Any, ...],
         *,
         folder: str,
-        function: str,
         threads: int,
         env: Mapping[str, str],
         reuse: bool,
