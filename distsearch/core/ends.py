@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from . import modules
 from .attempt import Returned, Verdict
+from .counsel import Counsel
 from .failures import on_host
 from .ledger import Ledger
+from .outcome import Outcome
 from .queue import Queue
+from .settings import Settings
 from .words import THE_RULE, Decision, Pause, Status, Trial
 
 INTERRUPTED, CLOSED = "interrupted", "closed"
@@ -25,9 +29,6 @@ class Owner(Protocol):
 
     def log(self, kind: str, trial: Trial, body: Mapping[str, Any]) -> None:
         """Make an event of a trial."""
-
-    def ask(self, word: str, *about: Any, otherwise: Any) -> Any:
-        """Call the rule; its own errors end the search."""
 
     def end(self, reason: str, error: BaseException | None = None) -> None:
         """End the search."""
@@ -59,6 +60,7 @@ class Ends:
         owner: Owner,
         ledger: Ledger,
         queue: Queue,
+        counsel: Counsel,
         *,
         retries: Mapping[Status, int],
         say: Callable[[str], None],
@@ -66,6 +68,7 @@ class Ends:
         self._owner = owner
         self._ledger = ledger
         self._queue = queue
+        self._counsel = counsel
         self._retries = retries
         self._say = say
         self._waiting: dict[
@@ -92,7 +95,7 @@ class Ends:
         elif status is Status.PAUSED:
             measured = {key: value for key, value in facts.items() if key != "status"}
             self._owner.log("paused", trial, {**measured, "reason": reason, **_result_of(trial)})
-            self._owner.ask("on_pause", trial, otherwise=None)
+            self._counsel.ask("on_pause", trial, otherwise=None)
             self._owner.queue_children(of=trial)
         elif status is Status.STOPPED and decided is None and reason in UNFINISHED:
             self.interrupted(trial, reason, facts)
@@ -156,7 +159,7 @@ class Ends:
         self._queue.remove(trial)
         self._owner.log("ended", trial, body)
         if not trial.is_final:  # that is told to whoever has called `run_with_config`
-            self._owner.ask("on_end", trial, otherwise=None)
+            self._counsel.ask("on_end", trial, otherwise=None)
             if status.is_failure:
                 self._tell_of_failure()
         self.answer(trial, returned)
@@ -201,3 +204,18 @@ def verdict_of(decision: Decision) -> Verdict:
     status = Status.PAUSED if isinstance(decision, Pause) else Status.STOPPED
     reason, by = getattr(decision, "reason", ""), f"by {getattr(decision, 'by', THE_RULE)}"
     return Verdict(status, f"{by}: {reason}" if reason else by)
+
+
+def judged(outcome: Outcome, trial: Trial, settings: Settings) -> Outcome:
+    """The outcome of an attempt, seen with what its trial has reported: one without is no result.
+
+    A failure for want of a module of the user's own has what mends it in its reason.
+    """
+    if outcome.status.is_failure:
+        return outcome._replace(reason=modules.with_remedy(settings.packed, outcome.reason))
+    if outcome.status is not Status.FINISHED or trial.has_result:
+        return outcome
+    if trial.parents and not trial.reports:
+        return outcome._replace(status=Status.STOPPED, reason=NOTHING_LEFT)
+    reason = settings.objectives.missing_in(trial.reports, trial.last_metrics)
+    return outcome._replace(status=Status.NO_METRIC, reason=reason)

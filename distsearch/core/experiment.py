@@ -11,26 +11,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from ..errors import DistsearchError, NodeError, RequestRefused
-from ..resource.agent import FUNCTION, UPLOADS
-from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
+from ..errors import NodeError
+from ..resource.manager import DistributedResourceManager, Lease
 from ..resource.remote import Message, Remote
-from . import earlier, modules
+from . import earlier
 from .attempt import Attempt, Returned, Verdict
+from .attempts import Attempts
 from .children import Children
+from .counsel import Counsel
+from .dispatcher import Dispatcher
 from .doubts import Doubts
-from .ends import CLOSED, NO_FACTS, NOTHING_LEFT, UNFINISHED, Ends, verdict_of
+from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, judged, verdict_of
+from .interventions import Interventions
 from .keeper import Keeper
 from .ledger import Ledger
 from .lineage import check_parents
-from .meeting import Meeting, Meetings
 from .metrics import encode
-from .orders import function_of, preload_of, starts_of
 from .outcome import Outcome
+from .preparation import Preparation
 from .printed import Printed
 from .queue import Queue
 from .rests import Rests
@@ -39,12 +41,10 @@ from .settings import Settings
 from .shortage import Shortage
 from .source import Source
 from .store import Event, Store
-from .suspects import Suspects
-from .words import Continue, Decision, Launch, Pause, Report, Status, Stop, Trial
+from .supplies import Supplies
+from .words import Continue, Decision, Launch, Report, Status, Stop, Trial
 
-T = TypeVar("T")
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
-PAUSE_S = 30.0  # what a trial that is to pause by request has for its next checkpoint
 
 
 class Experiment:
@@ -64,10 +64,15 @@ class Experiment:
         self.manager = manager
         self.store = store
         self.say = say
+        self.ending = ""  # why nothing more is launched
         self.printed = Printed(store, settings, say=say, show=show or say)
         self.ledger = Ledger(settings.objectives, settings.time_attr)
+        self.counsel = Counsel(rule, self.end)
+        self.attempts = Attempts()
         self.queue = Queue(self.wake, is_held=lambda trial: trial.id in self.ledger.held)
-        self.ends = Ends(self, self.ledger, self.queue, retries=settings.retries, say=say)
+        self.ends = Ends(
+            self, self.ledger, self.queue, self.counsel, retries=settings.retries, say=say
+        )
         self.children = Children(
             self.ledger,
             settings.on_parent_failure,
@@ -87,40 +92,60 @@ class Experiment:
             log=self.log,
             say=say,
             parents=self.children.needed_parents,
-            may_need=lambda trial: self.ask("may_need", trial, otherwise=True),
-            read_on=lambda trial: self.ask("read_on", trial, otherwise=()),
+            may_need=lambda trial: self.counsel.ask("may_need", trial, otherwise=True),
+            read_on=lambda trial: self.counsel.ask("read_on", trial, otherwise=()),
             only_needed=lambda: rule.keeps_only_needed,
             on_rest=self.check_idle,
         )
-        self.meetings = Meetings(self.keeper, on_met=self._send, on_failed=self._cannot_meet)
+        self.preparation = Preparation(
+            settings,
+            self.keeper,
+            due_at=self.counsel.due_at,
+            on_failed=self._did_not_start,
+            on_orphaned=self._orphaned,
+        )
         self.source = Source(
             rule, self.ledger, self.queue, self.children, launch=self._new_trial, wake=self.wake
         )
+        self.dispatcher = Dispatcher(
+            manager,
+            settings.resource,
+            self.source,
+            self.queue,
+            may_start=lambda: not self.ending and not self.ledger.paused_by,
+            start=self._start,
+            on_error=self.end,
+            on_filled=self.check_idle,
+            say=say,
+        )
+        self.interventions = Interventions(
+            self,
+            rule,
+            self.counsel,
+            ledger=self.ledger,
+            queue=self.queue,
+            children=self.children,
+            attempts=self.attempts,
+            ends=self.ends,
+            say=say,
+        )
+        self.supplies = Supplies(settings, say)
         self.rests = Rests(manager, say)
-        self.suspects = Suspects(say, self._reconsider)
         self.doubts = Doubts(settings.objectives, settings.time_attr, say=say)
         self.shortage = Shortage(manager, settings.resource, say=say, is_over=lambda: self.is_idle)
         self.deadline: float | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.error: BaseException | None = None
-        self.ending = ""  # why nothing more is launched
         self.ended_earlier = 0  # trials that ended in an earlier run of the driver
         self._to_resume: dict[int, Trial] = {}  # by the rule, in the next run(): this one has ended
         self._looks: deque[tuple[Trial | None, bool]] = deque()  # at children: of whom, stuck
-        self._live: dict[int, Attempt] = {}
-        self._by_remote: dict[int, dict[int, Attempt]] = {}
         self._in_run = False  # a run() goes on, and not only single trials of the user
         self._earlier_lease_until: float | None = None  # that of the last driver's agents
-        self._request: LeaseRequest | None = None
-        self._granting = False
-        self._looked_at: set[int] = set()  # nodes that were asked which modules they lack
-        self._said_held: set[int] = set()  # the trials of which it was said that they are paused
         self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def log(
         self,
@@ -140,15 +165,6 @@ class Experiment:
             number, attempt = trial.id, attempt or trial.attempt or None
         self.store.append(kind, number, attempt, sequence, body, apply=self.ledger.apply)
 
-    def ask(self, word: str, *about: Any, otherwise: T) -> T:
-        """Call the rule; an error of its own ends the search, and `otherwise` is the answer."""
-        try:
-            answer: T = getattr(self.rule, word)(*about)
-            return answer
-        except BaseException as error:  # sys.exit() too: it would end the loop's thread
-            self.end(f"{type(self.rule).__name__}.{word} failed: {error!r}", error)
-            return otherwise
-
     # The user's wishes
 
     def run(self, num_trials: int | None, time_out_s: float | None) -> None:
@@ -167,7 +183,7 @@ class Experiment:
             )
         self._idle.clear()
         for remote in self.manager.remotes.values():
-            self._look_for_modules(remote)
+            self.supplies.ask_for_modules(remote)
         self._close_earlier_attempts()
         earlier.queue_unfinished(self.ledger, self.queue, self.children)
         for trial in self._to_resume.values():
@@ -183,20 +199,26 @@ class Experiment:
 
     def add(self, config: Mapping[str, Any], is_final: bool = False) -> Trial:
         """Queue one configuration, to be launched before the searcher's next one."""
-        self._begin_given_only()
+        self.begin_given_only()
         trial = None
         if is_final:
             trial = earlier.unfinished_final(self.ledger, self.queue, config)
         if trial is None:
             trial = self._new_trial(Launch(config), is_given=True, is_final=is_final)
-        self.queue.put(trial)
+        self.start_given(trial)
+        return trial
+
+    def start_given(self, trial: Trial) -> None:
+        """Have a trial start that was given or let go, though the search may have come to rest."""
+        self._to_resume.pop(trial.id, None)
+        if trial not in self.children:
+            self.queue.put(trial)
         self.started_at = self.started_at or time.monotonic()
         self.ended_at = None
         self._idle.clear()
         self.fill()
-        return trial
 
-    def _begin_given_only(self) -> None:
+    def begin_given_only(self) -> None:
         """Where the search has ended: that holds no longer, but it does not go on."""
         if self.is_idle:
             self.ending, self.error = "", None
@@ -219,155 +241,22 @@ class Experiment:
         if self.ending and reason != CLOSED:
             return
         self.ending = reason
-        self._ask_for_nothing()
-        held = [trial for trial in self.ledger.held.values() if trial.id not in self._live]
+        self.dispatcher.withdraw()
+        held = self.interventions.held
         for trial in [*self.queue.clear(), *held, *self.children.clear()]:
             if trial.status is not Status.WAITING:  # the rule resumes it, and will not say so again
                 self._to_resume[trial.id] = trial
             elif reason not in UNFINISHED:
                 self.ends.end_trial(trial, reason, Status.STOPPED)
             self.ends.answer(trial)
-        for attempt in list(self._live.values()):
+        for attempt in self.attempts:
             saves = attempt.trial.saves_first is not None
-            self._stop(attempt, Status.STOPPED, reason, after_save_s if saves else 0.0)
+            self.stop(attempt, Status.STOPPED, reason, after_save_s if saves else 0.0)
         self.check_idle()
-
-    def stop_trial(self, trial: Trial, by: str) -> None:
-        """End a trial that runs or waits, whatever the rule would have it do.
-
-        Raises RequestRefused for one that cannot be stopped now.
-        """
-        self._check_may_change(trial)
-        attempt = self._live.get(trial.id)
-        if attempt is None:
-            self.children.remove(trial)
-            self._to_resume.pop(trial.id, None)
-            self.ends.end_trial(trial, f"by {by}", Status.STOPPED)
-            if not self.is_idle:
-                self.wake()
-            return
-        decided = self.ledger.decided.get(trial.id)
-        if decided is None:  # logged as a decision of the rule is: it holds whatever comes next
-            body = {"word": Stop.word, "reason": "", "by": by, "report": trial.reports}
-            self.log("decided", trial, body)
-            decided = self.ledger.decided[trial.id]
-        elif not isinstance(decided, Stop):
-            raise RequestRefused(f"trial {trial.id} is just being paused by the rule")
-        self._stop(attempt, *verdict_of(decided))
-
-    def pause_trial(self, trial: Trial, by: str) -> str:
-        """Have a trial give its slots back until `let_go`, whoever runs it; what it goes on from.
-
-        One that saves checkpoints goes on for up to 30 s, until its next one. Raises RequestRefused
-        for one that cannot be paused now.
-        """
-        self._check_may_change(trial)
-        if trial.status is Status.PAUSED:
-            raise RequestRefused(f"trial {trial.id}: the rule has paused it, nothing of it runs")
-        if trial.id in self.ledger.held:
-            raise RequestRefused(f"trial {trial.id} is paused by request already")
-        if trial.is_final:
-            raise RequestRefused(f"run_with_config waits for trial {trial.id}; stop it instead")
-        if trial in self.children:
-            parents = ", ".join(map(str, trial.parents))
-            raise RequestRefused(f"trial {trial.id} does not run: it waits for trials {parents}")
-        attempt = self._live.get(trial.id)
-        if attempt is None:
-            self.log("held", trial, {"by": by})
-            self.queue.remove(trial)
-            self.fill()
-            return "it had not started" if not trial.attempt else "it did not run"
-        saves = trial.saves_first is not None
-        if not self._pause(attempt, by, PAUSE_S if saves else 0.0):
-            raise RequestRefused(f"trial {trial.id} is just being ended or paused")
-        self.log("held", trial, {"by": by})
-        return "it goes on from its newest checkpoint" if saves else "it has saved nothing"
-
-    def _pause(self, attempt: Attempt, by: str, after_save_s: float = PAUSE_S) -> bool:
-        """End an attempt whose trial goes on later; False if it is just being ended or paused."""
-        verdict = Verdict(Status.PAUSED, f"paused by {by}")
-        if attempt.trial.id in self.ledger.decided or not attempt.stop(verdict, after_save_s):
-            return False
-        self.store.when_durable(attempt.send_stop)
-        return True
-
-    def let_go(self, trial: Trial, by: str) -> None:
-        """Let a trial go on that was paused, by request or by the rule.
-
-        Raises RequestRefused for one that is not, and where the whole search is paused.
-        """
-        is_held, was_paused = trial.id in self.ledger.held, trial.status is Status.PAUSED
-        if not is_held and not was_paused:
-            raise RequestRefused(f"trial {trial.id} is not paused: it is {trial.status.value}")
-        if self.ledger.paused_by:
-            raise RequestRefused("the whole search is paused: let it go on, without naming a trial")
-        if self.ending and not self.is_idle:
-            raise RequestRefused(f"the search is just ending: {self.ending}")
-        if trial in self.queue:  # the rule has let it go on already
-            return
-        if was_paused and not self.rule.paused_may_go_on:
-            raise RequestRefused(
-                f"trial {trial.id}: the rule decides once and for all which trials of a rung go on"
-            )
-        if self.started_at is not None:
-            self._begin_given_only()
-        self.log("let_go", trial, {"by": by})
-        if was_paused:
-            self._to_resume.pop(trial.id, None)
-            self.ask("on_let_go", trial, otherwise=None)
-        if self.started_at is None or trial.status is Status.RUNNING:
-            return  # the search has not begun yet, or the attempt that pauses is not over
-        if trial not in self.children:
-            self.queue.put(trial)
-        self.ended_at = None
-        self._idle.clear()
-        self.fill()
-
-    def pause_search(self, by: str) -> str:
-        """Start nothing more until `let_search_go`, whoever runs the search; what still runs.
-
-        Trials that save checkpoints give their slots back after their next one, or after 30 s;
-        others go on to their ends, as all that they did would be lost.
-        Raises RequestRefused where that makes no sense.
-        """
-        if self.ledger.paused_by:
-            raise RequestRefused(f"the search is paused already, by {self.ledger.paused_by}")
-        if self.is_idle or self.ending:
-            why = self.why_it_ends
-            raise RequestRefused(f"the search ends already, or has ended{f': {why}' * bool(why)}")
-        self.log("search_held", body={"by": by})
-        self._ask_for_nothing()
-        saving = [one for one in self._live.values() if one.trial.saves_first is not None]
-        paused = sum(self._pause(attempt, by) for attempt in saving)
-        left = len(self._live) - paused
-        return f"{paused} trials pause after their next checkpoint, {left} go on to their ends"
-
-    def let_search_go(self, by: str) -> None:
-        """Let a search go on that was paused by request. Raises RequestRefused for another."""
-        if not self.ledger.paused_by:
-            raise RequestRefused("the search is not paused")
-        self.log("search_let_go", body={"by": by})
-        self.fill()
-
-    def _ask_for_nothing(self) -> None:
-        """Take back the request for slots."""
-        if self._request is not None:
-            self._request.cancel()
-            self._request = None
-
-    def _check_may_change(self, trial: Trial) -> None:
-        """Raise RequestRefused for a trial that has ended, or cannot be changed yet."""
-        why = ""
-        if trial.status.is_end:
-            why = f"it has ended: {trial.status.value}"
-        elif trial.status is Status.RUNNING and trial.id not in self._live:
-            why = "the search that is to go on with it has not begun yet; ask again in a moment"
-        if why:
-            raise RequestRefused(f"trial {trial.id}: {why}")
 
     def abandon(self, reason: str) -> None:
         """Take every running attempt as over: the nodes are about to be closed."""
-        for attempt in list(self._live.values()):
+        for attempt in self.attempts:
             self._hear_no_more(attempt)
             verdict = attempt.verdict or Verdict(Status.STOPPED, reason)
             self._attempt_over(attempt, Outcome(*verdict, NO_FACTS))
@@ -378,7 +267,7 @@ class Experiment:
         """Let go of what waits for a time to come."""
         self.queue.close()
         self.rests.close()
-        self.suspects.close()
+        self.dispatcher.suspects.close()
 
     async def wait(self) -> None:
         """Return when nothing runs and nothing more will be launched."""
@@ -391,21 +280,16 @@ class Experiment:
     @property
     def running(self) -> list[Trial]:
         """The trials that hold slots now."""
-        return [attempt.trial for attempt in list(self._live.values())]
+        return [attempt.trial for attempt in self.attempts]
 
     def trials_on(self, remote: Remote) -> list[Trial]:
         """The trials that hold slots of a node now."""
-        return [one.trial for one in self._by_remote.get(remote.remote_id, {}).values()]
+        return [attempt.trial for attempt in self.attempts.on(remote)]
 
     @property
-    def attempts(self) -> list[Attempt]:
-        """What runs, is prepared for that, or is ending."""
-        return list(self._live.values())
-
-    @property
-    def request(self) -> LeaseRequest | None:
-        """What it waits for of the manager, if there is not enough room."""
-        return self._request
+    def has_begun(self) -> bool:
+        """Whether anything was to run in this driver."""
+        return self.started_at is not None
 
     @property
     def is_searching(self) -> bool:
@@ -444,21 +328,13 @@ class Experiment:
 
     def add_remote(self, remote: Remote) -> None:
         """Use a node: send it the train function, then fill its slots."""
-        remote.send(preload_of(self.settings, remote))
-        remote.send(function_of(self.settings, remote))
-        self._by_remote[remote.remote_id] = {}
+        self.supplies.send(remote)
+        self.attempts.node_came(remote)
         about = {"came": remote.host, "address": remote.address, **remote.facts.to_dict()}
         self.log("node", body=about)
         if self._in_run:
-            self._look_for_modules(remote)
+            self.supplies.ask_for_modules(remote)
         self.manager.add(remote)
-
-    def _look_for_modules(self, remote: Remote) -> None:
-        """Have a node say, before its first trial, which modules it lacks."""
-        names = modules.needed(self.settings.packed)
-        if names and not remote.is_local and remote.remote_id not in self._looked_at:
-            self._looked_at.add(remote.remote_id)
-            remote.send({"op": "find", "modules": names})
 
     def retire(self, remote: Remote) -> None:
         """Start nothing more on a node, which is about to go."""
@@ -466,12 +342,12 @@ class Experiment:
 
     def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
         """A node is gone: its slots too, and its trials go elsewhere once it cannot run them."""
-        if remote.remote_id not in self._by_remote:
+        attempts = self.attempts.node_went(remote)
+        if attempts is None:
             return
         self.manager.remove(remote)
-        self.suspects.forget(remote)
+        self.dispatcher.suspects.forget(remote)
         self.log("node", body={"went": remote.host, "reason": reason})
-        attempts = list(self._by_remote.pop(remote.remote_id).values())
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
         text = f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it"
         if attempts and delay_s:  # or nobody would know what the next half minute is waited for
@@ -486,61 +362,12 @@ class Experiment:
     # Launching
 
     def fill(self) -> None:
-        """Launch what fits; ask for one slot more than there are."""
-        self._granting = True
-        while self._wants_more and self._request is None:
-            request = self.manager.request(self.settings.resource, self._granted, self._avoided())
-            if request.waits:
-                self._request = request
-        self._granting = False
-        self.check_idle()
+        """Launch what fits."""
+        self.dispatcher.fill()
 
-    @property
-    def _wants_more(self) -> bool:
-        return not self.ending and not self.ledger.paused_by and self.source.has_more
-
-    def _granted(self, lease: Lease) -> None:
-        self._request = None
-        is_over = self.ending or self.ledger.paused_by
-        trial = None if is_over else self._next_trial(lease.held[0].remote)
-        if trial is None:
-            self.manager.release(lease)
-        else:
-            self._start(trial, lease)
-        if not self._granting:
-            self.fill()
-
-    @property
-    def _usable(self) -> dict[int, Remote]:
-        """The nodes that have what a trial needs."""
-        remotes = self.manager.remotes.items()
-        return {n: one for n, one in remotes if one.slots.fits(self.settings.resource)}
-
-    def _avoided(self) -> set[int]:
-        """The nodes on which no trial that could start now is to start."""
-        if not self.suspects:
-            return set()
-        usable = self._usable
-        if self.source.may_have_another:
-            return self.suspects.avoided(None, usable)
-        each = [self.suspects.avoided(trial, usable) for trial in self.queue.ready]
-        return set.intersection(*each) if each else set()
-
-    def _reconsider(self) -> None:
-        """Ask for slots anew: other nodes may be used now."""
-        self._ask_for_nothing()
-        self.fill()
-
-    def _next_trial(self, remote: Remote) -> Trial | None:
-        def suits(trial: Trial) -> bool:
-            avoided = self.suspects.avoided(trial, self._usable) if self.suspects else ()
-            return remote.remote_id not in avoided
-
-        try:
-            return self.source.next(remote.host, suits)
-        except BaseException as error:  # sys.exit() too: it would end the loop's thread
-            self.end(f"the searcher or the rule failed: {error!r}", error)
-            return None
+    def launch_no_more(self) -> None:
+        """Take back the request for slots."""
+        self.dispatcher.withdraw()
 
     def _new_trial(self, launch: Launch, is_given: bool = False, is_final: bool = False) -> Trial:
         trials = self.ledger.trials
@@ -562,68 +389,18 @@ class Experiment:
         """A trial has its slots: log that, then have it start."""
         attempt = Attempt(trial, lease)
         self.queue.begins(trial)
-        self._live[trial.id] = attempt
-        for remote in attempt.remotes:
-            self._by_remote[remote.remote_id][trial.id] = attempt
+        self.attempts.begins(attempt)
         places = [place.described for place in attempt.places]
         begun = {"places": places, "seed": attempt.seed}
         self.log("started", trial, begun, attempt=attempt.number)
-        self.store.when_durable(partial(self._prepare, attempt))
+        self.store.when_durable(partial(self.preparation.prepare, attempt))
 
-    def _prepare(self, attempt: Attempt) -> None:
-        """Have what a trial goes on from brought to its nodes, where that is needed."""
-        if attempt.is_over or attempt.verdict is not None:
-            self._send(attempt)
-            return
-        if self.keeper.is_ready(attempt):
-            self.meetings.arrange(attempt)
-        else:
-            self._in_background(self._bring(attempt))
-
-    async def _bring(self, attempt: Attempt) -> None:
-        lost = await self.keeper.prepare(attempt)
-        # A trial that has saved starts with what there is, a child not without its parents'.
-        if attempt.is_over or attempt.verdict is not None:
-            self._send(attempt)
-        elif lost and attempt.trial.saved_step is None:
-            self._orphaned(attempt, lost)
-        else:
-            self.meetings.arrange(attempt)
-
-    def _cannot_meet(self, attempt: Attempt, reason: str) -> None:
-        """The nodes of an attempt do not reach each other."""
+    def _did_not_start(self, attempt: Attempt, outcome: Outcome) -> None:
+        """An attempt was stopped before it began, or its ranks do not reach each other."""
         self._hear_no_more(attempt)
-        self._attempt_over(attempt, Outcome(Status.NODE_LOST, reason, NO_FACTS))
+        self._attempt_over(attempt, outcome)
         self.manager.release(attempt.lease)
         self.fill()
-
-    def _send(self, attempt: Attempt, meeting: Meeting | None = None) -> None:
-        """Tell its nodes to start a trial, unless one was lost, or the trial stopped, meanwhile."""
-        if attempt.is_over:
-            return
-        due = None
-        if attempt.verdict is None and not attempt.trial.is_final:
-            due = self._ask_when_due(attempt.trial)
-        if attempt.verdict is not None:
-            self._hear_no_more(attempt)
-            self._attempt_over(attempt, Outcome(*attempt.verdict, NO_FACTS))
-            self.manager.release(attempt.lease)
-            self.fill()
-            return
-        storage = self.keeper.names_in_storage(attempt)
-        attempt.begin(starts_of(self.settings, attempt, due, storage, meeting))
-
-    def _ask_when_due(self, trial: Trial) -> str | list[float] | None:
-        due = self.ask("due_at", trial, otherwise=None)
-        if due is None or due == "every":
-            return due
-        try:
-            return [float(time) for time in due]
-        except (TypeError, ValueError):
-            name = f"{type(self.rule).__name__}.due_at"
-            error = TypeError(f"{name} returned {due!r}; return 'every', a list of times, or None")
-            self.end(str(error), error)
-            return None
 
     def _orphaned(self, attempt: Attempt, lost: Sequence[Trial]) -> None:
         """A child was to start, but its parents' weights are gone: its slot serves others."""
@@ -683,7 +460,7 @@ class Experiment:
             self.end(reason, NodeError(f"no node is left: {reason}"))
 
     def _on_lacks(self, remote: Remote, message: Message) -> None:
-        self.say(modules.lacking(self.settings.packed, remote.host, message["modules"]))
+        self.supplies.say_lacking(remote, message["modules"])
 
     def _on_notice(self, remote: Remote, message: Message) -> None:
         self.say(f"{remote.host}: {message['text']}")
@@ -692,14 +469,14 @@ class Experiment:
         self.printed.hear(remote, message)
 
     def _on_saved(self, remote: Remote, message: Message) -> None:
-        attempt = self._attempt(message)
+        attempt = self.attempts.meant_by(message)
         if attempt is not None and attempt.takes_checkpoint(message["name"]):
             about = {key: message[key] for key in ("step", "name", "bytes")}
             self.log("saved", attempt.trial, about)
             self.keeper.saved(attempt, about)
             self._serve_children(attempt.trial)
             if self.ledger.paused_by:  # its first one: now it can go on later
-                self._pause(attempt, self.ledger.paused_by)
+                self.interventions.pause(attempt, self.ledger.paused_by)
 
     def _serve_children(self, trial: Trial) -> None:
         """Start the children that have waited for what a trial has just saved."""
@@ -712,7 +489,7 @@ class Experiment:
         body, sequence = message["body"], message["seq"]
         waiting = self._unacknowledged
         waiting[remote.remote_id] = waiting.get(remote.remote_id, 0) + len(body)
-        attempt = self._attempt(message)
+        attempt = self.attempts.meant_by(message)
         if attempt is None or not attempt.takes(sequence):
             return  # of an attempt that is over, or sent twice
         trial, saved_step = attempt.trial, attempt.trial.saved_step
@@ -721,7 +498,7 @@ class Experiment:
                 "report", trial.id, trial.attempt, sequence, body, apply=self.ledger.apply
             )
         except (ValueError, RecursionError) as error:  # it was not logged, and ends this trial only
-            self._stop(attempt, Status.FAILED, f"it sent a report that cannot be read: {error}")
+            self.stop(attempt, Status.FAILED, f"it sent a report that cannot be read: {error}")
             return
         assert trial.last_report is not None
         self.doubts.look_for_reward(trial, trial.last_report)
@@ -736,7 +513,7 @@ class Experiment:
                 decision = Stop()
             self.store.when_durable(partial(attempt.answer, decision))
         elif not isinstance(decision, Continue):
-            self._stop(attempt, *verdict_of(decision))
+            self.stop(attempt, *verdict_of(decision))
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.
@@ -746,14 +523,9 @@ class Experiment:
         """
         if trial.is_final:
             return Continue()
-        decision: Decision = self.ask("on_report", trial, report, otherwise=Continue())
+        decision = self.counsel.on_report(trial, report)
         if isinstance(decision, Continue):
             return decision
-        if not isinstance(decision, (Stop, Pause)):
-            name = f"{type(self.rule).__name__}.on_report"
-            error = TypeError(f"{name} returned {decision!r}; return Continue(), Stop() or Pause()")
-            self.end(str(error), error)
-            return Continue()
         if trial.id not in self.ledger.decided:
             body = {"word": decision.word, "reason": decision.reason, "report": report.sequence}
             self.log("decided", trial, body, sequence=report.sequence)
@@ -768,13 +540,13 @@ class Experiment:
             self.end(f"trial {best.id} reached {name}={best.best_reward:g} (max_reward={goal:g})")
 
     def _on_meets(self, remote: Remote, message: Message) -> None:
-        self.meetings.on_meets(remote, message)
+        self.preparation.meetings.on_meets(remote, message)
 
     def _on_reached(self, remote: Remote, message: Message) -> None:
-        self.meetings.on_reached(remote, message)
+        self.preparation.meetings.on_reached(remote, message)
 
     def _on_ended(self, remote: Remote, message: Message) -> None:
-        attempt = self._attempt(message)
+        attempt = self.attempts.meant_by(message)
         if attempt is None:
             return
         if message.pop("no_space", False):
@@ -792,16 +564,8 @@ class Experiment:
         if not attempt.has_ended:
             attempt.end_the_rest(self.settings.report_timeout_s)
             return
-        trial, outcome = attempt.trial, attempt.outcome
-        if outcome.status.is_failure:
-            reason = modules.with_remedy(self.settings.packed, outcome.reason)
-            outcome = outcome._replace(reason=reason)
-        if outcome.status is Status.FINISHED and not trial.has_result:
-            if trial.parents and not trial.reports:
-                outcome = outcome._replace(status=Status.STOPPED, reason=NOTHING_LEFT)
-            else:
-                reason = self.settings.objectives.missing_in(trial.reports, trial.last_metrics)
-                outcome = outcome._replace(status=Status.NO_METRIC, reason=reason)
+        trial = attempt.trial
+        outcome = judged(attempt.outcome, trial, self.settings)
         self._hear_no_more(attempt)
         self.keeper.ended(attempt)
         self._attempt_over(attempt, outcome)
@@ -813,10 +577,10 @@ class Experiment:
 
     def _on_refused(self, remote: Remote, message: Message) -> None:
         """A trial has not begun, for want of something on its node: it costs no attempt."""
-        attempt = self._attempt(message)
+        attempt = self.attempts.meant_by(message)
         if attempt is None:
             return
-        self._send_again(remote, message["lacks"])
+        self.supplies.send_again(remote, message["lacks"])
         self.rests.failed(remote, message["reason"])
         attempt.rank_refused({**message, "reason": f"it did not begin: {message['reason']}"})
         self._rank_over(attempt)
@@ -830,43 +594,22 @@ class Experiment:
         elif self.ending not in UNFINISHED:
             self.ends.end_trial(trial, self.ending, Status.STOPPED)
 
-    def _send_again(self, remote: Remote, lacks: Sequence[str]) -> None:
-        if FUNCTION in lacks:
-            remote.send(function_of(self.settings, remote))
-        if UPLOADS in lacks:
-            self._in_background(self._upload_again(remote))
-
-    async def _upload_again(self, remote: Remote) -> None:
-        try:
-            await remote.upload_again()
-        except (DistsearchError, OSError) as error:  # the next start will ask for it again
-            self.say(f"{remote.host}: {error}")
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _attempt(self, message: Message) -> Attempt | None:
-        attempt = self._live.get(message["trial"])
-        return attempt if attempt and attempt.number == message["attempt"] else None
-
     # Ends
 
-    def _stop(
+    def stop(
         self, attempt: Attempt, status: Status, reason: str, after_save_s: float = 0.0
-    ) -> None:
-        """End an attempt, once whatever that follows from is on the disk."""
-        if attempt.stop(Verdict(status, reason), after_save_s):
+    ) -> bool:
+        """End an attempt, once whatever that follows from is on the disk; False if it just ends."""
+        is_new = attempt.stop(Verdict(status, reason), after_save_s)
+        if is_new:
             self.store.when_durable(attempt.send_stop)
+        return is_new
 
     def _hear_no_more(self, attempt: Attempt) -> None:
         """An attempt is over, and its messages are heard no more."""
         attempt.close()
-        self.meetings.forget(attempt)
-        del self._live[attempt.trial.id]
-        for remote in attempt.remotes:
-            self._by_remote.get(remote.remote_id, {}).pop(attempt.trial.id, None)
+        self.preparation.forget(attempt)
+        self.attempts.is_over(attempt)
         self.keeper.release(attempt)
 
     def _attempt_over(self, attempt: Attempt, outcome: Outcome) -> None:
@@ -883,40 +626,27 @@ class Experiment:
             why = {"status": Status.STOPPED.value, "reason": outcome.reason}
             self._goes_back(trial, {**facts, **why})
         else:
-            self._judge_node(attempt, verdict)
+            if not self.ending:
+                self.dispatcher.ended_on_node(attempt, verdict)
             self.ends.attempt_over(trial, verdict, facts, attempt.returned)
-
-    def _judge_node(self, attempt: Attempt, verdict: Verdict) -> None:
-        """Take note of how a trial has ended on its node, which may be to blame."""
-        (status, reason), remote = verdict, attempt.remotes[0]
-        # (Of ranks on several nodes it is not sure whose fault it was.)
-        if status is Status.NODE_LOST or self.ending or len(attempt.remotes) > 1:
-            return
-        if not status.is_failure:
-            self.suspects.did_well(remote)
-            return
-        others = [one for one in self._usable.values() if one is not remote]
-        self.suspects.failed(attempt.trial, remote, status, reason, others)
-        if self._request is not None and self._request.avoid != self._avoided():
-            self._ask_for_nothing()
 
     @property
     def fails_everywhere(self) -> bool:
         """Whether trials fail on more than one node, or there never was another."""
-        return self.suspects.are_everywhere
+        return self.dispatcher.suspects.are_everywhere
 
     @property
     def unended(self) -> int:
         """How many trials may still do well: they run, wait, or are paused and may go on."""
         paused = self.ledger.counts.paused if self.rule.paused_may_go_on else 0
-        held = sum(trial_id not in self._live for trial_id in self.ledger.held)
-        return len(self._live) + len(self.queue) + held + paused
+        held = len(self.interventions.held)
+        return len(self.attempts) + len(self.queue) + held + paused
 
     # Rest
 
     def check_idle(self) -> None:
         """Come to rest when nothing runs and nothing is to be launched."""
-        if self._live:
+        if self.attempts:
             self.shortage.look()
             return
         if self.children and not self._is_busy:  # what they wait for will not come
@@ -927,7 +657,8 @@ class Experiment:
                 return
         if self._is_busy:
             self.shortage.look()
-            self._say_what_is_held()
+            if not self._has_more and not self.ending:
+                self.interventions.say_what_is_held()
             return
         self.shortage.end()
         if self._timer is not None:
@@ -944,20 +675,12 @@ class Experiment:
     @property
     def _is_busy(self) -> bool:
         comes = (self._has_more or self.ledger.held) and not self.ending
-        return bool(self._live or comes or self.keeper.is_busy)
+        return bool(self.attempts or comes or self.keeper.is_busy)
 
     @property
     def _has_more(self) -> bool:
         """Whether trials will start, unless all is paused."""
         return self.source.has_more or self.source.is_thinking or len(self.queue) > 0
-
-    def _say_what_is_held(self) -> None:
-        """Say once, where nothing else is left, which trials are paused by request."""
-        held = set(self.ledger.held)
-        if held != self._said_held and not self._has_more and not self.ending:
-            ids = ", ".join(map(str, sorted(held)))
-            self.say(f"nothing is left but what is paused by request, until `go-on`: trial {ids}")
-            self._said_held = held
 
     def _rest(self) -> None:
         if not self._is_busy:

@@ -91,7 +91,7 @@ def state_of(experiment: Experiment) -> dict[str, Any]:
                     for place in attempt.places
                 ],
             }
-            for attempt in experiment.attempts[:MOST]
+            for attempt in list(experiment.attempts)[:MOST]
         },
     }
 
@@ -110,7 +110,7 @@ def _run(experiment: Experiment) -> dict[str, Any]:
 
 def _waits(experiment: Experiment, ready: list[int]) -> dict[str, Any] | None:
     """The request for slots that waits, and which nodes are kept free for it."""
-    request = experiment.request
+    request = experiment.dispatcher.request
     if request is None:
         return None
     hosts = {one.slots: one.host for one in experiment.manager.remotes.values()}

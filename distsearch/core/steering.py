@@ -169,23 +169,23 @@ class Steering:
 
     def _stop_trial(self, by: str, trial: int) -> str:
         one = self._trial(trial)
-        self._experiment.stop_trial(one, by)
+        self._experiment.interventions.stop_trial(one, by)
         return f"trial {trial} is stopped"
 
     def _pause_trial(self, by: str, trial: int) -> str:
-        goes_on = self._experiment.pause_trial(self._trial(trial), by)
+        goes_on = self._experiment.interventions.pause_trial(self._trial(trial), by)
         return f"trial {trial} is paused until `go-on`: {goes_on}"
 
     def _go_on(self, by: str, trial: int) -> str:
-        self._experiment.let_go(self._trial(trial), by)
+        self._experiment.interventions.let_go(self._trial(trial), by)
         return f"trial {trial} goes on when a slot is free"
 
     def _pause_search(self, by: str) -> str:
-        still = self._experiment.pause_search(by)
+        still = self._experiment.interventions.pause_search(by)
         return f"the search is paused until `go-on`: nothing more starts, {still}"
 
     def _search_goes_on(self, by: str) -> str:
-        self._experiment.let_search_go(by)
+        self._experiment.interventions.let_search_go(by)
         return "the search goes on"
 
     def _add_config(self, by: str, config: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from unittest import mock
 
 from distsearch.core import earlier
 from distsearch.core.attempt import Attempt
+from distsearch.core.attempts import Attempts
 from distsearch.core.ends import Ends
 from distsearch.core.experiment import Experiment
 from distsearch.core.keeper import Keeper
@@ -166,8 +167,8 @@ FAULTS = {
     "two drivers have one folder": [(Lock, "_lock", "fcntl.LOCK_EX", "fcntl.LOCK_SH")],
     "reports of a stale attempt are taken": [
         (
-            Experiment,
-            "_attempt",
+            Attempts,
+            "meant_by",
             ' if attempt and attempt.number == message["attempt"] else None',
             "",
         )
@@ -195,8 +196,8 @@ FAULTS = {
         (
             Experiment,
             "_start",
-            "self.store.when_durable(partial(self._prepare, attempt))",
-            "self._prepare(attempt)",
+            "self.store.when_durable(partial(self.preparation.prepare, attempt))",
+            "self.preparation.prepare(attempt)",
         )
     ],
     "the store calls back before it has written": [
@@ -281,7 +282,7 @@ FAULTS = {
         (Experiment, "_new_trial", "self.settings.complete(launch.config)", "launch.config"),
     ],
     "a stop leaves before the report that caused it is durable": [
-        (Experiment, "_stop", "self.store.when_durable(attempt.send_stop)", "attempt.send_stop()")
+        (Experiment, "stop", "self.store.when_durable(attempt.send_stop)", "attempt.send_stop()")
     ],
     "a trial that runs again is still in the front of those that have ended": [
         (

@@ -83,11 +83,11 @@ def is_closed(scheduler: Scheduler) -> bool:
 def check(experiment: Experiment) -> None:
     """Raise AssertionError for whatever does not hold in a driver, though it always must."""
     experiment.ledger.check()
-    queue, children, live = experiment.queue, experiment.children, experiment._live
+    queue, children, live = experiment.queue, experiment.children, experiment.attempts
     # Trials that an interrupted or an earlier run has left wait for the next one in no queue.
     is_left = experiment.ending in UNFINISHED or experiment._earlier_lease_until is not None
     for trial in experiment.ledger.open.values():
-        is_live, waits = trial.id in live, (trial in queue) + (trial in children)
+        is_live, waits = trial in live, (trial in queue) + (trial in children)
         where = f"trial {trial.id} is {trial.status.value}, live: {is_live}, waits: {waits}"
         if trial.status is Status.RUNNING:
             assert is_live or is_left, where
@@ -98,7 +98,7 @@ def check(experiment: Experiment) -> None:
             assert not is_live and trial not in children, where
     assert all(not trial.status.is_end for trial in [*queue, *children]), "one that waits has ended"
     held = {number for leases in experiment.manager.leases.values() for number in leases}
-    known = {attempt.lease.number for attempt in live.values()}
+    known = {attempt.lease.number for attempt in live}
     assert held <= known, f"leases {held - known} belong to no attempt"
 
 

@@ -1,0 +1,234 @@
+"""What people ask of a search that runs: to stop a trial, to pause it or all, to let them go on.
+
+What is asked holds whatever the rule would have: a trial that is paused by request is held, and
+stays out of the queue until it is let go on. For the rule such a trial goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ..errors import RequestRefused
+from .attempt import Attempt
+from .attempts import Attempts
+from .children import Children
+from .counsel import Counsel
+from .ends import Ends, verdict_of
+from .ledger import Ledger
+from .queue import Queue
+from .rule import Rule
+from .words import Status, Stop, Trial
+
+PAUSE_S = 30.0  # what a trial that is to pause has for its next checkpoint
+
+
+class Search(Protocol):
+    """The experiment, as its interventions see it."""
+
+    ending: str
+
+    def log(
+        self, kind: str, trial: Trial | None = None, body: Mapping[str, Any] | None = None
+    ) -> None:
+        """Make an event."""
+
+    def stop(
+        self, attempt: Attempt, status: Status, reason: str, after_save_s: float = 0.0
+    ) -> bool:
+        """End an attempt; False if it is just being ended."""
+
+    def fill(self) -> None:
+        """Launch what fits."""
+
+    def wake(self) -> None:
+        """Ask the rule again, which had nothing to launch."""
+
+    def launch_no_more(self) -> None:
+        """Take back the request for slots."""
+
+    def begin_given_only(self) -> None:
+        """Where the search has ended: that holds no longer, but it does not go on."""
+
+    def start_given(self, trial: Trial) -> None:
+        """Have a trial start, though the search may have come to rest."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was to run in this driver."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing is to be launched."""
+
+    @property
+    def why_it_ends(self) -> str:
+        """Why nothing more is launched, in words; '' while the search goes on."""
+
+
+class Interventions:
+    """Does what is asked of trials, or raises RequestRefused, which says why not; in the loop.
+
+    interventions.stop_trial(trial, by="ann")
+    interventions.pause_trial(trial, by="ann")           # what it goes on from, in words
+    interventions.let_go(trial, by="bob")
+    interventions.pause_search(by="ann"); interventions.let_search_go(by="ann")
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        rule: Rule,
+        counsel: Counsel,
+        *,
+        ledger: Ledger,
+        queue: Queue,
+        children: Children,
+        attempts: Attempts,
+        ends: Ends,
+        say: Callable[[str], None],
+    ) -> None:
+        self._search = search
+        self._rule = rule
+        self._counsel = counsel
+        self._ledger = ledger
+        self._queue = queue
+        self._children = children
+        self._attempts = attempts
+        self._ends = ends
+        self._say = say
+        self._said_held: set[int] = set()  # the trials of which it was said that they are paused
+
+    def stop_trial(self, trial: Trial, by: str) -> None:
+        """End a trial that runs or waits, whatever the rule would have it do.
+
+        Raises RequestRefused for one that cannot be stopped now.
+        """
+        self._check_may_change(trial)
+        attempt = self._attempts.of(trial)
+        if attempt is None:
+            self._children.remove(trial)
+            self._ends.end_trial(trial, f"by {by}", Status.STOPPED)
+            if not self._search.is_idle:
+                self._search.wake()
+            return
+        decided = self._ledger.decided.get(trial.id)
+        if decided is None:  # logged as a decision of the rule is: it holds whatever comes next
+            body = {"word": Stop.word, "reason": "", "by": by, "report": trial.reports}
+            self._search.log("decided", trial, body)
+            decided = self._ledger.decided[trial.id]
+        elif not isinstance(decided, Stop):
+            raise RequestRefused(f"trial {trial.id} is just being paused by the rule")
+        self._search.stop(attempt, *verdict_of(decided))
+
+    def pause_trial(self, trial: Trial, by: str) -> str:
+        """Have a trial give its slots back until `let_go`, whoever runs it; what it goes on from.
+
+        One that saves checkpoints goes on for up to 30 s, until its next one. Raises RequestRefused
+        for one that cannot be paused now.
+        """
+        self._check_may_change(trial)
+        if trial.status is Status.PAUSED:
+            raise RequestRefused(f"trial {trial.id}: the rule has paused it, nothing of it runs")
+        if trial.id in self._ledger.held:
+            raise RequestRefused(f"trial {trial.id} is paused by request already")
+        if trial.is_final:
+            raise RequestRefused(f"run_with_config waits for trial {trial.id}; stop it instead")
+        if trial in self._children:
+            parents = ", ".join(map(str, trial.parents))
+            raise RequestRefused(f"trial {trial.id} does not run: it waits for trials {parents}")
+        attempt = self._attempts.of(trial)
+        if attempt is None:
+            self._search.log("held", trial, {"by": by})
+            self._queue.remove(trial)
+            self._search.fill()
+            return "it had not started" if not trial.attempt else "it did not run"
+        saves = trial.saves_first is not None
+        if not self.pause(attempt, by, PAUSE_S if saves else 0.0):
+            raise RequestRefused(f"trial {trial.id} is just being ended or paused")
+        self._search.log("held", trial, {"by": by})
+        return "it goes on from its newest checkpoint" if saves else "it has saved nothing"
+
+    def pause(self, attempt: Attempt, by: str, after_save_s: float = PAUSE_S) -> bool:
+        """End an attempt whose trial goes on later; False if it is just being ended or paused."""
+        if attempt.trial.id in self._ledger.decided:
+            return False
+        return self._search.stop(attempt, Status.PAUSED, f"paused by {by}", after_save_s)
+
+    def let_go(self, trial: Trial, by: str) -> None:
+        """Let a trial go on that was paused, by request or by the rule.
+
+        Raises RequestRefused for one that is not, and where the whole search is paused.
+        """
+        is_held, was_paused = trial.id in self._ledger.held, trial.status is Status.PAUSED
+        if not is_held and not was_paused:
+            raise RequestRefused(f"trial {trial.id} is not paused: it is {trial.status.value}")
+        if self._ledger.paused_by:
+            raise RequestRefused("the whole search is paused: let it go on, without naming a trial")
+        if self._search.ending and not self._search.is_idle:
+            raise RequestRefused(f"the search is just ending: {self._search.ending}")
+        if trial in self._queue:  # the rule has let it go on already
+            return
+        if was_paused and not self._rule.paused_may_go_on:
+            raise RequestRefused(
+                f"trial {trial.id}: the rule decides once and for all which trials of a rung go on"
+            )
+        if self._search.has_begun:
+            self._search.begin_given_only()
+        self._search.log("let_go", trial, {"by": by})
+        if was_paused:
+            self._counsel.ask("on_let_go", trial, otherwise=None)
+        # (Else run() starts it, or the end of the attempt that is just being paused.)
+        if self._search.has_begun and trial.status is not Status.RUNNING:
+            self._search.start_given(trial)
+
+    def pause_search(self, by: str) -> str:
+        """Start nothing more until `let_search_go`, whoever runs the search; what still runs.
+
+        Trials that save checkpoints give their slots back after their next one, or after 30 s;
+        others go on to their ends, as all that they did would be lost.
+        Raises RequestRefused where that makes no sense.
+        """
+        if self._ledger.paused_by:
+            raise RequestRefused(f"the search is paused already, by {self._ledger.paused_by}")
+        if self._search.is_idle or self._search.ending:
+            why = self._search.why_it_ends
+            raise RequestRefused(f"the search ends already, or has ended{f': {why}' * bool(why)}")
+        self._search.log("search_held", body={"by": by})
+        self._search.launch_no_more()
+        saving = [one for one in self._attempts if one.trial.saves_first is not None]
+        paused = sum(self.pause(attempt, by) for attempt in saving)
+        left = len(self._attempts) - paused
+        return f"{paused} trials pause after their next checkpoint, {left} go on to their ends"
+
+    def let_search_go(self, by: str) -> None:
+        """Let a search go on that was paused by request. Raises RequestRefused for another."""
+        if not self._ledger.paused_by:
+            raise RequestRefused("the search is not paused")
+        self._search.log("search_let_go", body={"by": by})
+        self._search.fill()
+
+    def _check_may_change(self, trial: Trial) -> None:
+        """Raise RequestRefused for a trial that has ended, or cannot be changed yet."""
+        why = ""
+        if trial.status.is_end:
+            why = f"it has ended: {trial.status.value}"
+        elif trial.status is Status.RUNNING and trial not in self._attempts:
+            why = "the search that is to go on with it has not begun yet; ask again in a moment"
+        if why:
+            raise RequestRefused(f"trial {trial.id}: {why}")
+
+    # What is held
+
+    @property
+    def held(self) -> list[Trial]:
+        """The trials that are paused by request and hold no slots any more."""
+        return [one for one in self._ledger.held.values() if one not in self._attempts]
+
+    def say_what_is_held(self) -> None:
+        """Say once, where nothing else is left, which trials are paused by request."""
+        held = set(self._ledger.held)
+        if held != self._said_held:
+            ids = ", ".join(map(str, sorted(held)))
+            self._say(f"nothing is left but what is paused by request, until `go-on`: trial {ids}")
+            self._said_held = held
