@@ -28,7 +28,8 @@ from distributed import Security
 
 import distsearch as ag
 from distsearch import Node
-from distsearch.core import arrival, experiment, store
+from distsearch.core import arrival, store
+from distsearch.core import nodes as nodes_module
 from distsearch.core.travel import pack
 from distsearch.errors import PicklingError, StoreError
 from distsearch.resource import fleet
@@ -78,8 +79,8 @@ def test_6_a_node_that_cannot_be_reached_for_a_while_comes_back_by_itself(
     hosts, tmp_path, monkeypatch
 ):
     """After the leases of what may still run there; here they are short."""
-    monkeypatch.setattr(experiment, "NODE_LEASE_S", 0.2)
-    monkeypatch.setattr(experiment, "LEASE_GRACE_S", 0.0)
+    monkeypatch.setattr(nodes_module, "NODE_LEASE_S", 0.2)
+    monkeypatch.setattr(nodes_module, "LEASE_GRACE_S", 0.0)
     monkeypatch.setattr(fleet, "LEASE_OVER_S", 0.2)
 
     @ag.args(x=ag.Real(0.0, 1.0), go=str(tmp_path / "go"))

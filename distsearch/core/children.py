@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,14 +15,14 @@ class Children:
     """Those that wait, and what becomes of them when a parent is lost.
 
         children = Children(ledger, "nearest_ancestor", parent_retries=3, log=..., say=...,
-                            give_up=..., run_again=queue.put)
+                            give_up=..., start=queue.put)
         if not children.can_start(trial):
             children.add(trial)
-        for trial in children.ready(of=parent): queue.put(trial)   # it has saved, or ended
+        children.start_ready(of=parent)          # it has saved, or ended
 
     `policy` is one of `lineage.POLICIES`. `log(kind, trial, body)` makes an event. `give_up(child,
-    reason)` ends a child that can never start, `run_again(parent)` lets a lost parent run once
-    more.
+    reason)` ends a child that can never start, `start(trial)` has a child start, or a lost parent
+    run once more.
     """
 
     def __init__(
@@ -33,14 +34,15 @@ class Children:
         log: Callable[[str, Trial, dict[str, Any]], object],
         say: Callable[[str], None],
         give_up: Callable[[Trial, str], None],
-        run_again: Callable[[Trial], None],
+        start: Callable[[Trial], None],
     ) -> None:
         self._ledger = ledger
         self._policy = policy
         self._parent_retries = parent_retries
         self._log, self._say = log, say
-        self._give_up, self._run_again = give_up, run_again
+        self._give_up, self._start = give_up, start
         self._waiting: dict[int, Trial] = {}
+        self._looks: deque[tuple[Trial | None, bool]] = deque()  # of whose children, and `stuck`
         self._told: set[str] = set()  # kinds of lost parents that the user has heard of
 
     def __len__(self) -> int:
@@ -66,11 +68,22 @@ class Children:
         self._waiting.clear()
         return left
 
-    def ready(self, of: Trial | None = None, stuck: bool = False) -> Iterator[Trial]:
-        """The children (of one trial, or all) that can start now; those that never can end.
+    def start_ready(self, of: Trial | None = None, stuck: bool = False) -> None:
+        """Start the children (of one trial, or all) that can start now; those that never can end.
 
         `stuck`: nothing else is left to run, so that a paused parent will not go on.
         """
+        if not self._waiting:
+            return
+        self._looks.append((of, stuck))
+        if len(self._looks) > 1:  # a child has ended for want of a parent, whose children are next
+            return
+        while self._looks:
+            for child in self._ready(*self._looks[0]):
+                self._start(child)
+            self._looks.popleft()
+
+    def _ready(self, of: Trial | None, stuck: bool) -> Iterator[Trial]:
         for child in self:
             if child.id not in self._waiting or (of is not None and of.id not in child.parents):
                 continue  # it was ended for want of another that was looked at before
@@ -134,7 +147,7 @@ class Children:
         if failed + weights_lost > self._parent_retries:
             return False
         self._log("again", parent, {"reason": parent.reason, "weights_lost": weights_lost})
-        self._run_again(parent)
+        self._start(parent)
         return True
 
     def needed_parents(self) -> set[int]:

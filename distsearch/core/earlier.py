@@ -43,7 +43,7 @@ def close_attempts(
         if trial.id in ledger.unconfirmed:
             facts["is_over"] = False
         if trial.id in ledger.decided:
-            ends.attempt_over(trial, Verdict(Status.STOPPED, DRIVER_GONE), facts)
+            ends.carry_out(trial, Verdict(Status.STOPPED, DRIVER_GONE), facts)
         else:
             ends.interrupted(trial, DRIVER_GONE, facts)
     waiting = [trial for trial in unconfirmed if trial.status is Status.WAITING]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from . import modules
-from .attempt import Returned, Verdict
+from .attempt import Attempt, Returned, Verdict
 from .counsel import Counsel
 from .failures import on_host
 from .ledger import Ledger
@@ -48,11 +48,12 @@ class Owner(Protocol):
 class Ends:
     """Logs how attempts and trials end, and tells all who want to know.
 
-        ends.attempt_over(trial, Verdict(Status.FAILED, "ValueError: x"), facts)
+        ends.attempt_over(attempt, attempt.outcome)
         ends.end_trial(trial, "time_out=60 s is over", Status.STOPPED)
         returned = await ends.wait_for(trial)
 
-    `retries`: how many attempts more there are after which ends.
+    `retries`: how many attempts more there are after which ends. `judge_node(attempt, verdict)`
+    hears how attempts have ended while the search goes on.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Ends:
         *,
         retries: Mapping[Status, int],
         say: Callable[[str], None],
+        judge_node: Callable[[Attempt, Verdict], None],
     ) -> None:
         self._owner = owner
         self._ledger = ledger
@@ -71,11 +73,38 @@ class Ends:
         self._counsel = counsel
         self._retries = retries
         self._say = say
+        self._judge_node = judge_node
         self._waiting: dict[
             int, list[asyncio.Future[Returned | None]]
         ] = {}  # for the ends of trials
 
-    def attempt_over(
+    def attempt_over(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Log what becomes of a trial whose attempt is over, or will be, on a lost node."""
+        trial, facts = attempt.trial, outcome.facts
+        if attempt.may_go_on_s:
+            facts = {**facts, "is_over": False}
+        verdict = Verdict(outcome.status, outcome.reason)
+        was_cut_off = outcome.costs_nothing or outcome.status is Status.NODE_LOST
+        if attempt.verdict is not None and was_cut_off:
+            verdict = attempt.verdict
+        self._queue.ends(trial, attempt.may_go_on_s)
+        if outcome.costs_nothing and attempt.verdict is None:
+            why = {"status": Status.STOPPED.value, "reason": outcome.reason}
+            self._goes_back(trial, {**facts, **why})
+        else:
+            if not self._owner.ending:
+                self._judge_node(attempt, verdict)
+            self.carry_out(trial, verdict, facts, attempt.returned)
+
+    def _goes_back(self, trial: Trial, why: Mapping[str, Any]) -> None:
+        """A trial that had its slots did not begin: it waits for others, unless all is over."""
+        self._owner.log("lost", trial, why)
+        if not self._owner.ending:
+            self._queue.put(trial)
+        elif self._owner.ending not in UNFINISHED:
+            self.end_trial(trial, self._owner.ending, Status.STOPPED)
+
+    def carry_out(
         self,
         trial: Trial,
         verdict: Verdict,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from ..errors import NodeError
 from ..resource.manager import DistributedResourceManager, Lease
 from ..resource.remote import Message, Remote
-from . import earlier
+from . import earlier, nodes
 from .attempt import Attempt, Returned, Verdict
 from .attempts import Attempts
 from .children import Children
@@ -31,6 +30,7 @@ from .keeper import Keeper
 from .ledger import Ledger
 from .lineage import check_parents
 from .metrics import encode
+from .nodes import Nodes
 from .outcome import Outcome
 from .preparation import Preparation
 from .printed import Printed
@@ -43,8 +43,6 @@ from .source import Source
 from .store import Event, Store
 from .supplies import Supplies
 from .words import Continue, Decision, Launch, Report, Status, Stop, Trial
-
-NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 
 
 class Experiment:
@@ -71,7 +69,13 @@ class Experiment:
         self.attempts = Attempts()
         self.queue = Queue(self.wake, is_held=lambda trial: trial.id in self.ledger.held)
         self.ends = Ends(
-            self, self.ledger, self.queue, self.counsel, retries=settings.retries, say=say
+            self,
+            self.ledger,
+            self.queue,
+            self.counsel,
+            retries=settings.retries,
+            say=say,
+            judge_node=lambda *end: self.dispatcher.ended_on_node(*end),
         )
         self.children = Children(
             self.ledger,
@@ -80,7 +84,7 @@ class Experiment:
             log=self.log,
             say=say,
             give_up=partial(self.ends.end_trial, status=Status.FAILED),
-            run_again=self.queue.put,
+            start=self.queue.put,
         )
         self.keeper = Keeper(
             self.ledger,
@@ -130,16 +134,40 @@ class Experiment:
             say=say,
         )
         self.supplies = Supplies(settings, say)
+        self.nodes = Nodes(
+            manager,
+            self.attempts,
+            self.supplies,
+            log=lambda kind, body: self.log(kind, body=body),
+            say=say,
+            has_ended=self._rank_over,
+            forget=self.dispatcher.suspects.forget,
+        )
         self.rests = Rests(manager, say)
         self.doubts = Doubts(settings.objectives, settings.time_attr, say=say)
         self.shortage = Shortage(manager, settings.resource, say=say, is_over=lambda: self.is_idle)
+        self._hear: Mapping[str, Callable[[Remote, Message], None]] = {
+            "beat": lambda remote, message: remote.send(message),
+            "ended": self._on_ended,
+            "lacks": lambda remote, message: self.supplies.say_lacking(remote, message["modules"]),
+            "meets": self.preparation.meetings.on_meets,
+            "notice": lambda remote, message: say(f"{remote.host}: {message['text']}"),
+            "output": self.printed.hear,
+            "problem": self._on_problem,
+            "reached": self.preparation.meetings.on_reached,
+            "refused": self._on_refused,
+            "report": self._on_report,
+            "saved": self._on_saved,
+            "uploaded": lambda remote, message: remote.on_uploaded(
+                message["path"], message["error"]
+            ),
+        }
         self.deadline: float | None = None
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.error: BaseException | None = None
         self.ended_earlier = 0  # trials that ended in an earlier run of the driver
         self._to_resume: dict[int, Trial] = {}  # by the rule, in the next run(): this one has ended
-        self._looks: deque[tuple[Trial | None, bool]] = deque()  # at children: of whom, stuck
         self._in_run = False  # a run() goes on, and not only single trials of the user
         self._earlier_lease_until: float | None = None  # that of the last driver's agents
         self._unacknowledged: dict[int, int] = {}
@@ -259,7 +287,7 @@ class Experiment:
         for attempt in self.attempts:
             self._hear_no_more(attempt)
             verdict = attempt.verdict or Verdict(Status.STOPPED, reason)
-            self._attempt_over(attempt, Outcome(*verdict, NO_FACTS))
+            self.ends.attempt_over(attempt, Outcome(*verdict, NO_FACTS))
             self.manager.release(attempt.lease)
         self.check_idle()
 
@@ -316,7 +344,7 @@ class Experiment:
         earlier.restore(events, self.ledger, self.rule, self.keeper)
         self.source.restored()
         self.ended_earlier = self.ledger.counts.ended + self.ledger.counts.paused
-        self._earlier_lease_until = time.monotonic() + NODE_LEASE_S + LEASE_GRACE_S
+        self._earlier_lease_until = time.monotonic() + nodes.NODE_LEASE_S + nodes.LEASE_GRACE_S
 
     def _close_earlier_attempts(self) -> None:
         if self._earlier_lease_until is not None:
@@ -328,13 +356,7 @@ class Experiment:
 
     def add_remote(self, remote: Remote) -> None:
         """Use a node: send it the train function, then fill its slots."""
-        self.supplies.send(remote)
-        self.attempts.node_came(remote)
-        about = {"came": remote.host, "address": remote.address, **remote.facts.to_dict()}
-        self.log("node", body=about)
-        if self._in_run:
-            self.supplies.ask_for_modules(remote)
-        self.manager.add(remote)
+        self.nodes.came(remote, in_run=self._in_run)
 
     def retire(self, remote: Remote) -> None:
         """Start nothing more on a node, which is about to go."""
@@ -342,22 +364,8 @@ class Experiment:
 
     def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
         """A node is gone: its slots too, and its trials go elsewhere once it cannot run them."""
-        attempts = self.attempts.node_went(remote)
-        if attempts is None:
-            return
-        self.manager.remove(remote)
-        self.dispatcher.suspects.forget(remote)
-        self.log("node", body={"went": remote.host, "reason": reason})
-        delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
-        text = f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it"
-        if attempts and delay_s:  # or nobody would know what the next half minute is waited for
-            until = time.strftime("%H:%M:%S", time.localtime(time.time() + delay_s))
-            text += f", and may still do: they start elsewhere at {until}, in {delay_s:g} s"
-        self.say(text)
-        for attempt in attempts:
-            attempt.lose(remote, reason, delay_s)
-            self._rank_over(attempt)
-        self.wake()
+        if self.nodes.went(remote, reason, confirmed_dead):
+            self.wake()
 
     # Launching
 
@@ -398,7 +406,7 @@ class Experiment:
     def _did_not_start(self, attempt: Attempt, outcome: Outcome) -> None:
         """An attempt was stopped before it began, or its ranks do not reach each other."""
         self._hear_no_more(attempt)
-        self._attempt_over(attempt, outcome)
+        self.ends.attempt_over(attempt, outcome)
         self.manager.release(attempt.lease)
         self.fill()
 
@@ -422,15 +430,8 @@ class Experiment:
 
     def queue_children(self, of: Trial | None = None, stuck: bool = False) -> None:
         """Queue the children (of one trial, or all) that can start."""
-        if not self.children or self.ending:
-            return
-        self._looks.append((of, stuck))
-        if len(self._looks) > 1:  # a child has ended for want of a parent, whose children are next
-            return
-        while self._looks:
-            for child in self.children.ready(*self._looks[0]):
-                self.queue.put(child)
-            self._looks.popleft()
+        if not self.ending:
+            self.children.start_ready(of, stuck)
 
     # What the agents say
 
@@ -438,7 +439,7 @@ class Experiment:
         """Take the messages of a node's agent, in order."""
         try:
             for message in messages:
-                getattr(self, "_on_" + message["op"])(remote, message)
+                self._hear[message["op"]](remote, message)
         except Exception as error:  # a defect of ours must end the search, not hang it
             self.end(f"internal error: {error!r}", error)
             self.abandon("internal error")
@@ -446,27 +447,12 @@ class Experiment:
         if size:
             self.store.when_durable(partial(remote.send, {"op": "ack", "bytes": size}))
 
-    def _on_beat(self, remote: Remote, message: Message) -> None:
-        remote.send(message)
-
-    def _on_uploaded(self, remote: Remote, message: Message) -> None:
-        remote.on_uploaded(message["path"], message["error"])
-
     def _on_problem(self, remote: Remote, message: Message) -> None:
         reason = message["reason"]
         remote.on_gone(reason)
         self.on_lost(remote, reason, confirmed_dead=True)
         if remote.is_local and not self.manager.remotes:  # nothing would ever come back
             self.end(reason, NodeError(f"no node is left: {reason}"))
-
-    def _on_lacks(self, remote: Remote, message: Message) -> None:
-        self.supplies.say_lacking(remote, message["modules"])
-
-    def _on_notice(self, remote: Remote, message: Message) -> None:
-        self.say(f"{remote.host}: {message['text']}")
-
-    def _on_output(self, remote: Remote, message: Message) -> None:
-        self.printed.hear(remote, message)
 
     def _on_saved(self, remote: Remote, message: Message) -> None:
         attempt = self.attempts.meant_by(message)
@@ -539,12 +525,6 @@ class Experiment:
             name = self.settings.objectives.names[0]
             self.end(f"trial {best.id} reached {name}={best.best_reward:g} (max_reward={goal:g})")
 
-    def _on_meets(self, remote: Remote, message: Message) -> None:
-        self.preparation.meetings.on_meets(remote, message)
-
-    def _on_reached(self, remote: Remote, message: Message) -> None:
-        self.preparation.meetings.on_reached(remote, message)
-
     def _on_ended(self, remote: Remote, message: Message) -> None:
         attempt = self.attempts.meant_by(message)
         if attempt is None:
@@ -568,7 +548,7 @@ class Experiment:
         outcome = judged(attempt.outcome, trial, self.settings)
         self._hear_no_more(attempt)
         self.keeper.ended(attempt)
-        self._attempt_over(attempt, outcome)
+        self.ends.attempt_over(attempt, outcome)
         self.keeper.delete_old(trial)
         self.keeper.delete_unneeded()
         self.source.something_happened()
@@ -585,14 +565,6 @@ class Experiment:
         attempt.rank_refused({**message, "reason": f"it did not begin: {message['reason']}"})
         self._rank_over(attempt)
         self.fill()
-
-    def _goes_back(self, trial: Trial, why: Mapping[str, Any]) -> None:
-        """A trial that had its slots did not begin: it waits for others, unless all is over."""
-        self.log("lost", trial, why)
-        if not self.ending:
-            self.queue.put(trial)
-        elif self.ending not in UNFINISHED:
-            self.ends.end_trial(trial, self.ending, Status.STOPPED)
 
     # Ends
 
@@ -611,24 +583,6 @@ class Experiment:
         self.preparation.forget(attempt)
         self.attempts.is_over(attempt)
         self.keeper.release(attempt)
-
-    def _attempt_over(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Log what becomes of a trial whose attempt is over, or will be, on a lost node."""
-        trial, facts = attempt.trial, outcome.facts
-        if attempt.may_go_on_s:
-            facts = {**facts, "is_over": False}
-        verdict = Verdict(outcome.status, outcome.reason)
-        was_cut_off = outcome.costs_nothing or outcome.status is Status.NODE_LOST
-        if attempt.verdict is not None and was_cut_off:
-            verdict = attempt.verdict
-        self.queue.ends(trial, attempt.may_go_on_s)
-        if outcome.costs_nothing and attempt.verdict is None:
-            why = {"status": Status.STOPPED.value, "reason": outcome.reason}
-            self._goes_back(trial, {**facts, **why})
-        else:
-            if not self.ending:
-                self.dispatcher.ended_on_node(attempt, verdict)
-            self.ends.attempt_over(trial, verdict, facts, attempt.returned)
 
     @property
     def fails_everywhere(self) -> bool:

@@ -22,7 +22,7 @@ from functools import partial
 import pytest
 
 from distsearch.core import checkpoint, source
-from distsearch.core import experiment as experiment_module
+from distsearch.core import nodes as nodes_module
 from distsearch.core import rests as rests_module
 from distsearch.core import store as store_module
 from distsearch.core.experiment import Experiment
@@ -257,8 +257,8 @@ def play(tmp_path):
 @pytest.fixture
 def short_lease(monkeypatch):
     """Leases of nodes that end soon; how long until a trial may run elsewhere."""
-    monkeypatch.setattr(experiment_module, "NODE_LEASE_S", 0.3)
-    monkeypatch.setattr(experiment_module, "LEASE_GRACE_S", 0.1)
+    monkeypatch.setattr(nodes_module, "NODE_LEASE_S", 0.3)
+    monkeypatch.setattr(nodes_module, "LEASE_GRACE_S", 0.1)
     return 0.4
 
 
@@ -690,7 +690,7 @@ def test_the_lease_of_a_lost_node_is_longer_than_its_agents():
     from distsearch.resource.agent import Agent
 
     agents = Agent.__init__.__kwdefaults__["lease_s"]
-    waits = experiment_module.NODE_LEASE_S + experiment_module.LEASE_GRACE_S
+    waits = nodes_module.NODE_LEASE_S + nodes_module.LEASE_GRACE_S
     assert waits >= agents + agents / 6  # it looks at its lease that often
 
 

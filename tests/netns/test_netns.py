@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from distsearch.core import store
-from distsearch.core.experiment import LEASE_GRACE_S, NODE_LEASE_S
+from distsearch.core.nodes import LEASE_GRACE_S, NODE_LEASE_S
 from tests.netns.net import Net, why_not
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]

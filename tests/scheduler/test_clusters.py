@@ -12,7 +12,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import distsearch as ag
-from distsearch.core import experiment
+from distsearch.core import nodes
 from distsearch.core.store import read
 from tests.scheduler.conftest import WAIT_S
 
@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def short_leases(monkeypatch):
     """What may still run on a lost node ends with its worker here; nobody has to wait for it."""
-    monkeypatch.setattr(experiment, "NODE_LEASE_S", 0.5)
-    monkeypatch.setattr(experiment, "LEASE_GRACE_S", 0.5)
+    monkeypatch.setattr(nodes, "NODE_LEASE_S", 0.5)
+    monkeypatch.setattr(nodes, "LEASE_GRACE_S", 0.5)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from distsearch.core.experiment import Experiment
 from distsearch.core.keeper import Keeper
 from distsearch.core.ledger import Ledger
 from distsearch.core.lock import Lock
+from distsearch.core.nodes import Nodes
 from distsearch.core.queue import Queue
 from distsearch.core.standings import Standings
 from distsearch.core.store import Store
@@ -162,7 +163,7 @@ FAULTS = {
         (Store, "_written", "self._pending[:0] = rows", "pass")
     ],
     "a trial that did not begin is forgotten": [
-        (Experiment, "_goes_back", "self.queue.put(trial)", "pass")
+        (Ends, "_goes_back", "self._queue.put(trial)", "pass")
     ],
     "two drivers have one folder": [(Lock, "_lock", "fcntl.LOCK_EX", "fcntl.LOCK_SH")],
     "reports of a stale attempt are taken": [
@@ -216,10 +217,10 @@ FAULTS = {
         (Agent, "_on_start", "self._silent_s > self.lease_s", "False"),
     ],
     "no grace: lost trials start elsewhere at once": [
-        (Experiment, "on_lost", "0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S", "0.0")
+        (Nodes, "went", "0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S", "0.0")
     ],
     "a grace shorter than the lease": [
-        (Experiment, "on_lost", "NODE_LEASE_S + LEASE_GRACE_S", "0.5 * NODE_LEASE_S")
+        (Nodes, "went", "NODE_LEASE_S + LEASE_GRACE_S", "0.5 * NODE_LEASE_S")
     ],
     "a new driver starts what the old one's agents still run": [
         (Ledger, "_started", 'if any(place["outlives_driver"] for place in places):', "if False:")
@@ -267,7 +268,7 @@ FAULTS = {
         (Queue, "clear", "self._later.clear()", "self._later.clear(); self._busy.clear()")
     ],
     "a killed trial runs again though the rule has stopped or paused it": [
-        (Ends, "attempt_over", "decided is not None and status is not Status.FINISHED", "False")
+        (Ends, "carry_out", "decided is not None and status is not Status.FINISHED", "False")
     ],
     "the node that had the first checkpoint is believed to have the newest": [
         (
