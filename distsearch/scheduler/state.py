@@ -41,7 +41,7 @@ class Resumable(Results):
     _start_time: float
     _is_named: bool  # the folder, by the user
     _closed: bool
-    _pid: int
+    pid: int  # of the process that made it
 
     def state_dict(self) -> dict[str, Any]:
         """The search so far as plain data: its settings, configurations, reports and ends."""
@@ -178,13 +178,13 @@ class Resumable(Results):
         return f"to go on with this search, give it checkpoint={str(self.folder)!r} in: {command}"
 
     def _flush(self) -> None:
-        if not self._closed and self._pid == os.getpid():
+        if not self._closed and self.pid == os.getpid():
             loop().call(self._store.flush())
 
     def _check_open(self) -> None:
-        if self._pid != os.getpid():
+        if self.pid != os.getpid():
             raise DistsearchError(
-                f"this scheduler belongs to process {self._pid}, from which this one was forked; "
+                f"this scheduler belongs to process {self.pid}, from which this one was forked; "
                 "use it there, or make another one here"
             )
         if self._closed:

@@ -13,7 +13,7 @@ from ...core.ledger import Counts
 from ...core.requests import Request
 from ...core.store import Store
 from ...core.words import Status, Trial
-from ...scheduler import Scheduler, base
+from ...scheduler import Scheduler, registry
 
 # What rules remember between reports.
 MEMORIES = ("_living", "_scores", "_turns", "_interval", "_done", "_founded")
@@ -113,9 +113,9 @@ def kill_files(store: Store) -> None:
 
 def forget_schedulers() -> None:
     """Let nothing be ended at exit: the drivers are dead."""
-    for scheduler in list(base._open_schedulers):
+    for scheduler in registry.all_open():
         scheduler._closed = True
-        base._open_schedulers.discard(scheduler)
+        registry.remove(scheduler)
 
 
 def state_of(scheduler: Scheduler) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ...resource import agent as agent_module
 from ...resource import dask_link, detect, fleet, versions
 from ...resource.agent import Agent
 from ...resource.node import NodeFacts
-from ...scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, Scheduler, base
+from ...scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, Scheduler, base, running
 from . import insides
 from .dask import DaskCluster, FakeClient, FakeNode, FakeWorker
 from .gangs import FakeNetwork
@@ -203,6 +203,7 @@ class Story:
         yield attempt_module, "time", clock
         yield store_module, "Store", self.make_store
         yield base, "loop", lambda: self.user_thread
+        yield running, "loop", lambda: self.user_thread
         yield dask_link, "Client", lambda *a, **o: FakeClient(self.cluster, self.driver)
         yield dask_link, "Authority", lambda: None
         yield dask_link, "own_versions", lambda: VERSIONS
