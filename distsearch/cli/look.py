@@ -16,7 +16,7 @@ from ..core.record import SearchRecord
 from ..core.snapshot import snapshot_of
 from ..core.words import Trial
 from ..errors import DistsearchError, OptionError, StoreError, with_colours
-from ..resource.agent import output_name
+from ..resource.running_trial import output_name
 from . import output
 
 DEEP = 4  # folders below each other in which `ls` looks

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..resource.agent import output_name
 from ..resource.remote import Message, Remote
+from ..resource.running_trial import output_name
 from .settings import Settings
 from .store import Store
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from ..errors import DistsearchError
-from ..resource.agent import FUNCTION, UPLOADS
 from ..resource.remote import Remote
+from ..resource.stock import FUNCTION, UPLOADS
 from . import modules
 from .orders import function_of, preload_of
 from .settings import Settings

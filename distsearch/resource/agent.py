@@ -49,65 +49,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import importlib.util
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .cache import CheckpointCache
-from .meeting import MeetingPoint, Network
+from .meeting import MeetingPoints, Network
 from .output import SHORTAGES
-from .private import delete, make_folder, make_folders, private, private_mode
 from .proc import MARK_FILE, families_above
 from .process import Process
 from .processes import LOG_FILE, Processes
+from .running_trial import RunningTrial, how_it_ended, output_name, why_not_begun
+from .stock import FOLDERS, Stock
 
 Message = dict[str, Any]
 
-FUNCTION, UPLOADS = "the train function", "the uploaded files"  # what a node may lack
-FOLDERS = ("functions", "trials", "work")
 MADE = (*FOLDERS, LOG_FILE, MARK_FILE)  # all that an agent makes in its folder
 WINDOW = 8 << 20
 KILL_GRACE_S = 10.0
 OUTPUT_PERIOD_S = 0.2
-OUTPUT_LIMIT = 64 << 10
 MEMORY_PERIOD_S = 0.25
 AFTER_SAVE_S = 1.0
-MEETING_S = 30.0  # what is kept of a meeting at most, whose ranks do not start
 REST_AFTER = 1.5  # after so many leases without an answer the node keeps no process
-
-
-@dataclass(eq=False)
-class RunningTrial:
-    """One process of an attempt of a trial on this node."""
-
-    trial: int
-    attempt: int
-    rank: int
-    process: Process
-    output: str
-    job: bytes  # what the process is given to do, once it lives
-    limits: Message
-    started: float  # when the process got the job; before that, when the driver asked for it
-    heard: float = 0.0  # when the trial last said something
-    output_read: int = 0
-    end: Message | None = None
-    launcher_died: bool = False  # and that has ended it
-    status: str = ""  # set when the agent ends the trial; wins over what the process says
-    reason: str = ""
-    leaving: tuple[str, str] | None = None  # status and reason, for its next checkpoint
-    follows: tuple[str, str] | None = None  # status and reason, as another rank is over
-    is_ended: bool = False  # by the agent, as another rank is over
-    has_saved: bool = False  # whether that checkpoint is there
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
-    memory_bytes: int | None = None
 
 
 class Agent:
@@ -129,8 +96,7 @@ class Agent:
         network: Network | None = None,
     ) -> None:
         self.folder = folder
-        self.work_folder = folder / "work"
-        self._folders = {name: str(folder / name) for name in FOLDERS}  # text is quicker than Path
+        self._stock = Stock(folder)
         self.lease_s = lease_s
         self._send = send
         self._clock = clock
@@ -142,14 +108,11 @@ class Agent:
         self.processes = make_processes(folder, self)
         self._idle: list[Process] = []
         self._trials: dict[tuple[int, int, int], RunningTrial] = {}
-        self._network = network or Network()
-        self._points: dict[tuple[int, int], MeetingPoint] = {}  # of attempts whose rank 0 is here
+        self._meetings = MeetingPoints(network or Network(), self.checkpoints.begin)
         self._beats: dict[int, float] = {}
         self._beat_number = 0
         self._lease_from = 0.0
         self._resting = False  # the driver has long been silent: there is not even a launcher
-        self._uploads: dict[str, Any] = {}
-        self._uploaded: set[str] = set()  # what has to be in the work folder, at its top
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -158,10 +121,7 @@ class Agent:
     async def start(self) -> None:
         """Make the folders and start the launcher."""
         self._loop = asyncio.get_running_loop()
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        delete(self.folder / "functions")  # what is there now, somebody else may have put there
-        for name in FOLDERS:
-            make_folder(self.folder / name)
+        self._stock.begin()
         self.processes.start()
         self._tasks.append(self._loop.create_task(self._follow_output()))
         self._tasks.append(self._loop.create_task(self._watch_memory()))
@@ -177,9 +137,8 @@ class Agent:
         for task in self._tasks:
             task.cancel()
         for trial in self._trials.values():
-            self._cancel_timers(trial)
-        for point in self._points.values():
-            point.close()
+            trial.cancel_timers()
+        self._meetings.close()
         await self.processes.close()
 
     # What the driver says
@@ -209,43 +168,22 @@ class Agent:
         )
 
     def _on_function(self, message: Message) -> None:
-        path = self.folder / "functions" / message["name"]
-        unfinished = path.with_name(f".{path.name}.part")
         with contextlib.suppress(OSError):  # the disk is full, say: a start will ask for it again
-            self._make_folders()
-            if not message.get("offset"):
-                delete(unfinished)
-            elif os.stat(unfinished).st_size != message["offset"]:
-                return  # a piece is missing
-            with open(unfinished, "ab", opener=private) as file:
-                file.write(message["data"])
-            if message.get("done", True):  # a small one is no piece
-                os.replace(unfinished, path)
+            self._stock.take_function(message)
 
     def _on_find(self, message: Message) -> None:
-        lacks = [name for name in message["modules"] if not self._finds(name)]
+        lacks = [name for name in message["modules"] if not self._stock.finds(name)]
         if lacks:
             self._tell(op="lacks", modules=lacks)
-
-    def _finds(self, module: str) -> bool:
-        """Whether trials here can import a module of this top name."""
-        if any((self.work_folder / name).exists() for name in (module, f"{module}.py")):
-            return True
-        try:
-            return importlib.util.find_spec(module) is not None
-        except (ImportError, ValueError):
-            return False
 
     def _on_upload(self, message: Message) -> None:
         path = message["path"]
         try:
-            receive_piece(self.work_folder, self._uploads, message)
+            self._stock.take_upload(message)
         except (OSError, ValueError) as error:
-            self._uploads.pop(path, None)
             self._tell(op="uploaded", path=path, error=str(error))
         else:
             if message["done"]:
-                self._uploaded.add(Path(path).parts[0])
                 self._tell(op="uploaded", path=path, error="")
 
     def _on_meet(self, message: Message) -> None:
@@ -260,63 +198,28 @@ class Agent:
         task.add_done_callback(self._tasks.remove)
 
     async def _meet(self, message: Message) -> None:
-        """Choose a port for rank 0, which shows that it is reached until the ranks start."""
-        address = message["trial"], message["attempt"]
-        answer: Message = {"port": 0, "token": "", "begins_with": [], "error": ""}
-        answer["interfaces"] = self._network.interfaces()
-        try:
-            answer["begins_with"] = await self._goes_on(message)
-            point = self._points[address] = await self._network.open(message["alone"])
-            self._loop.call_later(MEETING_S, self._forget, address, point)
-            answer.update(port=point.port, token=point.token)
-        except OSError as error:
-            answer["error"] = str(error)
-        self._tell(op="meets", trial=address[0], attempt=address[1], **answer)
+        answer = await self._meetings.meet(message)
+        self._tell(op="meets", trial=message["trial"], attempt=message["attempt"], **answer)
 
     async def _reach(self, message: Message) -> None:
-        """Look at which of its addresses rank 0 can be reached from here."""
-        answer: Message = {"interfaces": {}, "begins_with": [], "error": ""}
-        try:
-            answer["begins_with"] = await self._goes_on(message)
-            answer["interfaces"] = await self._network.reach(
-                message["addresses"], message["port"], message["token"]
-            )
-        except OSError as error:
-            answer["error"] = str(error)
+        answer = await self._meetings.reach(message)
         self._tell(op="reached", trial=message["trial"], attempt=message["attempt"], **answer)
-
-    async def _goes_on(self, message: Message) -> list[str]:
-        """Have all ranks here begin with the same checkpoints; their names."""
-        goes_on = message["goes_on"]
-        if goes_on is None:
-            return []
-        step, parents = goes_on["step"], goes_on["parents"]
-        return await asyncio.to_thread(self.checkpoints.begin, message["trial"], step, parents)
-
-    def _forget(self, address: tuple[int, int], point: MeetingPoint) -> None:
-        point.close()
-        if self._points.get(address) is point:
-            del self._points[address]
 
     def _on_start(self, message: Message) -> None:
         number, attempt, rank = message["trial"], message["attempt"], message["rank"]
         address = {"trial": number, "attempt": attempt, "rank": rank}
-        if (point := self._points.get((number, attempt))) is not None:
-            point.give_way()
+        self._meetings.give_way(number, attempt)
         if self.lease_s is not None and self._silent_s > self.lease_s:
             # The message was under way for so long that the trial may run elsewhere by now.
             reason = "the driver was not heard of in time"
             self._tell(op="ended", **address, status="node_lost", reason=reason, traceback="")
             return
-        folder = f"{self._folders['trials']}/{number}"
         try:
-            if not os.path.isdir(self._folders["work"]):
-                self._make_folders()
-            if lacks := self._lacks(message["job"]["function"]):
+            if lacks := self._stock.lacks(message["job"]["function"]):
                 reason = f"a trial has deleted what all of them need: {' and '.join(lacks)}"
                 self._tell(op="refused", **address, reason=reason, lacks=lacks)
                 return
-            is_new = self._make_folder(folder)
+            folder, is_new = self._stock.make_folder_of(number)
             process = self._idle_process(message) or self._new_process(message)
         except OSError as error:
             if error.errno in SHORTAGES:
@@ -331,8 +234,8 @@ class Agent:
             "reuse": message["reuse"],
             "folder": folder,
             "output": output,
-            "work_folder": self._folders["work"],
-            "function": self._path_of(message["job"]["function"]),
+            "work_folder": self._stock.work,
+            "function": self._stock.path_of(message["job"]["function"]),
         }
         line = json.dumps(job).encode() + b"\n"
         limits = message["limits"]
@@ -352,33 +255,6 @@ class Agent:
         trial, attempt = message["trial"], message["attempt"]
         there = (self._trials.get((trial, attempt, rank)) for rank in message["ranks"])
         return [one for one in there if one is not None]
-
-    def _make_folders(self) -> None:
-        """Make the folders of this node, also those that a trial has deleted."""
-        for folder in self._folders.values():
-            if not os.path.isdir(folder):
-                make_folders(Path(folder))
-
-    def _make_folder(self, folder: str) -> bool:
-        """Make a trial's folder, if there is none; whether it was made."""
-        try:
-            return make_folder(folder)
-        except FileNotFoundError:  # a trial has deleted that of all of them
-            self._make_folders()
-            return make_folder(folder)
-
-    def _path_of(self, function: str) -> str:
-        """The file of a train function that the driver has sent."""
-        return f"{self._folders['functions']}/{function}"
-
-    def _lacks(self, function: str) -> list[str]:
-        """What the driver has to send again before a trial can start."""
-        lacks = []
-        if not os.path.exists(self._path_of(function)):
-            lacks.append(FUNCTION)
-        if not all(os.path.lexists(self.work_folder / name) for name in self._uploaded):
-            lacks.append(UPLOADS)
-        return lacks
 
     def _on_decide(self, message: Message) -> None:
         for trial in self._ranks(message):
@@ -452,7 +328,7 @@ class Agent:
     def _new_process(self, message: Message) -> Process:
         return self.processes.fork(
             _setting(message),
-            folder=message["job"]["cwd"] or self._folders["work"],
+            folder=message["job"]["cwd"] or self._stock.work,
             threads=message["threads"],
             env=message["env"],
             reuse=message["reuse"],
@@ -614,18 +490,18 @@ class Agent:
     def _finish(self, trial: RunningTrial, exit_: Message) -> None:
         """Tell the driver that an attempt is over and its slot free."""
         del self._trials[trial.trial, trial.attempt, trial.rank]
-        self._cancel_timers(trial)
-        if trial.rank == 0 and (point := self._points.pop((trial.trial, trial.attempt), None)):
-            point.close()
+        trial.cancel_timers()
+        if trial.rank == 0:
+            self._meetings.is_over(trial.trial, trial.attempt)
         if reason := why_not_begun(trial, exit_):
-            self._tell(op="refused", **_address_of(trial), reason=reason, lacks=[])
+            self._tell(op="refused", **trial.address, reason=reason, lacks=[])
             return
         self._send_output(trial, last=True)
         end = trial.end or {}
         status, reason = how_it_ended(trial, exit_)
         self._tell(
             op="ended",
-            **_address_of(trial),
+            **trial.address,
             status=status,
             reason=reason,
             error=end.get("error", ""),
@@ -640,10 +516,6 @@ class Agent:
             seconds=round(self._clock() - trial.started, 4),
         )
 
-    def _cancel_timers(self, trial: RunningTrial) -> None:
-        for timer in trial.timers:
-            timer.cancel()
-
     # What is looked at from time to time: output, memory, the lease
 
     async def _follow_output(self) -> None:
@@ -653,28 +525,9 @@ class Agent:
                 self._send_output(trial)
 
     def _send_output(self, trial: RunningTrial, last: bool = False) -> None:
-        """Send what the trial has printed since the last look, in whole lines."""
-        try:
-            size = os.stat(trial.output).st_size
-            if size == trial.output_read:
-                return
-            with open(trial.output, "rb", opener=private) as file:
-                file.seek(trial.output_read)
-                text = file.read(OUTPUT_LIMIT)
-                skipped = size - trial.output_read - len(text)
-                if skipped > 0:
-                    file.seek(size)
-        except OSError:
-            return
-        if not last and skipped <= 0:
-            text = text[: text.rfind(b"\n") + 1]
-        trial.output_read += len(text)
-        if skipped > 0:
-            trial.output_read = size
-            where = trial.output
-            text += f"\n[{skipped} bytes of output left out here; all: {where}]\n".encode()
-        if text:
-            self._tell(op="output", **_address_of(trial), text=text.decode(errors="replace"))
+        """Send what the trial has printed since the last look."""
+        if text := trial.new_output(last):
+            self._tell(op="output", **trial.address, text=text)
 
     async def _watch_memory(self) -> None:
         while True:
@@ -749,101 +602,3 @@ class Agent:
 
 def _setting(start: Message) -> tuple[Any, ...]:
     return sorted(start["env"].items()), start["threads"], start["job"]["cwd"]
-
-
-def _address_of(trial: RunningTrial) -> Message:
-    return {"trial": trial.trial, "attempt": trial.attempt, "rank": trial.rank}
-
-
-def output_name(rank: int) -> str:
-    """The file with what a rank prints, in its trial's folder.
-
-    >>> output_name(0), output_name(3)
-    ('output.txt', 'output-rank3.txt')
-    """
-    return "output.txt" if rank == 0 else f"output-rank{rank}.txt"
-
-
-def why_not_begun(trial: RunningTrial, exit_: Message) -> str:
-    """Why an attempt has not begun, if it has not, and nobody has ended it."""
-    if trial.end is not None and trial.end["how"] == "not begun" and not trial.status:
-        return str(trial.end["error"])
-    if trial.process.pid is None and (not trial.status or trial.launcher_died):
-        return str(trial.reason or exit_.get("error") or "the process could not be started")
-    return ""
-
-
-def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
-    """The status of an attempt and the reason in words."""
-    end = trial.end
-    if trial.status:
-        return trial.status, trial.reason
-    if trial.follows is not None and trial.is_ended and _obeyed(end, exit_):
-        return trial.follows
-    if end is not None and end["how"] == "raised":
-        if end.get("no_space"):
-            return "killed", f"the disk is full: {end['error']}"
-        return ("out_of_memory" if end.get("memory") else "failed"), end["error"]
-    if end is not None and end["how"] == "exit" and end["code"] != 0:
-        return "exited", end["error"] or f"sys.exit({end['code']})"
-    if end is not None and end["how"] == "stopped":
-        return "killed", "killed by SIGTERM, which the search did not send"
-    if end is not None:
-        return "finished", ""
-    if exit_.get("signal") is not None:
-        name = signal_name(exit_["signal"])
-        hint = " (perhaps the machine ran out of memory)" if name == "SIGKILL" else ""
-        return "killed", exit_.get("error") or f"killed by {name}{hint}"
-    if exit_.get("code") is None:
-        return "killed", exit_.get("error") or "the process could not be started"
-    return "exited", f"the process left with exit code {exit_['code']} without returning"
-
-
-def _obeyed(end: Message | None, exit_: Message) -> bool:
-    """Whether a process has ended because of TERM or KILL, perhaps before it had begun."""
-    if end is not None:
-        return bool(end["how"] == "stopped")
-    return exit_.get("signal") in (signal.SIGTERM, signal.SIGKILL) or exit_.get("code") == 0
-
-
-def signal_name(number: int) -> str:
-    """What a signal is called; real-time ones and those of other systems have a number only.
-
-    >>> signal_name(9), signal_name(40)
-    ('SIGKILL', 'signal 40')
-    """
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def receive_piece(folder: Path, open_files: dict[str, Any], message: Message) -> None:
-    """Add a piece to an upload; at the last one check the hash and put the file in its place.
-
-    Raises ValueError for a path outside the folder or a wrong hash.
-    """
-    path = Path(message["path"])
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ValueError(f"the path {message['path']!r} leaves the work folder")
-    target = folder / path
-    if not target.parent.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"the path {message['path']!r} leads through a link out of the folder")
-    temporary = target.with_name(f".{target.name}.part")
-    if message["path"] not in open_files:
-        make_folders(target.parent)
-        temporary.unlink(missing_ok=True)
-        open_files[message["path"]] = hashlib.sha256()
-    with open(temporary, "ab", opener=private) as file:
-        file.write(message["data"])
-    digest = open_files[message["path"]]
-    digest.update(message["data"])
-    if message["done"]:
-        del open_files[message["path"]]
-        if digest.hexdigest() != message["sha256"]:
-            temporary.unlink()
-            raise ValueError(f"{message['path']!r} arrived damaged")
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        os.chmod(temporary, private_mode(message["mode"]))
-        os.replace(temporary, target)

@@ -14,10 +14,12 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import psutil
 
+MEETING_S = 30.0  # what is kept of a meeting at most, whose ranks do not start
 REACH_S = 4.0  # so long a node tries to reach the port of rank 0
 VISITORS = 64  # that may be connected to a port at once; then the first of them has to go
 LOOPBACK = "127.0.0.1"
@@ -105,6 +107,83 @@ class Network:
             for address, interface in zip(addresses, found, strict=True)
             if interface is not None
         }
+
+
+class MeetingPoints:
+    """Those of the attempts whose rank 0 is on this node; the other nodes come to them.
+
+        answer = await points.meet(message)      # here is rank 0
+        answer = await points.reach(message)     # here are others
+        points.give_way(7, attempt=1)            # the ranks start
+        points.is_over(7, attempt=1)
+
+    `begin_with(trial, step, parents)`, which is called in a thread, puts the checkpoints in their
+    places with which a trial goes on, the same on all nodes, and returns their names.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        begin_with: Callable[[int, int | None, list[Any]], list[str]],
+    ) -> None:
+        self._network = network
+        self._begin_with = begin_with
+        self._points: dict[tuple[int, int], MeetingPoint] = {}  # by trial and attempt
+
+    async def meet(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Choose a port for rank 0, which shows that it is reached until the ranks start."""
+        address = message["trial"], message["attempt"]
+        answer: dict[str, Any] = {"port": 0, "token": "", "begins_with": [], "error": ""}
+        answer["interfaces"] = self._network.interfaces()
+        try:
+            answer["begins_with"] = await self._goes_on(message)
+            point = self._points[address] = await self._network.open(message["alone"])
+            loop = asyncio.get_running_loop()
+            loop.call_later(MEETING_S, self._forget, address, point)
+            answer.update(port=point.port, token=point.token)
+        except OSError as error:
+            answer["error"] = str(error)
+        return answer
+
+    async def reach(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Look at which of its addresses rank 0 can be reached from here."""
+        answer: dict[str, Any] = {"interfaces": {}, "begins_with": [], "error": ""}
+        try:
+            answer["begins_with"] = await self._goes_on(message)
+            answer["interfaces"] = await self._network.reach(
+                message["addresses"], message["port"], message["token"]
+            )
+        except OSError as error:
+            answer["error"] = str(error)
+        return answer
+
+    async def _goes_on(self, message: dict[str, Any]) -> list[str]:
+        """Have all ranks here begin with the same checkpoints; their names."""
+        goes_on = message["goes_on"]
+        if goes_on is None:
+            return []
+        step, parents = goes_on["step"], goes_on["parents"]
+        return await asyncio.to_thread(self._begin_with, message["trial"], step, parents)
+
+    def give_way(self, trial: int, attempt: int) -> None:
+        """Let rank 0 of an attempt listen on its port, if it has one."""
+        if (point := self._points.get((trial, attempt))) is not None:
+            point.give_way()
+
+    def is_over(self, trial: int, attempt: int) -> None:
+        """Have the port of an attempt no more."""
+        if (point := self._points.pop((trial, attempt), None)) is not None:
+            point.close()
+
+    def _forget(self, address: tuple[int, int], point: MeetingPoint) -> None:
+        point.close()
+        if self._points.get(address) is point:
+            del self._points[address]
+
+    def close(self) -> None:
+        """Have no port any more."""
+        for point in self._points.values():
+            point.close()
 
 
 def reserve(host: str, port: int) -> socket.socket:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 import distsearch as ag
 from distsearch.errors import UploadError
 from distsearch.resource import remote as remote_module
-from distsearch.resource.agent import Agent, receive_piece
+from distsearch.resource.agent import Agent
 from distsearch.resource.node import Node, NodeFacts
 from distsearch.resource.remote import Remote
+from distsearch.resource.stock import receive_piece
 from distsearch.resource.uploads import collect
 from distsearch.scheduler import FIFOScheduler
 
@@ -229,7 +230,7 @@ def uploaded(remote, name, source):
             await asyncio.wait_for(remote.upload(name, source), WAIT_S)
         finally:
             await remote.close()
-        return remote.agent.work_folder
+        return remote.agent.folder / "work"
 
     return asyncio.run(story())
 

@@ -1,0 +1,136 @@
+"""One process of an attempt on its node: what it is to do, what it has said, how it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import Any
+
+from .private import private
+from .process import Process
+
+Message = dict[str, Any]
+
+OUTPUT_LIMIT = 64 << 10  # of what is printed between two looks, the rest is left out
+
+
+@dataclass(eq=False)
+class RunningTrial:
+    """One process of an attempt of a trial on this node."""
+
+    trial: int
+    attempt: int
+    rank: int
+    process: Process
+    output: str
+    job: bytes  # what the process is given to do, once it lives
+    limits: Message
+    started: float  # when the process got the job; before that, when the driver asked for it
+    heard: float = 0.0  # when the trial last said something
+    output_read: int = 0
+    end: Message | None = None
+    launcher_died: bool = False  # and that has ended it
+    status: str = ""  # set when the agent ends the trial; wins over what the process says
+    reason: str = ""
+    leaving: tuple[str, str] | None = None  # status and reason, for its next checkpoint
+    follows: tuple[str, str] | None = None  # status and reason, as another rank is over
+    is_ended: bool = False  # by the agent, as another rank is over
+    has_saved: bool = False  # whether that checkpoint is there
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    memory_bytes: int | None = None
+
+    @property
+    def address(self) -> Message:
+        """Which process of which trial it is, for the driver."""
+        return {"trial": self.trial, "attempt": self.attempt, "rank": self.rank}
+
+    def cancel_timers(self) -> None:
+        """Let nothing that was to happen to it happen any more."""
+        for timer in self.timers:
+            timer.cancel()
+
+    def new_output(self, last: bool = False) -> str:
+        """What it has printed since the last look, in whole lines."""
+        try:
+            size = os.stat(self.output).st_size
+            if size == self.output_read:
+                return ""
+            with open(self.output, "rb", opener=private) as file:
+                file.seek(self.output_read)
+                text = file.read(OUTPUT_LIMIT)
+                skipped = size - self.output_read - len(text)
+        except OSError:
+            return ""
+        if not last and skipped <= 0:
+            text = text[: text.rfind(b"\n") + 1]
+        self.output_read += len(text)
+        if skipped > 0:
+            self.output_read = size
+            where = self.output
+            text += f"\n[{skipped} bytes of output left out here; all: {where}]\n".encode()
+        return text.decode(errors="replace")
+
+
+def output_name(rank: int) -> str:
+    """The file with what a rank prints, in its trial's folder.
+
+    >>> output_name(0), output_name(3)
+    ('output.txt', 'output-rank3.txt')
+    """
+    return "output.txt" if rank == 0 else f"output-rank{rank}.txt"
+
+
+def why_not_begun(trial: RunningTrial, exit_: Message) -> str:
+    """Why an attempt has not begun, if it has not, and nobody has ended it."""
+    if trial.end is not None and trial.end["how"] == "not begun" and not trial.status:
+        return str(trial.end["error"])
+    if trial.process.pid is None and (not trial.status or trial.launcher_died):
+        return str(trial.reason or exit_.get("error") or "the process could not be started")
+    return ""
+
+
+def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
+    """The status of an attempt and the reason in words."""
+    end = trial.end
+    if trial.status:
+        return trial.status, trial.reason
+    if trial.follows is not None and trial.is_ended and _obeyed(end, exit_):
+        return trial.follows
+    if end is not None and end["how"] == "raised":
+        if end.get("no_space"):
+            return "killed", f"the disk is full: {end['error']}"
+        return ("out_of_memory" if end.get("memory") else "failed"), end["error"]
+    if end is not None and end["how"] == "exit" and end["code"] != 0:
+        return "exited", end["error"] or f"sys.exit({end['code']})"
+    if end is not None and end["how"] == "stopped":
+        return "killed", "killed by SIGTERM, which the search did not send"
+    if end is not None:
+        return "finished", ""
+    if exit_.get("signal") is not None:
+        name = signal_name(exit_["signal"])
+        hint = " (perhaps the machine ran out of memory)" if name == "SIGKILL" else ""
+        return "killed", exit_.get("error") or f"killed by {name}{hint}"
+    if exit_.get("code") is None:
+        return "killed", exit_.get("error") or "the process could not be started"
+    return "exited", f"the process left with exit code {exit_['code']} without returning"
+
+
+def _obeyed(end: Message | None, exit_: Message) -> bool:
+    """Whether a process has ended because of TERM or KILL, perhaps before it had begun."""
+    if end is not None:
+        return bool(end["how"] == "stopped")
+    return exit_.get("signal") in (signal.SIGTERM, signal.SIGKILL) or exit_.get("code") == 0
+
+
+def signal_name(number: int) -> str:
+    """What a signal is called; real-time ones and those of other systems have a number only.
+
+    >>> signal_name(9), signal_name(40)
+    ('SIGKILL', 'signal 40')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,136 @@
+"""What the trials of a node need of its disk: the train function, uploaded files, their folders."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .private import delete, make_folder, make_folders, private, private_mode
+
+Message = dict[str, Any]
+
+FUNCTION, UPLOADS = "the train function", "the uploaded files"  # what a node may lack
+FOLDERS = ("functions", "trials", "work")
+
+
+class Stock:
+    """Keeps what the driver sends, in the agent's folder.
+
+    stock = Stock(folder)
+    stock.begin()
+    stock.take_function(message); stock.take_upload(message)     # a piece of it
+    stock.lacks("train-1f")                                      # [] if all is there
+    stock.make_folder_of(7)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._folders = {name: str(folder / name) for name in FOLDERS}  # text is quicker than Path
+        self.work = self._folders["work"]  # of trials, with the uploaded files
+        self._unfinished: dict[str, Any] = {}  # the hashes of uploads that are not whole yet
+        self._uploaded: set[str] = set()  # what has to be in the work folder, at its top
+
+    def begin(self) -> None:
+        """Make the folders."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        delete(self._folder / "functions")  # what is there now, somebody else may have put there
+        for name in FOLDERS:
+            make_folder(self._folder / name)
+
+    def take_function(self, message: Message) -> None:
+        """Take a pickled train function, or a piece of it. Raises OSError."""
+        path = self._folder / "functions" / message["name"]
+        unfinished = path.with_name(f".{path.name}.part")
+        self._make_folders()
+        if not message.get("offset"):
+            delete(unfinished)
+        elif os.stat(unfinished).st_size != message["offset"]:
+            return  # a piece is missing
+        with open(unfinished, "ab", opener=private) as file:
+            file.write(message["data"])
+        if message.get("done", True):  # a small one is no piece
+            os.replace(unfinished, path)
+
+    def take_upload(self, message: Message) -> None:
+        """Take a piece of a file. Raises OSError, and ValueError for what makes no sense."""
+        try:
+            receive_piece(Path(self.work), self._unfinished, message)
+        except (OSError, ValueError):
+            self._unfinished.pop(message["path"], None)
+            raise
+        if message["done"]:
+            self._uploaded.add(Path(message["path"]).parts[0])
+
+    def finds(self, module: str) -> bool:
+        """Whether trials here can import a module of this top name."""
+        if any(os.path.exists(f"{self.work}/{name}") for name in (module, f"{module}.py")):
+            return True
+        try:
+            return importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):
+            return False
+
+    def path_of(self, function: str) -> str:
+        """The file of a train function that the driver has sent."""
+        return f"{self._folders['functions']}/{function}"
+
+    def lacks(self, function: str) -> list[str]:
+        """What the driver has to send again before a trial can start. Raises OSError."""
+        if not os.path.isdir(self.work):
+            self._make_folders()
+        lacks = []
+        if not os.path.exists(self.path_of(function)):
+            lacks.append(FUNCTION)
+        if not all(os.path.lexists(f"{self.work}/{name}") for name in self._uploaded):
+            lacks.append(UPLOADS)
+        return lacks
+
+    def make_folder_of(self, trial: int) -> tuple[str, bool]:
+        """The folder of a trial, and whether it was made just now. Raises OSError."""
+        folder = f"{self._folders['trials']}/{trial}"
+        try:
+            return folder, make_folder(folder)
+        except FileNotFoundError:  # a trial has deleted that of all of them
+            self._make_folders()
+            return folder, make_folder(folder)
+
+    def _make_folders(self) -> None:
+        """Make the folders of this node, also those that a trial has deleted."""
+        for folder in self._folders.values():
+            if not os.path.isdir(folder):
+                make_folders(Path(folder))
+
+
+def receive_piece(folder: Path, open_files: dict[str, Any], message: Message) -> None:
+    """Add a piece to an upload; at the last one check the hash and put the file in its place.
+
+    Raises ValueError for a path outside the folder or a wrong hash.
+    """
+    path = Path(message["path"])
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"the path {message['path']!r} leaves the work folder")
+    target = folder / path
+    if not target.parent.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the path {message['path']!r} leads through a link out of the folder")
+    temporary = target.with_name(f".{target.name}.part")
+    if message["path"] not in open_files:
+        make_folders(target.parent)
+        temporary.unlink(missing_ok=True)
+        open_files[message["path"]] = hashlib.sha256()
+    with open(temporary, "ab", opener=private) as file:
+        file.write(message["data"])
+    digest = open_files[message["path"]]
+    digest.update(message["data"])
+    if message["done"]:
+        del open_files[message["path"]]
+        if digest.hexdigest() != message["sha256"]:
+            temporary.unlink()
+            raise ValueError(f"{message['path']!r} arrived damaged")
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        os.chmod(temporary, private_mode(message["mode"]))
+        os.replace(temporary, target)
