@@ -30,7 +30,6 @@ from ..searcher.desk import Desk
 from ..space.autogluon import missing
 from . import registry
 from .callback import Callback
-from .default_rule import DefaultRule
 from .options import (
     Options,
     check_objectives,
@@ -48,7 +47,7 @@ CLOSE_BOUND_S = 30.0
 HURRY_S = 0.5  # what close() waits for at most after a second Ctrl-C
 
 
-class Scheduler(DefaultRule, Running):
+class Scheduler(Running):
     """What all schedulers have in common; see FIFOScheduler for the arguments and an example.
 
     A rule of your own overrides `on_report`, `on_end` or `next_launch`. One that compares trials by

@@ -22,7 +22,7 @@ from ..core.words import Status
 from ..errors import DistsearchError, ResourceError, SpaceError, TrialFailed
 from ..space import differences
 from . import interrupts
-from .callback import Callback
+from .default_rule import DefaultRule
 from .options import check_bounds, check_number, complete
 from .state import Resumable
 
@@ -32,14 +32,13 @@ DISK_PATIENCE_S = 3.0  # what Ctrl-C and close() wait for a log that cannot be w
 LOOK_S = 0.2
 
 
-class Running(Resumable):
+class Running(DefaultRule, Resumable):
     """The part of every scheduler that runs its search, in the loop's thread, and waits for it."""
 
     num_trials: int | None
     time_out: float | None
     _given: TrainFunction
     _given_space: Mapping[str, Any]
-    _callback: Callback
     _hurries: bool
 
     @property

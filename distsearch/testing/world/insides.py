@@ -113,6 +113,7 @@ def kill_files(store: Store) -> None:
 
 def forget_schedulers() -> None:
     """Let nothing be ended at exit: the drivers are dead."""
+    scheduler: Any
     for scheduler in registry.all_open():
         scheduler._closed = True
         registry.remove(scheduler)
