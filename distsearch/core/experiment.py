@@ -23,8 +23,7 @@ from .attempts import Attempts
 from .children import Children
 from .counsel import Counsel
 from .dispatcher import Dispatcher
-from .doubts import Doubts
-from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, judged, verdict_of
+from .ends import CLOSED, NO_FACTS, UNFINISHED, Ends, judged
 from .interventions import Interventions
 from .keeper import Keeper
 from .ledger import Ledger
@@ -35,6 +34,7 @@ from .outcome import Outcome
 from .preparation import Preparation
 from .printed import Printed
 from .queue import Queue
+from .reports import Reports
 from .rests import Rests
 from .rule import Rule
 from .settings import Settings
@@ -42,7 +42,7 @@ from .shortage import Shortage
 from .source import Source
 from .store import Event, Store
 from .supplies import Supplies
-from .words import Continue, Decision, Launch, Report, Status, Stop, Trial
+from .words import Launch, Status, Trial
 
 
 class Experiment:
@@ -63,6 +63,7 @@ class Experiment:
         self.store = store
         self.say = say
         self.ending = ""  # why nothing more is launched
+        self.in_run = False  # a run() goes on, and not only single trials of the user
         self.printed = Printed(store, settings, say=say, show=show or say)
         self.ledger = Ledger(settings.objectives, settings.time_attr)
         self.counsel = Counsel(rule, self.end)
@@ -144,7 +145,15 @@ class Experiment:
             forget=self.dispatcher.suspects.forget,
         )
         self.rests = Rests(manager, say)
-        self.doubts = Doubts(settings.objectives, settings.time_attr, say=say)
+        self.reports = Reports(
+            self,
+            settings,
+            store,
+            self.counsel,
+            ledger=self.ledger,
+            attempts=self.attempts,
+            say=say,
+        )
         self.shortage = Shortage(manager, settings.resource, say=say, is_over=lambda: self.is_idle)
         self._hear: Mapping[str, Callable[[Remote, Message], None]] = {
             "beat": lambda remote, message: remote.send(message),
@@ -156,7 +165,7 @@ class Experiment:
             "problem": self._on_problem,
             "reached": self.preparation.meetings.on_reached,
             "refused": self._on_refused,
-            "report": self._on_report,
+            "report": self.reports.hear,
             "saved": self._on_saved,
             "uploaded": lambda remote, message: remote.on_uploaded(
                 message["path"], message["error"]
@@ -168,9 +177,7 @@ class Experiment:
         self.error: BaseException | None = None
         self.ended_earlier = 0  # trials that ended in an earlier run of the driver
         self._to_resume: dict[int, Trial] = {}  # by the rule, in the next run(): this one has ended
-        self._in_run = False  # a run() goes on, and not only single trials of the user
         self._earlier_lease_until: float | None = None  # that of the last driver's agents
-        self._unacknowledged: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -198,7 +205,7 @@ class Experiment:
     def run(self, num_trials: int | None, time_out_s: float | None) -> None:
         """Launch up to `num_trials` more trials, for `time_out_s` seconds from now at most."""
         is_resumed = self.source.begin_run(num_trials)
-        self._in_run = True
+        self.in_run = True
         self.ending, self.error, self.deadline = "", None, None
         if self._timer is not None:
             self._timer.cancel()
@@ -220,7 +227,7 @@ class Experiment:
         self._to_resume.clear()
         self.queue_children()
         if is_resumed:
-            self._end_if_good_enough()  # the earlier run was, perhaps
+            self.reports.end_if_good_enough()  # the earlier run was, perhaps
         if self.ledger.paused_by:
             self.say(f"this search is paused by {self.ledger.paused_by}, until `go-on`")
         self.fill()
@@ -356,7 +363,7 @@ class Experiment:
 
     def add_remote(self, remote: Remote) -> None:
         """Use a node: send it the train function, then fill its slots."""
-        self.nodes.came(remote, in_run=self._in_run)
+        self.nodes.came(remote, in_run=self.in_run)
 
     def retire(self, remote: Remote) -> None:
         """Start nothing more on a node, which is about to go."""
@@ -443,9 +450,7 @@ class Experiment:
         except Exception as error:  # a defect of ours must end the search, not hang it
             self.end(f"internal error: {error!r}", error)
             self.abandon("internal error")
-        size = self._unacknowledged.pop(remote.remote_id, 0)
-        if size:
-            self.store.when_durable(partial(remote.send, {"op": "ack", "bytes": size}))
+        self.reports.acknowledge(remote)
 
     def _on_problem(self, remote: Remote, message: Message) -> None:
         reason = message["reason"]
@@ -460,70 +465,16 @@ class Experiment:
             about = {key: message[key] for key in ("step", "name", "bytes")}
             self.log("saved", attempt.trial, about)
             self.keeper.saved(attempt, about)
-            self._serve_children(attempt.trial)
+            self.serve_children(attempt.trial)
             if self.ledger.paused_by:  # its first one: now it can go on later
                 self.interventions.pause(attempt, self.ledger.paused_by)
 
-    def _serve_children(self, trial: Trial) -> None:
+    def serve_children(self, trial: Trial) -> None:
         """Start the children that have waited for what a trial has just saved."""
         if self.children:
             self.queue_children(of=trial)
             if self.queue.has_ready:
                 self.fill()
-
-    def _on_report(self, remote: Remote, message: Message) -> None:
-        body, sequence = message["body"], message["seq"]
-        waiting = self._unacknowledged
-        waiting[remote.remote_id] = waiting.get(remote.remote_id, 0) + len(body)
-        attempt = self.attempts.meant_by(message)
-        if attempt is None or not attempt.takes(sequence):
-            return  # of an attempt that is over, or sent twice
-        trial, saved_step = attempt.trial, attempt.trial.saved_step
-        try:
-            self.store.append(
-                "report", trial.id, trial.attempt, sequence, body, apply=self.ledger.apply
-            )
-        except (ValueError, RecursionError) as error:  # it was not logged, and ends this trial only
-            self.stop(attempt, Status.FAILED, f"it sent a report that cannot be read: {error}")
-            return
-        assert trial.last_report is not None
-        self.doubts.look_for_reward(trial, trial.last_report)
-        decision = self._decide(trial, trial.last_report)
-        if self.settings.max_reward is not None:
-            self._end_if_good_enough()
-        if trial.saved_step != saved_step:  # it counts now that a report has followed it
-            self._serve_children(trial)
-        if message["due"]:
-            self.doubts.look_for_time(trial, trial.last_report)
-            if self.ending and self.ending not in UNFINISHED:
-                decision = Stop()
-            self.store.when_durable(partial(attempt.answer, decision))
-        elif not isinstance(decision, Continue):
-            self.stop(attempt, *verdict_of(decision))
-
-    def _decide(self, trial: Trial, report: Report) -> Decision:
-        """Ask the rule what a report means, and log what it decides.
-
-        It is asked also while the search ends, as a replay will let it hear of the report too. A
-        final trial is none of its business.
-        """
-        if trial.is_final:
-            return Continue()
-        decision = self.counsel.on_report(trial, report)
-        if isinstance(decision, Continue):
-            return decision
-        if trial.id not in self.ledger.decided:
-            body = {"word": decision.word, "reason": decision.reason, "report": report.sequence}
-            self.log("decided", trial, body, sequence=report.sequence)
-        return decision
-
-    def _end_if_good_enough(self) -> None:
-        goal, best = self.settings.max_reward, self.ledger.best
-        if goal is None or best is None or self.ending or not self._in_run:
-            return
-        if self.ledger.standings.has_reached(goal):
-            name = self.settings.objectives.names[0]
-            self.end(f"trial {best.id} reached {name}={best.best_reward:g} (max_reward={goal:g})")
 
     def _on_ended(self, remote: Remote, message: Message) -> None:
         attempt = self.attempts.meant_by(message)
@@ -619,7 +570,7 @@ class Experiment:
             self._timer.cancel()
             self._timer = None
         if self.ending and self.ending != CLOSED and len(self.queue):  # it came after the end
-            self.ending, self._in_run = "", False
+            self.ending, self.in_run = "", False
             self.source.serve_given_only()
             self.fill()
         elif not self.is_idle:
@@ -638,5 +589,5 @@ class Experiment:
 
     def _rest(self) -> None:
         if not self._is_busy:
-            self._in_run = False
+            self.in_run = False
             self._idle.set()

@@ -21,6 +21,7 @@ from distsearch.core.ledger import Ledger
 from distsearch.core.lock import Lock
 from distsearch.core.nodes import Nodes
 from distsearch.core.queue import Queue
+from distsearch.core.reports import Reports
 from distsearch.core.standings import Standings
 from distsearch.core.store import Store
 from distsearch.resource.agent import Agent
@@ -175,21 +176,21 @@ FAULTS = {
         )
     ],
     "reports that come twice are counted twice": [
-        (Experiment, "_on_report", " or not attempt.takes(sequence)", "")
+        (Reports, "hear", " or not attempt.takes(sequence)", "")
     ],
     "acknowledged before it is durable": [
         (
-            Experiment,
-            "on_messages",
-            'self.store.when_durable(partial(remote.send, {"op": "ack", "bytes": size}))',
+            Reports,
+            "acknowledge",
+            'self._store.when_durable(partial(remote.send, {"op": "ack", "bytes": size}))',
             'remote.send({"op": "ack", "bytes": size})',
         )
     ],
     "decided before the report is durable": [
         (
-            Experiment,
-            "_on_report",
-            "self.store.when_durable(partial(attempt.answer, decision))",
+            Reports,
+            "hear",
+            "self._store.when_durable(partial(attempt.answer, decision))",
             "attempt.answer(decision)",
         )
     ],
@@ -242,9 +243,9 @@ FAULTS = {
     ],
     "what the rule decides is not logged": [
         (
-            Experiment,
+            Reports,
             "_decide",
-            'self.log("decided", trial, body, sequence=report.sequence)',
+            'self._search.log("decided", trial, body, sequence=report.sequence)',
             "pass",
         )
     ],

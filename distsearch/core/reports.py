@@ -1,0 +1,136 @@
+"""What a trial reports: it is logged, the rule decides, and once that is on the disk it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from ..resource.remote import Message, Remote
+from .attempt import Attempt
+from .attempts import Attempts
+from .counsel import Counsel
+from .doubts import Doubts
+from .ends import UNFINISHED, verdict_of
+from .ledger import Ledger
+from .settings import Settings
+from .store import Store
+from .words import Continue, Decision, Report, Status, Stop, Trial
+
+
+class Search(Protocol):
+    """The experiment, as reports see it."""
+
+    ending: str
+    in_run: bool
+
+    def log(
+        self,
+        kind: str,
+        trial: Trial | None = None,
+        body: Mapping[str, Any] | None = None,
+        *,
+        sequence: int | None = None,
+    ) -> None:
+        """Make an event."""
+
+    def stop(self, attempt: Attempt, status: Status, reason: str) -> bool:
+        """End an attempt."""
+
+    def end(self, reason: str) -> None:
+        """End the search."""
+
+    def serve_children(self, trial: Trial) -> None:
+        """Start the children that have waited for what a trial has saved."""
+
+
+class Reports:
+    """Takes the reports of all trials; used in the loop's thread.
+
+    reports.hear(remote, message)
+    reports.acknowledge(remote)              # once for all that it has sent together
+    reports.end_if_good_enough()
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        settings: Settings,
+        store: Store,
+        counsel: Counsel,
+        *,
+        ledger: Ledger,
+        attempts: Attempts,
+        say: Callable[[str], None],
+    ) -> None:
+        self._search = search
+        self._settings = settings
+        self._store = store
+        self._counsel = counsel
+        self._ledger = ledger
+        self._attempts = attempts
+        self._doubts = Doubts(settings.objectives, settings.time_attr, say=say)
+        self._unacknowledged: dict[int, int] = {}  # bytes, by the id of the node
+
+    def hear(self, remote: Remote, message: Message) -> None:
+        """Log a report, ask the rule what it means, and let the trial hear of that."""
+        body, sequence = message["body"], message["seq"]
+        waiting = self._unacknowledged
+        waiting[remote.remote_id] = waiting.get(remote.remote_id, 0) + len(body)
+        attempt = self._attempts.meant_by(message)
+        if attempt is None or not attempt.takes(sequence):
+            return  # of an attempt that is over, or sent twice
+        trial, saved_step = attempt.trial, attempt.trial.saved_step
+        try:
+            self._store.append(
+                "report", trial.id, trial.attempt, sequence, body, apply=self._ledger.apply
+            )
+        except (ValueError, RecursionError) as error:  # it was not logged, and ends this trial only
+            reason = f"it sent a report that cannot be read: {error}"
+            self._search.stop(attempt, Status.FAILED, reason)
+            return
+        assert trial.last_report is not None
+        self._doubts.look_for_reward(trial, trial.last_report)
+        decision = self._decide(trial, trial.last_report)
+        if self._settings.max_reward is not None:
+            self.end_if_good_enough()
+        if trial.saved_step != saved_step:  # it counts now that a report has followed it
+            self._search.serve_children(trial)
+        if message["due"]:
+            self._doubts.look_for_time(trial, trial.last_report)
+            if self._search.ending and self._search.ending not in UNFINISHED:
+                decision = Stop()
+            self._store.when_durable(partial(attempt.answer, decision))
+        elif not isinstance(decision, Continue):
+            self._search.stop(attempt, *verdict_of(decision))
+
+    def _decide(self, trial: Trial, report: Report) -> Decision:
+        """Ask the rule what a report means, and log what it decides.
+
+        It is asked also while the search ends, as a replay will let it hear of the report too. A
+        final trial is none of its business.
+        """
+        if trial.is_final:
+            return Continue()
+        decision = self._counsel.on_report(trial, report)
+        if isinstance(decision, Continue):
+            return decision
+        if trial.id not in self._ledger.decided:
+            body = {"word": decision.word, "reason": decision.reason, "report": report.sequence}
+            self._search.log("decided", trial, body, sequence=report.sequence)
+        return decision
+
+    def end_if_good_enough(self) -> None:
+        """End the search if its best trial has reached what is enough."""
+        goal, best = self._settings.max_reward, self._ledger.best
+        if goal is None or best is None or self._search.ending or not self._search.in_run:
+            return
+        if self._ledger.standings.has_reached(goal):
+            which = f"{self._settings.objectives.names[0]}={best.best_reward:g}"
+            self._search.end(f"trial {best.id} reached {which} (max_reward={goal:g})")
+
+    def acknowledge(self, remote: Remote) -> None:
+        """Tell a node how much of what it has sent is on the disk, as soon as that is so."""
+        size = self._unacknowledged.pop(remote.remote_id, 0)
+        if size:
+            self._store.when_durable(partial(remote.send, {"op": "ack", "bytes": size}))
