@@ -27,7 +27,11 @@ def main() -> None:
     up, closed = [], []
     with scratch(), Hosts() as hosts:
         nodes = [
-            dataclasses.replace(ag.Node.parse(hosts.start().address), python=sys.executable)
+            dataclasses.replace(
+                ag.Node.parse(hosts.start().address),
+                python=sys.executable,
+                num_cpus=1,  # else hosts of one machine count once
+            )
             for _ in range(given.nodes)
         ]
         for _ in range(given.repeats):
