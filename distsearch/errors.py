@@ -35,6 +35,7 @@ import unicodedata
 from collections.abc import Iterable
 
 TEXT_LIMIT = 50_000  # characters of one text that is shown
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # the way text runs
 COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
 
 
@@ -57,7 +58,10 @@ def printable(text: str, limit: int = TEXT_LIMIT) -> str:
 
 
 def with_colours(text: str) -> str:
-    """The same for what the user's own program prints: its colours stay."""
+    """The same for what the user's own program prints: its colours stay, and letters of all kinds.
+
+    Of format characters those are shown which let a line read other than it is (`\\u202e`).
+    """
     if text.isprintable():
         return text
     parts = COLOUR.split(text)  # every second part is a colour
@@ -72,7 +76,8 @@ def _is_harmless(sign: str) -> bool:
 
 
 def _is_control(sign: str) -> bool:
-    return unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t"
+    turns = unicodedata.bidirectional(sign) in TURNS
+    return turns or (unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t")
 
 
 def _escaped(sign: str) -> str:

@@ -24,12 +24,15 @@ import asyncssh
 
 
 class Host:
-    """One SSH server; `hangs` accepts logins and then starts no process."""
+    """One SSH server; `hangs` accepts logins, each after `login_s`, and then starts no process."""
 
-    def __init__(self, hosts: Hosts, *, env: Mapping[str, str], hangs: bool) -> None:
+    def __init__(
+        self, hosts: Hosts, *, env: Mapping[str, str], hangs: bool, login_s: float
+    ) -> None:
         self.hosts = hosts
         self.env = env
         self.hangs = hangs
+        self.login_s = login_s
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.connections: set[asyncssh.SSHServerConnection] = set()
         self.running: set[asyncio.Task[None] | None] = set()  # processes
@@ -81,6 +84,10 @@ class Host:
 
             def connection_lost(self, exc: Exception | None) -> None:
                 host.connections.discard(self.connection)
+
+            async def begin_auth(self, username: str) -> bool:
+                await asyncio.sleep(host.login_s)
+                return True
 
             def auth_completed(self) -> None:
                 host.logins += 1
@@ -185,10 +192,15 @@ class Hosts:
         self._temporary.cleanup()
 
     def start(
-        self, *, env: Mapping[str, str] | None = None, hangs: bool = False, known: bool = True
+        self,
+        *,
+        env: Mapping[str, str] | None = None,
+        hangs: bool = False,
+        known: bool = True,
+        login_s: float = 0,
     ) -> Host:
         """Start a host whose processes have `env` added; `known`: its key is in known_hosts."""
-        host = Host(self, env=env or {}, hangs=hangs)
+        host = Host(self, env=env or {}, hangs=hangs, login_s=login_s)
         self.call(host.listen())
         self.hosts.append(host)
         if known:

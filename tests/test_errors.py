@@ -41,4 +41,6 @@ def test_what_the_users_program_prints_keeps_its_colours_and_nothing_else():
     shown = with_colours(EVIL)
     assert "\x1b[32mall is well\x1b[0m" in shown
     rest = shown.replace("\x1b[32m", "").replace("\x1b[0m", "")
-    assert not {"\x1b", "\x07", "\x9b", "\r"} & set(rest)
+    assert not {"\x1b", "\x07", "\x9b", "\r", "\u202e"} & set(rest)
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467 می\u200cخواهم"  # joined, and kept apart
+    assert with_colours(family) == family

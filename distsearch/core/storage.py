@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from ..errors import CheckpointError, MissingPackage, OptionError
 from ..resource.cache import MANIFEST, delete
 from ..resource.private import make_folders, make_private
-from ..space.privacy import without_secrets_in_urls
+from ..space.privacy import is_secret, without_secrets_in_urls
 from . import checkpoint
 
 T = TypeVar("T")
@@ -343,6 +343,7 @@ def without_secrets(text: str) -> str:
 
     settings = [item for conf in fsspec.config.conf.values() for item in dict(conf).items()]
     for name, value in [*os.environ.items(), *settings]:
-        if isinstance(value, str) and len(value) >= 8 and SECRET.search(str(name)):
+        looks_secret = SECRET.search(str(name)) or is_secret(str(name))
+        if isinstance(value, str) and len(value) >= 8 and looks_secret:
             text = text.replace(value, "***")
     return text

@@ -189,8 +189,8 @@ class Launcher:
             with contextlib.suppress(OSError):  # the job names it again, and can say what is wrong
                 os.chdir(folder)
             if os.getppid() == launcher:  # else it died before the death signal was set
-                entry = sys.modules[self.entry]
-                code = entry.main(socket.socket(fileno=os.dup(descriptor)), threads)
+                channel = socket.socket(fileno=os.dup(descriptor))
+                code = sys.modules[self.entry].main(channel, threads)
         except BaseException:
             import traceback
 

@@ -22,7 +22,8 @@ import asyncssh
 from ..errors import HostKeyError, NodeError, printable
 from .node import Node
 
-CONNECT_S = 10
+CONNECT_S = 10  # so long a host has to answer
+LOGIN_S = 30  # and so long then to let somebody in: it may ask a directory that is slow
 LOGIN_AGAIN_AFTER_S = (0.5, 1.0, 2.0, 4.0)
 LINE_LIMIT = 1000  # characters of a line that a node says, or that its login says
 
@@ -98,19 +99,20 @@ class _Login:
     def __init__(self, node: Node, config: list[str]) -> None:
         self.node = node
         self.offered: asyncssh.SSHKey | None = None
+        self.connection: asyncssh.SSHClientConnection | None = None  # as it begins
         self.known = asyncssh.SSHKnownHosts()
         self.known_hosts_file = DEFAULT_KNOWN_HOSTS[0]
         self.options: asyncssh.SSHClientConnectionOptions | None = None
         self.settings: dict[str, Any] = {
             "host": node.host,
             "config": config,
-            "connect_timeout": CONNECT_S,
-            "login_timeout": CONNECT_S,
+            "connect_timeout": None,  # see `connect`
+            "login_timeout": 0,
             "keepalive_interval": 5,
             "keepalive_count_max": 3,
             "ignore_encrypted": True,  # the SSH agent may hold the keys that are locked
             "agent_forwarding": False,
-            "client_factory": lambda: _HostKeyWitness(self),
+            "client_factory": lambda: _Witness(self),
         }
         if node.user is not None:
             self.settings["username"] = node.user
@@ -159,11 +161,16 @@ class _Login:
     async def connect(
         self, through: asyncssh.SSHClientConnection | None
     ) -> asyncssh.SSHClientConnection:
-        """Connect and authenticate."""
-        connect = asyncssh.connect(known_hosts=self.known, tunnel=through, **self.settings)
+        """Connect and authenticate: the host has its time to answer, and then to let us in."""
+        self.connection = None
+        connecting = asyncio.ensure_future(
+            asyncssh.connect(known_hosts=self.known, tunnel=through, **self.settings)
+        )
         try:
-            # `connect_timeout` does not cover everything that a hung server can do.
-            return await asyncio.wait_for(connect, CONNECT_S + 5)
+            await asyncio.wait([connecting], timeout=CONNECT_S)
+            if not connecting.done() and not self._has_greeted():
+                raise asyncio.TimeoutError
+            return await asyncio.wait_for(connecting, LOGIN_S)
         except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost):
             host, port = self._where()
             if self._known_keys(host, port):  # perhaps the host has none of that kind any more
@@ -171,6 +178,12 @@ class _Login:
                 with contextlib.suppress(asyncssh.Error, OSError, asyncio.TimeoutError):
                     self.offered = await asyncio.wait_for(look, CONNECT_S)
             raise
+        finally:
+            connecting.cancel()
+
+    def _has_greeted(self) -> bool:
+        connection = self.connection
+        return connection is not None and bool(connection.get_extra_info("server_version"))
 
     def _where(self) -> tuple[str, int]:
         if self.options is None:
@@ -197,6 +210,12 @@ class _Login:
         if isinstance(error, socket.gaierror):
             told = f"{name}: the name {host!r} is not known here; check its spelling"
             return NodeError(told, f"getent hosts {host}")
+        if isinstance(error, asyncio.TimeoutError) and self._has_greeted():
+            return NodeError(
+                f"{name}: {where} has answered, but let nobody in within {LOGIN_S} s; what is slow "
+                f"there? {ssh(self.node)} -v true",
+                f"{ssh(self.node)} -v true",
+            )
         if isinstance(error, asyncio.TimeoutError):
             return NodeError(
                 f"{name}: no login at {where} within {CONNECT_S} s; is the machine up, and its "
@@ -261,11 +280,14 @@ class _Login:
         )
 
 
-class _HostKeyWitness(asyncssh.SSHClient):
-    """Keeps the host key that is not trusted, to show it in the error."""
+class _Witness(asyncssh.SSHClient):
+    """Keeps what errors tell: how far the connection came, and the host key if it is unknown."""
 
     def __init__(self, login: _Login) -> None:
         self._login = login
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._login.connection = conn
 
     def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey

@@ -60,6 +60,7 @@ speaking = threading.Lock()
 
 
 def main() -> None:
+    hear_all_signals()
     signal.alarm(ORDERS_S)  # a link that is cut now brings no orders; there is nothing to end yet
     say(op="ready")
     request = next_message()
@@ -100,6 +101,18 @@ def main() -> None:
     last_word.start()
     last_word.join(1)
     os._exit(0)
+
+
+def hear_all_signals() -> None:
+    """Hear all signals again, some of which a login shell or sshd's parent may block or ignore.
+
+    Else this process would hear of no end: neither its own, nor that of the node's process.
+    """
+    for number in signal.valid_signals():
+        is_python_s = number in (signal.SIGPIPE, signal.SIGXFSZ)  # which Python always ignores
+        if signal.getsignal(number) is signal.SIG_IGN and not is_python_s:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def next_message() -> dict[str, Any] | None:

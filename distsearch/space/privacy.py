@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 _SECRET = (  # a name, or a part of one, in small letters; of numbers nothing is hidden
-    r"(?:passw(?:or)?d|pwd|passphrase|passcode|secret|token|jwt|bearer|credentials?|authorization"
-    r"|cookie|session[_-]?id|otp|psk|webhook|connection[_-]?string"
-    r"|(?:api|access|auth|private|secret|client|signing|encryption|account|ssh|master|session)"
-    r"[_-]?key)s?"
+    r"(?:passw(?:or)?d|pwd|passphrase|passcode|secret|token|jwt|bearer|credential|cred"
+    r"|authorization|cookie|session[_-]?id|t?otp|mfa|psk|webhook|connection[_-]?string|mnemonic"
+    r"|(?:seed|recovery)[_-]?phrase|pin[_-]?code"
+    r"|(?:api|access|auth|private|secret|client|signing|encryption|account|ssh|master|session"
+    r"|license)[_-]?key)s?"
 )
-_SECRET_NAME = re.compile(rf"(?:^|[_-]){_SECRET}(?:$|[_-])")
+# These only at the end: `session_length`, `pin_memory`, `salt_content` and `forward_pass` are none.
+_AT_THE_END = r"(?:pin|salt|dsn|session|pw|auth|pem|(?<![_-])pass|(?:db|user|smtp|ssh)[_-]?pass)"
+_SECRET_NAME = re.compile(rf"(?:^|[_-])(?:{_SECRET}(?:$|[_-])|{_AT_THE_END}$)")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _PARAMETER = re.compile(r"((?:^|[?&;])([^=?&;#\s]+)=)[^&;#\s]+")
 _LOGIN = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")

@@ -147,7 +147,7 @@ def test_a_module_of_a_package_is_found_there_too(tmp_path, monkeypatch):
 
     packed = pack(my_package.training.train_fn)
     for name in ("my_package", "my_package.training"):
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]
     code = """
         import pickle
         from my_package import training
@@ -198,8 +198,11 @@ def test_a_module_of_the_users_own_with_a_name_of_pythons_is_not_preloaded(tmp_p
     monkeypatch.delitem(sys.modules, "statistics", raising=False)
     import statistics
 
-    assert "statistics" not in pack(make(lambda args, reporter: statistics.median([1]))).modules
-    monkeypatch.delitem(sys.modules, "statistics")
+    try:
+        modules = pack(make(lambda args, reporter: statistics.median([1]))).modules
+    finally:
+        del sys.modules["statistics"]  # `monkeypatch` would put it back, for all later tests
+    assert "statistics" not in modules
 
 
 def test_the_same_function_has_the_same_name_and_another_one_another():

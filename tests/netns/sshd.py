@@ -17,7 +17,7 @@ PORT = 22
 
 
 async def main(folder: str, address: str) -> None:
-    host = Host(SimpleNamespace(folder=Path(folder)), env={}, hangs=False)
+    host = Host(SimpleNamespace(folder=Path(folder)), env={}, hangs=False, login_s=0)
     await host.listen(address, PORT)
     print(address, host.key.export_public_key().decode().strip(), flush=True)
     await asyncio.to_thread(sys.stdin.read)

@@ -403,6 +403,21 @@ def test_a_host_that_never_greets_is_given_up(world, monkeypatch):
     assert "no login" in str(error) and "within 0.5 s" in str(error)
 
 
+def test_a_host_that_answers_has_more_time_to_let_somebody_in(world, monkeypatch):
+    monkeypatch.setattr(login, "CONNECT_S", 0.5)
+    node = world.node(world.start(login_s=1.5))
+
+    async def logged_in():
+        connections = await login.log_in(node, [str(world.hosts.config)])
+        await login.hang_up(connections)
+        return len(connections)
+
+    assert asyncio.run(asyncio.wait_for(logged_in(), 30)) == 1
+    monkeypatch.setattr(login, "LOGIN_S", 0.2)
+    error = failure(world, node)
+    assert "has answered, but let nobody in within 0.2 s" in str(error)
+
+
 def test_a_host_that_hangs_after_the_login_is_given_up(world, monkeypatch):
     monkeypatch.setattr(conversation, "HELLO_S", 0.5)
     error = failure(world, world.node(world.start(hangs=True)))

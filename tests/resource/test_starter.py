@@ -39,10 +39,10 @@ LEAVES_AN_ORPHAN = (
 class Started:
     """A starter, and the driver's end of the conversation with it."""
 
-    def __init__(self, folder, python=sys.executable, source=SOURCE):
+    def __init__(self, folder, python=sys.executable, source=SOURCE, through=()):
         self.folder = folder
         self.process = subprocess.Popen(
-            [python, "-u", "-c", source],
+            [*through, python, "-u", "-c", source],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=folder,
@@ -299,3 +299,26 @@ def test_a_starter_whose_orders_never_come_ends_by_itself(tmp_path, greeted):
     if greeted:
         waiting.greet()
     assert waiting.process.wait(15) == -signal.SIGALRM
+
+
+DEAF = (
+    "import os, signal, sys\n"
+    "for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:\n"
+    "    if sys.argv[1] == 'SIG_IGN': signal.signal(number, signal.SIG_IGN)\n"
+    "    else: signal.pthread_sigmask(signal.SIG_BLOCK, (number,))\n"
+    "os.execv(sys.argv[2], sys.argv[2:])\n"
+)
+
+
+@pytest.mark.parametrize("how", ["SIG_IGN", "SIG_BLOCK"])
+def test_a_login_that_blocks_or_ignores_signals_takes_none_from_the_node(tmp_path, how):
+    through = (sys.executable, "-c", DEAF, how)
+    started = Started(tmp_path, through=through).run("import sys; sys.exit(7)")
+    assert started.hear("gone")["reason"] == "the node's process ended by itself (exit code 7)"
+    assert started.process.wait(10) == 0
+    started = Started(tmp_path, through=through).run(SLEEP)
+    started.hear("output")
+    family = pids(started.family())
+    started.process.terminate()
+    assert started.hear("gone")["reason"] == "signal 15"
+    assert started.left_nothing(family)

@@ -651,6 +651,26 @@ if __name__ == "__main__":
     assert (tmp_path / "mine.log").read_text("utf-8").splitlines() == ["an error ä"] * 4
 
 
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_1_where_warnings_are_errors_a_trial_gives_none_of_its_own(
+    search, monkeypatch, start_method
+):
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        reporter.save({"x": args.x})
+        reporter(accuracy=args.x)
+        print("all is well")
+
+    scheduler = search(train_fn, start_method=start_method)
+    scheduler.run(num_trials=1)
+    assert scheduler.join_jobs(timeout=25) is True
+    (trial,) = scheduler.trials
+    output = scheduler.folder / "trials" / str(trial.id) / "output.txt"
+    assert output.read_text() == "all is well\n"
+
+
 def test_1_files_of_the_current_folder_with_names_of_pythons_do_no_harm(driver, tmp_path):
     """The script lies elsewhere, so that plain Python would not look at them either."""
     (tmp_path / "here").mkdir()
