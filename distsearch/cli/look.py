@@ -18,6 +18,7 @@ from ..core.words import Trial
 from ..errors import DistsearchError, OptionError, StoreError, with_colours
 from ..resource.agent import output_name
 from . import output
+from .options import FROM_ZERO, SOME
 
 DEEP = 4  # folders below each other in which `ls` looks
 SHOWN = 20
@@ -87,7 +88,9 @@ def _listed(folder: Path) -> dict[str, Any]:
 
 @click.command()
 @folder_argument
-@click.option("--top", default=SHOWN, show_default=True, help="So many trials; 0: all.")
+@click.option(
+    "--top", default=SHOWN, show_default=True, type=FROM_ZERO, help="So many trials; 0: all."
+)
 @click.option(
     "--sort",
     type=click.Choice(["best", "id", "newest"]),
@@ -116,7 +119,7 @@ def show(folder: str, top: int, sort: str, as_json: bool) -> None:
         f"{searched['scheduler']}, searcher {searched['searcher']}, seed {searched['seed']}, "
         f"{record.ledger.objectives.described['mode']} of {' and '.join(_names(record))}"
     )
-    shown = trials if top <= 0 else trials[:top]
+    shown = trials if top == 0 else trials[:top]
     if not shown:
         return
     click.echo()
@@ -169,7 +172,9 @@ def _row(record: SearchRecord, trial: Trial) -> list[Any]:
 
 @click.command()
 @folder_argument
-@click.option("--every", default=1.0, show_default=True, help="Seconds between two looks.")
+@click.option(
+    "--every", default=1.0, show_default=True, type=SOME, help="Seconds between two looks."
+)
 def watch(folder: str, every: float) -> None:
     """Watch the search in DIR until its driver ends, or Ctrl-C.
 
@@ -238,8 +243,14 @@ def _running_line(record: SearchRecord, trial: Trial) -> str:
 @folder_argument
 @click.argument("trial", type=int, metavar="TRIAL")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the trial ends.")
-@click.option("-n", "--lines", type=int, help="The last lines only.")
-@click.option("--rank", default=0, show_default=True, help="Of a trial with several processes.")
+@click.option("-n", "--lines", type=FROM_ZERO, help="The last lines only.")
+@click.option(
+    "--rank",
+    default=0,
+    show_default=True,
+    type=FROM_ZERO,
+    help="Of a trial with several processes.",
+)
 def logs(folder: str, trial: int, follow: bool, lines: int | None, rank: int) -> None:
     """Print what trial TRIAL of DIR has printed, all its attempts."""
     record = output.opened(folder)

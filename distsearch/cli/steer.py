@@ -17,6 +17,7 @@ from ..core import live, requests
 from ..errors import NoDriver, OptionError, RequestRefused
 from ..resource.addresses import SUFFIX
 from . import output
+from .options import AMOUNT
 
 Wish = tuple[str, dict[str, Any]]  # the kind, and its values
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path())
@@ -25,7 +26,9 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path())
 def wait_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--wait`: how long the driver has to answer."""
     text = "Seconds for the search to answer; what it has not taken by then is withdrawn."
-    option = click.option("--wait", "within_s", default=15.0, show_default=True, help=text)
+    option = click.option(
+        "--wait", "within_s", default=15.0, show_default=True, type=AMOUNT, help=text
+    )
     return option(click.option("--json", "as_json", is_flag=True, help="JSON.")(command))
 
 
