@@ -111,6 +111,8 @@ def pool(size: int, seed: int, out: str) -> None:
     path = Path(out).expanduser()
     if path.suffix != ".npy":
         raise OptionError(f"--out={out!r}; give a name that ends in .npy")
+    if not path.parent.is_dir():
+        raise OptionError(f"--out={out!r}: there is no folder {path.parent.absolute()}")
     found = cells.pool(size, seed)
     unfinished = path.with_suffix(".part")
     try:
@@ -118,7 +120,7 @@ def pool(size: int, seed: int, out: str) -> None:
             np.save(file, found)
         unfinished.replace(path)
     except OSError as error:
-        raise OptionError(f"{path} cannot be written: {error}") from error
+        raise OptionError(f"{path} cannot be written: {error.strerror or error}") from error
     click.echo(f"{path}: {len(found):,} cells, {path.stat().st_size / 1e6:.0f} MB")
 
 

@@ -39,7 +39,9 @@ def why(folder: str, trial: int | None, as_json: bool) -> None:
 
 def of_trial(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -> list[str]:
     """Where a trial stands, and why, a line each."""
-    lines = [f"trial {trial.id} is {trial.status.value}: {format_config(trial.config)}"]
+    lines = [
+        f"trial {trial.id} is {output.status_of(record, trial)}: {format_config(trial.config)}"
+    ]
     lines += _attempts(record, trial)
     if trial.status.is_end:
         return lines + _end_of(record, trial)
@@ -95,6 +97,10 @@ def _run_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -
     decided = record.ledger.decided.get(trial.id)
     if isinstance(decided, (Stop, Pause)):
         lines.append(f"it is to {decided.word}, by {decided.by}: {decided.reason}".rstrip(": "))
+    elif trial.id in record.ledger.held or record.ledger.paused_by:
+        lines.append(
+            "it was asked to pause, and does so after its next checkpoint, in 30 s at most"
+        )
     if now is None:
         lines.append(f"so it was when its driver ended; {NOT_RUN}")
         return lines

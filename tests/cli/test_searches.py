@@ -193,6 +193,13 @@ def test_an_export_that_needs_a_package_names_the_command_that_gets_it(shell, ki
         (["run", "train.py", "--set", "epoch=2"], 2, "did you mean 'epochs'"),
         (["run", "--metric", "a", "--", "python", "x.py"], 2, "give --space FILE.toml"),
         (["run", "train.py", "--metric", "a"], 2, "--metric is for a command"),
+        (["show", "runs/one", "--top", "-1"], 2, "-1 is not in the range x>=0"),
+        (["logs", "runs/one", "0", "-n", "-3"], 2, "-3 is not in the range x>=0"),
+        (["watch", "runs/one", "--every", "nan"], 2, "nan is no finite number"),
+        (["run", "train.py", "--gpus", "-1"], 2, "-1.0 is not in the range x>=0"),
+        (["show", "runs/one", "0"], 2, "distsearch why runs/one 0"),
+        (["go-on", "runs/one"], 1, "is not paused"),
+        (["lanas", "pool", "--out", "nowhere/x.npy"], 2, "there is no folder"),
         (["shwo"], 2, "did you mean 'show'"),
     ],
 )
