@@ -47,11 +47,19 @@ def of_trial(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) 
         return lines + _end_of(record, trial)
     if trial.status is Status.PAUSED:
         lines.append(f"paused {trial.reason or 'by the rule'}")
-        lines.append(NOT_RUN if now is None else "it goes on if the rule lets it, or by `go-on`")
+        lines.append(_of_paused(record, trial, now))
         return lines
     if trial.status is Status.RUNNING:
         return lines + _run_of(record, trial, now)
     return lines + _wait_of(record, trial, now)
+
+
+def _of_paused(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -> str:
+    """What lets a trial go on that the rule has paused."""
+    if now is not None:
+        return "it goes on if the rule lets it, or by `go-on`"
+    both = (f"distsearch {word}" for word in (f"go-on {record.folder} {trial.id}", "resume"))
+    return f"no driver runs the search; it goes on by: {' and '.join(both)} {record.folder}"
 
 
 def _attempts(record: SearchRecord, trial: Trial) -> list[str]:

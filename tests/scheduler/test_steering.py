@@ -296,7 +296,7 @@ def test_what_may_go_on_is_asked_while_no_driver_runs_and_the_next_one_does_it(p
     asked = requests.ask(scheduler.folder, "go_on", trial=paused, may_wait=True)
     again = paused_search("promotion")
     assert requests.answer_of(again.folder, asked).is_done
-    again.run(num_trials=0)
+    again.run(num_trials=4)
     assert again.join_jobs(30)
     assert again.trials[paused].status is Status.FINISHED
 
