@@ -14,7 +14,7 @@ from ..errors import OptionError
 from ..gan.settings import CHOICES, Settings
 from ..resource.node import Node
 from .main import Group
-from .options import data_root_option, nodes_option, out_option
+from .options import AMOUNT, COUNT, SEED, SOME, data_root_option, nodes_option, out_option
 
 HELP = {
     "grid": "Cells of the torus, WIDTHxHEIGHT; '5x1' is a ring.",
@@ -107,19 +107,19 @@ def group() -> None:
     "--cpus",
     default=1,
     show_default=True,
-    type=click.IntRange(1),
+    type=COUNT,
     help="CPUs of a cell while it trains.",
 )
 @click.option(
     "--gpus",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=AMOUNT,
     help="GPUs of a cell; may be a fraction.",
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=SOME,
     help="End after so many; the same command goes on.",
 )
 @click.option("--baseline", metavar="DIR", help="An isolated run, to draw its curves beside these.")
@@ -162,8 +162,8 @@ def train(
 
 @group.command()
 @click.argument("folder", metavar="DIR")
-@click.option("--samples", default=100, show_default=True, type=click.IntRange(1))
-@click.option("--seed", default=0, show_default=True, help="Of the random numbers.")
+@click.option("--samples", default=100, show_default=True, type=COUNT)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the random numbers.")
 @out_option
 def generate(folder: str, samples: int, seed: int, out: str) -> None:
     """Draw samples from the best mixture of DIR: a grid as PNG, all of them as .npy."""
@@ -197,7 +197,7 @@ def score(folder: str, as_json: bool) -> None:
 
 @group.command()
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True)
-@click.option("--seed", default=0, show_default=True, help="Of all randomness.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of all randomness.")
 @out_option
 def ensemble(folders: Sequence[str], seed: int, out: str) -> None:
     """Mix the generators of all cells of some runs; `generate` and `score` take the result."""

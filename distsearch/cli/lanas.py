@@ -10,7 +10,7 @@ import click
 from ..errors import DistsearchError, OptionError
 from ..resource.node import Node
 from .main import Group
-from .options import data_options, nodes_option, out_option
+from .options import AMOUNT, COUNT, SEED, data_options, nodes_option, out_option
 
 EARLY = "promotion"
 SHOWN = 20  # rows of the table on the screen
@@ -24,8 +24,8 @@ def group() -> None:
 
 @group.command()
 @data_options
-@click.option("--trials", type=int, default=100, show_default=True, help="Cells to evaluate.")
-@click.option("--epochs", type=int, help="For which each is trained [default: of the data set].")
+@click.option("--trials", type=COUNT, default=100, show_default=True, help="Cells to evaluate.")
+@click.option("--epochs", type=COUNT, help="For which each is trained [default: of the data set].")
 @click.option(
     "--rule",
     type=click.Choice(["whole", EARLY]),
@@ -35,12 +35,12 @@ def group() -> None:
 )
 @click.option("--pool", metavar="FILE", help="Choose among these cells (`distsearch lanas pool`).")
 @click.option(
-    "--first", type=int, default=50, show_default=True, help="Random cells before the tree."
+    "--first", type=COUNT, default=50, show_default=True, help="Random cells before the tree."
 )
-@click.option("--channels", type=int, help="Of the first cells [default: of the data set].")
-@click.option("--layers", type=int, help="Cells in a row [default: of the data set].")
-@click.option("--gpus", type=float, default=0, show_default=True, help="For each trial.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of cells and training.")
+@click.option("--channels", type=COUNT, help="Of the first cells [default: of the data set].")
+@click.option("--layers", type=COUNT, help="Cells in a row [default: of the data set].")
+@click.option("--gpus", type=AMOUNT, default=0, show_default=True, help="For each trial.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of cells and training.")
 @nodes_option
 @out_option
 def search(
@@ -65,8 +65,6 @@ def search(
     """
     given = {"epochs": epochs, "channels": channels, "layers": layers}
     args = _settings(data, data_root, seed, given)
-    if trials < 1:
-        raise OptionError(f"--trials={trials}; give 1 or more")
     options: dict[str, Any] = {"first": first}
     if pool is not None:
         options["pool"] = str(Path(pool).expanduser().absolute())
@@ -101,8 +99,8 @@ def search(
 
 
 @group.command()
-@click.option("--size", type=int, default=1_000_000, show_default=True, help="Different cells.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same gives the same.")
+@click.option("--size", type=COUNT, default=1_000_000, show_default=True, help="Different cells.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The same gives the same.")
 @click.option("--out", metavar="FILE", required=True, help="A .npy file.")
 def pool(size: int, seed: int, out: str) -> None:
     """Draw a pool of different cells, to search in with `search --pool`."""
@@ -113,6 +111,8 @@ def pool(size: int, seed: int, out: str) -> None:
     path = Path(out).expanduser()
     if path.suffix != ".npy":
         raise OptionError(f"--out={out!r}; give a name that ends in .npy")
+    if not path.parent.is_dir():
+        raise OptionError(f"--out={out!r}: there is no folder {path.parent.absolute()}")
     found = cells.pool(size, seed)
     unfinished = path.with_suffix(".part")
     try:
@@ -120,13 +120,13 @@ def pool(size: int, seed: int, out: str) -> None:
             np.save(file, found)
         unfinished.replace(path)
     except OSError as error:
-        raise OptionError(f"{path} cannot be written: {error}") from error
+        raise OptionError(f"{path} cannot be written: {error.strerror or error}") from error
     click.echo(f"{path}: {len(found):,} cells, {path.stat().st_size / 1e6:.0f} MB")
 
 
 @group.command()
 @click.argument("folder", metavar="DIR")
-@click.option("--top", type=int, default=SHOWN, show_default=True, help="So many rows.")
+@click.option("--top", type=COUNT, default=SHOWN, show_default=True, help="So many rows.")
 @click.option("--worst-first", is_flag=True, help="The best last.")
 @click.option("--tree", metavar="FILE", help="Draw the tree of regions, as a .png or .svg.")
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON, on standard output.")
@@ -150,12 +150,12 @@ def results(folder: str, top: int, worst_first: bool, tree: str | None, as_json:
 
 @group.command()
 @click.argument("folder", metavar="DIR")
-@click.option("--top", type=int, default=1, show_default=True, help="The rank of the cell.")
-@click.option("--epochs", type=int, help="For which it is trained [default: of the data set].")
-@click.option("--channels", type=int, help="Of the first cells [default: of the data set].")
-@click.option("--layers", type=int, help="Cells in a row [default: of the data set].")
-@click.option("--gpus", type=float, default=0, show_default=True, help="For the training.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the training.")
+@click.option("--top", type=COUNT, default=1, show_default=True, help="The rank of the cell.")
+@click.option("--epochs", type=COUNT, help="For which it is trained [default: of the data set].")
+@click.option("--channels", type=COUNT, help="Of the first cells [default: of the data set].")
+@click.option("--layers", type=COUNT, help="Cells in a row [default: of the data set].")
+@click.option("--gpus", type=AMOUNT, default=0, show_default=True, help="For the training.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the training.")
 @nodes_option
 def retrain(
     folder: str,
@@ -211,18 +211,15 @@ def retrain(
 
 @group.command()
 @click.option("--table", default="nas-bench-201", show_default=True, help="A name, or a .csv file.")
-@click.option("--seeds", type=int, default=20, show_default=True, help="Runs of each searcher.")
-@click.option("--evaluations", type=int, default=300, show_default=True, help="Of each run.")
-@click.option("--under-way", type=int, default=1, show_default=True, help="Evaluations at once.")
+@click.option("--seeds", type=COUNT, default=20, show_default=True, help="Runs of each searcher.")
+@click.option("--evaluations", type=COUNT, default=300, show_default=True, help="Of each run.")
+@click.option("--under-way", type=COUNT, default=1, show_default=True, help="Evaluations at once.")
 @click.option("--out", metavar="FILE", help="Where the curves are drawn [default: TABLE.png].")
 def bench(table: str, seeds: int, evaluations: int, under_way: int, out: str | None) -> None:
     """Run lanas, evolution and random search against a table of trained networks."""
     from ..nas.lanas import race, tables
     from ..nas.lanas.pictures import draw_race
 
-    for name, value in (("seeds", seeds), ("evaluations", evaluations), ("under-way", under_way)):
-        if value < 1:
-            raise OptionError(f"--{name}={value}; give 1 or more")
     if out is not None:
         _check_picture("out", out)
     found = tables.load(table)
@@ -270,8 +267,6 @@ def _rank(folder: str, top: int, worst_first: bool, as_json: bool = False) -> No
 
     from ..nas.lanas import ranking
 
-    if top < 1:
-        raise OptionError(f"--top={top}; give 1 or more")
     record = distsearch.open(folder)
     found = ranking.ranking(record)
     paths = ranking.write(found, record.folder)

@@ -18,6 +18,7 @@ from ..core.words import Trial
 from ..errors import DistsearchError, OptionError, StoreError, with_colours
 from ..resource.running_trial import output_name
 from . import output
+from .options import FROM_ZERO, SOME
 
 DEEP = 4  # folders below each other in which `ls` looks
 SHOWN = 20
@@ -50,7 +51,7 @@ def ls(folder: str, as_json: bool) -> None:
     for row in rows:
         age = None if row["age_s"] is None else output.ago(row["age_s"])
         name = os.path.relpath(row["folder"], root)
-        best = row["best"] if row["best"] is None else f"{row['metric']} {row['best']}"
+        best = row["result"] and f"{row['metric']} {row['result']}".strip()
         table.append([name, row["state"], row["trials"], best, age, row["function"]])
     output.table(columns, table)
 
@@ -67,7 +68,7 @@ def _searches_below(root: Path) -> Iterator[Path]:
 
 
 def _listed(folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(("trials", "best", "metric", "age_s", "function"))
+    row: dict[str, Any] = dict.fromkeys(("trials", "best", "result", "metric", "age_s", "function"))
     row.update(folder=str(folder))
     try:
         record = output.opened(str(folder))
@@ -75,7 +76,8 @@ def _listed(folder: Path) -> dict[str, Any]:
         row.update(
             state=output.state_of(record, output.driver_of(folder)),
             trials=ledger.counts.launched,
-            best=output.result_of(record) or None,
+            best=None if ledger.best is None else ledger.best.best_reward,
+            result=output.result_of(record) or None,
             metric="" if ledger.objectives.several else ledger.objectives.names[0],
             age_s=max(0.0, time.time() - (folder / store.FILE).stat().st_mtime),
             function=record.searched["function"],
@@ -87,7 +89,10 @@ def _listed(folder: Path) -> dict[str, Any]:
 
 @click.command()
 @folder_argument
-@click.option("--top", default=SHOWN, show_default=True, help="So many trials; 0: all.")
+@click.argument("trials", metavar="", nargs=-1)
+@click.option(
+    "--top", default=SHOWN, show_default=True, type=FROM_ZERO, help="So many trials; 0: all."
+)
 @click.option(
     "--sort",
     type=click.Choice(["best", "id", "newest"]),
@@ -96,16 +101,18 @@ def _listed(folder: Path) -> dict[str, Any]:
     help="Which trials come first.",
 )
 @json_option
-def show(folder: str, top: int, sort: str, as_json: bool) -> None:
-    """Show the search in DIR, and its trials."""
+def show(folder: str, trials: Sequence[str], top: int, sort: str, as_json: bool) -> None:
+    """Show the search in DIR, and its trials; `distsearch why DIR TRIAL` tells of one."""
+    if trials:
+        raise OptionError(f"of one trial tells: distsearch why {folder} {trials[0]}")
     record = output.opened(folder)
     now = live.read(record.folder)
     driver = output.driver_of(record.folder)
-    trials = _sorted(record, sort)
+    ordered = _sorted(record, sort)
     if as_json:
         about = {**record.metadata, "state": output.state_of(record, driver), "driver": driver}
         about |= {"started": record.searched.get("started"), "live": now}
-        about["trials"] = [output.trial_facts(record, trial) for trial in trials]
+        about["trials"] = [output.trial_facts(record, trial) for trial in ordered]
         output.as_json(about)
         return
     searched = record.searched
@@ -116,7 +123,7 @@ def show(folder: str, top: int, sort: str, as_json: bool) -> None:
         f"{searched['scheduler']}, searcher {searched['searcher']}, seed {searched['seed']}, "
         f"{record.ledger.objectives.described['mode']} of {' and '.join(_names(record))}"
     )
-    shown = trials if top <= 0 else trials[:top]
+    shown = ordered if top == 0 else ordered[:top]
     if not shown:
         return
     click.echo()
@@ -128,8 +135,8 @@ def show(folder: str, top: int, sort: str, as_json: bool) -> None:
         columns.pop(-3)
         rows = [[*row[:-3], *row[-2:]] for row in rows]
     output.table(columns, rows)
-    if len(shown) < len(trials):
-        click.echo(f"{len(trials) - len(shown)} more: --top 0 shows all")
+    if len(shown) < len(ordered):
+        click.echo(f"{len(ordered) - len(shown)} more: --top 0 shows all")
 
 
 def _names(record: SearchRecord) -> Sequence[str]:
@@ -161,7 +168,7 @@ def _row(record: SearchRecord, trial: Trial) -> list[Any]:
         results = [trial.best_reward]
     reached = trial.furthest if trial.furthest > float("-inf") else None
     seconds = f"{trial.seconds:.1f}" if trial.seconds else None
-    status = trial.status.value + (" (final)" if trial.is_final else "")
+    status = output.status_of(record, trial) + (" (final)" if trial.is_final else "")
     where = f"{trial.host} and {len(trial.hosts) - 1} more" if len(trial.hosts) > 1 else trial.host
     config = format_config(trial.config)
     return [trial.id, status, *results, reached, seconds, where, config, trial.reason]
@@ -169,7 +176,9 @@ def _row(record: SearchRecord, trial: Trial) -> list[Any]:
 
 @click.command()
 @folder_argument
-@click.option("--every", default=1.0, show_default=True, help="Seconds between two looks.")
+@click.option(
+    "--every", default=1.0, show_default=True, type=SOME, help="Seconds between two looks."
+)
 def watch(folder: str, every: float) -> None:
     """Watch the search in DIR until its driver ends, or Ctrl-C.
 
@@ -238,8 +247,14 @@ def _running_line(record: SearchRecord, trial: Trial) -> str:
 @folder_argument
 @click.argument("trial", type=int, metavar="TRIAL")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the trial ends.")
-@click.option("-n", "--lines", type=int, help="The last lines only.")
-@click.option("--rank", default=0, show_default=True, help="Of a trial with several processes.")
+@click.option("-n", "--lines", type=FROM_ZERO, help="The last lines only.")
+@click.option(
+    "--rank",
+    default=0,
+    show_default=True,
+    type=FROM_ZERO,
+    help="Of a trial with several processes.",
+)
 def logs(folder: str, trial: int, follow: bool, lines: int | None, rank: int) -> None:
     """Print what trial TRIAL of DIR has printed, all its attempts."""
     record = output.opened(folder)

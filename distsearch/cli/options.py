@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +11,26 @@ import click
 from ..resource.addresses import nodes_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+COUNT = click.IntRange(min=1)
+FROM_ZERO = click.IntRange(min=0)
+SEED = click.IntRange(0, 2**63 - 1)
+
+
+class Amount(click.FloatRange):
+    """A number from 0, or above 0; neither `inf` nor `nan`."""
+
+    def __init__(self, above_zero: bool = False) -> None:
+        super().__init__(min=0, min_open=above_zero)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The number; fails for what is none."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+AMOUNT, SOME = Amount(), Amount(above_zero=True)
 
 
 def data_options(command: Command) -> Command:

@@ -133,6 +133,17 @@ def trial_facts(record: SearchRecord, trial: Trial) -> dict[str, Any]:
     }
 
 
+def status_of(record: SearchRecord, trial: Trial) -> str:
+    """The status of a trial; `pausing` for one that was asked to pause and runs still.
+
+    It runs until its next checkpoint, for 30 s at most.
+    """
+    if trial.status is not Status.RUNNING or trial.saves_first is None:  # it ends at once
+        return trial.status.value
+    is_asked = trial.id in record.ledger.held or record.ledger.paused_by
+    return "pausing" if is_asked else trial.status.value
+
+
 def state_of(record: SearchRecord, driver: str | None) -> str:
     """Whether a search runs, has ended, or waits to be resumed."""
     if driver is not None:

@@ -12,7 +12,15 @@ from ..nas import recipes
 from ..nas.pc_darts import settings
 from ..nas.runs import CELLS, CURVES, Found, Machines
 from .main import Group
-from .options import Command, data_options, nodes_option, out_option
+from .options import (
+    AMOUNT,
+    COUNT,
+    FROM_ZERO,
+    Command,
+    data_options,
+    nodes_option,
+    out_option,
+)
 
 HELP = {
     "arch_lr": "Learning rate of the architecture (Adam).",
@@ -84,15 +92,19 @@ def machine_options(command: Command) -> Command:
         ),
         click.option("--quiet", is_flag=True, help="Print the result alone."),
         click.option("--local/--no-local", default=True, help="Whether this machine is used too."),
-        click.option("--gpus", type=float, default=0, show_default=True, help="GPUs of a rank."),
-        click.option("--cpus", type=int, default=1, show_default=True, help="CPUs of a rank."),
+        click.option("--gpus", type=AMOUNT, default=0, show_default=True, help="GPUs of a rank."),
+        click.option("--cpus", type=COUNT, default=1, show_default=True, help="CPUs of a rank."),
         click.option(
             "--ranks-per-node",
-            type=int,
+            type=COUNT,
             help="So many ranks on each node of a trial [default: wherever there is room].",
         ),
         click.option(
-            "--ranks", type=int, default=1, show_default=True, help="Processes that train together."
+            "--ranks",
+            type=COUNT,
+            default=1,
+            show_default=True,
+            help="Processes that train together.",
         ),
     ):
         command = option(command)
@@ -117,7 +129,7 @@ def search(**options: Any) -> None:
 
 @group.command()
 @click.option("--genotype", required=True, help="A search's DIR, a genotype.json, or a name.")
-@click.option("--trial", type=int, help="Which search of DIR, by its id [default: the best].")
+@click.option("--trial", type=FROM_ZERO, help="Which search of DIR, by its id [default: the best].")
 @data_options
 @out_option
 @machine_options

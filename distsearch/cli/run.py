@@ -21,7 +21,7 @@ from ..core.record import SearchRecord
 from ..errors import DistsearchError, OptionError, RequestRefused, SearchFailed, StoreError, suggest
 from . import output
 from .main import FAILED
-from .options import nodes_option
+from .options import AMOUNT, COUNT, SEED, SOME, nodes_option
 
 SCHEDULERS = {
     "fifo": "FIFOScheduler",
@@ -40,8 +40,8 @@ _NAMED = "[FILE.py[:FUNCTION]] [-- COMMAND...]"
     "--out", metavar="DIR", type=click.Path(), help="The search's folder; the same goes on with it."
 )
 @click.option("--fresh", is_flag=True, help="Put aside what is in DIR, and begin anew.")
-@click.option("--trials", type=int, help="So many at most.")
-@click.option("--time-out", type=float, metavar="S", help="For so many seconds at most.")
+@click.option("--trials", type=COUNT, help="So many at most.")
+@click.option("--time-out", type=SOME, metavar="S", help="For so many seconds at most.")
 @click.option("--searcher", default="auto", show_default=True, help="random, grid, bohb, tpe, ...")
 @click.option(
     "--scheduler",
@@ -50,7 +50,7 @@ _NAMED = "[FILE.py[:FUNCTION]] [-- COMMAND...]"
     show_default=True,
     help="The rule.",
 )
-@click.option("--max-t", type=float, help="How long a trial trains at most (epochs).")
+@click.option("--max-t", type=SOME, help="How long a trial trains at most (epochs).")
 @click.option("--metric", multiple=True, metavar="NAME[=REGEX]", help="Of a command.")
 @click.option("--json-lines", is_flag=True, help="Lines of JSON that a command prints are reports.")
 @click.option(
@@ -63,14 +63,16 @@ _NAMED = "[FILE.py[:FUNCTION]] [-- COMMAND...]"
 @click.option("--max-reward", type=float, help="End when a trial reaches it.")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="Fix an argument.")
 @click.option("--option", "more", multiple=True, metavar="NAME=VALUE", help="Of the scheduler.")
-@click.option("--cpus", default=1, show_default=True, help="Of a trial.")
-@click.option("--gpus", default=0.0, show_default=True, help="Of a trial; may be a fraction.")
-@click.option("--memory-gb", type=float, help="Of a trial.")
-@click.option("--trial-timeout", type=float, metavar="S", help="End trials that take longer.")
-@click.option("--report-timeout", type=float, metavar="S", help="End trials that are silent.")
+@click.option("--cpus", default=1, show_default=True, type=COUNT, help="Of a trial.")
+@click.option(
+    "--gpus", default=0.0, show_default=True, type=AMOUNT, help="Of a trial; may be a fraction."
+)
+@click.option("--memory-gb", type=SOME, help="Of a trial.")
+@click.option("--trial-timeout", type=SOME, metavar="S", help="End trials that take longer.")
+@click.option("--report-timeout", type=SOME, metavar="S", help="End trials that are silent.")
 @click.option("--upload", "uploads", multiple=True, metavar="PATH", help="For every node.")
 @click.option("--no-local", is_flag=True, help="Do not use this machine.")
-@click.option("--seed", type=int, help="Of the search.")
+@click.option("--seed", type=SEED, help="Of the search.")
 @click.option("--show-output", is_flag=True, help="Show what trials print.")
 @click.option("--quiet", is_flag=True, help="Print the result alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and no more.")

@@ -14,9 +14,12 @@ from typing import Any
 import click
 
 from ..core import live, requests
+from ..core.record import SearchRecord
+from ..core.words import Status
 from ..errors import NoDriver, OptionError, RequestRefused
 from ..resource.addresses import SUFFIX
 from . import output
+from .options import AMOUNT
 
 Wish = tuple[str, dict[str, Any]]  # the kind, and its values
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path())
@@ -25,7 +28,9 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path())
 def wait_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--wait`: how long the driver has to answer."""
     text = "Seconds for the search to answer; what it has not taken by then is withdrawn."
-    option = click.option("--wait", "within_s", default=15.0, show_default=True, help=text)
+    option = click.option(
+        "--wait", "within_s", default=15.0, show_default=True, type=AMOUNT, help=text
+    )
     return option(click.option("--json", "as_json", is_flag=True, help="JSON.")(command))
 
 
@@ -68,9 +73,43 @@ def go_on(folder: str, trials: Sequence[int], within_s: float, as_json: bool) ->
     """Let the search in DIR go on that `pause` has paused, or only some trials.
 
     A trial that the rule of the search has paused goes on, too, until the rule judges it again.
+    Where no driver runs, what is asked waits for `distsearch resume`.
     """
     one_by_one: list[Wish] = [("go_on", {"trial": trial}) for trial in trials]
-    _ask(folder, one_by_one or [("search_goes_on", {})], within_s, as_json)
+    wishes = one_by_one or [("search_goes_on", {})]
+    record = output.opened(folder)
+    if output.driver_of(record.folder) is None:
+        _leave(record, wishes, as_json)
+    else:
+        _ask(folder, wishes, within_s, as_json)
+
+
+def _leave(record: SearchRecord, wishes: Iterable[Wish], as_json: bool) -> None:
+    """Leave for the next driver what is asked, once it is sure that each wish makes sense."""
+    wishes = list(wishes)
+    for _, what in wishes:
+        _check_paused(record, what.get("trial"))
+    answers = []
+    for kind, what in wishes:
+        requests.ask(record.folder, kind, by="distsearch", may_wait=True, **what)
+        who = f"trial {what['trial']}" if what else "the search"
+        said = f"no driver runs: {who} goes on with: distsearch resume {record.folder}"
+        answers.append({"kind": kind, **what, "done": False, "waits": True, "said": said})
+        if not as_json:
+            click.echo(said)
+    if as_json:
+        output.as_json(answers)
+
+
+def _check_paused(record: SearchRecord, number: int | None) -> None:
+    """Raise RequestRefused where a trial, or for None the search, is not paused."""
+    if number is None:
+        if not record.ledger.paused_by:
+            raise RequestRefused(f"the search in {record.folder} is not paused")
+        return
+    trial = output.trial_of(record, number)
+    if trial.status is not Status.PAUSED and number not in record.ledger.held:
+        raise RequestRefused(f"trial {number} is not paused: it is {trial.status.value}")
 
 
 @click.command()

@@ -39,17 +39,27 @@ def why(folder: str, trial: int | None, as_json: bool) -> None:
 
 def of_trial(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -> list[str]:
     """Where a trial stands, and why, a line each."""
-    lines = [f"trial {trial.id} is {trial.status.value}: {format_config(trial.config)}"]
+    lines = [
+        f"trial {trial.id} is {output.status_of(record, trial)}: {format_config(trial.config)}"
+    ]
     lines += _attempts(record, trial)
     if trial.status.is_end:
         return lines + _end_of(record, trial)
     if trial.status is Status.PAUSED:
         lines.append(f"paused {trial.reason or 'by the rule'}")
-        lines.append(NOT_RUN if now is None else "it goes on if the rule lets it, or by `go-on`")
+        lines.append(_of_paused(record, trial, now))
         return lines
     if trial.status is Status.RUNNING:
         return lines + _run_of(record, trial, now)
     return lines + _wait_of(record, trial, now)
+
+
+def _of_paused(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -> str:
+    """What lets a trial go on that the rule has paused."""
+    if now is not None:
+        return "it goes on if the rule lets it, or by `go-on`"
+    both = (f"distsearch {word}" for word in (f"go-on {record.folder} {trial.id}", "resume"))
+    return f"no driver runs the search; it goes on by: {' and '.join(both)} {record.folder}"
 
 
 def _attempts(record: SearchRecord, trial: Trial) -> list[str]:
@@ -95,6 +105,10 @@ def _run_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -
     decided = record.ledger.decided.get(trial.id)
     if isinstance(decided, (Stop, Pause)):
         lines.append(f"it is to {decided.word}, by {decided.by}: {decided.reason}".rstrip(": "))
+    elif trial.id in record.ledger.held or record.ledger.paused_by:
+        lines.append(
+            "it was asked to pause, and does so after its next checkpoint, in 30 s at most"
+        )
     if now is None:
         lines.append(f"so it was when its driver ended; {NOT_RUN}")
         return lines

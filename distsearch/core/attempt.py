@@ -141,12 +141,23 @@ class Attempt:
         self._tell({"op": "decide", "decision": decision.word})
 
     def stop(self, verdict: Verdict, after_save_s: float = 0.0) -> bool:
-        """Decide how it is to end; False when that was decided, or it is over. See `send_stop`."""
+        """Decide how it is to end; False when that was decided, or it is over. See `send_stop`.
+
+        One that pauses after its next checkpoint may still be stopped at once.
+        """
+        if self._pauses_later and verdict.status is Status.STOPPED and not after_save_s:
+            self.verdict, self._after_save_s = verdict, 0.0
+            return True
         if self.stage in (Stage.ENDING, Stage.OVER):
             return False
         self._move(Stage.ENDING)
         self.verdict, self._after_save_s = verdict, after_save_s
         return True
+
+    @property
+    def _pauses_later(self) -> bool:
+        is_to_pause = self.verdict is not None and self.verdict.status is Status.PAUSED
+        return self.stage is Stage.ENDING and is_to_pause and self._after_save_s > 0
 
     def send_stop(self) -> None:
         """Tell its nodes to end it: TERM, and KILL if it does not listen.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import shutil
 import sys
 import threading
 import time
@@ -27,7 +28,7 @@ GIVE_UP_S = 5.0  # how long stop() waits for a terminal or a pipe that takes no 
 LINES_KEPT = 10_000  # lines that wait for such a terminal; the oldest go first
 STATES = ("running", "done", "stopped", "paused", "failed", "waiting")
 NODES_SHOWN = 8  # more nodes than this are summed up
-CONFIG_WIDTH = 300  # what a plain line shows of the best trial
+BEST_WIDTH = 120  # what a plain line shows of the best trial, where no terminal has a width
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,8 @@ def status_line(now: Snapshot, *, final: bool = False) -> str:
     trials = f"{now.ended}{of_total} trials" if (of_total or now.ended != 1) else "1 trial"
     took = _duration(now.elapsed_s)
     begin = f"{trials} in {took}: " if final else f"[{took}] {trials}: "
-    parts = [begin + ", ".join(_counts(now)), _best(now, CONFIG_WIDTH)]
+    room = shutil.get_terminal_size((BEST_WIDTH, 1)).columns
+    parts = [begin + ", ".join(_counts(now)), _best(now, room)]
     parts.append(f"{now.trials_per_minute:.3g} trials/min")
     if now.time_left_s is not None and not final:
         parts.append(f"{_duration(now.time_left_s)} left")
@@ -279,7 +281,7 @@ def rows_of(now: Snapshot, *, is_last: bool = False) -> list[tuple[str, str]]:
     if now.time_left_s is not None and not is_last:
         search += f", {_duration(now.time_left_s)} left"
     counts = ", ".join([*_counts(now), f"{now.trials_per_minute:.3g} trials/min"])
-    rows = [("search", search), ("trials", counts), ("best", _best(now, CONFIG_WIDTH))]
+    rows = [("search", search), ("trials", counts), ("best", _best(now, 2 * BEST_WIDTH))]
     if now.nodes and not is_last:
         some = [f"{node.name}  {_slots([node])}" for node in now.nodes[:NODES_SHOWN]]
         more = len(now.nodes) - len(some)

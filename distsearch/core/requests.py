@@ -8,7 +8,7 @@
 There is no port: what reaches the folder (over NFS, too) reaches the search, and whoever may write
 there may steer it, nobody else. The driver looks about once a second, checks each file as one of a
 stranger, and logs a `request` event: what was asked by whom, and what came of it. Then the file
-goes. Where no driver runs, nothing is left behind.
+goes. Where no driver runs, nothing is left behind, unless it may wait for the next one.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ KINDS: Mapping[str, Mapping[str, type]] = {
     "add_node": {"node": str},
     "drain_node": {"node": str},
 }
+LATER = ("go_on", "search_goes_on")  # what may wait for the next driver, where none runs
 _WORDS = {int: "a whole number from 0", dict: "an object of JSON", str: "text"}
 _NAME = re.compile(r"\d{20}-[0-9a-f]{8}\.json")
 
@@ -79,13 +80,16 @@ class Refused:
     why: str
 
 
-def ask(folder: str | os.PathLike[str], kind: str, *, by: str = "", **what: Any) -> str:
+def ask(
+    folder: str | os.PathLike[str], kind: str, *, by: str = "", may_wait: bool = False, **what: Any
+) -> str:
     """Ask something of the search that runs in a folder; returns the request's id.
 
         ask("runs/digits", "pause_trial", trial=3, by="the web page")
 
     `kind` is one of KINDS, `what` its values: `trial=` an id, `config=` a configuration, `node=` an
-    address. `by` is added to the user and host that ask. What comes of it tells `answer_of`.
+    address. `by` is added to the user and host that ask. `may_wait`: what is asked may wait for
+    the next driver where none runs, if it is one of LATER. What comes of it tells `answer_of`.
     Raises OptionError for what cannot be asked, NoDriver when nobody runs the search, StoreError
     when the folder holds none or cannot be written to.
     """
@@ -95,7 +99,11 @@ def ask(folder: str | os.PathLike[str], kind: str, *, by: str = "", **what: Any)
         raise OptionError(f"this request has more than {MAX_BYTES} bytes; ask for less at once")
     if not (where / store.FILE).is_file():
         raise NoExperiment(f"{where} holds no experiment: there is no {store.FILE} in it")
-    _check_driver(where)
+    waits = may_wait and kind in LATER
+    if waits:
+        make_folder(where / FOLDER)  # the search may never have listened
+    else:
+        _check_driver(where)
     number = f"{time.time_ns():020d}-{os.urandom(4).hex()}"
     path = where / FOLDER / f"{number}.json"
     unfinished = path.with_name(f".{number}.part")
@@ -108,7 +116,8 @@ def ask(folder: str | os.PathLike[str], kind: str, *, by: str = "", **what: Any)
             unfinished.unlink()
         raise StoreError(f"the search in {where} cannot be asked: {error}") from error
     try:
-        _check_driver(where)
+        if not waits:
+            _check_driver(where)
     except NoDriver:  # it has ended meanwhile: unless it took this, nobody will
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

@@ -36,7 +36,8 @@ class Steering:
         await steering.close()
 
     To be made once the folder's lock is taken: what lies there by then was meant for another
-    driver, and is refused. `valid` completes and checks a configuration.
+    driver, and is refused, unless it is one of `requests.LATER`. `valid` completes and checks a
+    configuration.
     """
 
     def __init__(
@@ -74,7 +75,11 @@ class Steering:
     def start(self) -> None:
         """Begin to look."""
         for number in self._left:
-            self._answer(requests.read(self._folder, number), is_done=False, said=TOO_LATE)
+            asked = requests.read(self._folder, number)
+            if isinstance(asked, Request) and asked.kind in requests.LATER:
+                self.hear(asked)
+            else:
+                self._answer(asked, is_done=False, said=TOO_LATE)
         self._task = asyncio.get_running_loop().create_task(self._look_for_ever())
         self._task.add_done_callback(self._looks_no_more)
 

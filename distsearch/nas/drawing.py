@@ -83,7 +83,8 @@ def _paint(axes: Any, cell: Cell) -> None:
     axes.plot([out, out], [min(shares) - 0.2, max(shares) + 0.2], color="black", linewidth=4)
     middle = (min(shares) + max(shares)) / 2
     axes.text(out + 0.12, middle, "$c_{k}$", va="center", fontsize=13)
-    labels = ["$c_{k-2}$", "$c_{k-1}$", *map(str, range(len(cell.nodes)))]
+    # As genotype.json counts feature maps: those of the two cells before are 0 and 1.
+    labels = ["$c_{k-2}$", "$c_{k-1}$", *map(str, range(2, 2 + len(cell.nodes)))]
     for label, x, y in zip(labels, columns, rows, strict=False):
         _circle(axes, x, y, label)
 

@@ -85,7 +85,8 @@ def check(settings: Mapping[str, Any], images: int, world_size: int) -> None:
     check_number("cutout", settings["cutout"], int, least=0)
     for name in ("lr", "clip"):
         check_number(name, settings[name], float, above=0)
-    for name in ("momentum", "weight_decay", "auxiliary"):
+    check_number("momentum", settings["momentum"], float, least=0, below=1)
+    for name in ("weight_decay", "auxiliary"):
         check_number(name, settings[name], float, least=0)
     for name in ("drop_path", "label_smoothing", "validation"):
         check_number(name, settings[name], float, least=0, below=1)

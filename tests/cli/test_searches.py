@@ -140,6 +140,29 @@ def test_a_trial_runs_again_in_the_foreground_from_its_checkpoint_or_from_its_st
     assert code == 1 and "ValueError: too small" in said and "distsearch/" not in said
 
 
+GANG = """
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    print(f"rank {args.rank} of {args.world_size}")
+    if args.rank == 0:
+        reporter(epoch=1, accuracy=args.x)
+"""
+
+
+def test_of_a_trial_of_several_processes_rank_0_runs_again_alone_and_that_is_said(tmp_path):
+    (tmp_path / "gang.py").write_text(GANG)
+    two = ["--option", 'resource={"num_cpus": 1, "world_size": 2}']
+    words = ["run", "gang.py", "--trials", 1, "--out", "run", "--quiet", *two]
+    code, _, said = distsearch(tmp_path, *words)
+    assert code == 0, said
+    assert distsearch(tmp_path, "logs", "run", 0, "--rank", 1)[1] == "rank 1 of 2\n"
+    code, out, said = distsearch(tmp_path, "debug", "run", 0)
+    assert (code, out) == (0, "rank 0 of 1\n"), said
+    assert "it had 2 processes: here rank 0 runs alone" in said and "report 1: epoch=1" in said
+
+
 def test_a_search_is_exported_as_tables_and_for_other_programs(shell, tmp_path):
     rows = list(
         csv.DictReader(io.StringIO(shell("export", "runs/one", "--to", "csv", "--out", "-")[1]))
@@ -193,6 +216,13 @@ def test_an_export_that_needs_a_package_names_the_command_that_gets_it(shell, ki
         (["run", "train.py", "--set", "epoch=2"], 2, "did you mean 'epochs'"),
         (["run", "--metric", "a", "--", "python", "x.py"], 2, "give --space FILE.toml"),
         (["run", "train.py", "--metric", "a"], 2, "--metric is for a command"),
+        (["show", "runs/one", "--top", "-1"], 2, "-1 is not in the range x>=0"),
+        (["logs", "runs/one", "0", "-n", "-3"], 2, "-3 is not in the range x>=0"),
+        (["watch", "runs/one", "--every", "nan"], 2, "nan is no finite number"),
+        (["run", "train.py", "--gpus", "-1"], 2, "-1.0 is not in the range x>=0"),
+        (["show", "runs/one", "0"], 2, "distsearch why runs/one 0"),
+        (["go-on", "runs/one"], 1, "is not paused"),
+        (["lanas", "pool", "--out", "nowhere/x.npy"], 2, "there is no folder"),
         (["shwo"], 2, "did you mean 'show'"),
     ],
 )

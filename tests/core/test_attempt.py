@@ -41,6 +41,20 @@ def test_a_node_hears_of_its_start_of_decisions_and_of_the_first_stop():
     ]
 
 
+def test_a_stop_overtakes_a_pause_that_waits_for_a_checkpoint():
+    sent = []
+    attempt = attempt_with(sent)
+    attempt.begin([{"op": "start", "job": {}}])
+    assert attempt.stop(Verdict(Status.PAUSED, "paused by ada"), after_save_s=30.0)
+    attempt.send_stop()
+    assert not attempt.stop(Verdict(Status.PAUSED, "paused by bob"), after_save_s=30.0)
+    assert attempt.stop(Verdict(Status.STOPPED, "by ada"))
+    attempt.send_stop()
+    assert [one["after_save_s"] for one in sent[1:]] == [30.0, 0.0]
+    assert attempt.verdict == (Status.STOPPED, "by ada")
+    assert not attempt.stop(Verdict(Status.STOPPED, "by bob"))
+
+
 def test_one_that_is_stopped_before_it_was_sent_is_not_spoken_of():
     sent = []
     attempt = attempt_with(sent)

@@ -203,6 +203,7 @@ def test_a_loss_that_becomes_nan_is_the_reason_of_the_trial(stripes, tmp_path):
         ({"layers": 2}, OptionError, "3 at least"),
         ({"epochs": 3}, OptionError, "warm_up=3 and epochs=3: the architecture would rest"),
         ({"epochs": 0}, OptionError, "epochs=0; it has to be at least 1"),
+        ({"momentum": 1.0}, OptionError, "momentum=1.0; it has to be below 1"),
         ({"lr": float("nan")}, OptionError, "lr=nan; give a number"),
         ({"operations": "none,skip"}, OptionError, "no 'skip'; .*'skip_connect'"),
         ({"machines": Machines(ranks=2, ranks_per_node=3)}, ResourceError, "does not divide"),

@@ -9,12 +9,13 @@ import threading
 import pytest
 
 import distsearch as ag
+from distsearch.cli.output import status_of
 from distsearch.core import live, requests, steering, store
 from distsearch.core.ledger import Ledger
 from distsearch.core.snapshot import snapshot_of
 from distsearch.core.steering import TOO_LATE
 from distsearch.core.words import Status
-from distsearch.errors import TrialFailed
+from distsearch.errors import NoDriver, TrialFailed
 from distsearch.scheduler import HyperbandScheduler
 from tests.hosts import Hosts
 
@@ -269,6 +270,35 @@ def saves_and_waits(args, reporter):
         reporter(epoch=epoch, accuracy=args.x)
         while not os.path.exists(args.gate):
             time.sleep(0.01)
+
+
+def test_a_trial_that_is_just_pausing_can_be_stopped_at_once(search, tmp_path):
+    """It has 30 s for its next checkpoint, which never comes; `until` waits for less."""
+    args = {"gate": str(tmp_path / "gate")}
+    scheduler = search(saves_and_waits, args=args, slots=1, checkpoint="named", num_trials=1)
+    scheduler.run()
+    until(lambda: list(store.read(scheduler.folder, "report")), "it trains")
+    assert asks(scheduler.folder, "pause_trial", trial=0).is_done
+    record = ag.open(scheduler.folder)
+    assert status_of(record, record.trials[0]) == "pausing"
+    assert asks(scheduler.folder, "stop_trial", trial=0).is_done
+    until(lambda: scheduler.trials[0].status is Status.STOPPED, "it has stopped")
+
+
+def test_what_may_go_on_is_asked_while_no_driver_runs_and_the_next_one_does_it(paused_search):
+    scheduler = paused_search("promotion")
+    scheduler.run(num_trials=4)
+    assert scheduler.join_jobs(30)
+    scheduler.close()
+    paused = next(one.id for one in scheduler.trials if one.status is Status.PAUSED)
+    with pytest.raises(NoDriver):
+        requests.ask(scheduler.folder, "stop_trial", trial=paused, may_wait=True)
+    asked = requests.ask(scheduler.folder, "go_on", trial=paused, may_wait=True)
+    again = paused_search("promotion")
+    assert requests.answer_of(again.folder, asked).is_done
+    again.run(num_trials=4)
+    assert again.join_jobs(30)
+    assert again.trials[paused].status is Status.FINISHED
 
 
 def test_run_with_config_ends_when_its_search_was_paused_and_is_closed(search, tmp_path):

@@ -71,7 +71,8 @@ def check(settings: Mapping[str, Any], half: int, world_size: int) -> None:
         )
     for name in ("lr", "clip", "arch_lr"):
         check_number(name, settings[name], float, above=0)
-    for name in ("momentum", "weight_decay", "arch_weight_decay"):
+    check_number("momentum", settings["momentum"], float, least=0, below=1)
+    for name in ("weight_decay", "arch_weight_decay"):
         check_number(name, settings[name], float, least=0)
     check_choice("precision", settings["precision"], PRECISIONS)
     channels, part, layers = settings["channels"], settings["part"], settings["layers"]
