@@ -1,6 +1,7 @@
 """What a report may hold, and what of it counts as a number.
 
-NumPy scalars, 0-d arrays and tensors become plain numbers. Strings, booleans and None are stored
+NumPy scalars, 0-d arrays and tensors become plain numbers, dataclasses and named tuples the dicts
+of their fields. Strings, booleans and None are stored
 but never compared. NaN and the infinities, which JSON cannot hold, travel and are stored as the
 strings below and come back as floats; NaN is worse than every number. Text that reads like one of
 these strings is stored with a quote before it, and comes back as it was.
@@ -8,6 +9,7 @@ these strings is stored with a quote before it, and comes back as it was.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -34,7 +36,7 @@ def to_json(metrics: dict[str, Any]) -> str:
 
     Raises ReportError when they take more than 64 KB.
     """
-    text = report_json(without_secrets(metrics))
+    text = report_json(without_secrets(opened(metrics)))
     if len(text) > MAX_REPORT_BYTES:
         sizes = {key: len(json.dumps(_plain(value))) for key, value in metrics.items()}
         largest = max(sizes, key=lambda key: sizes[key])
@@ -103,6 +105,33 @@ def is_one_number(value: Any) -> bool:
     """Whether the value would be stored as a number, NaN and the infinities among them."""
     seen = _plain(value)
     return isinstance(seen, (int, float, _NonFinite)) and not isinstance(seen, bool)
+
+
+def opened(value: Any, depth: int = 8) -> Any:
+    """The value with the dict of its fields for each dataclass and each named tuple in it.
+
+    Looks `depth` dicts, lists and tuples deep.
+    """
+    if value is None or isinstance(value, (float, int, str)) or not depth:
+        return value
+    named = fields_of(value)
+    if named is not None:
+        value = named
+    if type(value) is dict:  # not its subclasses, which may be anything
+        return {key: opened(item, depth - 1) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(opened(item, depth - 1) for item in value)
+    return value
+
+
+def fields_of(value: Any) -> dict[str, Any] | None:
+    """The fields of a dataclass or a named tuple by name; None for anything else."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: getattr(value, name, None) for name in names}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=False))
+    return None
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

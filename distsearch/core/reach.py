@@ -31,6 +31,7 @@ _MOST_THINGS = 2000  # that are looked at
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
 _CONTAINERS = (list, tuple, set, frozenset, dict)
 _MOST_ENTRIES = 200  # of a container that is looked into: a larger one is data
+_READS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # the last of Python 3.12
 _WAY = 2  # how a fingerprint is made: those that were made otherwise are not compared
 
 
@@ -125,9 +126,9 @@ def referred(function: types.FunctionType) -> dict[str, Any]:
     codes = [function.__code__]
     while codes:
         code = codes.pop()
-        names.update(
-            {n: function.__globals__[n] for n in code.co_names if n in function.__globals__}
-        )
+        # Not all of `co_names`, among which are attributes: with `args.lr` a global `lr` is not used.
+        read = (one.argval for one in dis.get_instructions(code) if one.opname in _READS_GLOBAL)
+        names.update({n: function.__globals__[n] for n in read if n in function.__globals__})
         codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:

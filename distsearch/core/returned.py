@@ -5,7 +5,8 @@
 
 Plain JSON travels with the word that the trial has ended. All else that a checkpoint can hold
 (arrays, tensors, bytes, tuples, NaN) lies in the trial's folder, in the form of a checkpoint, and
-is copied as such. The rest becomes its text, and the caller is warned.
+is copied as such. A dataclass comes back as the dict of its fields, a named tuple, a member of an
+enum and the like as the plain value that it also is, the rest as its text; the caller is warned.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ from ..resource.cache import RETURNED, returned_by
 from ..space.base import plain
 from ..space.privacy import without_secrets
 from . import checkpoint
-from .metrics import MAX_REPORT_BYTES, strict_json
+from .metrics import MAX_REPORT_BYTES, fields_of, opened, strict_json
 
 if TYPE_CHECKING:  # trials need no more than what keeps
     from .attempt import Returned
 
 SHOWN = 200  # characters of a text in a warning
+_PLAIN = (bool, int, float, str, bytes, bytearray, list, tuple)  # besides dicts, of whatever class
 
 
 def as_text(value: Any) -> Any:
     """A returned value as the log shows it: JSON, with texts for what that does not hold."""
     if value is None:
         return None
-    text = strict_json(without_secrets({"value": value}))
+    text = strict_json(without_secrets(opened({"value": value})))
     return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else repr(value)[:1000]
 
 
@@ -40,15 +42,18 @@ def keep(value: Any, folder: str, attempt: int) -> dict[str, Any]:
 
     `folder`: that of the trial. What cannot be written is left to `as_text`, with the reason.
     """
-    if _is_json(value):
-        return {}
     lost: list[str] = []
+    changed: list[str] = []
     try:
-        savable = {"value": _savable(value, "the returned value", lost)}
-        checkpoint.save(savable, Path(folder) / RETURNED, 0, attempt=attempt, keep=1)
+        savable = _savable(value, "the returned value", lost, changed)
+        if not (lost or changed) and _is_json(value):
+            return {}
+        state = {"value": savable}
+        checkpoint.save(state, Path(folder) / RETURNED, 0, attempt=attempt, keep=1)
     except (CheckpointError, RecursionError) as error:
-        return {"is_there": False, "as_text": [f"the returned value cannot be kept: {error}"]}
-    return {"is_there": True, "as_text": lost}
+        lost = [f"the returned value cannot be kept: {error}"]
+        return {"is_there": False, "as_text": lost, "as_plain": []}
+    return {"is_there": True, "as_text": lost, "as_plain": changed}
 
 
 async def of(returned: Returned | None, trial: int, trials: Path) -> tuple[Any, str]:
@@ -58,7 +63,7 @@ async def of(returned: Returned | None, trial: int, trials: Path) -> tuple[Any, 
     """
     if returned is None or returned.kept is None:
         return (None if returned is None else returned.value), ""
-    warning = _warning(returned.kept["as_text"])
+    warning = _warning(returned.kept["as_text"], returned.kept["as_plain"])
     if not returned.kept["is_there"]:
         return returned.value, warning
     folder = trials / str(trial) / RETURNED
@@ -67,15 +72,21 @@ async def of(returned: Returned | None, trial: int, trials: Path) -> tuple[Any, 
     return checkpoint.load(folder)["value"], warning
 
 
-def _warning(as_text: list[str]) -> str:
-    if not as_text:
-        return ""
-    return (
-        f"{'; '.join(as_text)}. Such an object comes back as its text, as nothing here is pickled "
-        "on its way back. Keep it in the train function, as a state of arrays or as a file: "
-        "joblib.dump(model, 'model.joblib'); reporter.save(Path('model.joblib')). "
-        "scheduler.load_checkpoint(task_id) gives it back"
-    )
+def _warning(as_text: list[str], as_plain: list[str]) -> str:
+    told = []
+    if as_plain:
+        told.append(
+            f"{'; '.join(as_plain)}: nothing here is pickled on its way back, so make the object "
+            "anew from that"
+        )
+    if as_text:
+        told.append(
+            f"{'; '.join(as_text)}. Such an object comes back as its text, as nothing here is "
+            "pickled on its way back. Keep it in the train function, as a state of arrays or as a "
+            "file: joblib.dump(model, 'model.joblib'); reporter.save(Path('model.joblib')). "
+            "scheduler.load_checkpoint(task_id) gives it back"
+        )
+    return ". ".join(told)
 
 
 def _is_json(value: Any) -> bool:
@@ -88,19 +99,36 @@ def _is_json(value: Any) -> bool:
         return False
 
 
-def _savable(value: Any, where: str, lost: list[str]) -> Any:
-    """The value with a text in the place of each part that no checkpoint holds."""
+def _savable(value: Any, where: str, lost: list[str], changed: list[str]) -> Any:
+    """The value as a checkpoint can hold it.
+
+    `lost` gets what becomes a text, `changed` what keeps its content and loses its class.
+    """
+    named = fields_of(value)
+    if named is not None and not isinstance(value, tuple):
+        changed.append(f"{_told(value, where)} and comes back as the dict of its fields")
+        value = named
     if isinstance(value, dict):
-        return {_key(k): _savable(item, f"{where}[{k!r}]", lost) for k, item in value.items()}
+        return {
+            _key(k): _savable(item, f"{where}[{k!r}]", lost, changed) for k, item in value.items()
+        }
+    base = next((one for one in _PLAIN if isinstance(plain(value), one)), None)
+    if base is not None and type(plain(value)) is not base:
+        changed.append(f"{_told(value, where)} and comes back as a plain {base.__name__}")
+        value = base(value)
     if isinstance(value, list | tuple):
-        items = [_savable(item, f"{where}[{n}]", lost) for n, item in enumerate(value)]
+        items = [_savable(item, f"{where}[{n}]", lost, changed) for n, item in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
     try:
         checkpoint.check(value, where)
     except CheckpointError:
-        lost.append(f"{where} is a {type(value).__qualname__} ({repr(value)[:SHOWN]})")
+        lost.append(_told(value, where))
         return repr(value)[:1000]
     return value
+
+
+def _told(value: Any, where: str) -> str:
+    return f"{where} is a {type(value).__qualname__} ({repr(value)[:SHOWN]})"
 
 
 def _key(key: Any) -> Any:

@@ -143,6 +143,18 @@ def test_whatever_holds_what_a_function_uses_a_change_of_it_is_seen(source):
     assert fingerprint(3) != fingerprint(4)
 
 
+def test_a_global_that_only_bears_the_name_of_an_attribute_is_not_used():
+    def train_fn(args, reporter):
+        return args.accuracy_of_nobody
+
+    before = reach.fingerprint(train_fn)
+    globals()["accuracy_of_nobody"] = 0.5  # as of a loop: for lr in (...): run_with_config(...)
+    try:
+        assert reach.fingerprint(train_fn) == before
+    finally:
+        del globals()["accuracy_of_nobody"]
+
+
 def test_a_changed_constant_is_no_changed_code():
     def function(args, reporter):
         pass

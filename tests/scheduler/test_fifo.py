@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import enum
 import io
 import json
 import math
@@ -16,6 +18,7 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -516,6 +519,43 @@ def test_what_only_pickle_could_bring_back_is_text_and_a_warning_names_it(search
         found = scheduler.run_with_config({"x": 0.25})
     assert found["score"] == 0.25 and found["models"][0] == "PosixPath('a')"
     assert found["models"][1].tolist() == [1, 1]
+
+
+def test_what_a_trial_gives_back_keeps_the_fields_of_its_class_and_a_warning_names_it(search):
+    class Losses(NamedTuple):
+        train: float
+        valid: float
+
+    @dataclasses.dataclass
+    class Score:
+        losses: Losses
+        api_key: str = "k3y"
+
+    class Size(enum.IntEnum):
+        LARGE = 2
+
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        score = Score(Losses(0.5, 0.25))
+        reporter(accuracy=args.x, score=score, pair=[score.losses])
+        return {"score": score, "size": Size.LARGE, "plain": {"x": [np.float64(args.x)]}}
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    scheduler.join_jobs()
+    losses = {"train": 0.5, "valid": 0.25}
+    report = scheduler.training_history[0][0]
+    assert report["score"] == {"losses": losses, "api_key": "(a secret)"}
+    assert report["pair"] == [losses]
+    with pytest.warns(RuntimeWarning) as warned:
+        found = scheduler.run_with_config({"x": 0.25})
+    assert found["score"] == {"losses": (0.5, 0.25), "api_key": "k3y"}
+    assert found["size"] == 2 and found["plain"] == {"x": [0.25]}
+    text = str(warned[0].message)
+    assert re.search(r"\['score'\] is a .*Score \(.*comes back as the dict of its fields", text)
+    assert re.search(r"\['losses'\] is a .*Losses \(.*comes back as a plain tuple", text)
+    assert re.search(r"\['size'\] is a .*Size \(.*comes back as a plain int", text)
+    assert "plain'" not in text
 
 
 def test_what_cannot_be_kept_of_what_a_final_run_returns_does_not_fail_it(search):
