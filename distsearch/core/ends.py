@@ -22,7 +22,7 @@ NOTHING_LEFT = "what it started from had no epoch left"
 NO_FACTS: Mapping[str, Any] = {}
 
 
-class Owner(Protocol):
+class Search(Protocol):
     """The experiment, as its ends see it."""
 
     ending: str
@@ -58,7 +58,7 @@ class Ends:
 
     def __init__(
         self,
-        owner: Owner,
+        search: Search,
         ledger: Ledger,
         queue: Queue,
         counsel: Counsel,
@@ -67,7 +67,7 @@ class Ends:
         say: Callable[[str], None],
         judge_node: Callable[[Attempt, Verdict], None],
     ) -> None:
-        self._owner = owner
+        self._search = search
         self._ledger = ledger
         self._queue = queue
         self._counsel = counsel
@@ -92,17 +92,17 @@ class Ends:
             why = {"status": Status.STOPPED.value, "reason": outcome.reason}
             self._goes_back(trial, {**facts, **why})
         else:
-            if not self._owner.ending:
+            if not self._search.ending:
                 self._judge_node(attempt, verdict)
             self.carry_out(trial, verdict, facts, attempt.returned)
 
     def _goes_back(self, trial: Trial, why: Mapping[str, Any]) -> None:
         """A trial that had its slots did not begin: it waits for others, unless all is over."""
-        self._owner.log("lost", trial, why)
-        if not self._owner.ending:
+        self._search.log("lost", trial, why)
+        if not self._search.ending:
             self._queue.put(trial)
-        elif self._owner.ending not in UNFINISHED:
-            self.end_trial(trial, self._owner.ending, Status.STOPPED)
+        elif self._search.ending not in UNFINISHED:
+            self.end_trial(trial, self._search.ending, Status.STOPPED)
 
     def carry_out(
         self,
@@ -123,12 +123,12 @@ class Ends:
             self._paused_by_request(trial, reason, facts)
         elif status is Status.PAUSED:
             measured = {key: value for key, value in facts.items() if key != "status"}
-            self._owner.log("paused", trial, {**measured, "reason": reason, **_result_of(trial)})
+            self._search.log("paused", trial, {**measured, "reason": reason, **_result_of(trial)})
             self._counsel.ask("on_pause", trial, otherwise=None)
-            self._owner.queue_children(of=trial)
+            self._search.queue_children(of=trial)
         elif status is Status.STOPPED and decided is None and reason in UNFINISHED:
             self.interrupted(trial, reason, facts)
-            if not self._owner.ending and not trial.is_final:  # the next run() has begun meanwhile
+            if not self._search.ending and not trial.is_final:  # the next run() has begun meanwhile
                 self._queue.put(trial)
         elif self._may_run_again(trial, status):
             self._run_again(trial, status, reason, facts)
@@ -144,12 +144,12 @@ class Ends:
         The rule, which has not decided this, does not hear of it: so it is not for the rule to
         resume it, and for the rule it goes on.
         """
-        ending = self._owner.ending
+        ending = self._search.ending
         if ending and ending not in UNFINISHED:  # the search has ended meanwhile
             self.end_trial(trial, ending, Status.STOPPED, facts)
             return
         body = {**facts, "status": Status.PAUSED.value, "reason": reason}
-        self._owner.log("lost", trial, body)
+        self._search.log("lost", trial, body)
         if ending:
             self.answer(trial)
         else:
@@ -158,17 +158,17 @@ class Ends:
     def interrupted(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
         """Log that an attempt was ended with its search, which may go on with the trial."""
         body = {**facts, "status": Status.STOPPED.value, "reason": reason}
-        self._owner.log("lost", trial, body)
+        self._search.log("lost", trial, body)
         self.answer(trial)
 
     def _may_run_again(self, trial: Trial, status: Status) -> bool:
-        is_over = bool(self._owner.ending) or not status.is_failure
+        is_over = bool(self._search.ending) or not status.is_failure
         return not is_over and trial.failures[status] < self._retries.get(status, 0)
 
     def _run_again(
         self, trial: Trial, status: Status, reason: str, facts: Mapping[str, Any]
     ) -> None:
-        self._owner.log("lost", trial, {**facts, "status": status.value, "reason": reason})
+        self._search.log("lost", trial, {**facts, "status": status.value, "reason": reason})
         if status is not Status.NODE_LOST:  # of a node all hear at once
             again = f"{trial.failures[status]} of {self._retries[status]}"
             who = f"trial {trial.id}{on_host(trial)}"
@@ -186,21 +186,21 @@ class Ends:
         """Log that a trial has ended."""
         body = {**facts, "status": status.value, "reason": reason, **_result_of(trial)}
         self._queue.remove(trial)
-        self._owner.log("ended", trial, body)
+        self._search.log("ended", trial, body)
         if not trial.is_final:  # that is told to whoever has called `run_with_config`
             self._counsel.ask("on_end", trial, otherwise=None)
             if status.is_failure:
                 self._tell_of_failure()
         self.answer(trial, returned)
-        self._owner.queue_children(of=trial)
+        self._search.queue_children(of=trial)
 
     def _tell_of_failure(self) -> None:
         failures = self._ledger.failures
         if failures.news:
             self._say(failures.news)
-        found = failures.all_alike(self._owner.unended)
-        if found and self._owner.fails_everywhere:
-            self._owner.end(*found)
+        found = failures.all_alike(self._search.unended)
+        if found and self._search.fails_everywhere:
+            self._search.end(*found)
 
     # Those who wait for the end of a trial
 
