@@ -75,5 +75,5 @@ class Callback:
         assert self._function is not None
         try:
             self._function(self._read(), self._start_time)
-        except Exception as error:
+        except BaseException as error:  # `sys.exit()` would end its thread without a word
             self._say(f"training_history_callback failed: {error!r}")

@@ -44,14 +44,17 @@ def test_one_that_hangs_is_not_called_again_and_the_end_does_not_wait_for_it_for
     ]
 
 
-def test_one_that_fails_is_told_and_called_again(said):
+@pytest.mark.parametrize(
+    "error", [KeyError("logger"), SystemExit(3), KeyboardInterrupt()], ids=repr
+)
+def test_one_that_fails_is_told_and_called_again(said, error):
     def fails(history, start_time):
-        raise KeyError("logger")
+        raise error
 
     one = made(fails, said)
     one.call_at_the_end()
     one.call_at_the_end()
-    assert said == ["training_history_callback failed: KeyError('logger')"] * 2
+    assert said == [f"training_history_callback failed: {error!r}"] * 2
 
 
 def test_between_two_calls_is_a_period_but_for_the_last(said):
