@@ -139,10 +139,11 @@ def status_of(record: SearchRecord, trial: Trial) -> str:
 
     It runs until its next checkpoint, for 30 s at most.
     """
+    status: str = trial.status.value
     if trial.status is not Status.RUNNING or trial.saves_first is None:  # it ends at once
-        return trial.status.value
+        return status
     is_asked = trial.id in record.ledger.held or record.ledger.paused_by
-    return PAUSING if is_asked else trial.status.value
+    return PAUSING if is_asked else status
 
 
 def state_of(record: SearchRecord, driver: str | None) -> str:
