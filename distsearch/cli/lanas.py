@@ -150,7 +150,7 @@ def results(folder: str, top: int, worst_first: bool, tree: str | None, as_json:
 
 @group.command()
 @click.argument("folder", metavar="DIR")
-@click.option("--top", type=COUNT, default=1, show_default=True, help="The rank of the cell.")
+@click.option("--top", type=int, default=1, show_default=True, help="The rank of the cell.")
 @click.option("--epochs", type=COUNT, help="For which it is trained [default: of the data set].")
 @click.option("--channels", type=COUNT, help="Of the first cells [default: of the data set].")
 @click.option("--layers", type=COUNT, help="Cells in a row [default: of the data set].")

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from ..core import live, store
-from ..core.progress import format_config
+from ..core.progress import format_config, status_line
 from ..core.record import SearchRecord
+from ..core.snapshot import snapshot_of
 from ..core.words import Pause, Status, Stop, Trial
 from . import output
 
@@ -39,9 +40,8 @@ def why(folder: str, trial: int | None, as_json: bool) -> None:
 
 def of_trial(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -> list[str]:
     """Where a trial stands, and why, a line each."""
-    lines = [
-        f"trial {trial.id} is {output.status_of(record, trial)}: {format_config(trial.config)}"
-    ]
+    stands = f"trial {trial.id} is {output.status_of(record, trial)}"
+    lines = [f"{stands}: {format_config(trial.config)}" if trial.config else stands]
     lines += _attempts(record, trial)
     if trial.status.is_end:
         return lines + _end_of(record, trial)
@@ -105,7 +105,7 @@ def _run_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -
     decided = record.ledger.decided.get(trial.id)
     if isinstance(decided, (Stop, Pause)):
         lines.append(f"it is to {decided.word}, by {decided.by}: {decided.reason}".rstrip(": "))
-    elif trial.id in record.ledger.held or record.ledger.paused_by:
+    elif output.status_of(record, trial) == output.PAUSING:
         lines.append(
             "it was asked to pause, and does so after its next checkpoint, in 30 s at most"
         )
@@ -189,7 +189,8 @@ def of_search(record: SearchRecord, now: Mapping[str, Any] | None) -> list[str]:
     """What a search waits for, a line each."""
     if now is None:
         state = output.state_of(record, None)
-        return [f"the search has ended: {record!r}" if state == "ended" else NOT_RUN]
+        ended = status_line(snapshot_of(record, None), final=True)
+        return [f"the search has ended: {ended}" if state == "ended" else NOT_RUN]
     rule, lines = now["rule"], []
     if paused := _paused(record):
         return [paused]

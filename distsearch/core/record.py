@@ -25,6 +25,7 @@ from .results import Results
 from .words import Status, Trial
 
 LISTED = 10  # experiments that an error names
+INSIDE = "search"  # where a coevolution has its experiment, within the folder that users name
 
 
 def open(folder: str | os.PathLike[str]) -> SearchRecord:
@@ -45,6 +46,17 @@ def open(folder: str | os.PathLike[str]) -> SearchRecord:
     log is not as it was written; StoreVersion when another version of distsearch wrote it.
     """
     return SearchRecord(Path(folder).expanduser().absolute())
+
+
+def place_of(folder: str | os.PathLike[str]) -> Path:
+    """Where the search of a folder lies: in it, or right below it, where a coevolution has its own.
+
+    place_of("runs/gan")        # .../runs/gan/search
+    """
+    given = Path(folder).expanduser().absolute()
+    inside = given / INSIDE
+    is_outer = not (given / store.FILE).is_file() and (inside / store.FILE).is_file()
+    return inside if is_outer else given
 
 
 class SearchRecord(Results):

@@ -6,12 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ..core import store
-from ..core.record import first_of
+from ..core.record import first_of, place_of
 from ..core.story import Story
 from .view import View
-
-INSIDE = "search"  # where a coevolution has its experiment, within the folder that users name
 
 
 def open_view(folder: str | os.PathLike[str], hear: Callable[[int], None] | None = None) -> View:
@@ -27,9 +24,6 @@ def open_view(folder: str | os.PathLike[str], hear: Callable[[int], None] | None
 
 def check(folder: str | os.PathLike[str]) -> Path:
     """Where the search of a folder is. Raises StoreError when there is none."""
-    given = Path(folder).expanduser().absolute()
-    inside = given / INSIDE
-    is_outer = not (given / store.FILE).is_file() and (inside / store.FILE).is_file()
-    place = inside if is_outer else given
+    place = place_of(folder)
     first_of(place)
     return place
