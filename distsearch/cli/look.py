@@ -97,7 +97,10 @@ def _listed(folder: Path) -> dict[str, Any]:
 )
 @json_option
 def show(folder: str, top: int, sort: str, as_json: bool) -> None:
-    """Show the search in DIR, and its trials."""
+    """Show the search in DIR, and its trials.
+
+    `seconds` are those of a trial's last attempt, without those before it.
+    """
     record = output.opened(folder)
     now = live.read(record.folder)
     driver = output.driver_of(record.folder)

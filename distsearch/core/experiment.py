@@ -31,6 +31,7 @@ from .meeting import Meeting, Meetings
 from .metrics import encode
 from .orders import function_of, preload_of, starts_of
 from .outcome import Outcome
+from .phrases import counted
 from .printed import Printed
 from .queue import Queue
 from .rests import Rests
@@ -340,7 +341,7 @@ class Experiment:
         saving = [one for one in self._live.values() if one.trial.saves_first is not None]
         paused = sum(self._pause(attempt, by) for attempt in saving)
         left = len(self._live) - paused
-        return f"{paused} trials pause after their next checkpoint, {left} go on to their ends"
+        return f"{counted(paused)} to pause after the next checkpoint, {left} to go on to the end"
 
     def let_search_go(self, by: str) -> None:
         """Let a search go on that was paused by request. Raises RequestRefused for another."""
@@ -473,7 +474,7 @@ class Experiment:
         self.log("node", body={"went": remote.host, "reason": reason})
         attempts = list(self._by_remote.pop(remote.remote_id).values())
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
-        text = f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it"
+        text = f"node {remote.host} is gone: {reason}; {counted(len(attempts))} ran on it"
         if attempts and delay_s:  # or nobody would know what the next half minute is waited for
             until = time.strftime("%H:%M:%S", time.localtime(time.time() + delay_s))
             text += f", and may still do: they start elsewhere at {until}, in {delay_s:g} s"

@@ -23,6 +23,7 @@ from ..core.ends import CLOSED, INTERRUPTED
 from ..core.experiment import Experiment
 from ..core.loop import loop
 from ..core.objectives import Objectives
+from ..core.phrases import counted
 from ..core.progress import Progress, Snapshot
 from ..core.snapshot import take_snapshot
 from ..core.steering import Steering
@@ -246,14 +247,15 @@ class Scheduler(Resumable):
                 self._warm_start(known)
             else:
                 self._take_up(earlier, known)
-            local = client is None if local is None else local
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
             self._store.disown()
             self.close()
             raise
 
-    async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
+    async def _bring_up(
+        self, local: bool | Node | None, addresses: Addresses | None, client: Any
+    ) -> None:
         self.experiment.log("experiment", body=self.searched)
         self.steering.start()
         self.experiment.keeper.delete_leftovers()
@@ -487,7 +489,7 @@ class Scheduler(Resumable):
 
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
-        text = f"{len(running)} trials are running ({', '.join(map(str, running[:10]))})"
+        text = f"{counted(len(running))} running ({', '.join(map(str, running[:10]))})"
         waiting = self._snapshot().waiting
         return f"{text}, {waiting} not started" if waiting else text
 
@@ -608,7 +610,7 @@ class Scheduler(Resumable):
         await self.steering.close()
         if not experiment.is_idle:
             left = len(experiment.running)
-            self.progress.say(f"closed while {left} trials ran: they are stopped")
+            self.progress.say(f"closed while {counted(left)} ran: stopped")
             experiment.end(CLOSED)
             experiment.abandon(CLOSED)
         await self.fleet.close()
