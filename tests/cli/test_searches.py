@@ -193,7 +193,7 @@ def test_an_export_that_needs_a_package_names_the_command_that_gets_it(shell, ki
         (["run", "train.py", "--set", "epoch=2"], 2, "did you mean 'epochs'"),
         (["run", "--metric", "a", "--", "python", "x.py"], 2, "give --space FILE.toml"),
         (["run", "train.py", "--metric", "a"], 2, "--metric is for a command"),
-        (["run", "train.py", "--out", "train.py"], 2, "--out='train.py' is a file"),
+        (["run", "train.py", "--out", "train.py"], 1, "--out='train.py' is a file"),
         (["run", "train.py", "--nodes", "127.0.0.1:1"], 1, "named could be brought up:\nnode"),
         (["shwo"], 2, "did you mean 'show'"),
     ],
