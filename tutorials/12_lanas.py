@@ -16,7 +16,7 @@ best cell is trained once more, and only then are the test images looked at.
 The same from the shell, on any number of machines:
 
     distsearch lanas bench
-    distsearch lanas search --data digits --trials 12 --epochs 2 --out runs/digits
+    distsearch lanas search --data digits --trials 12 --first 6 --epochs 2 --out runs/digits
     distsearch lanas retrain runs/digits
 """
 

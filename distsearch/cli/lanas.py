@@ -66,6 +66,12 @@ def search(
     given = {"epochs": epochs, "channels": channels, "layers": layers}
     args = _settings(data, data_root, seed, given)
     options: dict[str, Any] = {"first": first}
+    if trials <= first:
+        click.echo(
+            f"the first {first} cells are random, and the tree chooses those after them: with "
+            f"--trials {trials} all are random; give --first {max(2, trials // 2)}, say, or more "
+            "trials"
+        )
     if pool is not None:
         options["pool"] = str(Path(pool).expanduser().absolute())
     from ..nas.folders import check_folder, check_torch

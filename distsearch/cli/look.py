@@ -102,7 +102,10 @@ def _listed(folder: Path) -> dict[str, Any]:
 )
 @json_option
 def show(folder: str, trials: Sequence[str], top: int, sort: str, as_json: bool) -> None:
-    """Show the search in DIR, and its trials; `distsearch why DIR TRIAL` tells of one."""
+    """Show the search in DIR, and its trials; `distsearch why DIR TRIAL` tells of one.
+
+    `seconds` are those of a trial's last attempt, without those before it.
+    """
     if trials:
         raise OptionError(f"of one trial tells: distsearch why {folder} {trials[0]}")
     record = output.opened(folder)

@@ -11,8 +11,11 @@ from typing import NamedTuple
 import click
 
 from .. import __version__
+from ..core.phrases import typed_as
 from ..errors import DistsearchError, NoDriver, suggest
 
+# What options of Python are called here, where a message names them.
+CALLED = {"checkpoint=": "--out=", "resume=False": "another --out", "dist_ip_addrs": "--nodes"}
 FAILED, WRONG_INPUT, NOBODY_THERE, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 
 
@@ -103,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _code(arguments: Sequence[str] | None) -> int:
     try:
-        code = distsearch.main(arguments, prog_name="distsearch", standalone_mode=False)
+        with typed_as(CALLED):
+            code = distsearch.main(arguments, prog_name="distsearch", standalone_mode=False)
     except click.Abort:  # click's word for Ctrl-C
         return INTERRUPTED
     except click.ClickException as error:

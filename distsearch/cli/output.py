@@ -139,7 +139,7 @@ def status_of(record: SearchRecord, trial: Trial) -> str:
 
     It runs until its next checkpoint, for 30 s at most.
     """
-    status: str = trial.status.value
+    status = str(trial.status.value)
     if trial.status is not Status.RUNNING or trial.saves_first is None:  # it ends at once
         return status
     is_asked = trial.id in record.ledger.held or record.ledger.paused_by

@@ -16,6 +16,7 @@ import click
 from ..commands import command as command_of
 from ..core.decorators import TrainFunction
 from ..core.folder import RESUMED
+from ..core.phrases import typed_as
 from ..core.progress import format_config
 from ..core.record import SearchRecord
 from ..errors import DistsearchError, OptionError, RequestRefused, SearchFailed, StoreError, suggest
@@ -89,14 +90,16 @@ def run(what: Sequence[str], **given: Any) -> None:
     `distsearch.command`.
     """
     train_fn = _train_function(what, given)
-    scheduler = _scheduler(train_fn, given)
     try:
-        with scheduler:
+        with typed_as({"resume=False": "--fresh"}), _scheduler(train_fn, given) as scheduler:
             if given["uploads"]:
                 scheduler.upload_files(list(given["uploads"]))
             scheduler.run()
             scheduler.join_jobs()
-    except SearchFailed:
+    except SearchFailed as error:
+        has_shown_it = not (given["quiet"] or given["as_json"])  # when the first trial failed
+        if has_shown_it:
+            raise SearchFailed(str(error).partition("\n\n")[0]) from error
         raise
     except KeyboardInterrupt:
         raise click.Abort from None

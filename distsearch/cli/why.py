@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from ..core import live, store
-from ..core.progress import format_config, status_line
+from ..core.phrases import counted
+from ..core.progress import format_config
 from ..core.record import SearchRecord
-from ..core.snapshot import snapshot_of
 from ..core.words import Pause, Status, Stop, Trial
 from . import output
 
@@ -189,8 +189,7 @@ def of_search(record: SearchRecord, now: Mapping[str, Any] | None) -> list[str]:
     """What a search waits for, a line each."""
     if now is None:
         state = output.state_of(record, None)
-        ended = status_line(snapshot_of(record, None), final=True)
-        return [f"the search has ended: {ended}" if state == "ended" else NOT_RUN]
+        return [f"the search has ended: {record.in_words}" if state == "ended" else NOT_RUN]
     rule, lines = now["rule"], []
     if paused := _paused(record):
         return [paused]
@@ -205,7 +204,7 @@ def of_search(record: SearchRecord, now: Mapping[str, Any] | None) -> list[str]:
     if now["held"]:
         lines.append(f"paused by request: trials {', '.join(map(str, now['held']))}")
     if now["children"]:
-        lines.append(f"{len(now['children'])} trials wait for the weights of others")
+        lines.append(f"for the weights of others: {counted(len(now['children']))}")
     if now["queued"]:
-        lines.append(f"{now['queued']} trials wait for slots")
+        lines.append(f"for slots: {counted(now['queued'])}")
     return lines + _want_of_slots(now)

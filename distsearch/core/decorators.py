@@ -190,16 +190,15 @@ class TrainFunction:
         return self
 
     def register_args(self, /, **arguments: Any) -> TrainFunction:
-        """Add arguments, values or spaces; returns this function.
+        """Add arguments, values or spaces, or replace those of that name; returns this function.
+
+        ``train_fn.register_args(epochs=3, wd=Real(0, 1))``; `update` refuses names that are new.
 
         Raises:
-            SpaceError: for a name that is there already, or is reserved.
+            SpaceError: for a name that is reserved.
         """
         _refuse_reserved(arguments)
         self._check_free()
-        for name in arguments:
-            if name in self.space:
-                raise SpaceError(f"{name!r} is there already; change it with update({name}=...)")
         self.space = Dict(**{**self.space, **arguments})
         self._declared = Dict(**{**self._declared, **arguments})
         self._args = None

@@ -10,6 +10,7 @@ from .children import Children
 from .ends import Ends
 from .keeper import Keeper
 from .ledger import Ledger
+from .phrases import counted
 from .queue import Queue
 from .rule import Rule, replay
 from .store import Event
@@ -49,7 +50,7 @@ def close_attempts(
     waiting = [trial for trial in unconfirmed if trial.status is Status.WAITING]
     if waiting and lease_s:
         say(
-            f"{len(waiting)} trials may still run on nodes that the last driver did not close: "
+            f"{counted(len(waiting))} may still run on nodes that the last driver did not close: "
             "they go on when that is over for sure"
         )
 

@@ -13,6 +13,7 @@ from ..errors import OptionError, StoreError
 from . import store
 from .imports import refuse_search_in_import
 from .lock import Lock
+from .phrases import called
 from .storage import Storage, checked_url
 
 RESUMED = "DISTSEARCH_RESUMED"  # by `distsearch resume`: the folder that a program did not name
@@ -43,10 +44,14 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
         return new.expanduser().absolute()
     is_path = isinstance(checkpoint, str | os.PathLike) and str(checkpoint) != ""
     if not is_path or "\0" in str(checkpoint):
-        raise OptionError(f"checkpoint={checkpoint!r}; give the path of a folder, or None")
+        raise OptionError(
+            f"{called('checkpoint=')}{checkpoint!r}; give the path of a folder, or None"
+        )
     folder = Path(checkpoint).expanduser().absolute()
     if folder.is_file():
-        raise StoreError(f"checkpoint={str(checkpoint)!r} is a file; name a folder, or a new one")
+        raise StoreError(
+            f"{called('checkpoint=')}{str(checkpoint)!r} is a file; name a folder, or a new one"
+        )
     return folder
 
 
@@ -95,7 +100,7 @@ def storage_of(
     if earlier is not None and root != (before and before.rpartition("/")[0]):
         raise StoreError(
             f"the checkpoints of {folder} are in storage={before and before.rpartition('/')[0]!r}, "
-            f"not in {root!r}; give the same one, or resume=False to start anew"
+            f"not in {root!r}; give the same one, or {called('resume=False')} to start anew"
         )
     if root is None:
         return None

@@ -16,6 +16,7 @@ from .children import Children
 from .counsel import Counsel
 from .ends import Ends, verdict_of
 from .ledger import Ledger
+from .phrases import counted
 from .queue import Queue
 from .rule import Rule
 from .words import Status, Stop, Trial
@@ -199,7 +200,7 @@ class Interventions:
         saving = [one for one in self._attempts if one.trial.saves_first is not None]
         paused = sum(self.pause(attempt, by) for attempt in saving)
         left = len(self._attempts) - paused
-        return f"{paused} trials pause after their next checkpoint, {left} go on to their ends"
+        return f"{counted(paused)} to pause after the next checkpoint, {left} to go on to the end"
 
     def let_search_go(self, by: str) -> None:
         """Let a search go on that was paused by request. Raises RequestRefused for another."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import StoreError, StoreLocked
 from ..resource.private import private
+from .phrases import called
 from .verify import cause
 
 FILE = "lock"
@@ -142,7 +143,8 @@ def _remedy(error: OSError, folder: Path) -> str:
     if error.errno in _NO_LOCKS:
         return (
             f"its disk gives no locks ({error.strerror}), without which two drivers could write to "
-            "one log; choose a folder on another disk (checkpoint=), or have locks turned on there "
+            f"one log; choose a folder on another disk ({called('checkpoint=')}), or have locks "
+            "turned on there "
             "(NFS: lockd)"
         )
     return cause(error, folder / FILE)

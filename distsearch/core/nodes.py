@@ -10,6 +10,7 @@ from ..resource.manager import DistributedResourceManager
 from ..resource.remote import Remote
 from .attempt import Attempt
 from .attempts import Attempts
+from .phrases import counted
 from .supplies import Supplies
 
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
@@ -66,7 +67,7 @@ class Nodes:
         self._forget(remote)
         self._log("node", {"went": remote.host, "reason": reason})
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
-        text = f"node {remote.host} is gone: {reason}; {len(attempts)} trials ran on it"
+        text = f"node {remote.host} is gone: {reason}; {counted(len(attempts))} ran on it"
         if attempts and delay_s:  # or nobody would know what the next half minute is waited for
             until = time.strftime("%H:%M:%S", time.localtime(time.time() + delay_s))
             text += f", and may still do: they start elsewhere at {until}, in {delay_s:g} s"

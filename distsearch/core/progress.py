@@ -16,6 +16,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ..errors import StoreError, printable, with_colours
+from .phrases import counted
 
 if TYPE_CHECKING:  # rich takes a tenth of a second to import, which only a display is worth
     from rich.console import Console, RenderableType
@@ -263,7 +264,8 @@ def format_config(config: Mapping[str, Any], prefix: str = "") -> str:
 def status_line(now: Snapshot, *, final: bool = False) -> str:
     """One plain line about a search, under way or ended."""
     of_total = f"/{now.total}" if now.total is not None and not final else ""
-    trials = f"{now.ended}{of_total} trials" if (of_total or now.ended != 1) else "1 trial"
+    last = now.total if of_total else now.ended
+    trials = f"{now.ended}{of_total} trial{'s' * (last != 1)}"
     took = _duration(now.elapsed_s)
     begin = f"{trials} in {took}: " if final else f"[{took}] {trials}: "
     room = shutil.get_terminal_size((BEST_WIDTH, 1)).columns
@@ -277,7 +279,8 @@ def status_line(now: Snapshot, *, final: bool = False) -> str:
 def rows_of(now: Snapshot, *, is_last: bool = False) -> list[tuple[str, str]]:
     """How a search stands, as pairs of a word and a text; the last time without what is left."""
     total = f" of {now.total}" if now.total is not None else ""
-    search = f"{now.ended}{total} trials in {_duration(now.elapsed_s)}"
+    last = now.ended if now.total is None else now.total
+    search = f"{now.ended}{total} trial{'s' * (last != 1)} in {_duration(now.elapsed_s)}"
     if now.time_left_s is not None and not is_last:
         search += f", {_duration(now.time_left_s)} left"
     counts = ", ".join([*_counts(now), f"{now.trials_per_minute:.3g} trials/min"])
@@ -332,8 +335,7 @@ def _counts(now: Snapshot) -> list[str]:
 
 def _best(now: Snapshot, room: int) -> str:
     if now.front_size:
-        trials = "1 trial" if now.front_size == 1 else f"{now.front_size} trials"
-        return f"{trials} in the Pareto front of {now.reward_attr}"
+        return f"{counted(now.front_size)} in the Pareto front of {now.reward_attr}"
     if now.best_reward is None:
         within = f" with {now.limits}" if now.limits else ""
         return f"no {now.reward_attr}{within} reported"

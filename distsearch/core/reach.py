@@ -126,7 +126,7 @@ def referred(function: types.FunctionType) -> dict[str, Any]:
     codes = [function.__code__]
     while codes:
         code = codes.pop()
-        # Not all of `co_names`, among which are attributes: with `args.lr` a global `lr` is not used.
+        # Not all `co_names`, among which are attributes: `args.lr` does not use a global `lr`.
         read = (one.argval for one in dis.get_instructions(code) if one.opname in _READS_GLOBAL)
         names.update({n: function.__globals__[n] for n in read if n in function.__globals__})
         codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))

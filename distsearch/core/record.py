@@ -21,6 +21,7 @@ from typing import Any
 from ..errors import NoExperiment, StoreError
 from . import store
 from .ledger import Ledger
+from .phrases import counted
 from .results import Results
 from .words import Status, Trial
 
@@ -121,12 +122,13 @@ class SearchRecord(Results):
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
 
-    def __repr__(self) -> str:
-        """What was searched, where, and how it stands, in one line."""
+    @property
+    def in_words(self) -> str:
+        """How it stands: how many trials there are, how they ended, and which is the best."""
         ledger = self.ledger
         counts = ledger.counts.by_status
         each = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
-        about = f"{ledger.counts.launched} trials" + (f" ({', '.join(each)})" if each else "")
+        about = counted(ledger.counts.launched) + (f" ({', '.join(each)})" if each else "")
         if ledger.counts.final:
             about += f", {ledger.counts.final} by run_with_config"
         if ledger.objectives.several:
@@ -134,7 +136,11 @@ class SearchRecord(Results):
         elif ledger.best is not None:
             name = ledger.objectives.names[0]
             about += f", the best {name}={ledger.best.best_reward:.6g} by trial {ledger.best.id}"
-        return f"<SearchRecord of {self.searched['function']} in {self.folder}: {about}>"
+        return about
+
+    def __repr__(self) -> str:
+        """What was searched, where, and how it stands, in one line."""
+        return f"<SearchRecord of {self.searched['function']} in {self.folder}: {self.in_words}>"
 
 
 def first_of(folder: Path) -> store.Event:

@@ -110,7 +110,8 @@ class Reporter:
 
         Adds `time_this_iter` and `time_since_start` (seconds). Returns at once, unless the search
         has to decide at this report whether the trial goes on. Numbers of NumPy and torch are
-        welcome; what is not a number is kept but not compared.
+        welcome; what is not a number is kept but not compared (dataclasses and named tuples as the
+        dicts of their fields, other objects as text).
 
         In a trial with several processes all ranks report the same times, or rank 0 alone reports.
 

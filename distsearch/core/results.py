@@ -16,6 +16,7 @@ from . import checkpoint, curves, dataframe, lineage, notebook, pareto, pedigree
 from .ledger import Ledger
 from .lineage import Descent
 from .pareto import FrontPoint
+from .phrases import counted
 from .storage import Shelf
 from .story import Story
 from .words import Status, Trial
@@ -93,7 +94,7 @@ class Results:
             "reward_attr": self.ledger.objectives.names[number],
             "time_attr": self.ledger.time_attr,
             "mode": self.ledger.objectives.modes[number],
-            "title": f"{self.searched['function']}: {count} trials",
+            "title": f"{self.searched['function']}: {counted(count)}",
         }
 
     @property
@@ -199,7 +200,7 @@ class Results:
             front=[trial.id for trial in self.ledger.front],
             failed={trial.id for trial in trials if trial.status.is_failure},
             objectives=self.ledger.objectives,
-            title=f"{self.searched['function']}: {len(points)} trials",
+            title=f"{self.searched['function']}: {counted(len(points))}",
             filename=filename,
             plot=plot,
         )
@@ -228,7 +229,7 @@ class Results:
             best=None if best is None else best.id,
             reward_attr=self.ledger.objectives.names[0],
             mode=self.ledger.objectives.modes[0],
-            title=f"{self.searched['function']}: the lineage of {len(self._own_trials)} trials",
+            title=f"{self.searched['function']}: the lineage of {counted(len(self._own_trials))}",
             filename=filename,
             plot=plot,
         )
@@ -259,7 +260,7 @@ class Results:
                 f"{self.ledger.objectives.limits}; the closest, trial {least.id}, by "
                 f"{least.point.violation:.4g}"
             )
-        failed = "".join(f"; {count} trials {reason}" for count, reason in self.ledger.failures)
+        failed = "".join(f"; {counted(count)} {reason}" for count, reason in self.ledger.failures)
         return NothingReported(f"no trial has reported {attr} yet{failed}")
 
     @property

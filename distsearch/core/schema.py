@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreVersion
+from .phrases import called
 
 FILE = "events.db"
 BUSY_S = 5.0  # how long it is waited for whoever has locked it
@@ -120,7 +121,7 @@ def check_version(version: int, what: str) -> None:
     reads = f"distsearch {READ_BY[version]}" if version in READ_BY else "a newer distsearch"
     raise StoreVersion(
         f"{what} is of version {version}, which {reads} reads; this one reads version {VERSION}. "
-        f"Use {reads} for it, or start anew in another folder (checkpoint=)"
+        f"Use {reads} for it, or start anew in another folder ({called('checkpoint=')})"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..resource.node import Node
 from ..resource.remote import Remote
 from . import live, requests
 from .experiment import Experiment
+from .phrases import counted
 from .requests import Refused, Request
 from .words import Trial
 
@@ -84,8 +86,10 @@ class Steering:
         self._task.add_done_callback(self._looks_no_more)
 
     def _looks_no_more(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:  # a defect of ours
-            self._say(f"nothing more can be asked of this search: {task.exception()!r}")
+        program_ends = not threading.main_thread().is_alive()  # and with it the pool of threads
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not program_ends:  # a defect of ours
+            self._say(f"nothing more can be asked of this search: {error!r}")
 
     async def close(self) -> None:
         """Look no more; what was asked too late is refused."""
@@ -170,7 +174,7 @@ class Steering:
             raise RequestRefused(f"the search ends already, or has ended{f': {why}' * bool(why)}")
         running = len(self._experiment.running)
         self._experiment.end(f"stopped by {by}")
-        return f"nothing more is launched, and {running} trials are stopped"
+        return f"nothing more is launched, {counted(running)} stopped"
 
     def _stop_trial(self, by: str, trial: int) -> str:
         one = self._trial(trial)

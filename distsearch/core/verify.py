@@ -15,6 +15,7 @@ from ..errors import StoreError
 from ..resource.private import link_error
 from . import schema
 from .end_mark import EndMark
+from .phrases import called
 from .schema import FILE, Row, seal
 
 FULL_BYTES = 1 << 18  # with less than that free, a disk is called full
@@ -133,8 +134,9 @@ def damaged(path: Path, what: str, whole: int) -> StoreError:
     else:
         keep = "None of its events can be trusted; "
     return StoreError(
-        f"the log {path} is damaged ({what}); it was left as it is. {keep}resume=False puts the "
-        f"whole folder aside and starts anew; sqlite3 {path} .recover shows what else can be read",
+        f"the log {path} is damaged ({what}); it was left as it is. {keep}"
+        f"{called('resume=False')} starts anew, and the whole folder is kept; "
+        f"sqlite3 {path} .recover shows what else can be read",
         is_damage=True,
     )
 

@@ -146,7 +146,7 @@ class Trial:
     `best_reward` is the best value of `reward_attr` so far, in the user's own sign, None where
     there are several objectives: `point` says where the trial then lies, and whether it meets the
     constraints. `error` is the traceback of a train function that raised, `reason` the end in
-    words. `seconds` is how long its last attempt took, once that is over.
+    words. `seconds` is how long its last attempt took (not those before), once that is over.
     """
 
     id: int

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..core import live
 from ..core.lock import holder
+from ..core.phrases import counted
 from ..errors import DistsearchError
 from .panels import PANELS, SECTIONS
 from .report import compared_row, summary
@@ -175,7 +176,7 @@ def _in_words(view: View, runs: bool) -> str:
     each = [f"{n} {status.value}" for status, n in counts.by_status.items() if n]
     state = "runs" if runs else "does not run"
     paused = f" · paused by {by}" if (by := view.story.ledger.paused_by) else ""
-    return f"{state}{paused} · {counts.launched} trials: {', '.join(each) or 'none yet'}"
+    return f"{state}{paused} · {counted(counts.launched)}: {', '.join(each) or 'none yet'}"
 
 
 def _live(now: dict[str, Any] | None) -> dict[str, Any] | None:

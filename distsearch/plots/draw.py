@@ -9,6 +9,7 @@ from ..core import curves as learning_curves
 from ..core import pareto as front
 from ..core import pedigree
 from ..core.curves import as_text
+from ..core.phrases import counted
 from ..core.results import Results
 from ..errors import DistsearchError, OptionError
 from . import over_time
@@ -156,7 +157,7 @@ def lineage(search: Results | Path_, *, path: Path_ | None = None, axes: Any = N
             best=None if best is None else best.id,
             reward_attr=ledger.objectives.names[0],
             mode=ledger.objectives.modes[0],
-            title=f"{results.searched['function']}: the lineage of {len(of)} trials",
+            title=f"{results.searched['function']}: the lineage of {counted(len(of))}",
         )
     return axes
 
@@ -183,5 +184,5 @@ def pareto(search: Results | Path_, *, path: Path_ | None = None) -> Any:
             front=[trial.id for trial in ledger.front],
             failed={trial.id for trial in trials if trial.status.is_failure},
             objectives=ledger.objectives,
-            title=f"{results.searched['function']}: {len(points)} trials",
+            title=f"{results.searched['function']}: {counted(len(points))}",
         )

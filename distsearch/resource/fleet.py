@@ -78,17 +78,19 @@ class Fleet:
     async def start(
         self,
         *,
-        local: bool | Node,
+        local: bool | Node | None,
         addresses: Sequence[Node],
         client: Any,
         enough: Callable[[], bool] = lambda: True,
     ) -> None:
         """Bring all nodes up at once. Raises NodeError if there is none then.
 
+        `local`: None for this machine beside nodes over SSH; then one of these has to come up.
+
         Returns when all are up or have failed, or `START_S` are over and those that are up are
         `enough`: the others join when they can.
         """
-        if local:
+        if local or (local is None and client is None):
             node = local if isinstance(local, Node) else None
             remote = await LocalRemote.start(next(self._ids), self.folder, self, node)
             if self._work_in != "trial":
@@ -106,9 +108,14 @@ class Fleet:
             self._say(f"{len(coming)} nodes are not up yet; the search starts without them")
             joining = [task for task in joining if task.done()]
         await asyncio.gather(*joining)
+        reasons = "\n".join(map(str, self.failed))
+        if local is None and client is None and 0 < len(addresses) <= len(self.failed):
+            raise NodeError(
+                f"none of the nodes that were named could be brought up:\n{reasons}\nTo train on "
+                "this machine alone, name no others; in Python, local=True goes on without them"
+            )
         if not self.remotes:
             if self.failed:
-                reasons = "\n".join(map(str, self.failed))
                 raise NodeError(f"no node could be brought up:\n{reasons}")
             if client is None:
                 raise NodeError(

@@ -16,6 +16,7 @@ from ..core.ends import CLOSED
 from ..core.experiment import Experiment
 from ..core.loop import loop
 from ..core.objectives import Objectives
+from ..core.phrases import counted
 from ..core.progress import Progress
 from ..core.steering import Steering
 from ..resource.addresses import Addresses, nodes_of
@@ -203,7 +204,6 @@ class Scheduler(Running):
                 self._warm_start(known)
             else:
                 self._take_up(earlier, known)
-            local = client is None if local is None else local
             loop().call(self._bring_up(local, dist_ip_addrs, client))
         except BaseException:
             self._store.disown()
@@ -255,7 +255,9 @@ class Scheduler(Running):
         if self.desk.why:
             say(f"searcher='auto': {type(self.searcher).__name__}, as {self.desk.why}")
 
-    async def _bring_up(self, local: bool | Node, addresses: Addresses | None, client: Any) -> None:
+    async def _bring_up(
+        self, local: bool | Node | None, addresses: Addresses | None, client: Any
+    ) -> None:
         self.experiment.log("experiment", body=self.searched)
         self.steering.start()
         self.experiment.keeper.delete_leftovers()
@@ -347,7 +349,7 @@ class Scheduler(Running):
         await self.steering.close()
         if not experiment.is_idle:
             left = len(experiment.running)
-            self.progress.say(f"closed while {left} trials ran: they are stopped")
+            self.progress.say(f"closed while {counted(left)} ran: stopped")
             experiment.end(CLOSED)
             experiment.abandon(CLOSED)
         await self.fleet.close()

@@ -70,8 +70,8 @@ class FIFOScheduler(Scheduler):
             all of them. False starts anew and archives what is there (as `checkpoint`.1).
         dist_ip_addrs: more nodes, reached over SSH: 'host', 'user@host:port', `Node(...)`, or the
             path of a file that names them, 'nodes.toml' (see resource/addresses.py).
-        local: whether this machine is a node too (None: unless `client` is given);
-            `Node('localhost', num_cpus=4)` declares its slots.
+        local: whether this machine is a node too (None: unless `client` is given, and one of
+            `dist_ip_addrs` has to come up); `Node('localhost', num_cpus=4)` declares its slots.
         client: a `distributed.Client`: every worker of its cluster becomes a node.
         tunnel: how nodes talk to this process: False directly with mutual TLS, else through SSH
             alone; for the nodes that do not say it themselves.

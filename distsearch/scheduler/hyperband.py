@@ -78,6 +78,8 @@ class HyperbandScheduler(Scheduler):
         **options: Any,
     ) -> None:
         refuse_misspelt(self.__class__, options)  # before a misspelt max_t is missed
+        if type == "pasha":
+            raise OptionError("type='pasha'; what AutoGluon calls so is PASHAScheduler(...)")
         if type not in TYPES:
             raise OptionError(f"type={type!r}, but it is one of {', '.join(map(repr, TYPES))}")
         self.type = type

@@ -88,7 +88,12 @@ class Options:
         _choose("isolation", self.isolation, ("fresh", "reuse"))
         _choose("start_method", self.start_method, (None, "fork", "spawn"))
         _choose("work_in", self.work_in, (None, "trial"))
-        _choose("visualizer", self.visualizer, ("none",))
+        if self.visualizer != "none":
+            raise OptionError(
+                f"visualizer={self.visualizer!r} of AutoGluon is not to be had; curves are drawn "
+                "by scheduler.get_training_curves('curves.png'), live by `distsearch page`, and "
+                "`distsearch export --to tensorboard` writes them for TensorBoard"
+            )
         _choose("on_parent_failure", self.on_parent_failure, POLICIES)
         check_bounds(self.num_trials, self.time_out)
         _check_bound("trial_timeout", self.trial_timeout)

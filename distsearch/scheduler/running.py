@@ -16,6 +16,7 @@ from ..core import returned as returned_value
 from ..core.decorators import TrainFunction
 from ..core.ends import INTERRUPTED
 from ..core.loop import loop
+from ..core.phrases import counted
 from ..core.progress import Snapshot
 from ..core.snapshot import take_snapshot
 from ..core.words import Status
@@ -155,7 +156,7 @@ class Running(DefaultRule, Resumable):
 
     def _what_is_left(self) -> str:
         running = [trial.id for trial in self.experiment.running]
-        text = f"{len(running)} trials are running ({', '.join(map(str, running[:10]))})"
+        text = f"{counted(len(running))} running ({', '.join(map(str, running[:10]))})"
         waiting = self._snapshot().waiting
         return f"{text}, {waiting} not started" if waiting else text
 

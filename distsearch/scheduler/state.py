@@ -14,6 +14,7 @@ from ..core.decorators import TrainFunction
 from ..core.experiment import Experiment
 from ..core.loop import loop
 from ..core.objectives import Objectives
+from ..core.phrases import called, counted
 from ..core.progress import Progress
 from ..core.results import Results
 from ..errors import DistsearchError, StoreError
@@ -151,8 +152,8 @@ class Resumable(Results):
         ended, total = self.num_finished_tasks, self.ledger.counts.launched
         also = f", {paused} are paused" if paused else ""
         self.progress.say(
-            f"going on with {self.folder}: of {total} trials {ended} have ended{also}, "
-            f"{total - ended - paused} run again; resume=False would start anew"
+            f"going on with {self.folder}: of {counted(total)} {ended} have ended{also}, "
+            f"{total - ended - paused} run again; {called('resume=False')} would start anew"
         )
 
     def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
@@ -162,7 +163,7 @@ class Resumable(Results):
             raise StoreError(
                 f"{self.folder} holds a different search, which this one cannot go on with:\n  "
                 + "\n  ".join(changes)
-                + "\nUndo these changes, or choose another checkpoint="
+                + f"\nUndo these changes, or choose another {called('checkpoint=')}"
             )
         for line in description.notices(earlier, self.searched):
             self.progress.say(line)
@@ -175,7 +176,8 @@ class Resumable(Results):
         command = command_without_secrets(sys.orig_argv)
         if self._is_named:
             return f"the same command goes on with this search: {command}"
-        return f"to go on with this search, give it checkpoint={str(self.folder)!r} in: {command}"
+        named = f"{called('checkpoint=')}{str(self.folder)!r}"
+        return f"to go on with this search, give it {named} in: {command}"
 
     def _flush(self) -> None:
         if not self._closed and self.pid == os.getpid():

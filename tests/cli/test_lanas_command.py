@@ -50,6 +50,7 @@ def test_cells_that_promotion_has_paused_are_ranked_too(searched):
     given = ["--data", folder / "few.npz", "--pool", folder / "pool.npy", "--first", 2, *SMALL[:4]]
     given += ["--epochs", 3, "--rule", "promotion", "--out", folder / "promoted"]
     said = lanas("search", "--trials", 4, *given)
+    assert "are random" not in said
     statuses = [trial.status.value for trial in ag.open(folder / "promoted").trials]
     assert "paused" in statuses
     assert len(json.loads((folder / "promoted/results.json").read_text())) == 4

@@ -223,6 +223,8 @@ def test_an_export_that_needs_a_package_names_the_command_that_gets_it(shell, ki
         (["show", "runs/one", "0"], 2, "distsearch why runs/one 0"),
         (["go-on", "runs/one"], 1, "is not paused"),
         (["lanas", "pool", "--out", "nowhere/x.npy"], 2, "there is no folder"),
+        (["run", "train.py", "--out", "train.py"], 1, "--out='train.py' is a file"),
+        (["run", "train.py", "--nodes", "127.0.0.1:1"], 1, "named could be brought up:\nnode"),
         (["shwo"], 2, "did you mean 'show'"),
     ],
 )
@@ -237,6 +239,22 @@ def test_what_cannot_be_done_is_said_with_an_exit_code(shell, place, words, code
     got, _, error = shell(*words)
     assert (got, said in error) == (code, True), error
     assert not (place / "runs/one/live.json").exists()
+
+
+def test_what_a_command_says_is_said_once_and_in_the_words_of_the_shell(shell, place):
+    words = ["run", "train.py", "--trials", 1, "--searcher", "random", "--out", "few"]
+    code, out, error = shell(*words)
+    assert code == 0 and out.startswith("1 trial in"), error
+    _, out, _ = shell(*words)
+    assert "of 1 trial 1 have ended, 0 run again; --fresh would start anew" in out
+    code, out, _ = shell("why", "few")
+    assert code == 0 and out.startswith("the search has ended: 1 trial (1 finished), the best")
+    (place / "bad.py").write_text(FILE.replace("args.x < 0.1", "True"))
+    code, out, error = shell("run", "bad.py", "--trials", 20, "--searcher", "random")
+    assert code == 1 and (out + error).count("Traceback") == 1
+    assert "Error: the first" in error and "all failed alike" in error
+    code, _, error = shell("run", "bad.py", "--trials", 20, "--searcher", "random", "--quiet")
+    assert code == 1 and error.count("Traceback") == 1
 
 
 def test_a_search_that_runs_is_steered_from_the_shell(shell, place, monkeypatch, tmp_path):

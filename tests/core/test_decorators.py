@@ -147,12 +147,13 @@ def test_update_replaces_values_and_spaces_by_exact_name():
         train_fn.update(lr_deca=1)
 
 
-def test_register_args_adds_new_ones_only():
+def test_register_args_adds_new_ones_and_replaces_known_ones():
     train_fn = make()
     assert train_fn.register_args(epochs=3, wd=Real(0, 1)) is train_fn
     assert (train_fn.args.epochs, train_fn.args.wd) == (3, 0.5)
-    with pytest.raises(SpaceError, match=r"'lr' is there already; change it with update\(lr="):
-        train_fn.register_args(lr=1)
+    train_fn.register_args(lr=1, wd=2)  # as a program does that is called twice
+    assert (train_fn.args.lr, train_fn.args.wd) == (1, 2)
+    assert list(train_fn.space).count("wd") == 1
 
 
 @pytest.mark.parametrize("name", ["task_id", "num_cpus", "num_gpus", "gpu_ids"])

@@ -644,7 +644,7 @@ def test_a_trial_of_a_lost_node_starts_again_only_when_the_nodes_lease_has_ended
         await second.hears("start", 0, attempt=2)
         assert asyncio.get_running_loop().time() - lost_at >= short_lease * 0.95
         assert not world.experiment.is_idle
-        (line,) = [line for line in world.said if "node0 is gone: no answer; 1 trials" in line]
+        (line,) = [line for line in world.said if "node0 is gone: no answer; 1 trial ran" in line]
         assert re.search(r"they start elsewhere at \d\d:\d\d:\d\d, in ", line)
 
     play(scene)

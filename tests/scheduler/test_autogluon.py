@@ -148,6 +148,7 @@ def test_the_error_about_a_name_that_is_gone_names_its_successor(use, successor)
         ({"controller_lr": 0.1}, "controller; leave it out"),
         ({"constraint_attr": "memory"}, "constraints="),
         ({"stop_jobs_after_time_out": False}, "stop_jobs_after_time_out=True"),
+        ({"visualizer": "mxboard"}, "scheduler.get_training_curves('curves.png')"),
     ],
 )
 def test_an_argument_that_is_gone_names_what_takes_its_place(options, said):
@@ -157,6 +158,8 @@ def test_an_argument_that_is_gone_names_what_takes_its_place(options, said):
 
     with pytest.raises(OptionError, match=re.escape(said)):
         FIFOScheduler(train_fn, **options)
+    with pytest.raises(OptionError, match="is PASHAScheduler"):
+        HyperbandScheduler(train_fn, max_t=9, type="pasha")
 
 
 def test_an_error_inside_a_property_of_a_rule_is_told_as_it_is():

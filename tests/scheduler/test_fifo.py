@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -251,7 +252,7 @@ def test_join_jobs_with_a_timeout_is_total_and_says_what_is_left(search, mailbox
     assert 0.5 <= time.monotonic() - started < 2.4, "not for each trial"
     scheduler.close()
     said = capfd.readouterr().out
-    assert "after join_jobs(timeout=0.5): 2 trials are running (0, 1), 3 not started" in said
+    assert "after join_jobs(timeout=0.5): 2 trials running (0, 1), 3 not started" in said
 
 
 def test_join_jobs_before_run_returns_at_once(search):
@@ -1250,6 +1251,28 @@ def test_closing_ends_running_trials_and_says_so(search, mailbox, capfd):
     assert time.monotonic() - started < 9
     assert "closed while 2 trials ran" in capfd.readouterr().out
     assert [(t.status, t.reason) for t in scheduler.trials] == [(Status.WAITING, "closed")] * 2
+
+
+def test_a_program_that_closes_none_of_its_many_schedulers_ends_without_a_word(tmp_path):
+    text = """
+import distsearch as ag
+@ag.args(x=ag.Real(0, 1))
+def train_fn(args, reporter):
+    reporter(accuracy=args.x)
+if __name__ == "__main__":
+    kept = [ag.scheduler.FIFOScheduler(train_fn) for _ in range(10)]
+"""
+    (tmp_path / "many.py").write_text(text)
+    package = Path(ag.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "many.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_results_can_be_read_after_close_and_nothing_can_be_started(search, tmp_path):

@@ -185,7 +185,7 @@ def test_a_search_that_is_paused_starts_nothing_until_it_is_let_go_whoever_runs_
     one.words_after("UP")
     until(lambda: len(list(store.read(folder, "report"))) == 6, "three trials are at epoch 2")
     said = asks(folder, "pause_search").said
-    assert said.endswith("3 trials pause after their next checkpoint, 0 go on to their ends")
+    assert said.endswith("3 trials to pause after the next checkpoint, 0 to go on to the end")
     for name in ("go-0", "go-1", "all-go"):
         (tmp_path / name).touch()
     until(lambda: len(list(store.read(folder, "lost"))) == 3, "three have given up their slots")

@@ -1,0 +1,38 @@
+"""Parts of messages: '1 trial' or '2 trials'; options as whoever started the search calls them.
+
+with typed_as({"checkpoint=": "--out="}):    # the command, around all that it does
+    called("checkpoint=")                    # '--out=' in messages; elsewhere 'checkpoint='
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+_names: dict[str, str] = {}
+
+
+@contextmanager
+def typed_as(names: Mapping[str, str]) -> Iterator[None]:
+    """Have messages call options by these names, until the block is left."""
+    before = dict(_names)
+    _names.update(names)
+    try:
+        yield
+    finally:
+        _names.clear()
+        _names.update(before)
+
+
+def called(name: str) -> str:
+    """What an option of Python's is called where the search was started."""
+    return _names.get(name, name)
+
+
+def counted(count: int, noun: str = "trial") -> str:
+    """A number of things in words.
+
+    >>> counted(1), counted(2)
+    ('1 trial', '2 trials')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
