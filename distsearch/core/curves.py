@@ -297,6 +297,11 @@ def _number(value: Any) -> float | None:
     return None
 
 
+def trials(count: int) -> str:
+    """So many trials, in words: `1 trial`, `2 trials`."""
+    return "1 trial" if count == 1 else f"{count} trials"
+
+
 def as_text(text: str) -> str:
     """Text that matplotlib shows as it is: a dollar would begin a formula."""
     return text.replace("$", r"\$")

@@ -93,7 +93,7 @@ class Results:
             "reward_attr": self.ledger.objectives.names[number],
             "time_attr": self.ledger.time_attr,
             "mode": self.ledger.objectives.modes[number],
-            "title": f"{self.searched['function']}: {count} trials",
+            "title": f"{self.searched['function']}: {curves.trials(count)}",
         }
 
     @property
@@ -199,7 +199,7 @@ class Results:
             front=[trial.id for trial in self.ledger.front],
             failed={trial.id for trial in trials if trial.status.is_failure},
             objectives=self.ledger.objectives,
-            title=f"{self.searched['function']}: {len(points)} trials",
+            title=f"{self.searched['function']}: {curves.trials(len(points))}",
             filename=filename,
             plot=plot,
         )
@@ -228,7 +228,7 @@ class Results:
             best=None if best is None else best.id,
             reward_attr=self.ledger.objectives.names[0],
             mode=self.ledger.objectives.modes[0],
-            title=f"{self.searched['function']}: the lineage of {len(self._own_trials)} trials",
+            title=f"{self.searched['function']}: lineage of {curves.trials(len(self._own_trials))}",
             filename=filename,
             plot=plot,
         )

@@ -217,3 +217,18 @@ def test_pictures_say_what_is_missing(tmp_path):
     with pytest.raises(OptionError, match=r"distsearch\.open"):
         ag.plots.curves(3)
     ag.plots.curves(record, path=tmp_path / "curves.png")  # says so in the picture
+    for name, why in (
+        ("best_so_far", "no trial has reported 'accuracy'"),
+        ("rungs", "no trial has come to a rung"),
+        ("slots", "no trial has started"),
+        ("lineage", "no trial has been launched"),
+    ):
+        with pytest.raises(NothingReported, match=why):
+            getattr(ag.plots, name)(record, path=tmp_path / "empty.png")
+    assert not (tmp_path / "empty.png").exists()
+
+
+def test_the_title_of_a_picture_counts_one_trial_as_one(tmp_path):
+    made_up.write(tmp_path / "one", trials=1, reports=2).close()
+    axes = ag.plots.curves(tmp_path / "one", path=tmp_path / "curves.png")
+    assert axes.get_title() == "train_fn: 1 trial"
