@@ -51,7 +51,7 @@ def _colours(shape: Mapping[str, Any]) -> LinearColorMapper:
 def _bar(fig: Any, shape: Mapping[str, Any], mapper: LinearColorMapper) -> None:
     bar = ColorBar(color_mapper=mapper, width=10, background_fill_color=None, title=None)
     bar.title = text(shape["objective"])
-    bar.title_text_font_style = "normal"
+    bar.title_text_font_style, bar.title_standoff = "normal", 8
     fig.add_layout(bar, "right")
 
 

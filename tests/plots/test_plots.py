@@ -162,10 +162,9 @@ def test_scales_place_numbers_by_their_logarithm_and_options_side_by_side():
     space = ag.space.Dict(lr=ag.Real(1e-4, 1e-1, log=True), net=ag.Choice("a", "b")).describe()
     configs = [{"lr": 1e-4, "net": "a"}, {"lr": 1e-1, "net": "b"}, {"lr": 1e-2, "net": None}]
     lr, net = parameters.scales({"space": space}, configs)
-    assert lr.place(1e-4) == 0 and lr.place(1e-1) == 1
-    assert lr.place(10**-2.5) == pytest.approx(0.5)
+    assert lr.places([1e-4, 10**-2.5, 1e-1]) == pytest.approx([0, 0.5, 1])
     assert [text for _, text in lr.ticks] == ["0.0001", "0.001", "0.01", "0.1"]
-    assert net.place("b") == 1 and math.isnan(net.place(None))
+    assert net.places(["b"]) == [1] and math.isnan(net.places([None])[0])
     width = parameters.scales({}, [{"w": 8}, {"w": 256}])[0]
     assert [text for _, text in width.ticks] == ["50", "100", "150", "200", "250"]
 
