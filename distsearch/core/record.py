@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import NoExperiment, StoreError
 from . import store
+from .curves import trials
 from .ledger import Ledger
 from .results import Results
 from .words import Status, Trial
@@ -114,7 +115,7 @@ class SearchRecord(Results):
         ledger = self.ledger
         counts = ledger.counts.by_status
         each = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
-        about = f"{ledger.counts.launched} trials" + (f" ({', '.join(each)})" if each else "")
+        about = trials(ledger.counts.launched) + (f" ({', '.join(each)})" if each else "")
         if ledger.counts.final:
             about += f", {ledger.counts.final} by run_with_config"
         if ledger.objectives.several:

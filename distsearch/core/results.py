@@ -259,8 +259,8 @@ class Results:
                 f"{self.ledger.objectives.limits}; the closest, trial {least.id}, by "
                 f"{least.point.violation:.4g}"
             )
-        failed = "".join(f"; {count} trials {reason}" for count, reason in self.ledger.failures)
-        return NothingReported(f"no trial has reported {attr} yet{failed}")
+        kinds = [f"; {curves.trials(n)} {reason}" for n, reason in self.ledger.failures]
+        return NothingReported(f"no trial has reported {attr} yet{''.join(kinds)}")
 
     @property
     def training_history(self) -> dict[int, list[dict[str, Any]]]:

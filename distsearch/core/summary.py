@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from .curves import trials
 from .ledger import Ledger
 from .progress import format_config, format_value
 
@@ -29,12 +30,12 @@ def pairs(ledger: Ledger, searched: Mapping[str, Any], folder: Path | str) -> li
     ]
     names = " and ".join(ledger.objectives.names)
     if ledger.objectives.several:
-        found.append(("Pareto front", f"{len(ledger.front)} trials by {names}"))
+        found.append(("Pareto front", f"{trials(len(ledger.front))} by {names}"))
     elif ledger.best is not None and ledger.best.best_reward is not None:
         best = format_value(float(ledger.best.best_reward))
         found.append((f"best {names}", f"{best}, trial {ledger.best.id}"))
         found.append(("best configuration", format_config(ledger.best.config)))
-    kinds = [f"{count} trials {reason}" for count, reason in ledger.failures]
+    kinds = [f"{trials(count)} {reason}" for count, reason in ledger.failures]
     return [*found, ("failures", "; ".join(kinds))] if kinds else found
 
 

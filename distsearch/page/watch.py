@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import live
+from ..core.curves import trials
 from ..core.lock import holder
 from ..errors import DistsearchError
 from .panels import PANELS, SECTIONS
@@ -177,7 +178,7 @@ def _in_words(view: View, runs: bool) -> str:
     each = [f"{n} {status.value}" for status, n in counts.by_status.items() if n]
     state = "runs" if runs else "does not run"
     paused = f" · paused by {by}" if (by := view.story.ledger.paused_by) else ""
-    return f"{state}{paused} · {counts.launched} trials: {', '.join(each) or 'none yet'}"
+    return f"{state}{paused} · {trials(counts.launched)}: {', '.join(each) or 'none yet'}"
 
 
 def _live(now: dict[str, Any] | None) -> dict[str, Any] | None:
