@@ -26,6 +26,7 @@ TREES, LEARNED_FROM, LEAST = 64, 1500, 10
 GRID = 40  # points of a contour along each side
 NEAR = 0.12  # the width of what counts as near in a contour, of the whole scale
 OPTIONS_SHOWN = 12
+WORD = 18  # letters of an option along an axis
 SCATTER = np.uint64(2_654_435_761)  # Knuth's multiplier: consecutive ids become far apart
 
 
@@ -63,7 +64,7 @@ class Scale:
         if self.options:
             step = math.ceil(len(self.options) / OPTIONS_SHOWN)
             some = [*enumerate(self.options)][::step]
-            return [(n / max(1, len(self.options) - 1), text) for n, text in some]
+            return [(n / max(1, len(self.options) - 1), _short(text)) for n, text in some]
         numbers = _decades(self.low, self.high) if self.is_log else []
         if len(numbers) < 2:
             numbers = _round_numbers(self.low, self.high)
@@ -174,6 +175,11 @@ def _logs(space: Any, prefix: str = "") -> dict[str, bool]:
 def _is_number(value: Any) -> bool:
     is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_one and math.isfinite(value)
+
+
+def _short(text: str) -> str:
+    """A text with its middle left out where it is long: options often differ in their ends."""
+    return text if len(text) <= WORD else f"{text[: WORD // 3]}…{text[-(WORD - WORD // 3) :]}"
 
 
 def _text(value: Any) -> str:

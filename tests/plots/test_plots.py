@@ -165,6 +165,8 @@ def test_scales_place_numbers_by_their_logarithm_and_options_side_by_side():
     assert lr.places([1e-4, 10**-2.5, 1e-1]) == pytest.approx([0, 0.5, 1])
     assert [text for _, text in lr.ticks] == ["0.0001", "0.001", "0.01", "0.1"]
     assert net.places(["b"]) == [1] and math.isnan(net.places([None])[0])
+    long = parameters.scales({}, [{"net": f"package.module.a_network_{n}"} for n in range(2)])[0]
+    assert [text for _, text in long.ticks] == ["packag….a_network_0", "packag….a_network_1"]
     width = parameters.scales({}, [{"w": 8}, {"w": 256}])[0]
     assert [text for _, text in width.ticks] == ["50", "100", "150", "200", "250"]
 
