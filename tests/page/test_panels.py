@@ -40,7 +40,7 @@ def test_a_panel_that_has_nothing_to_show_says_why(name, why, view):
 def test_of_a_search_whose_trials_have_reported_nothing_each_panel_says_so(tmp_path):
     made_up.write(tmp_path / "new", trials=1, reports=2, until=0, several=True).close()
     view = open_view(tmp_path / "new")
-    for name in PANELS:
+    for name in PANELS.keys() - {"slots"}:  # which shows nodes while they idle, too
         assert answer(name, [view], {})["empty"], name
 
 
