@@ -24,6 +24,10 @@ from .made_up import write
 
 UPDATES = 8
 VIEWS = ("Overview", "Parameters", "Trials")
+DRAWN = """
+    return [...document.querySelectorAll("article:not(.empty) > .figure")].every(
+        (figure) => figure.hasChildNodes())
+"""  # the view's first drawing (importance takes seconds) is no update
 
 
 def measure(folder: Path, trials: int, reports: int) -> dict[str, list[float]]:
@@ -66,6 +70,7 @@ def _updates(browser: Any, view: str, growing: Any) -> list[float]:
     browser.execute_script(script + " = []")
     browser.find_element("xpath", f"//*[@role='tab'][text()='{view}']").click()
     until(lambda: browser.execute_script(script), 60)
+    until(lambda: browser.execute_script(DRAWN), 60)
     time.sleep(2)
     browser.execute_script(script + " = []")
     for n in range(UPDATES):

@@ -51,7 +51,7 @@ def _colours(shape: Mapping[str, Any]) -> LinearColorMapper:
 def _bar(fig: Any, shape: Mapping[str, Any], mapper: LinearColorMapper) -> None:
     bar = ColorBar(color_mapper=mapper, width=10, background_fill_color=None, title=None)
     bar.title = text(shape["objective"])
-    bar.title_text_font_style = "normal"
+    bar.title_text_font_style, bar.title_standoff = "normal", 8
     fig.add_layout(bar, "right")
 
 
@@ -132,7 +132,7 @@ def draw_importance(data: Data) -> Any:
     """A bar for each parameter, and how sure that is."""
     names = data.shape["names"]
     fig = new_figure(
-        x="share of the importance (by permutation; lines: deviation)",
+        x="share of the importance (lines: deviation)",
         y="",
         height=100 + 30 * len(names),
         y_range=(len(names) - 0.4, -0.6),
@@ -188,7 +188,7 @@ def draw_slices(data: Data) -> Any:
         fig = new_figure(
             x=name,
             y=shape["objective"],
-            height=220,
+            height=280 if any(len(words) > 6 for _, words in shape["ticks"][n]) else 220,
             y_range=y_range,
             x_range=(-0.06, 1.06),
         )
@@ -196,10 +196,15 @@ def draw_slices(data: Data) -> Any:
         points = fig.scatter(f"p{n}", "value", source=source, size=5, color=BLUE, alpha=alpha)
         hover(fig, [points], [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")])
         ticks(fig.xaxis[0], shape["ticks"][n])
-        if any(len(words) > 6 for _, words in shape["ticks"][n]):
-            fig.xaxis.major_label_orientation = 0.5
+        _lean(fig, shape["ticks"][n])
         figures.append(fig)
     return row(figures, sizing_mode="stretch_width", styles={"flex-wrap": "wrap"})
+
+
+def _lean(fig: Any, marks: Sequence[tuple[float, str]]) -> None:
+    """Long words below an axis lean, so that they do not overlap."""
+    if any(len(words) > 6 for _, words in marks):
+        fig.xaxis.major_label_orientation = 0.7
 
 
 @_or_empty
@@ -265,6 +270,7 @@ def draw_contour(data: Data) -> Any:
     )
     hover(fig, [points], [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")])
     ticks(fig.xaxis[0], shape["across"][1])
+    _lean(fig, shape["across"][1])
     ticks(fig.yaxis[0], shape["up"][1])
     fig.grid.visible = False
     _bar(fig, shape, mapper)
@@ -273,7 +279,14 @@ def draw_contour(data: Data) -> Any:
 
 PANELS = (
     Panel("parallel", "Parallel coordinates", "", prepare_parallel, draw_parallel),
-    Panel("importance", "Importance", "", prepare_importance, draw_importance, is_slow=True),
+    Panel(
+        "importance",
+        "Importance",
+        "By permutation.",
+        prepare_importance,
+        draw_importance,
+        is_slow=True,
+    ),
     Panel("contour", "Two parameters", "The mean result nearby.", prepare_contour, draw_contour),
     Panel("slices", "Slices", "", prepare_slices, draw_slices),
 )

@@ -247,7 +247,8 @@ def draw_rungs(data: Data) -> Any:
     ticks(fig.yaxis[0], [(n, f"{level:g}") for n, level in enumerate(levels)])
     fig.x_range.start = 0
     fig.ygrid.visible = False
-    legend(fig, "bottom_right")
+    legend(fig)
+    fig.add_layout(fig.legend[0], "right")  # within the figure it would hide a bar
     return fig
 
 

@@ -11,7 +11,7 @@ from ..core import pedigree
 from ..core.curves import as_text
 from ..core.phrases import counted
 from ..core.results import Results
-from ..errors import DistsearchError, OptionError
+from ..errors import DistsearchError, NothingReported, OptionError
 from . import over_time
 from .canvas import Path_, all_results, as_results, figure_for, plain
 from .colours import BLUE, CYCLE, STATUS
@@ -32,7 +32,8 @@ def best_so_far(
 
     `by`: after so many ended 'trials', or 'seconds' since the search began. `groups`: a name for
     each search; those of one name share a line. Returns matplotlib's axes. Raises OptionError for
-    another number of names than of searches, and for several objectives (see `pareto`).
+    another number of names than of searches, and for several objectives (see `pareto`);
+    NothingReported when no trial has reported the reward.
     """
     found = all_results(searches)
     names = [str(one.searched["function"]) for one in found] if groups is None else list(groups)
@@ -45,6 +46,8 @@ def best_so_far(
             )
     lines = [over_time.best_so_far(one.story, by) for one in found]
     objectives = found[0].ledger.objectives
+    if not any(len(line.x) for line in lines):
+        raise NothingReported(f"no trial has reported {objectives.names[0]!r} yet")
     with figure_for(path, axes=axes) as figure:
         axes = figure.add_subplot() if axes is None else axes
         for number, name in enumerate(dict.fromkeys(names)):
@@ -92,10 +95,12 @@ def rungs(search: Results | Path_, *, path: Path_ | None = None, axes: Any = Non
 
     ag.plots.rungs(record, path="rungs.pdf")
 
-    Returns matplotlib's axes.
+    Returns matplotlib's axes. Raises NothingReported when no trial has come to a rung.
     """
     results = as_results(search)
     found = over_time.rungs(results.story)
+    if not any(rung.reached for rung in found):
+        raise NothingReported("no trial has come to a rung yet")
     with figure_for(path, axes=axes) as figure:
         axes = figure.add_subplot() if axes is None else axes
         left = [0] * len(found)
@@ -112,8 +117,7 @@ def rungs(search: Results | Path_, *, path: Path_ | None = None, axes: Any = Non
         time = results.ledger.time_attr
         plain(axes, xlabel="trials that came so far", ylabel=f"rung ({time})")
         axes.grid(visible=False, axis="y")
-        if found:
-            axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="lower right")
     return axes
 
 
@@ -121,9 +125,13 @@ def slots(search: Results | Path_, *, path: Path_ | None = None, axes: Any = Non
     """How many processes of trials ran on each node over time; returns matplotlib's axes.
 
     ag.plots.slots(record, path="slots.pdf")
+
+    Raises NothingReported when no trial has started.
     """
     found = over_time.slots(as_results(search).story)
-    top = max((float(steps.y.max()) for steps in found.values()), default=0.0) or 1.0
+    if not any(steps.y.any() for steps in found.values()):
+        raise NothingReported("no trial has started yet")
+    top = max(float(steps.y.max()) for steps in found.values())
     with figure_for(path, (8.0, 1.4 + 0.6 * len(found)), axes) as figure:
         axes = figure.add_subplot() if axes is None else axes
         for number, steps in enumerate(found.values()):
@@ -144,10 +152,14 @@ def lineage(search: Results | Path_, *, path: Path_ | None = None, axes: Any = N
     """Who descends from whom, by generation; returns matplotlib's axes.
 
     ag.plots.lineage(record, path="lineage.pdf")
+
+    Raises NothingReported when there is no trial.
     """
     results = as_results(search)
     ledger = results.ledger
     of = results.lineage()
+    if not of:
+        raise NothingReported("no trial has been launched yet")
     best = None if ledger.objectives.several else ledger.best
     with figure_for(path, pedigree.size_for(of), axes) as figure:
         axes = figure.add_subplot() if axes is None else axes
@@ -167,7 +179,8 @@ def pareto(search: Results | Path_, *, path: Path_ | None = None) -> Any:
 
     ag.plots.pareto(record, path="front.pdf")
 
-    Raises DistsearchError when there is one objective only.
+    Raises DistsearchError when there is one objective only, NothingReported when no trial has
+    reported all of them.
     """
     results = as_results(search)
     ledger = results.ledger
@@ -177,6 +190,8 @@ def pareto(search: Results | Path_, *, path: Path_ | None = None) -> Any:
         )
     trials = over_time.own_trials(results.story)
     points = {trial.id: trial.point for trial in trials if trial.point is not None}
+    if not points:
+        raise NothingReported(f"no trial has reported {' and '.join(ledger.objectives.names)} yet")
     with figure_for(path, front.size_for(len(ledger.objectives.names))) as figure:
         return front.paint(
             figure,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -268,7 +269,7 @@ def rungs(story: Story) -> list[Rung]:
         levels = [2.0**n for n in range(max(1, math.ceil(math.log2(max(top, 1.0))) + 1))]
         levels = [level for level in levels if level < top] + [top]
     found = []
-    for level, following in zip(levels, [*levels[1:], math.inf], strict=True):
+    for level, following in pairwise([*levels, math.inf]):
         there = [trial for trial in trials if trial.furthest >= level]
         left = Counter(_left_as(trial) for trial in there if trial.furthest < following)
         went_on = len(there) - sum(left.values()) + left["running"]

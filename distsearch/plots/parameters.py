@@ -26,6 +26,7 @@ TREES, LEARNED_FROM, LEAST = 64, 1500, 10
 GRID = 40  # points of a contour along each side
 NEAR = 0.12  # the width of what counts as near in a contour, of the whole scale
 OPTIONS_SHOWN = 12
+WORD = 18  # letters of an option along an axis
 SCATTER = np.uint64(2_654_435_761)  # Knuth's multiplier: consecutive ids become far apart
 
 
@@ -43,18 +44,19 @@ class Scale:
     is_log: bool = False
     options: tuple[str, ...] = ()
 
-    def place(self, value: Any) -> float:
-        """Where a value lies; NaN for None, and for what is not on this axis."""
-        if value is None:
-            return math.nan
+    def places(self, values: Sequence[Any]) -> Array:
+        """Where each value lies; NaN for None, and for what is not on this axis."""
         if self.options:
-            text = _text(value)
             many = max(1, len(self.options) - 1)
-            return self.options.index(text) / many if text in self.options else math.nan
-        if not _is_number(value) or (self.is_log and value <= 0):
-            return math.nan
+            at = {text: n / many for n, text in enumerate(self.options)}
+            found = [math.nan if one is None else at.get(_text(one), math.nan) for one in values]
+            return np.array(found, dtype=float)
+        numbers = np.array([one if _is_number(one) else math.nan for one in values], dtype=float)
+        if self.is_log:
+            numbers = np.log(np.where(numbers > 0, numbers, math.nan))
         low, high = self._ends
-        return ((math.log(value) if self.is_log else float(value)) - low) / (high - low)
+        placed: Array = (numbers - low) / (high - low)
+        return placed
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
@@ -62,11 +64,11 @@ class Scale:
         if self.options:
             step = math.ceil(len(self.options) / OPTIONS_SHOWN)
             some = [*enumerate(self.options)][::step]
-            return [(n / max(1, len(self.options) - 1), text) for n, text in some]
+            return [(n / max(1, len(self.options) - 1), _short(text)) for n, text in some]
         numbers = _decades(self.low, self.high) if self.is_log else []
         if len(numbers) < 2:
             numbers = _round_numbers(self.low, self.high)
-        return [(self.place(number), format_value(number)) for number in numbers]
+        return [*zip(self.places(numbers).tolist(), map(format_value, numbers), strict=True)]
 
     @property
     def _ends(self) -> tuple[float, float]:
@@ -125,12 +127,12 @@ def table(story: Story, objective: str | None = None) -> Table:
     if not told:
         raise NothingReported(f"no trial has reported {names[number]!r} yet")
     known = scales(story.searched, [trial.config for trial, _ in told])
-    places = [[scale.place(trial.config.get(scale.name)) for scale in known] for trial, _ in told]
+    places = [scale.places([trial.config.get(scale.name) for trial, _ in told]) for scale in known]
     sign = 1.0 if story.ledger.objectives.modes[number] == "max" else -1.0
     return Table(
         [trial.id for trial, _ in told],
         known,
-        np.array(places, dtype=float).reshape(len(told), len(known)),
+        np.array(places, dtype=float).reshape(len(known), len(told)).T,
         np.array([value for _, value in told], dtype=float),
         sign,
         names[number],
@@ -175,7 +177,14 @@ def _is_number(value: Any) -> bool:
     return is_one and math.isfinite(value)
 
 
+def _short(text: str) -> str:
+    """A text with its middle left out where it is long: options often differ in their ends."""
+    return text if len(text) <= WORD else f"{text[: WORD // 3]}…{text[-(WORD - WORD // 3) :]}"
+
+
 def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

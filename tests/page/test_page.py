@@ -1,6 +1,7 @@
 """The live page in a real browser, and its server as strangers meet it."""
 
 import http.client
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 import distsearch as ag
@@ -15,9 +17,14 @@ from benchmarks import made_up
 from distsearch.core import store
 
 pytest.importorskip("bokeh")
+from bokeh.embed import file_html
+from bokeh.resources import INLINE
+from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
+from distsearch.page import graphs
+from distsearch.page.panel import Data
 from tests.hosts import Hosts
 from tests.page.browser import start, until
 
@@ -167,6 +174,28 @@ def test_names_with_html_in_them_are_shown_as_text(page):
     heads = until(lambda: page.find_elements("css selector", "#trials th button"))
     assert {f"{EVIL}0", "$$dropout$$"} <= {one.text for one in heads}
     assert page.title == "<b>names · distsearch"
+
+
+def test_samples_of_a_gan_are_upright_and_in_their_cell(browser, tmp_path):
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:4] = 255, 0, 0  # red above blue
+    image[4:] = 0, 0, 255
+    cells = {"x": [0, 1, 0, 1], "y": [0, 0, 1, 1], "fid": [1.0] * 4, "generation": [1] * 4}
+    columns = {"cells": {**cells, "text": [""] * 4}, "points": {"x": [], "y": []}}
+    shape = {"width": 2, "height": 2, "pictures": [[1, 0, image.tolist()]], "data": "digits"}
+    figure = graphs.draw_grid(Data(shape, columns))
+    (tmp_path / "grid.html").write_text(file_html(figure, INLINE), encoding="utf-8")
+    browser.get((tmp_path / "grid.html").as_uri())
+    until(lambda: browser.execute_script("return Bokeh.documents[0]?.is_idle"))
+
+    def middle(colour):
+        picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+        rows, across = np.nonzero((np.asarray(picture) == colour).all(axis=2))
+        return (rows.mean(), across.mean()) if len(rows) > 500 else None
+
+    red, blue = until(lambda: middle((255, 0, 0))), middle((0, 0, 255))
+    assert red[0] < blue[0] < figure.height / 2
+    assert figure.width / 2 < red[1] < figure.width and abs(red[1] - blue[1]) < 1
 
 
 def test_all_of_the_page_can_be_used_by_the_keyboard_alone(page):

@@ -37,6 +37,13 @@ def test_a_panel_that_has_nothing_to_show_says_why(name, why, view):
     assert why in answer(name, [view], {})["empty"]
 
 
+def test_of_a_search_whose_trials_have_reported_nothing_each_panel_says_so(tmp_path):
+    made_up.write(tmp_path / "new", trials=1, reports=2, until=0, several=True).close()
+    view = open_view(tmp_path / "new")
+    for name in PANELS.keys() - {"slots"}:  # which shows nodes while they idle, too
+        assert answer(name, [view], {})["empty"], name
+
+
 def test_what_was_shown_older_for_the_sake_of_speed_is_shown_anew_when_nothing_happens(tmp_path):
     growing = made_up.write(tmp_path / "search", trials=20, reports=4, until=0.5)
     view = open_view(tmp_path / "search")

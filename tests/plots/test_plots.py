@@ -162,10 +162,11 @@ def test_scales_place_numbers_by_their_logarithm_and_options_side_by_side():
     space = ag.space.Dict(lr=ag.Real(1e-4, 1e-1, log=True), net=ag.Choice("a", "b")).describe()
     configs = [{"lr": 1e-4, "net": "a"}, {"lr": 1e-1, "net": "b"}, {"lr": 1e-2, "net": None}]
     lr, net = parameters.scales({"space": space}, configs)
-    assert lr.place(1e-4) == 0 and lr.place(1e-1) == 1
-    assert lr.place(10**-2.5) == pytest.approx(0.5)
+    assert lr.places([1e-4, 10**-2.5, 1e-1]) == pytest.approx([0, 0.5, 1])
     assert [text for _, text in lr.ticks] == ["0.0001", "0.001", "0.01", "0.1"]
-    assert net.place("b") == 1 and math.isnan(net.place(None))
+    assert net.places(["b"]) == [1] and math.isnan(net.places([None])[0])
+    long = parameters.scales({}, [{"net": f"package.module.a_network_{n}"} for n in range(2)])[0]
+    assert [text for _, text in long.ticks] == ["packag….a_network_0", "packag….a_network_1"]
     width = parameters.scales({}, [{"w": 8}, {"w": 256}])[0]
     assert [text for _, text in width.ticks] == ["50", "100", "150", "200", "250"]
 
@@ -217,3 +218,18 @@ def test_pictures_say_what_is_missing(tmp_path):
     with pytest.raises(OptionError, match=r"distsearch\.open"):
         ag.plots.curves(3)
     ag.plots.curves(record, path=tmp_path / "curves.png")  # says so in the picture
+    for name, why in (
+        ("best_so_far", "no trial has reported 'accuracy'"),
+        ("rungs", "no trial has come to a rung"),
+        ("slots", "no trial has started"),
+        ("lineage", "no trial has been launched"),
+    ):
+        with pytest.raises(NothingReported, match=why):
+            getattr(ag.plots, name)(record, path=tmp_path / "empty.png")
+    assert not (tmp_path / "empty.png").exists()
+
+
+def test_the_title_of_a_picture_counts_one_trial_as_one(tmp_path):
+    made_up.write(tmp_path / "one", trials=1, reports=2).close()
+    axes = ag.plots.curves(tmp_path / "one", path=tmp_path / "curves.png")
+    assert axes.get_title() == "train_fn: 1 trial"
