@@ -516,7 +516,7 @@ def main() -> None:
     text.add_argument("--seeds", "--repeats", type=int, default=20)
     text.add_argument("--trials", type=int, default=300, help="of each search")
     text.add_argument("--tasks", type=int, default=8, help="at most, of each kind")
-    text.add_argument("--searchers", nargs="+", default=["random", "bohb", "tpe", "mfgp"])
+    text.add_argument("--searchers", nargs="*", default=["random", "bohb", "tpe", "mfgp"])
     text.add_argument("--whole", nargs="*", default=[], help="searchers, also stopping nothing")
     text.add_argument("--slots", type=int, nargs="+", default=SLOTS)
     text.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))

@@ -28,6 +28,7 @@ import warnings
 from datetime import datetime
 
 CONTINUE, STOP, PAUSE = "continue", "stop", "pause"
+WHOLE_TRIALS = 40  # the last budget of multi_fidelity_models.py
 
 
 class Peer:
@@ -311,7 +312,7 @@ class WholeSMAC(SMAC):
         self.output = tempfile.TemporaryDirectory()
         scenario = Scenario(
             _configspace(space, seed),
-            n_trials=100_000,
+            n_trials=WHOLE_TRIALS,  # a quarter of which at most are its initial design
             deterministic=True,
             seed=seed,
             output_directory=self.output.name,

@@ -98,7 +98,7 @@ class Settings:
         self._check("against_neighbours", 0 <= share <= 1, "from 0 to 1")
         self._check("dieting", 0 < self.dieting <= 1, "above 0, and 1 at most")
         self._check("hidden", bool(self.hidden) and min(self.hidden) >= 1, "widths, as (256, 256)")
-        graph_of(self.grid)
+        graph_of(self.grid, "grid")
         usual = (64, 5e-4, 100, 0.01) if self.network == "mlp" else (100, 5e-5, 128, 0.05)
         for name, value in zip(("latent", "lr", "batch", "sigma"), usual, strict=True):
             if not getattr(self, name):

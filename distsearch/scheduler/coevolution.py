@@ -47,8 +47,8 @@ def torus(width: int, height: int) -> Graph:
     return tuple(around(cell) for cell in range(width * height))
 
 
-def graph_of(cells: Cells) -> Graph:
-    """What a user has given as cells, as a graph.
+def graph_of(cells: Cells, name: str = "cells") -> Graph:
+    """What a user has given as cells, or under another name, as a graph.
 
     >>> graph_of("2x2") == graph_of((2, 2)), graph_of({0: [1], 1: [2, 0], 2: [1]})
     (True, ((1,), (2, 0), (1,)))
@@ -60,7 +60,7 @@ def graph_of(cells: Cells) -> Graph:
         sides = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", cells)
         if sides is None:
             raise OptionError(
-                f"cells={cells!r}; give width x height, as in '3x5', or '5x1' for a ring of five"
+                f"{name}={cells!r}; give width x height, as in '3x5', or '5x1' for a ring of five"
             )
         cells = int(sides[1]), int(sides[2])
     if isinstance(cells, Mapping):
@@ -68,11 +68,11 @@ def graph_of(cells: Cells) -> Graph:
     else:
         sizes = list(cells)
         if len(sizes) != 2 or not all(isinstance(one, Integral) and one >= 0 for one in sizes):
-            raise OptionError(f"cells={cells!r}; give a width and a height, as in (3, 5)")
+            raise OptionError(f"{name}={cells!r}; give a width and a height, as in (3, 5)")
         graph = torus(*map(int, sizes))
     if len(graph) < 2:
         raise OptionError(
-            f"cells={given!r} makes a population of {len(graph)}, in which nothing can coevolve; "
+            f"{name}={given!r} makes a population of {len(graph)}, in which nothing can coevolve; "
             "give two cells at least, as in '2x1'"
         )
     return graph

@@ -39,7 +39,7 @@ def test_isolated_cells_have_no_neighbours():
         ({"generations": 0}, "generations=0, but it must be 1 or more"),
         ({"generations": "3"}, "generations='3'; give a whole number"),
         ({"dieting": 1.5}, "above 0, and 1 at most"),
-        ({"grid": "1x1"}, "population of 1"),
+        ({"grid": "1x1"}, "grid='1x1' makes a population of 1"),
         ({"hidden": []}, "hidden=()"),
         ({"hidden": ["a"]}, "a list of widths"),
         ({"lr": True}, "lr=True; give a number"),
