@@ -1,10 +1,9 @@
 """The link to agents on other nodes: everything that touches Dask stands in this file.
 
-Dask carries messages and tells who joins and leaves. Down: a call of `deliver` on the node's
-worker, one at a time per node, whatever has gathered meanwhile in the next. Up:
-`Worker.log_event` to a topic of the search. No task is ever submitted. Where the SSH nodes are
-ours, so is Dask's scheduler: it runs in the driver's loop, which calls workers directly and hears
-the topic by a plugin. In a user's cluster both pass a client, which has subscribed to the topic.
+Dask carries messages and tells who joins and leaves. Down: `Client.run(deliver)` on the node's
+worker, one call at a time per node, whatever has gathered meanwhile in the next. Up:
+`Worker.log_event` to a topic of the search that the driver has subscribed to. No task is ever
+submitted. Where the SSH nodes are ours, so is Dask's scheduler: it runs in the driver's loop.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import dask
 from distributed import Client, Scheduler, Security, Worker, rpc
-from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import dumps
 
 from ..errors import NodeError
@@ -236,18 +235,17 @@ class DaskRemote(Remote):
         if verb in ("read", "write") and (pipe := await self._working_pipe()):
             with contextlib.suppress(OSError):
                 return await getattr(pipe, verb)(*arguments)
-        call = self._run(use_cache, self.agent_id, verb, arguments)
         try:
-            return await asyncio.wait_for(call, ANSWER_S)
+            return await asyncio.wait_for(self._use_cache_through_dask(verb, arguments), ANSWER_S)
         except asyncio.TimeoutError:
             raise NodeError(f"no answer in {ANSWER_S:g} s") from None
 
-    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function of this module in the worker's loop, by the shortest way."""
+    async def _use_cache_through_dask(self, verb: str, arguments: tuple[Any, ...]) -> Any:
+        about = (self.agent_id, verb, arguments)
         if self._direct is None:
-            return await self._cluster.run_on(self.worker, function, *arguments)
+            return await self._cluster.run_on(self.worker, use_cache, *about)
         answer = await self._direct.run(
-            function=dumps(function), args=dumps(arguments), kwargs=dumps({})
+            function=dumps(use_cache), args=dumps(about), kwargs=dumps({})
         )
         if answer["status"] != "OK":
             raise NodeError(answer["exception_text"])
@@ -336,7 +334,9 @@ class DaskRemote(Remote):
                 self._taken.set()
                 try:
                     with self.pace.timed(sum(map(size_of, batch))):
-                        there = await self._run(deliver, self.agent_id, batch)
+                        there = await self._cluster.run_on(
+                            self.worker, deliver, self.agent_id, batch
+                        )
                 except Exception as error:
                     self.lose(f"it could not be reached: {error or type(error).__name__}")
                     return
@@ -353,21 +353,6 @@ class DaskRemote(Remote):
             size += size_of(batch[-1])
         self._outbox_bytes -= size
         return batch
-
-
-class Ear(SchedulerPlugin):  # type: ignore[misc]
-    """Hears a topic in the scheduler itself, without a client's connection to it and its pauses."""
-
-    name = "distsearch-ear"
-
-    def __init__(self, topic: str, hear: Callable[[Mapping[str, Any]], None]) -> None:
-        self._topic = topic
-        self._hear = hear
-
-    def log_event(self, topic: str, msg: Any) -> None:
-        """Pass on what is said to the topic."""
-        if topic == self._topic:
-            self._hear(msg)
 
 
 class Cluster:
@@ -619,19 +604,16 @@ class Cluster:
         """Subscribe to what agents and scheduler say; return when messages arrive for sure."""
         hearing = asyncio.Event()
 
-        def hear(message: Mapping[str, Any]) -> None:
+        def hear(event: tuple[float, Any]) -> None:
             hearing.set()
-            agent_id = message.get("agent")
+            agent_id = event[1].get("agent")
             if agent_id in self.remotes:
-                self.remotes[agent_id].receive(message)
+                self.remotes[agent_id].receive(event[1])
             elif agent_id in self._early:
-                self._early[agent_id].append(message)
+                self._early[agent_id].append(event[1])
 
         self._client.subscribe_topic("all", self._hear_scheduler)
-        if self.scheduler is not None:
-            self.scheduler.add_plugin(Ear(self._topic, hear))
-        else:
-            self._client.subscribe_topic(self._topic, lambda event: hear(event[1]))
+        self._client.subscribe_topic(self._topic, hear)
         for _ in range(500):
             await self._client.log_event(self._topic, {})
             with contextlib.suppress(asyncio.TimeoutError):

@@ -155,24 +155,6 @@ def test_a_scheduler_tells_who_its_workers_are_and_what_they_have(cluster, clien
     assert worker.address.removeprefix("inproc://").startswith(about[worker.address]["host"])
 
 
-def test_a_plugin_of_a_scheduler_hears_what_workers_say_to_a_topic(cluster, client):
-    heard, news = [], threading.Event()
-
-    def hear(message):
-        heard.append(message)
-        news.set()
-
-    ear = dask_link.Ear("a topic", hear)
-    cluster.scheduler.add_plugin(ear)
-    try:
-        client.run(lambda dask_worker: dask_worker.log_event("another", {"number": 0}))
-        client.run(lambda dask_worker: dask_worker.log_event("a topic", {"number": 1}))
-        assert news.wait(WAIT_S)
-        assert [message["number"] for message in heard] == [1]
-    finally:
-        cluster.scheduler.remove_plugin(ear.name)
-
-
 def test_a_scheduler_tells_the_topic_all_who_joins_and_leaves(cluster, client):
     heard, news = [], threading.Condition()
 
