@@ -283,7 +283,7 @@ def test_many_gangs_leave_no_idle_processes(search):
     assert {trial.status for trial in scheduler.trials} == {Status.FINISHED}
     (remote,) = scheduler.manager.remotes.values()
     assert len(remote.agent.processes._all) <= 2
-    assert not remote.agent._points
+    assert not remote.agent._meetings._points
 
 
 @pytest.mark.parametrize(
