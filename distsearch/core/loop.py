@@ -2,6 +2,8 @@
 
 future = loop().submit(coroutine)          # from any other thread
 result = loop().call(coroutine, timeout_s=10)
+
+While another thread of the process forks, the loop stands still: see `forks.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from .forks import WAIT_S
 
 T = TypeVar("T")
 
@@ -50,7 +54,31 @@ class LoopThread:
         return self.call(call(), timeout_s)
 
 
+class Rest:
+    """The loop stands still from `begin` to `end`."""
+
+    def __init__(self, thread: LoopThread) -> None:
+        self._thread = thread
+        self._has_begun = threading.Event()
+        self._is_over = threading.Event()
+
+    def begin(self) -> None:
+        """Return when the loop stands still, or is busy for 5 s with what it does."""
+        if self._thread.loop.is_running():
+            self._thread.loop.call_soon_threadsafe(self._stand_still)
+            self._has_begun.wait(WAIT_S)
+
+    def end(self) -> None:
+        """Let the loop go on."""
+        self._is_over.set()
+
+    def _stand_still(self) -> None:
+        self._has_begun.set()
+        self._is_over.wait(WAIT_S)
+
+
 _the_loop: list[LoopThread] = []
+_rests: dict[int, Rest] = {}  # of the loop, by the thread that forks
 _lock = threading.Lock()
 
 
@@ -62,11 +90,27 @@ def loop() -> LoopThread:
         return _the_loop[0]
 
 
+def _stand_still() -> None:
+    """Before a fork: the loop's thread holds nothing that the child would wait for."""
+    for thread in _the_loop:
+        if threading.current_thread() is not thread.thread:
+            rest = _rests[threading.get_ident()] = Rest(thread)
+            rest.begin()
+
+
+def _go_on() -> None:
+    """In the parent, after a fork."""
+    rest = _rests.pop(threading.get_ident(), None)
+    if rest is not None:
+        rest.end()
+
+
 def _forget() -> None:
     """In a forked child: the thread of the loop is the parent's, which may have had the lock."""
     global _lock
     _the_loop.clear()
+    _rests.clear()
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(before=_stand_still, after_in_parent=_go_on, after_in_child=_forget)

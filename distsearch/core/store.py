@@ -55,6 +55,7 @@ from typing import Any, NamedTuple
 from ..resource.private import make_folders, make_private, private
 from .belongings import claim, delete_new, put_aside_leftovers
 from .end_mark import MarkFile
+from .forks import undisturbed
 from .hold import Hold
 from .lock import Lock
 from .metrics import decode, from_json, report_json, strict_json
@@ -246,8 +247,11 @@ class Store:
 
     def _commit(self, rows: list[tuple[Any, ...]]) -> None:
         """Write rows; when this returns they are on the disk, and where readers find them."""
-        if not rows:
-            return
+        if rows:
+            with undisturbed():
+                self._write_whole(rows)
+
+    def _write_whole(self, rows: list[tuple[Any, ...]]) -> None:
         for _ in range(TRIES):
             if self._hold.is_empty:  # it could not be opened again
                 self._reopen()

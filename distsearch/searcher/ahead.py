@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..core.forks import undisturbed
 from ..core.words import Launch, Wait
 from ..errors import LineageError
 from .base import Config, Reward, Searcher, Suggested, launch_of
@@ -181,10 +182,11 @@ class Ahead:
                 self._tells.clear()
                 lacks = self._lacks
             try:
-                for tell in tells:
-                    self._hear(tell)
-                if lacks:
-                    self._prepare()
+                with undisturbed():
+                    for tell in tells:
+                        self._hear(tell)
+                    if lacks:
+                        self._prepare()
             except Exception as error:  # the search ends with it
                 with self._changed:
                     self._error = error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from ..core.forks import undisturbed
 from .regions import Tree
 from .worth import Scale
 
@@ -55,7 +56,8 @@ class Growth:
 
     def _work(self) -> None:
         try:
-            self._grown.set_result(self._grow())
+            with undisturbed():
+                self._grown.set_result(self._grow())
         except BaseException as error:  # it is raised where the tree is needed
             self._grown.set_exception(error)
 

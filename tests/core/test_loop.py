@@ -6,10 +6,13 @@ import asyncio
 import concurrent.futures
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 
 import pytest
 
+from distsearch.core import forks
 from distsearch.core import loop as loop_module
 from distsearch.core.loop import loop
 
@@ -110,3 +113,57 @@ def test_a_child_that_is_forked_while_the_loop_is_looked_up_does_not_wait_for_it
         if child == 0:
             os._exit(loop_module.loop().run(lambda: 7, timeout_s=10))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_is_forked_while_the_loop_imports_a_module_can_import_it_too(
+    tmp_path, monkeypatch
+):
+    begun = threading.Event()
+    monkeypatch.setattr(loop_module, "import_begun", begun, raising=False)
+    (tmp_path / "slow_to_import.py").write_text(
+        "import time\nfrom distsearch.core import loop\n"
+        "loop.import_begun.set()\ntime.sleep(0.2)\nvalue = 7\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow_to_import", raising=False)
+
+    async def imports():
+        import slow_to_import
+
+        return slow_to_import.value
+
+    here = loop().submit(imports())
+    assert begun.wait(WAIT_S)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # ends a child that waits for a lock of its parent's loop
+        import slow_to_import
+
+        os._exit(slow_to_import.value)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert here.result(WAIT_S) == 7
+    assert loop().call(which_thread(), WAIT_S) is loop().thread
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_waits_for_threads_that_work_and_they_for_it():
+    holds, done = threading.Event(), threading.Event()
+    lock = threading.Lock()
+
+    def work():
+        with forks.undisturbed(), lock:
+            holds.set()
+            done.wait(0.2)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert holds.wait(WAIT_S)
+    child = os.fork()
+    if child == 0:
+        with forks.undisturbed():
+            os._exit(7 if lock.acquire(timeout=5) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    thread.join(WAIT_S)
+    with forks.undisturbed():  # nobody is left in the gate
+        assert lock.acquire(timeout=5)

@@ -1,0 +1,83 @@
+"""A fork of the driver waits, for a moment, until none of its background threads is amid something.
+
+A forked child has no thread but the one that forked. A lock that another thread held at that moment
+is held for ever there, and a module that it was importing stays half made: NumPy loads
+`numpy.random` when a searcher first draws, SQLite has locks of its own. So what background threads
+do is done inside `undisturbed`, and the loop stands still during a fork (`loop.py`).
+
+    with undisturbed():
+        commit(rows)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+WAIT_S = 5.0  # neither a fork nor a thread waits longer for the other
+
+
+class Gate:
+    """Open for all threads that work, closed while one forks."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: set[int] = set()  # threads that work
+        self._forking = 0
+
+    def enter(self) -> bool:
+        """Begin work, once nobody forks; False if this thread has begun some already."""
+        me = threading.get_ident()
+        with self._changed:
+            if me in self._inside:
+                return False
+            self._changed.wait_for(lambda: not self._forking, WAIT_S)
+            self._inside.add(me)
+            return True
+
+    def leave(self) -> None:
+        """End work."""
+        with self._changed:
+            self._inside.discard(threading.get_ident())
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody begin, and wait until all others have ended their work, for 5 s at most."""
+        me = threading.get_ident()
+        with self._changed:
+            self._forking += 1
+            self._changed.wait_for(lambda: self._inside <= {me}, WAIT_S)
+
+    def open(self) -> None:
+        """Let all go on: the fork is over."""
+        with self._changed:
+            self._forking -= 1
+            self._changed.notify_all()
+
+
+_gate = Gate()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Work that no fork of this process is to cut in two; a fork waits for it, up to 5 s."""
+    gate = _gate
+    is_first = gate.enter()
+    try:
+        yield
+    finally:
+        if is_first:
+            gate.leave()
+
+
+def _begin_anew() -> None:
+    """In a forked child: it has no thread but this one."""
+    global _gate
+    _gate = Gate()
+
+
+os.register_at_fork(
+    before=lambda: _gate.close(), after_in_parent=lambda: _gate.open(), after_in_child=_begin_anew
+)
