@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,31 +180,47 @@ class Run:
 
 def generators_of(run: Run) -> dict[int, Generator]:
     """The best generator that each cell of a run has had, by its FID in its generation."""
-    shape = run.judge.shape
     return {
-        cell: Generator(
-            cell,
-            state["best"]["generation"],
-            run.settings,
-            shape,
-            network_of("generator", state["best"]["weights"], run.settings, shape),
-        )
+        cell: _generator(run, cell, state["best"]["generation"], state["best"]["weights"])
         for cell, state in run.newest().items()
     }
 
 
-def best_mixture(run: Run) -> Mixture:
-    """Of all neighbourhoods' best generators the mixture with the lowest FID.
+def newest_generators_of(run: Run) -> dict[int, Generator]:
+    """The generator that each cell of a run has published last."""
+    return {
+        cell: _generator(run, cell, state["generation"], state["generator"]["weights"])
+        for cell, state in run.newest().items()
+    }
 
-    The weights of each begin with what its cell has published, and evolve on fixed examples, unless
-    the settings have it off. The scores are those of fresh examples.
+
+def _generator(run: Run, cell: int, generation: int, weights: Mapping[str, Tensor]) -> Generator:
+    shape = run.judge.shape
+    network = network_of("generator", weights, run.settings, shape)
+    return Generator(cell, generation, run.settings, shape, network)
+
+
+def best_mixture(run: Run) -> Mixture:
+    """The mixture with the lowest FID, of a neighbourhood's best generators or its newest ones.
+
+    Each of the newest may be worse alone, and yet they may make better examples together: early in
+    a run the best alone are those that make a little of everything. The weights of each mixture
+    begin with what its cell has published, and evolve on fixed examples, unless the settings have
+    it off. The scores are those of fresh examples.
     """
+    found = [*_mixtures(run, generators_of(run)), *_mixtures(run, newest_generators_of(run))]
+    _, members, weights = min(found, key=lambda one: one[0])
+    return scored(members, weights, run.judge, run.settings.seed)
+
+
+def _mixtures(
+    run: Run, generators: Mapping[int, Generator]
+) -> Iterator[tuple[float, list[Generator], mixture.Weights]]:
+    """The mixture of each neighbourhood: its FID, members and weights, which have evolved."""
     settings, judge, states = run.settings, run.judge, run.newest()
-    generators = generators_of(run)
     features = _features(list(generators.values()), judge, settings.seed)
     by_cell = dict(zip(generators, features, strict=True))
     steps = 0 if settings.mixture == "off" else STEPS
-    found = []
     for cell in sorted(generators):
         around = [cell, *(one for one in settings.graph[cell] if one in generators)]
         weights = mixture.uniform(len(around))
@@ -213,9 +229,7 @@ def best_mixture(run: Run) -> Mixture:
         rng = np.random.default_rng((settings.seed, cell, 2))
         ours = [by_cell[one] for one in around]
         weights, fid = _evolved(judge, ours, weights, settings.sigma, steps, rng)
-        found.append((fid, cell, [generators[one] for one in around], weights))
-    _, _, members, weights = min(found, key=lambda one: one[:2])
-    return scored(members, weights, judge, settings.seed)
+        yield fid, [generators[one] for one in around], weights
 
 
 def ensemble(runs: Sequence[Run], seed: int = 0) -> Mixture:

@@ -15,7 +15,7 @@ import distsearch as ag
 from distsearch.cli.main import main
 from distsearch.errors import DataError, OptionError, StoreError
 from distsearch.gan import Settings, train
-from distsearch.gan.saved import Mixture, Run
+from distsearch.gan.saved import Mixture, Run, generators_of, newest_generators_of, scored
 
 SMALL = {"grid": "2x1", "generations": 3, "hidden": 32, "samples": 200, "score-samples": 200}
 TRAIN = ["train", *(word for name, value in SMALL.items() for word in (f"--{name}", value))]
@@ -48,6 +48,15 @@ def test_what_is_trained_and_how_good_it_is_are_said(trained):
     record = Run(folder).record
     assert [trial.status.value for trial in record.ledger.trials.values()] == ["finished"] * 6
     assert len(list(folder.glob("search/trials/*/checkpoints/*/manifest.json"))) <= 3
+
+
+def test_the_best_mixture_is_no_worse_than_one_of_the_newest_or_of_the_best_generators(trained):
+    run = Run(trained[0])
+    found = run.mixture().scores.fid
+    for generators in (generators_of(run), newest_generators_of(run)):
+        members = list(generators.values())
+        alike = [1 / len(members)] * len(members)
+        assert found <= 1.05 * scored(members, alike, run.judge, run.settings.seed).scores.fid
 
 
 def test_the_page_and_the_report_show_the_grid_with_samples_of_each_cell(trained):
