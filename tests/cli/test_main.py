@@ -29,6 +29,12 @@ def test_help_and_version_load_no_heavy_library(option):
     assert not loaded & {"torch", "numpy", "matplotlib", "distributed", "sklearn"}
 
 
+def test_python_runs_the_package_as_the_command():
+    command = [sys.executable, "-m", "distsearch", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("distsearch, version ")
+
+
 def test_an_unknown_command_is_refused_with_what_there_is():
     said, _ = distsearch("pc-dart", code=2)
     assert "no command 'pc-dart'" in said
