@@ -31,8 +31,8 @@ from distsearch import Node
 from distsearch.core import arrival, store
 from distsearch.core import nodes as nodes_module
 from distsearch.core.travel import pack
-from distsearch.errors import PicklingError, StoreError
-from distsearch.resource import fleet
+from distsearch.errors import NodeError, PicklingError, StoreError
+from distsearch.resource import fleet, login
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.private import name_of
 from distsearch.resource.ssh import bring_up
@@ -128,6 +128,23 @@ def test_22_a_host_that_hangs_does_not_hold_up_those_that_are_up(hosts, monkeypa
         scheduler.run(num_trials=2)
         assert scheduler.join_jobs(timeout=30) is True
     assert time.monotonic() - begun < 15
+
+
+def test_a_search_whose_only_named_host_never_answers_is_refused_and_does_not_train_here(
+    hosts, monkeypatch
+):
+    monkeypatch.setattr(fleet, "START_S", 0.1)
+    monkeypatch.setattr(login, "CONNECT_S", 0.5)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(NodeError, match="named could be brought up"),
+    ):
+        FIFOScheduler(
+            prints_nothing,
+            dist_ip_addrs=f"127.0.0.1:{silent.getsockname()[1]}",
+            ssh_config=[hosts.config],
+            verbose=0,
+        )
 
 
 @ag.args(x=ag.Real(0.0, 1.0))

@@ -63,9 +63,7 @@ def export(folder: str, kind: str, out: str | None, reports: bool) -> None:
     if out == "-" and kind not in ("csv", "json"):
         raise OptionError(f"--out -: {kind} is written to a file or folder; give its PATH")
     ending = _ENDINGS.get(kind, f"-{kind}")
-    target = (
-        None if out == "-" else Path(out or f"{Path(folder).absolute().name}{ending}").expanduser()
-    )
+    target = None if out == "-" else Path(out or f"{output.name_of(folder)}{ending}").expanduser()
     if target is not None:
         if not target.parent.is_dir():
             raise OptionError(f"there is no folder {target.parent}")

@@ -177,7 +177,9 @@ def generate(folder: str, samples: int, seed: int, out: str) -> None:
     array = pictures.as_pixels(examples)
     np.save(target / "samples.npy", array)
     np.save(target / "makers.npy", makers.numpy())
-    pictures.draw_samples(array, target / "samples.png", f"{samples} samples of {folder}")
+    shown = min(samples, pictures.SHOWN) if array.ndim > 2 else samples
+    count = f"{samples}" if shown == samples else f"{shown} of {samples}"
+    pictures.draw_samples(array, target / "samples.png", f"{count} samples of {folder}")
     click.echo(
         f"{samples} samples in {target}: samples.npy, makers.npy (whose each is), samples.png"
     )

@@ -315,7 +315,7 @@ def plot(folder: str, out: str | None, kind: str | None) -> None:
     """Draw the search in DIR: learning curves, the Pareto front, or who descends from whom."""
     record = output.opened(folder)
     kind = kind or ("front" if record.ledger.objectives.several else "curves")
-    target = Path(out or f"{Path(folder).absolute().name}-{kind}.png").expanduser()
+    target = Path(out or f"{output.name_of(folder)}-{kind}.png").expanduser()
     pictures: dict[str, Callable[..., object]] = {
         "curves": record.get_training_curves,
         "front": record.draw_pareto_front,

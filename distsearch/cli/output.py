@@ -134,6 +134,15 @@ def trial_facts(record: SearchRecord, trial: Trial) -> dict[str, Any]:
     }
 
 
+def name_of(folder: str | os.PathLike[str]) -> str:
+    """What a folder's search is called: `digits` for `runs/digits` and for `runs/digits/search`.
+
+    (The latter is where `distsearch gan`, `lanas` and `pc-darts` keep theirs.)
+    """
+    path = Path(os.path.abspath(Path(folder).expanduser()))
+    return path.parent.name if path.name == "search" and path.parent.name else path.name
+
+
 def status_of(record: SearchRecord, trial: Trial) -> str:
     """The status of a trial; `pausing` for one that was asked to pause and runs still.
 

@@ -43,7 +43,12 @@ def page(folders: Sequence[str], port: int) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True)
-@click.option("--out", metavar="FILE", help="Where it is written [default: DIR/report.html].")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Where it is written [default: report.html in DIR; of several, comparison.html in the "
+    "first].",
+)
 def report(folders: Sequence[str], out: str | None) -> None:
     """Write the report of a search, or of several, into one HTML file that needs no network."""
     from ..page.report import write

@@ -99,7 +99,7 @@ def run(what: Sequence[str], **given: Any) -> None:
     except SearchFailed as error:
         has_shown_it = not (given["quiet"] or given["as_json"])  # when the first trial failed
         if has_shown_it:
-            raise SearchFailed(str(error).partition("\n\n")[0]) from error
+            raise SearchFailed(str(error).partition("\n\nTrial ")[0]) from error
         raise
     except KeyboardInterrupt:
         raise click.Abort from None
@@ -277,7 +277,7 @@ def resume(folder: str, dry_run: bool) -> None:
             f"with checkpoint={str(record.folder)!r}: {started['shown']}"
         )
     output.own(record)
-    click.echo(f"in {started['cwd']}: {started['shown']}", err=True)
+    click.echo(f"in {started['cwd']}: {started['shown']}", err=not dry_run)
     if dry_run:
         return
     environment = dict(os.environ)

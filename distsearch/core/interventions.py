@@ -229,7 +229,7 @@ class Interventions:
     def say_what_is_held(self) -> None:
         """Say once, where nothing else is left, which trials are paused by request."""
         held = set(self._ledger.held)
-        if held != self._said_held:
+        if held and held != self._said_held:
             ids = ", ".join(map(str, sorted(held)))
             self._say(f"nothing is left but what is paused by request, until `go-on`: trial {ids}")
-            self._said_held = held
+        self._said_held = held

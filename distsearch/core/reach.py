@@ -32,7 +32,7 @@ _VALUES = (bool, int, float, complex, str, bytes, type(None))
 _CONTAINERS = (list, tuple, set, frozenset, dict)
 _MOST_ENTRIES = 200  # of a container that is looked into: a larger one is data
 _READS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # the last of Python 3.12
-_WAY = 2  # how a fingerprint is made: those that were made otherwise are not compared
+_WAY = 3  # how a fingerprint is made: those that were made otherwise are not compared
 
 
 def is_in_this_package(name: str) -> bool:

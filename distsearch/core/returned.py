@@ -12,6 +12,7 @@ enum and the like as the plain value that it also is, the rest as its text; the 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,14 @@ if TYPE_CHECKING:  # trials need no more than what keeps
 
 SHOWN = 200  # characters of a text in a warning
 _PLAIN = (bool, int, float, str, bytes, bytearray, list, tuple)  # besides dicts, of whatever class
+
+# What these types themselves make of a value, whatever its class does: an enum that is a `str` has
+# another text.
+_CONVERSIONS: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
 
 
 def as_text(value: Any) -> Any:
@@ -115,7 +124,7 @@ def _savable(value: Any, where: str, lost: list[str], changed: list[str]) -> Any
     base = next((one for one in _PLAIN if isinstance(plain(value), one)), None)
     if base is not None and type(plain(value)) is not base:
         changed.append(f"{_told(value, where)} and comes back as a plain {base.__name__}")
-        value = base(value)
+        value = _CONVERSIONS.get(base, base)(value)
     if isinstance(value, list | tuple):
         items = [_savable(item, f"{where}[{n}]", lost, changed) for n, item in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)

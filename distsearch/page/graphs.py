@@ -240,7 +240,7 @@ def _grid(view: View) -> Data:
     import torch
 
     from ..gan.pictures import as_pixels, fids, tiled
-    from ..gan.saved import Run, generators_of
+    from ..gan.saved import Run, newest_generators_of
 
     run = Run(view.folder)
     width, height = map(int, run.settings.grid.lower().split("x"))
@@ -248,7 +248,7 @@ def _grid(view: View) -> Data:
     cells: dict[str, list[Any]] = {"x": [], "y": [], "fid": [], "generation": [], "text": []}
     pictures = []
     points: dict[str, list[Any]] = {"x": [], "y": []}
-    for cell, generator in sorted(generators_of(run).items()):
+    for cell, generator in sorted(newest_generators_of(run).items()):
         row, column = divmod(cell, width)
         generation, fid = mixtures.get(cell, [(0, math.nan)])[-1]
         words = f"cell {cell}: FID {fid:.1f}, generation {generation}"
@@ -269,7 +269,7 @@ def draw_grid(data: Data) -> Any:
     """The grid: samples in each cell, its FID below."""
     shape = data.shape
     fig = new_figure(
-        x=f"{shape['data']}: samples of each cell's newest generator",
+        x=f"{shape['data']}: samples of each cell's newest generator, and the FID of its mixture",
         y="",
         height=min(900, 90 + 200 * shape["height"]),
         x_range=(-0.55, shape["width"] - 0.45),

@@ -17,6 +17,7 @@ from . import table
 from .searches import open_view
 from .view import View
 
+REPORT, COMPARISON = "report.html", "comparison.html"
 ROWS = 1000  # trials in the table of a report
 POLICY = (  # so that it asks no network, whatever is in it
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -39,7 +40,11 @@ def write(
     holds no search, MissingPackage without Bokeh.
     """
     views = [open_view(folder) for folder in folders]
-    target = views[0].folder / "report.html" if path is None else Path(path).expanduser()
+    target = (
+        views[0].folder / (REPORT if len(views) == 1 else COMPARISON)
+        if path is None
+        else Path(path).expanduser()
+    )
     text = page_of(views)
     target.parent.mkdir(parents=True, exist_ok=True)
     if path is None:

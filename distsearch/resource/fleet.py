@@ -104,12 +104,17 @@ class Fleet:
             joining += [self._run(self._join(*one)) for one in zip(addresses, starts, strict=True)]
         await asyncio.wait(joining, timeout=START_S)
         coming = [task for task in joining if not task.done()]
+        needs_one = local is None and client is None
+        while coming and needs_one and all(remote.is_local for remote in self.remotes.values()):
+            await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+            coming = [task for task in joining if not task.done()]
         if coming and self.remotes and enough():
-            self._say(f"{len(coming)} nodes are not up yet; the search starts without them")
+            late = "1 node is" if len(coming) == 1 else f"{len(coming)} nodes are"
+            self._say(f"{late} not up yet; the search starts without")
             joining = [task for task in joining if task.done()]
         await asyncio.gather(*joining)
         reasons = "\n".join(map(str, self.failed))
-        if local is None and client is None and 0 < len(addresses) <= len(self.failed):
+        if needs_one and 0 < len(addresses) <= len(self.failed):
             raise NodeError(
                 f"none of the nodes that were named could be brought up:\n{reasons}\nTo train on "
                 "this machine alone, name no others; in Python, local=True goes on without them"

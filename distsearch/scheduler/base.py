@@ -348,8 +348,8 @@ class Scheduler(Running):
         experiment = self.experiment
         await self.steering.close()
         if not experiment.is_idle:
-            left = len(experiment.running)
-            self.progress.say(f"closed while {counted(left)} ran: stopped")
+            if left := len(experiment.running):
+                self.progress.say(f"closed while {counted(left)} ran: stopped")
             experiment.end(CLOSED)
             experiment.abandon(CLOSED)
         await self.fleet.close()

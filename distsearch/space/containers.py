@@ -18,7 +18,7 @@ from distsearch.space.base import (
     plain,
 )
 from distsearch.space.namespace import Namespace
-from distsearch.space.privacy import HIDDEN, is_secret, without_secrets
+from distsearch.space.privacy import HIDDEN, is_secret, is_surely_secret, without_secrets
 
 SHOWN = 8  # so many values stand in an error one by one
 
@@ -254,7 +254,9 @@ def named_parts(items: Mapping[Any, Any]) -> dict[str, Space]:
         if not isinstance(name, str) or not name or "." in name:
             raise SpaceError(f"names must be strings, not empty and without dots, got {name!r}")
     parts = {name: as_space(item) for name, item in items.items()}
-    return {name: part.concealed() if is_secret(name) else part for name, part in parts.items()}
+    return {
+        name: part.concealed() if is_surely_secret(name) else part for name, part in parts.items()
+    }
 
 
 def _hide_constants(described: dict[str, Any]) -> None:

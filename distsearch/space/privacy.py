@@ -17,6 +17,7 @@ _SECRET = (  # a name, or a part of one, in small letters; of numbers nothing is
 # These only at the end: `session_length`, `pin_memory`, `salt_content` and `forward_pass` are none.
 _AT_THE_END = r"(?:pin|salt|dsn|session|pw|auth|pem|(?<![_-])pass|(?:db|user|smtp|ssh)[_-]?pass)"
 _SECRET_NAME = re.compile(rf"(?:^|[_-])(?:{_SECRET}(?:$|[_-])|{_AT_THE_END}$)")
+_SURELY = re.compile(rf"(?:^|[_-]){_SECRET}(?:$|[_-])")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _PARAMETER = re.compile(r"((?:^|[?&;])([^=?&;#\s]+)=)[^&;#\s]+")
 _LOGIN = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
@@ -31,6 +32,15 @@ def is_secret(name: str) -> bool:
     [True, True, True, False]
     """
     return _SECRET_NAME.search(_HUMP.sub("_", name).lower()) is not None
+
+
+def is_surely_secret(name: str) -> bool:
+    """Whether also options of a `Choice` of this name are secrets, and not kinds of something.
+
+    >>> is_surely_secret('api_key'), is_surely_secret('salt')
+    (True, False)
+    """
+    return _SURELY.search(_HUMP.sub("_", name).lower()) is not None
 
 
 def without_secrets_in_urls(text: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import distsearch as ag
+from distsearch.cli import output
 from distsearch.cli.main import _code
 from distsearch.core import steering
 from distsearch.scheduler import FIFOScheduler
@@ -315,9 +316,14 @@ def test_a_program_is_started_again_in_its_folder_also_if_it_names_none(place, t
         timeout=60,
     )
     folder = killed.stdout.strip()
-    code, _, said = distsearch(place, "resume", folder, "--dry-run")
-    assert code == 0 and said.strip().endswith("program.py") and str(tmp_path) in said
+    code, printed, _ = distsearch(place, "resume", folder, "--dry-run")
+    assert code == 0 and printed.strip().endswith("program.py") and str(tmp_path) in printed
     code, _, said = distsearch(place, "resume", folder)
     assert code == 0, said
     assert len(ag.open(folder).trials) == 3
     assert len(list((tmp_path / "distsearch_results").iterdir())) == 1
+
+
+@pytest.mark.parametrize("folder", ["runs/digits", "runs/digits/search", "runs/digits/x/.."])
+def test_files_are_named_after_a_run_not_after_the_part_of_its_folder_with_the_log(folder):
+    assert output.name_of(folder) == "digits"

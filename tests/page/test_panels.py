@@ -129,6 +129,7 @@ def test_the_report_is_one_file_that_asks_no_network_and_shows_names_as_text(tmp
     made_up.write(folder, 60, 4, function=EVIL, space={"type": "dict", "items": items}).close()
     path = report.write([folder])
     text = path.read_text()
+    assert report.write([folder, folder]) == folder / "comparison.html"  # which replaces no report
     assert path == folder / "report.html" and path.stat().st_mode & 0o077 == 0
     assert "<img" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
     assert "&lt;img src=x onerror=alert(1)&gt;" in text and "<b>search" not in text

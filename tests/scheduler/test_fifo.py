@@ -535,11 +535,19 @@ def test_what_a_trial_gives_back_keeps_the_fields_of_its_class_and_a_warning_nam
     class Size(enum.IntEnum):
         LARGE = 2
 
+    class Colour(str, enum.Enum):
+        RED = "red"
+
     @ag.args(x=ag.Real(0.0, 1.0))
     def train_fn(args, reporter):
         score = Score(Losses(0.5, 0.25))
         reporter(accuracy=args.x, score=score, pair=[score.losses])
-        return {"score": score, "size": Size.LARGE, "plain": {"x": [np.float64(args.x)]}}
+        return {
+            "score": score,
+            "size": Size.LARGE,
+            "in": Colour.RED,
+            "plain": {"x": [np.float64(args.x)]},
+        }
 
     scheduler = search(train_fn)
     scheduler.run(num_trials=1)
@@ -551,7 +559,7 @@ def test_what_a_trial_gives_back_keeps_the_fields_of_its_class_and_a_warning_nam
     with pytest.warns(RuntimeWarning) as warned:
         found = scheduler.run_with_config({"x": 0.25})
     assert found["score"] == {"losses": (0.5, 0.25), "api_key": "k3y"}
-    assert found["size"] == 2 and found["plain"] == {"x": [0.25]}
+    assert found["size"] == 2 and found["in"] == "red" and found["plain"] == {"x": [0.25]}
     text = str(warned[0].message)
     assert re.search(r"\['score'\] is a .*Score \(.*comes back as the dict of its fields", text)
     assert re.search(r"\['losses'\] is a .*Losses \(.*comes back as a plain tuple", text)

@@ -80,3 +80,9 @@ def test_a_command_line_is_shown_without_secrets():
         "python run.py --token '(a secret)' '--clientSecret=(a secret)' -v 'API_KEY=(a secret)' "
         "'https://h/?sig=(a secret)&a=1' --lr 0.1"
     )
+
+
+@pytest.mark.parametrize("name", ["salt", "pin", "session", "auth"])
+def test_options_of_a_choice_are_hidden_under_names_that_are_surely_those_of_secrets(name):
+    assert Dict(**{name: Choice("a", "b")}).default == {name: "a"}
+    assert is_secret(name)  # of a constant it may be one
