@@ -19,7 +19,7 @@ _AT_THE_END = r"(?:pin|salt|dsn|session|pw|auth|pem|(?<![_-])pass|(?:db|user|smt
 _SECRET_NAME = re.compile(rf"(?:^|[_-])(?:{_SECRET}(?:$|[_-])|{_AT_THE_END}$)")
 _SURELY = re.compile(rf"(?:^|[_-]){_SECRET}(?:$|[_-])")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_PARAMETER = re.compile(r"((?:^|[?&;])([^=?&;#\s]+)=)[^&;#\s]+")
+_PARAMETER = re.compile(r"((?:^|[?&;#])([^=?&;#\s]+)=)[^&;#\s]+")
 _LOGIN = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
 _KEY_FILE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*", re.DOTALL)
 HIDDEN = "(a secret)"

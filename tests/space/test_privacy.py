@@ -46,6 +46,7 @@ def test_numbers_are_shown_whatever_they_are_called():
     ("text", "shown"),
     [
         ("Server=db;Password=pw;x=1", "Server=db;Password=(a secret);x=1"),
+        ("https://h/#access_token=t", "https://h/#access_token=(a secret)"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc", "(a secret)"),
         ("lr=0.1; token_count=3", "lr=0.1; token_count=3"),
     ],
