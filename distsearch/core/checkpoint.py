@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -28,7 +27,7 @@ from ..resource.cache import MANIFEST, checkpoints, delete, number_of
 from ..resource.private import make_folders, make_private, private
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
-YOUNG_S = 1.0  # a running trial keeps younger ones too: the log may not know the newest two yet
+YOUNG_S = 1.0  # of younger ones the log may not know yet
 OF_AN_ATTEMPT = 1_000_000  # numbers
 LOAD_TRIES = 10
 SYNCS_AT_ONCE = 8
@@ -45,7 +44,8 @@ def save(
 ) -> Path:
     """Write `state` as a new checkpoint below `folder`; return the checkpoint's own folder.
 
-    Of all it keeps the newest `keep`, and what is younger than `young_s` seconds.
+    Of all it keeps the newest `keep`, what is younger than `young_s` seconds, and the one before
+    these.
 
     `state`: nested dicts, lists and tuples of torch tensors, NumPy arrays, numbers, strings, bytes,
     booleans and None (a `state_dict()` is one), or the path of a file or a folder, which is copied.
@@ -165,12 +165,17 @@ def delete_all_but_newest(
 ) -> None:
     """Delete all but the newest `keep` checkpoints, and what a kill has left half written.
 
-    When the trial is over also what it has inherited, if it has saved its own.
+    Those younger than `young_s` seconds stay too, and the one before them: it may be the last that
+    the log knows, from which the trial goes on if its driver is killed now. When the trial is over,
+    what it has inherited goes also, if it has saved its own.
     """
     found = checkpoints(folder)
     if is_over:
         found = [path for path in found if number_of(path)] or found
-    kept = found[-keep:] + [path for path in found[:-keep] if _age_s(path) < young_s]
+    kept = found[-keep:]
+    if young_s:
+        known = [n for n, path in enumerate(found) if _age_s(path) >= young_s]
+        kept = found[min(max(known, default=0), max(0, len(found) - keep)) :]
     for old in folder.glob("*-step-*"):
         if old not in kept:
             delete(old)
@@ -180,7 +185,7 @@ def _age_s(path: Path) -> float:
     try:
         return abs(time.time() - (path / MANIFEST).stat().st_mtime)
     except FileNotFoundError:  # the driver has deleted it meanwhile
-        return math.inf
+        return 0.0
 
 
 def load(folder: Path) -> Any:

@@ -40,7 +40,7 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
     if checkpoint is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         root = Path(os.environ.get("DISTSEARCH_RESULTS", "distsearch_results"))
-        new = root / f"{_for_a_path(name)}-{stamp}-{os.urandom(2).hex()}"
+        new = root / f"{_for_a_path(name)}-{stamp}-{os.urandom(5).hex()}"
         return new.expanduser().absolute()
     is_path = isinstance(checkpoint, str | os.PathLike) and str(checkpoint) != ""
     if not is_path or "\0" in str(checkpoint):

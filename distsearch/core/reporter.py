@@ -224,7 +224,9 @@ class Reporter:
         """Delete what the trial, which is over, has copied of its parents' checkpoints."""
         if self._parents and self._shelf is None:
             shutil.rmtree(self.folder / "parents", ignore_errors=True)
-            checkpoint.delete_all_but_newest(self.checkpoints, self._keep, is_over=True)
+            checkpoint.delete_all_but_newest(
+                self.checkpoints, self._keep, checkpoint.YOUNG_S, is_over=True
+            )
 
     def request_stop(self) -> None:
         """Called by the handler of SIGTERM: end the trial here, or right after a send."""
