@@ -26,6 +26,7 @@ from typing import Any
 
 from ..resource.private import name_of, private
 from . import surroundings
+from .surroundings import Output
 
 FUNCTION = "DISTSEARCH_FUNCTION"  # what a trial has loaded, for the processes that it starts
 
@@ -46,6 +47,11 @@ class Cargo:
     named: bytes | None
     whole: bytes | None
     surroundings: str
+
+    def unpacked(self) -> tuple[Any, dict[str, dict[str, Any]], dict[str, tuple[Output, ...]]]:
+        """The function, what goes to modules with it, and the outputs of loggers."""
+        unpickler = pickle.Unpickler(io.BytesIO(self.suited()))
+        return unpickler.load(), unpickler.load(), unpickler.load()
 
     def suited(self) -> bytes:
         """The pickle that suits this process."""
@@ -77,8 +83,7 @@ def load(path: str) -> Any:
     cargo: Cargo = pickle.loads(data)
     os.environ[FUNCTION] = path
     begin_main(cargo.script)
-    unpickler = pickle.Unpickler(io.BytesIO(cargo.suited()))
-    function, found, outputs = unpickler.load(), unpickler.load(), unpickler.load()
+    function, found, outputs = cargo.unpacked()
     for module, names in found.items():
         namespace(module, names)
     surroundings.set_up(cargo.surroundings)
