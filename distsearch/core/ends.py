@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from . import modules
 from .attempt import Attempt, Returned, Verdict
@@ -13,6 +13,7 @@ from .failures import on_host
 from .ledger import Ledger
 from .outcome import Outcome
 from .queue import Queue
+from .search import Search
 from .settings import Settings
 from .words import THE_RULE, Decision, Pause, Status, Trial
 
@@ -20,29 +21,6 @@ INTERRUPTED, CLOSED = "interrupted", "closed"
 UNFINISHED = (INTERRUPTED, CLOSED)  # ends of a search after which it may go on with its trials
 NOTHING_LEFT = "what it started from had no epoch left"
 NO_FACTS: Mapping[str, Any] = {}
-
-
-class Search(Protocol):
-    """The experiment, as its ends see it."""
-
-    ending: str
-
-    def log(self, kind: str, trial: Trial, body: Mapping[str, Any]) -> None:
-        """Make an event of a trial."""
-
-    def end(self, reason: str, error: BaseException | None = None) -> None:
-        """End the search."""
-
-    def queue_children(self, of: Trial | None = None) -> None:
-        """Queue the children of a trial that can start now."""
-
-    @property
-    def fails_everywhere(self) -> bool:
-        """Whether trials fail on more than one node, or there never was another."""
-
-    @property
-    def unended(self) -> int:
-        """How many trials may still do well."""
 
 
 class Ends:
@@ -64,7 +42,6 @@ class Ends:
         counsel: Counsel,
         *,
         retries: Mapping[Status, int],
-        say: Callable[[str], None],
         judge_node: Callable[[Attempt, Verdict], None],
     ) -> None:
         self._search = search
@@ -72,7 +49,6 @@ class Ends:
         self._queue = queue
         self._counsel = counsel
         self._retries = retries
-        self._say = say
         self._judge_node = judge_node
         self._waiting: dict[
             int, list[asyncio.Future[Returned | None]]
@@ -172,7 +148,7 @@ class Ends:
         if status is not Status.NODE_LOST:  # of a node all hear at once
             again = f"{trial.failures[status]} of {self._retries[status]}"
             who = f"trial {trial.id}{on_host(trial)}"
-            self._say(f"{who} {status.value}: {reason}; it runs again ({again})")
+            self._search.say(f"{who} {status.value}: {reason}; it runs again ({again})")
         self._queue.put(trial)
 
     def end_trial(
@@ -197,7 +173,7 @@ class Ends:
     def _tell_of_failure(self) -> None:
         failures = self._ledger.failures
         if failures.news:
-            self._say(failures.news)
+            self._search.say(failures.news)
         found = failures.all_alike(self._search.unended)
         if found and self._search.fails_everywhere:
             self._search.end(*found)

@@ -6,9 +6,6 @@ stays out of the queue until it is let go on. For the rule such a trial goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
-
 from ..errors import RequestRefused
 from .attempt import Attempt
 from .attempts import Attempts
@@ -19,52 +16,10 @@ from .ledger import Ledger
 from .phrases import counted
 from .queue import Queue
 from .rule import Rule
+from .search import Search
 from .words import Status, Stop, Trial
 
 PAUSE_S = 30.0  # what a trial that is to pause has for its next checkpoint
-
-
-class Search(Protocol):
-    """The experiment, as its interventions see it."""
-
-    ending: str
-
-    def log(
-        self, kind: str, trial: Trial | None = None, body: Mapping[str, Any] | None = None
-    ) -> None:
-        """Make an event."""
-
-    def stop(
-        self, attempt: Attempt, status: Status, reason: str, after_save_s: float = 0.0
-    ) -> bool:
-        """End an attempt; False if it is just being ended."""
-
-    def fill(self) -> None:
-        """Launch what fits."""
-
-    def wake(self) -> None:
-        """Ask the rule again, which had nothing to launch."""
-
-    def launch_no_more(self) -> None:
-        """Take back the request for slots."""
-
-    def begin_given_only(self) -> None:
-        """Where the search has ended: that holds no longer, but it does not go on."""
-
-    def start_given(self, trial: Trial) -> None:
-        """Have a trial start, though the search may have come to rest."""
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether anything was to run in this driver."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing runs and nothing is to be launched."""
-
-    @property
-    def why_it_ends(self) -> str:
-        """Why nothing more is launched, in words; '' while the search goes on."""
 
 
 class Interventions:
@@ -81,13 +36,11 @@ class Interventions:
         search: Search,
         rule: Rule,
         counsel: Counsel,
-        *,
         ledger: Ledger,
         queue: Queue,
         children: Children,
         attempts: Attempts,
         ends: Ends,
-        say: Callable[[str], None],
     ) -> None:
         self._search = search
         self._rule = rule
@@ -97,7 +50,6 @@ class Interventions:
         self._children = children
         self._attempts = attempts
         self._ends = ends
-        self._say = say
         self._said_held: set[int] = set()  # the trials of which it was said that they are paused
 
     def stop_trial(self, trial: Trial, by: str) -> None:
@@ -155,6 +107,11 @@ class Interventions:
         if attempt.trial.id in self._ledger.decided:
             return False
         return self._search.stop(attempt, Status.PAUSED, f"paused by {by}", after_save_s)
+
+    def has_saved(self, attempt: Attempt) -> None:
+        """Have a trial pause whose first checkpoint was awaited, where the search is paused."""
+        if self._ledger.paused_by:
+            self.pause(attempt, self._ledger.paused_by)
 
     def let_go(self, trial: Trial, by: str) -> None:
         """Let a trial go on that was paused, by request or by the rule.
@@ -231,5 +188,7 @@ class Interventions:
         held = set(self._ledger.held)
         if held and held != self._said_held:
             ids = ", ".join(map(str, sorted(held)))
-            self._say(f"nothing is left but what is paused by request, until `go-on`: trial {ids}")
+            self._search.say(
+                f"nothing is left but what is paused by request, until `go-on`: trial {ids}"
+            )
         self._said_held = held

@@ -20,8 +20,10 @@ from ..resource.remote import Message, Remote
 from .attempt import Attempt
 from .budget import Budget, Checkpoint, in_words
 from .checkpoint import OF_AN_ATTEMPT, delete_all_but_newest
+from .counsel import Counsel
 from .ledger import Ledger
-from .storage import Storage, without_secrets
+from .settings import Settings
+from .storage import without_secrets
 from .store import Event, Store
 from .words import Trial
 
@@ -31,40 +33,33 @@ MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 16 MB of memory
 class Keeper:
     """The checkpoints of one search; used in the loop's thread.
 
-    `storage`: where trials save, None for their nodes' disks. `keep`: how many checkpoints are kept
-    of a trial, `max_bytes`: how much all may take. `log(kind, trial, body)` makes an event.
-    `parents()`: the trials from whose weights a child is still to start; `may_need(trial)`: whether
-    the rule may still name a trial as a parent, `read_on(trial)`: on which nodes (hosts) that is.
-    `only_needed()`: whether what nobody needs goes even where all would fit. `on_rest()` is called
-    when a copy or a deletion is done.
+    `remotes`: the nodes, by their ids. `log(kind, trial, body)` makes an event. `parents()`: the
+    trials from whose weights a child is still to start. `on_rest()` is called when a copy or a
+    deletion is done.
     """
 
     def __init__(
         self,
         ledger: Ledger,
         store: Store,
+        settings: Settings,
         remotes: Mapping[int, Remote],
+        counsel: Counsel,
         *,
-        storage: Storage | None,
-        keep: int,
-        max_bytes: int | None,
         log: Callable[[str, Trial, dict[str, Any]], object],
         say: Callable[[str], None],
         parents: Callable[[], set[int]],
-        may_need: Callable[[Trial], bool],
-        read_on: Callable[[Trial], Iterable[str]],
-        only_needed: Callable[[], bool],
         on_rest: Callable[[], None],
     ) -> None:
-        self.storage = storage
-        self.budget = Budget(max_bytes)
+        self.storage = settings.storage  # None: trials save on their nodes' disks
+        self.budget = Budget(settings.max_bytes)
         self._ledger = ledger
         self._store = store
         self._remotes = remotes
-        self._keep = keep
+        self._keep = settings.keep  # so many checkpoints of each trial
+        self._counsel = counsel
         self._log, self._say = log, say
-        self._parents, self._may_need = parents, may_need
-        self._read_on, self._only_needed = read_on, only_needed
+        self._parents = parents
         self._on_rest = on_rest
         # The node that has a trial's newest checkpoint; of trials that are missing, the driver has.
         self._home: dict[int, int] = {}
@@ -311,7 +306,7 @@ class Keeper:
 
     def _send_ahead(self, trial: Trial, checkpoint: Checkpoint) -> None:
         """Send the driver's copy of what a trial has saved to where the rule says it is read."""
-        hosts = set(self._read_on(trial))
+        hosts = set(self._counsel.read_on(trial))
         if not hosts:
             return
         home = self._home.get(trial.id)
@@ -401,7 +396,7 @@ class Keeper:
 
         All of them, if the rule has it so.
         """
-        only_needed = self._only_needed()
+        only_needed = self._counsel.keeps_only_needed
         if not (only_needed or self.budget.is_exceeded):
             return
         is_needed = self._which_are_needed()
@@ -433,12 +428,12 @@ class Keeper:
         """Whether the newest checkpoint of a trial may be read again, as things are now."""
         ledger, parents = self._ledger, self._parents()
         best = {trial.id for trial in [*ledger.front, ledger.best] if trial is not None}
-        parents |= self._stand_ins() if self._only_needed() else set()
+        parents |= self._stand_ins() if self._counsel.keeps_only_needed else set()
 
         def is_needed(trial_id: int) -> bool:
             trial = ledger.trials[trial_id]
             stays = not trial.status.is_end or trial.is_final or trial_id in parents | best
-            return stays or self._may_need(trial)
+            return stays or self._counsel.may_need(trial)
 
         return is_needed
 

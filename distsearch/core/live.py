@@ -100,12 +100,12 @@ def _run(experiment: Experiment) -> dict[str, Any]:
     """From when to when this driver searches, in Unix seconds, and what had ended before."""
     offset = time.time() - time.monotonic()
     moments = {
-        "began": experiment.started_at,
-        "ended": experiment.ended_at,
-        "deadline": experiment.deadline,
+        "began": experiment.activity.started_at,
+        "ended": experiment.activity.ended_at,
+        "deadline": experiment.activity.deadline,
     }
     in_unix_s = {name: at and round(at + offset) for name, at in moments.items()}
-    return {**in_unix_s, "ended_earlier": experiment.ended_earlier}
+    return {**in_unix_s, "ended_earlier": experiment.earlier.ended}
 
 
 def _waits(experiment: Experiment, ready: list[int]) -> dict[str, Any] | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from ..resource.manager import DistributedResourceManager
 from ..resource.remote import Remote
-from .attempt import Attempt
 from .attempts import Attempts
 from .phrases import counted
+from .search import Search
 from .supplies import Supplies
 
 NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
@@ -22,36 +21,31 @@ class Nodes:
         nodes.came(remote)
         nodes.went(remote, "no answer for 15 s", confirmed_dead=False)
 
-    `log(kind, body)` makes an event, `has_ended(attempt)` is called for each attempt that has lost
-    a process with its node, and `forget(remote)` lets go of what is known of a node.
+    `forget(remote)` lets go of what is known of a node.
     """
 
     def __init__(
         self,
+        search: Search,
         manager: DistributedResourceManager,
         attempts: Attempts,
         supplies: Supplies,
         *,
-        log: Callable[[str, Mapping[str, Any]], None],
-        say: Callable[[str], None],
-        has_ended: Callable[[Attempt], None],
         forget: Callable[[Remote], None],
     ) -> None:
+        self._search = search
         self._manager = manager
         self._attempts = attempts
         self._supplies = supplies
-        self._log = log
-        self._say = say
-        self._has_ended = has_ended
         self._forget = forget
 
-    def came(self, remote: Remote, *, in_run: bool) -> None:
+    def came(self, remote: Remote) -> None:
         """Use a node: send it the train function, then fill its slots."""
         self._supplies.send(remote)
         self._attempts.node_came(remote)
         about = {"came": remote.host, "address": remote.address, **remote.facts.to_dict()}
-        self._log("node", about)
-        if in_run:
+        self._search.log("node", body=about)
+        if self._search.in_run:
             self._supplies.ask_for_modules(remote)
         self._manager.add(remote)
 
@@ -65,14 +59,14 @@ class Nodes:
             return False
         self._manager.remove(remote)
         self._forget(remote)
-        self._log("node", {"went": remote.host, "reason": reason})
+        self._search.log("node", body={"went": remote.host, "reason": reason})
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
         text = f"node {remote.host} is gone: {reason}; {counted(len(attempts))} ran on it"
         if attempts and delay_s:  # or nobody would know what the next half minute is waited for
             until = time.strftime("%H:%M:%S", time.localtime(time.time() + delay_s))
             text += f", and may still do: they start elsewhere at {until}, in {delay_s:g} s"
-        self._say(text)
+        self._search.say(text)
         for attempt in attempts:
             attempt.lose(remote, reason, delay_s)
-            self._has_ended(attempt)
+            self._search.rank_over(attempt)
         return True

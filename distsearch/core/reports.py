@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
 
 from ..resource.remote import Message, Remote
-from .attempt import Attempt
 from .attempts import Attempts
 from .counsel import Counsel
 from .doubts import Doubts
 from .ends import UNFINISHED, verdict_of
 from .ledger import Ledger
+from .search import Search
 from .settings import Settings
 from .store import Store
 from .words import Continue, Decision, Report, Status, Stop, Trial
-
-
-class Search(Protocol):
-    """The experiment, as reports see it."""
-
-    ending: str
-    in_run: bool
-
-    def log(
-        self,
-        kind: str,
-        trial: Trial | None = None,
-        body: Mapping[str, Any] | None = None,
-        *,
-        sequence: int | None = None,
-    ) -> None:
-        """Make an event."""
-
-    def stop(self, attempt: Attempt, status: Status, reason: str) -> bool:
-        """End an attempt."""
-
-    def end(self, reason: str) -> None:
-        """End the search."""
-
-    def serve_children(self, trial: Trial) -> None:
-        """Start the children that have waited for what a trial has saved."""
 
 
 class Reports:
@@ -58,10 +30,8 @@ class Reports:
         settings: Settings,
         store: Store,
         counsel: Counsel,
-        *,
         ledger: Ledger,
         attempts: Attempts,
-        say: Callable[[str], None],
     ) -> None:
         self._search = search
         self._settings = settings
@@ -69,7 +39,7 @@ class Reports:
         self._counsel = counsel
         self._ledger = ledger
         self._attempts = attempts
-        self._doubts = Doubts(settings.objectives, settings.time_attr, say=say)
+        self._doubts = Doubts(settings.objectives, settings.time_attr, say=search.say)
         self._unacknowledged: dict[int, int] = {}  # bytes, by the id of the node
 
     def hear(self, remote: Remote, message: Message) -> None:

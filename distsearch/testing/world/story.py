@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from ...core import activity, earlier, progress, steering
 from ...core import attempt as attempt_module
-from ...core import experiment as experiment_module
-from ...core import progress, steering
 from ...core import store as store_module
+from ...core.experiment import Experiment
 from ...core.lock import Lock
 from ...core.store import Store
 from ...errors import NodeError, ResourceError, SearchFailed
@@ -47,6 +47,8 @@ TROUBLES: dict[str, Callable[..., None]] = {
     "no_room": no_room,
     "racing_start": racing_start,
 }
+# The modules of the driver that look at a clock.
+CLOCKS = (activity, attempt_module, base, dask_link, earlier, store_module)
 VERSIONS = versions.own_versions()
 MEMORY = Path("/dev/shm")  # a folder in memory, where there is one
 
@@ -198,9 +200,7 @@ class Story:
     def seams(self) -> Iterator[tuple[Any, str, Any]]:
         """Where the fake world touches the real code."""
         clock = FakeTime(self)
-        yield from ((module, "time", clock) for module in (experiment_module, dask_link, base))
-        yield store_module, "time", clock
-        yield attempt_module, "time", clock
+        yield from ((module, "time", clock) for module in CLOCKS)
         yield store_module, "Store", self.make_store
         yield base, "loop", lambda: self.user_thread
         yield running, "loop", lambda: self.user_thread
@@ -214,10 +214,9 @@ class Story:
         yield agent_module, "MEMORY_PERIOD_S", 1000.0
         yield steering, "EVERY_S", 1000.0
         yield progress.Progress, "say", lambda _, line: self.judge.told.append(line)
-        experiment = experiment_module.Experiment
         for name in ("run", "wake", "on_messages"):
-            yield experiment, name, checked(getattr(experiment, name))
-        yield experiment, "on_lost", self.judging_losses(experiment.on_lost)
+            yield Experiment, name, checked(getattr(Experiment, name))
+        yield Experiment, "on_lost", self.judging_losses(Experiment.on_lost)
         if self.plan.echo:
             yield fleet.Fleet, "on_messages", self.echoing(fleet.Fleet.on_messages)
 
@@ -474,7 +473,7 @@ class Story:
 def checked(method: Callable[..., None]) -> Callable[..., None]:
     """A method of the experiment, after which all that must always hold is looked at."""
 
-    def call(experiment: experiment_module.Experiment, *arguments: Any) -> None:
+    def call(experiment: Experiment, *arguments: Any) -> None:
         method(experiment, *arguments)
         insides.check(experiment)
 
