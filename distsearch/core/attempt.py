@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..resource.manager import Lease
+from ..resource.leases import Lease
 from ..resource.remote import Message, Remote
 from ..resource.slots import Allocation
 from .outcome import End, Outcome, end_of, outcome_of

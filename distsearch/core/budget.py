@@ -83,6 +83,10 @@ class Budget:
         """The checkpoints of a trial, the oldest first."""
         return list(self._names.get(trial, ()))
 
+    def too_old(self, trial: int, keep: int, *, but: str | None) -> list[Checkpoint]:
+        """The checkpoints of a trial beyond its `keep` newest, except the one of this name."""
+        return [Checkpoint(trial, name) for name in self.names(trial)[:-keep] if name != but]
+
     def __iter__(self) -> Iterator[Checkpoint]:
         """All of them, the oldest first."""
         return iter(list(self._bytes))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
+from ..resource.leases import Lease, LeaseRequest
+from ..resource.manager import DistributedResourceManager
 from ..resource.remote import Remote
 from ..resource.resource import Resource
 from .attempt import Attempt, Verdict

@@ -52,8 +52,8 @@ class Earlier:
         """Let all hear, in the order in which it happened, what is in the log of an earlier run."""
         for event in events:
             replay(event, self._ledger, rule)
-            keeper.hears(event)
-        keeper.heard_all()
+            keeper.leftovers.hears(event)
+        keeper.leftovers.heard_all()
         self.ended = self._ledger.counts.ended + self._ledger.counts.paused
         self._lease_until = time.monotonic() + nodes.NODE_LEASE_S + nodes.LEASE_GRACE_S
 

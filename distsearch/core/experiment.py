@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from ..errors import NodeError
-from ..resource.manager import DistributedResourceManager, Lease
+from ..resource.leases import Lease
+from ..resource.manager import DistributedResourceManager
 from ..resource.remote import Message, Remote
 from .attempt import Attempt, Returned, Verdict
 from .ends import CLOSED, NO_FACTS, UNFINISHED, judged

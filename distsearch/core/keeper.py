@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DistsearchError, NodeError
-from ..resource.cache import MANIFEST, checkpoints, delete, number_of, up_to
+from ..resource.cache import checkpoints, delete, up_to
 from ..resource.remote import Message, Remote
 from .attempt import Attempt
 from .budget import Budget, Checkpoint, in_words
-from .checkpoint import OF_AN_ATTEMPT, delete_all_but_newest
+from .checkpoint import delete_all_but_newest
 from .counsel import Counsel
 from .ledger import Ledger
+from .leftovers import Leftovers
 from .settings import Settings
 from .storage import without_secrets
-from .store import Event, Store
+from .store import Store
 from .words import Trial
 
 MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 16 MB of memory
@@ -69,9 +70,11 @@ class Keeper:
         self._read_by: Counter[Checkpoint] = Counter()  # by how many attempts
         self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # on which nodes
         self._sent: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # whole copies, ahead
-        self._gone: list[Checkpoint] = []  # deleted by an earlier run, or nearly so
         self._deleting = 0
         self._said_too_much = False
+        self.leftovers = Leftovers(
+            ledger, self.budget, self.storage, self._keep, folder_of=self.folder_of, say=say
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -79,63 +82,19 @@ class Keeper:
         """Whether something is being copied or deleted."""
         return bool(self._copying or self._deleting)
 
-    def folder_of(self, trial: Trial) -> Path:
+    def folder_of(self, trial_id: int) -> Path:
         """Where the driver has a trial's checkpoints."""
-        return self._store.folder / "trials" / str(trial.id) / "checkpoints"
+        return self._store.folder / "trials" / str(trial_id) / "checkpoints"
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # From the log of an earlier run
-
-    def hears(self, event: Event) -> None:
-        """Take in an event of an earlier run."""
-        if event.trial is None or event.kind not in ("saved", "deleted"):
-            return
-        checkpoint = Checkpoint(event.trial, event.body["name"])
-        if event.kind == "saved":
-            self.budget.add(*checkpoint, event.body["bytes"])
-        else:  # the earlier run may not have come to the end of it
-            self.budget.remove(checkpoint)
-            self._gone.append(checkpoint)
-
-    def heard_all(self) -> None:
-        """Take what is beyond `keep` as gone, as that was not logged."""
-        for trial in self._ledger.trials.values():
-            for old in self._too_old(trial):
-                self.budget.remove(old)
-
     def delete_leftovers(self) -> None:
-        """Delete what an earlier run, killed, has left of checkpoints.
-
-        In the storage all that the log does not know. In the folder only halves: a trial may save
-        there, and delete the one before, a moment before the log hears of it. New attempts give
-        their checkpoints higher numbers, and are not touched.
-        """
-        trials = self._ledger.trials.values()
-        self._do(self._delete_leftovers({trial.id: trial.attempt for trial in trials}))
-
-    async def _delete_leftovers(self, attempts: Mapping[int, int]) -> None:
-        known = {trial: self.budget.names(trial) for trial in self.budget.trials}
-        try:
-            if self.storage is not None:
-                await asyncio.to_thread(self.storage.delete_unknown, attempts, known)
-            await asyncio.to_thread(self._delete_halves, attempts)
-        except Exception as error:
-            why = without_secrets(str(error) or repr(error))
-            self._say(f"what an earlier run has left of checkpoints was not deleted: {why}")
-
-    def _delete_halves(self, attempts: Mapping[int, int]) -> None:
-        trials = self._ledger.trials
-        for gone in self._gone:
-            delete(self.folder_of(trials[gone.trial]) / gone.name)
-        for trial_id, attempt in attempts.items():
-            for path in self.folder_of(trials[trial_id]).glob("*-step-*"):
-                is_new = number_of(path) >= (attempt + 1) * OF_AN_ATTEMPT
-                if not (is_new or (path / MANIFEST).exists()):
-                    delete(path)
+        """Delete, in the background, what an earlier run has left of checkpoints."""
+        attempts = {trial.id: trial.attempt for trial in self._ledger.trials.values()}
+        self._do(self.leftovers.delete(attempts))
 
     # What trials save and read
 
@@ -161,7 +120,7 @@ class Keeper:
         """An attempt is over: of what it has saved in the driver's folder only `keep` stay."""
         trial, is_here = attempt.trial, attempt.places[0].remote.is_local
         if is_here and trial.saves_first is not None and self.storage is None:
-            folder = self.folder_of(trial)
+            folder = self.folder_of(trial.id)
             self._store.when_durable(
                 partial(delete_all_but_newest, folder, self._keep, is_over=True)
             )
@@ -259,13 +218,13 @@ class Keeper:
                 return True
         home = self._home.get(source.id)
         if home is None:
-            return remote.is_local and bool(checkpoints(self.folder_of(source)))
+            return remote.is_local and bool(checkpoints(self.folder_of(source.id)))
         return home == remote.remote_id
 
     def _is_gone(self, remote: Remote, source: Trial) -> bool:
         """Whether nobody has the weights of a trial: its node was lost before they were copied."""
         is_there = self._home.get(source.id) in (remote.remote_id, *self._remotes)
-        return not is_there and not checkpoints(self.folder_of(source))
+        return not is_there and not checkpoints(self.folder_of(source.id))
 
     async def _bring(self, attempt: Attempt, source: Trial, remote: Remote) -> None:
         """Copy the newest checkpoint of a trial to a node, unless it is there.
@@ -277,7 +236,7 @@ class Keeper:
             return  # what is fetched is in the folder that the local node uses
         # What is newer than the log knows holds epochs whose reports were lost, with their node:
         # that is all the same to a child, but the trial itself would leave them out.
-        found, known = checkpoints(self.folder_of(source)), self._known_here(source)
+        found, known = checkpoints(self.folder_of(source.id)), self._known_here(source)
         for newest in (known or (found if source is not attempt.trial else []))[-1:]:
             self._hold(attempt, [Checkpoint(source.id, newest.name)])
             async with self._moves:
@@ -323,7 +282,7 @@ class Keeper:
     async def _send(self, checkpoint: Checkpoint, remote: Remote) -> None:
         self._read_by[checkpoint] += 1
         self._copies[checkpoint].add(remote.remote_id)
-        folder = self.folder_of(self._ledger.trials[checkpoint.trial])
+        folder = self.folder_of(checkpoint.trial)
         try:
             async with self._moves:
                 await remote.put_checkpoint(checkpoint.trial, folder / checkpoint.name)
@@ -339,7 +298,7 @@ class Keeper:
         home = self._remotes.get(self._home.get(trial.id, -1))
         if trial.saves_first is None or home is None:
             return None
-        folder = self.folder_of(trial)
+        folder = self.folder_of(trial.id)
         async with self._moves:
             copy = await home.fetch_checkpoint(trial.id, folder)
         known = self._known_here(trial)[-1:]
@@ -366,7 +325,7 @@ class Keeper:
         """The driver's copies of a trial's checkpoints that are not newer than the log knows."""
         if trial.saved_step is None:
             return []
-        return up_to(checkpoints(self.folder_of(trial)), trial.saved_step)
+        return up_to(checkpoints(self.folder_of(trial.id)), trial.saved_step)
 
     def _is_last_copy(self, trial: Trial, name: str) -> bool:
         """Whether the driver would have nothing to go on from if a node were lost now."""
@@ -376,16 +335,11 @@ class Keeper:
 
     # Deletion
 
-    def _too_old(self, trial: Trial) -> list[Checkpoint]:
-        """Those of a trial beyond the `keep` newest, except what a new attempt would go on from."""
-        old = self.budget.names(trial.id)[: -self._keep]
-        return [Checkpoint(trial.id, name) for name in old if name != trial.saved_name]
-
     def delete_old(self, trial: Trial) -> None:
         """Delete what is beyond `keep`; without a storage a trial also does so on its own node."""
         if trial.saves_first is None:
             return
-        for old in self._too_old(trial):
+        for old in self.budget.too_old(trial.id, self._keep, but=trial.saved_name):
             if not self._read_by[old] and not self._is_last_copy(trial, old.name):
                 if self.storage is None and trial.id in self._home:
                     self._copies[old].discard(self._home[trial.id])
@@ -455,7 +409,7 @@ class Keeper:
         self._do(self._delete_everywhere(checkpoint, on_nodes))
 
     async def _delete_everywhere(self, gone: Checkpoint, remote_ids: Iterable[int]) -> None:
-        here = self.folder_of(self._ledger.trials[gone.trial]) / gone.name
+        here = self.folder_of(gone.trial) / gone.name
         remotes = [self._remotes.get(remote_id) for remote_id in remote_ids]
         try:
             if self.storage is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..resource.manager import Lease
+from ..resource.leases import Lease
 from ..resource.remote import Remote
 from .attempt import Attempt
 from .outcome import Outcome
