@@ -55,7 +55,7 @@ class Activity:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.deadline: float | None = None
-        self._timer: asyncio.TimerHandle | None = None  # of the deadline
+        self._timer: asyncio.TimerHandle | None = None  # ends the search at its deadline
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -104,7 +104,7 @@ class Activity:
         self._shortage.end()
         self._cancel_timer()
         ending = self._search.ending
-        if ending and ending != CLOSED and self._source.has_queued:  # it came after the end
+        if ending and ending != CLOSED and self._source.has_queued:  # queued after the end
             self._search.run_given_only()
         elif not self.is_idle:
             self.ended_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the rule says: its errors and answers that make no sense end the search, and say why."""
+"""Asks the rule, and checks its answers: an error, or an answer without sense, ends the search."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Counsel:
         self._end_search = end_search
 
     def ask(self, word: str, *about: Any, otherwise: T) -> T:
-        """Call the rule; an error of its own ends the search, and `otherwise` is the answer."""
+        """What the rule answers; where it fails, the search ends, and `otherwise` is the answer."""
         try:
             answer: T = getattr(self._rule, word)(*about)
             return answer

@@ -1,4 +1,4 @@
-"""What an earlier run has left: attempts that are over with it, and trials that have not ended."""
+"""What an earlier run has left: attempts that ended with it, and trials that have not ended."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Earlier:
         self._ends = ends
         self._say = say
         self.ended = 0
-        # When the agents of the last driver can run nothing any more; None: nothing is to close.
+        # When no agent of the last driver can run anything any more; None: nothing is to be closed.
         self._lease_until: float | None = None
 
     def restore(self, events: Iterable[Event], rule: Rule, keeper: Keeper) -> None:
-        """Let all hear, in the order in which it happened, what is in the log of an earlier run."""
+        """Let ledger, rule and keeper hear the events of an earlier run, in their order."""
         for event in events:
             replay(event, self._ledger, rule)
             keeper.leftovers.hears(event)

@@ -91,7 +91,7 @@ class Experiment(Parts):
         self._to_resume.clear()
         self.queue_children()
         if is_resumed:
-            self.reports.end_if_good_enough()  # the earlier run was, perhaps
+            self.reports.end_if_good_enough()  # perhaps the earlier run has reached it
         if self.ledger.paused_by:
             self.say(f"this search is paused by {self.ledger.paused_by}, until `go-on`")
         self.fill()
@@ -114,7 +114,7 @@ class Experiment(Parts):
         self.fill()
 
     def begin_given_only(self) -> None:
-        """Where the search has ended: that holds no longer, but it does not go on."""
+        """Let single trials run though the search has ended, which itself does not go on."""
         if self.is_idle:
             self.ending, self.error = "", None
             self.source.serve_given_only()
@@ -145,7 +145,7 @@ class Experiment(Parts):
         self.dispatcher.withdraw()
         held = self.interventions.held
         for trial in [*self.queue.clear(), *held, *self.children.clear()]:
-            if trial.status is not Status.WAITING:  # the rule resumes it, and will not say so again
+            if trial.status is not Status.WAITING:  # the rule has resumed it, and says so only once
                 self._to_resume[trial.id] = trial
             elif reason not in UNFINISHED:
                 self.ends.end_trial(trial, reason, Status.STOPPED)
@@ -330,7 +330,7 @@ class Experiment(Parts):
     def stop(
         self, attempt: Attempt, status: Status, reason: str, after_save_s: float = 0.0
     ) -> bool:
-        """End an attempt, once whatever that follows from is on the disk; False if it just ends."""
+        """End an attempt, once the reason for that is on the disk; False if it is just ending."""
         is_new = attempt.stop(Verdict(status, reason), after_save_s)
         if is_new:
             self.store.when_durable(attempt.send_stop)
@@ -349,11 +349,11 @@ class Experiment(Parts):
         self.keeper.delete_old(trial)
         self.keeper.delete_unneeded()
         self.source.something_happened()
-        # Only now, as at this the rule is asked for the next trial: it has to know of this one.
+        # Last, as the rule is then asked for another trial, and has to know how this one ended.
         self.manager.release(attempt.lease)
 
     def _hear_no_more(self, attempt: Attempt) -> None:
-        """An attempt is over, and its messages are heard no more."""
+        """An attempt is over: what its processes still say is ignored."""
         attempt.close()
         self.preparation.forget(attempt)
         self.attempts.is_over(attempt)

@@ -23,7 +23,8 @@ class Hearing:
         hearing = Hearing(experiment, attempts, ...)
         hearing.takes["report"](remote, {"op": "report", "trial": 3, "seq": 1, ...})
 
-    `takes`: the table of all messages, by their `op`. What an attempt says that is over is ignored.
+    `takes` is the table of all messages, by their `op`. Messages of an attempt that is over are
+    ignored.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ from .storage import without_secrets
 from .store import Store
 from .words import Trial
 
-MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 16 MB of memory
+MOVES_AT_ONCE = 4  # so many checkpoints travel at a time; each takes 16 MB of memory
 
 
 class Keeper:
@@ -62,14 +62,14 @@ class Keeper:
         self._log, self._say = log, say
         self._parents = parents
         self._on_rest = on_rest
-        # The node that has a trial's newest checkpoint; of trials that are missing, the driver has.
+        # The node that has a trial's newest checkpoint, by trial; the driver has all others.
         self._home: dict[int, int] = {}
-        self._copying: dict[int, bool] = {}  # trials; True: there is a newer checkpoint to copy
+        self._copying: dict[int, bool] = {}  # by trial: whether to copy once more
         self._moves = asyncio.Semaphore(MOVES_AT_ONCE)
-        self._reads: dict[Attempt, list[Checkpoint]] = {}  # what each may still read on its node
-        self._read_by: Counter[Checkpoint] = Counter()  # by how many attempts
-        self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # on which nodes
-        self._sent: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # whole copies, ahead
+        self._reads: dict[Attempt, list[Checkpoint]] = {}  # which each may still read on its nodes
+        self._read_by: Counter[Checkpoint] = Counter()  # how many attempts may read each
+        self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # nodes that may have it
+        self._sent: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # nodes that got it ahead
         self._deleting = 0
         self._said_too_much = False
         self.leftovers = Leftovers(
@@ -99,7 +99,7 @@ class Keeper:
     # What trials save and read
 
     def saved(self, attempt: Attempt, about: Mapping[str, Any]) -> None:
-        """A trial has saved: it reads nothing else any more, and the driver wants a copy."""
+        """A trial has saved: it reads nothing older any more, and the driver wants a copy."""
         trial, remote = attempt.trial, attempt.places[0].remote
         checkpoint = Checkpoint(trial.id, about["name"])
         self.budget.add(*checkpoint, about["bytes"])
@@ -117,7 +117,7 @@ class Keeper:
         self.delete_unneeded()
 
     def ended(self, attempt: Attempt) -> None:
-        """An attempt is over: of what it has saved in the driver's folder only `keep` stay."""
+        """An attempt is over: `keep` of its checkpoints stay in the driver's folder."""
         trial, is_here = attempt.trial, attempt.places[0].remote.is_local
         if is_here and trial.saves_first is not None and self.storage is None:
             folder = self.folder_of(trial.id)
@@ -126,7 +126,7 @@ class Keeper:
             )
 
     def goes_on(self, attempt: Attempt) -> Message | None:
-        """What of a trial's folder an attempt goes on from; None with a storage, which says it."""
+        """From which step, and whose parents' weights, an attempt goes on; None with a storage."""
         if self.storage is not None:
             return None
         trial = attempt.trial
@@ -134,7 +134,7 @@ class Keeper:
         return {"step": trial.saved_step, "parents": parents}
 
     def names_in_storage(self, attempt: Attempt) -> Message | None:
-        """Where in the storage a trial finds what it goes on from: names, the newest first."""
+        """Where in the storage an attempt finds what it goes on from: names, the newest first."""
         trial = attempt.trial
         if self.storage is None:
             return None
@@ -152,7 +152,7 @@ class Keeper:
         }
 
     def _hold(self, attempt: Attempt, wanted: Sequence[Checkpoint]) -> None:
-        """Delete nothing of this as long as an attempt may read it on its nodes."""
+        """Keep these checkpoints as long as an attempt may read them on its nodes."""
         self._reads.setdefault(attempt, []).extend(wanted)
         self._read_by.update(wanted)
         for checkpoint in wanted:
@@ -161,7 +161,7 @@ class Keeper:
             )
 
     def release(self, attempt: Attempt) -> None:
-        """An attempt has read what it goes on from, or is over."""
+        """Keep nothing for an attempt any more: it has read its checkpoints, or is over."""
         if attempt not in self._reads:
             return
         reads = self._reads.pop(attempt)
@@ -172,13 +172,13 @@ class Keeper:
     # What an attempt goes on from, which may be needed on another node
 
     def sources(self, trial: Trial) -> list[Trial]:
-        """The trials whose checkpoints one may load: itself, and whom it inherits from."""
+        """The trials whose checkpoints a trial may load: itself, and those it inherits from."""
         inherits = dict.fromkeys(one for one in trial.inherits or () if one is not None)
         own = [trial] if trial.saved_step is not None else []
         return [*own, *(self._ledger.trials[source] for source in inherits)]
 
     def is_ready(self, attempt: Attempt) -> bool:
-        """Whether all that an attempt goes on from is where it finds it."""
+        """Whether all checkpoints that an attempt goes on from are on its nodes."""
         trial = attempt.trial
         if self.storage is not None or (trial.saved_step is None and not trial.inherits):
             return True
@@ -189,9 +189,10 @@ class Keeper:
         )
 
     async def prepare(self, attempt: Attempt) -> list[Trial]:
-        """Bring to its nodes what an attempt goes on from; the trials whose weights are lost.
+        """Bring the checkpoints that an attempt goes on from to its nodes.
 
-        What cannot be brought is said: the trial then goes on from what is there.
+        Returns the trials whose weights are lost. The user hears of a checkpoint that cannot be
+        brought: the trial then goes on from what is there.
         """
         lost = []
         for source in self.sources(attempt.trial):
@@ -211,7 +212,7 @@ class Keeper:
         return lost
 
     def _is_on(self, remote: Remote, source: Trial) -> bool:
-        """Whether a node has the newest checkpoint of a trial as its own."""
+        """Whether a node has the newest checkpoint of a trial."""
         if source.saved_name is not None:
             checkpoint = Checkpoint(source.id, source.saved_name)
             if remote.remote_id in self._sent.get(checkpoint, ()):
@@ -233,9 +234,9 @@ class Keeper:
         """
         await self._fetch(source)
         if remote.is_local or self._is_on(remote, source) or attempt.is_over:
-            return  # what is fetched is in the folder that the local node uses
-        # What is newer than the log knows holds epochs whose reports were lost, with their node:
-        # that is all the same to a child, but the trial itself would leave them out.
+            return  # the local node uses the driver's folder itself
+        # A checkpoint that is newer than the log knows holds epochs whose reports went with their
+        # node: a child may begin with it, but the trial itself would leave these epochs out.
         found, known = checkpoints(self.folder_of(source.id)), self._known_here(source)
         for newest in (known or (found if source is not attempt.trial else []))[-1:]:
             self._hold(attempt, [Checkpoint(source.id, newest.name)])
@@ -253,7 +254,7 @@ class Keeper:
         self._do(self._copy_newest(trial))
 
     async def _copy_newest(self, trial: Trial) -> None:
-        # It may have been replaced by a newer one, or its node may be gone.
+        # (The checkpoint may have been replaced by a newer one, or its node may be gone.)
         with contextlib.suppress(DistsearchError, OSError):
             if (copy := await self._fetch(trial)) is not None:
                 self._send_ahead(trial, Checkpoint(trial.id, copy.name))
@@ -264,7 +265,7 @@ class Keeper:
         self._on_rest()
 
     def _send_ahead(self, trial: Trial, checkpoint: Checkpoint) -> None:
-        """Send the driver's copy of what a trial has saved to where the rule says it is read."""
+        """Send the driver's copy of a checkpoint to the nodes where the rule says it is read."""
         hosts = set(self._counsel.read_on(trial))
         if not hosts:
             return
@@ -288,13 +289,13 @@ class Keeper:
                 await remote.put_checkpoint(checkpoint.trial, folder / checkpoint.name)
             self._sent[checkpoint].add(remote.remote_id)
         except (DistsearchError, OSError):
-            pass  # its node is gone, or will be sent it when somebody there needs it
+            pass  # the node is gone, or gets the checkpoint when a trial there needs it
         finally:
             self._read_by -= Counter([checkpoint])
             self.delete_unneeded()
 
     async def _fetch(self, trial: Trial) -> Path | None:
-        """Copy the newest checkpoint of a trial to the driver, unless it is there; where it is."""
+        """Copy the newest checkpoint of a trial from its node; None: there is none to copy."""
         home = self._remotes.get(self._home.get(trial.id, -1))
         if trial.saves_first is None or home is None:
             return None
@@ -304,10 +305,10 @@ class Keeper:
         known = self._known_here(trial)[-1:]
         old = [
             path
-            for path in checkpoints(folder)[: -self._keep]  # another may be on its way
+            for path in checkpoints(folder)[: -self._keep]  # (a newer one may be on its way)
             if path not in known and not self._read_by[Checkpoint(trial.id, path.name)]
         ]
-        if old:  # once the log on the disk, too, knows of the one that stays
+        if old:  # deleted once the log, on the disk, knows the checkpoint that stays
             self._deleting += 1
             self._store.when_durable(lambda: self._do(self._delete_copies(old)))
         return copy
@@ -346,9 +347,9 @@ class Keeper:
                 self._delete(old)
 
     def delete_unneeded(self) -> None:
-        """Delete checkpoints that nobody will need, the oldest first, until the rest fits.
+        """Delete checkpoints that no trial will need, the oldest first, until the rest fits.
 
-        All of them, if the rule has it so.
+        Where the rule says `keeps_only_needed`, all of them go.
         """
         only_needed = self._counsel.keeps_only_needed
         if not (only_needed or self.budget.is_exceeded):
@@ -379,7 +380,7 @@ class Keeper:
             )
 
     def _which_are_needed(self) -> Callable[[int], bool]:
-        """Whether the newest checkpoint of a trial may be read again, as things are now."""
+        """A function that says whether the newest checkpoint of a trial may be read again."""
         ledger, parents = self._ledger, self._parents()
         best = {trial.id for trial in [*ledger.front, ledger.best] if trial is not None}
         parents |= self._stand_ins() if self._counsel.keeps_only_needed else set()
@@ -392,7 +393,7 @@ class Keeper:
         return is_needed
 
     def _stand_ins(self) -> set[int]:
-        """The parents of trials whose weights only their node has: these may be lost with it."""
+        """The parents of trials whose weights only one node has, and may be lost with that node."""
         saved = [self._ledger.trials[trial_id] for trial_id in self.budget.trials]
         alone = [one for one in saved if one.id in self._home and not self._known_here(one)]
         inherited = {parent for one in alone for parent in one.inherits or ()}
@@ -414,11 +415,11 @@ class Keeper:
         try:
             if self.storage is not None:
                 await asyncio.to_thread(self.storage.delete, *gone)
-            if gone.trial not in self._copying:  # else that does it
+            if gone.trial not in self._copying:  # else `_copy_newest` deletes it
                 await asyncio.to_thread(delete, here)
             for remote in remotes:
                 if remote is not None:
-                    with contextlib.suppress(NodeError):  # with the node its copies go too
+                    with contextlib.suppress(NodeError):  # the node is gone, and its copies with it
                         await remote.delete_checkpoint(*gone)
         except Exception as error:
             why = without_secrets(str(error) or repr(error))

@@ -63,9 +63,9 @@ class Leftovers:
     async def delete(self, attempts: Mapping[int, int]) -> None:
         """Delete what is left; an error is said. `attempts`: how many each trial has had by now.
 
-        In the storage all that the log does not know. In the folder only halves: a trial may save
-        there, and delete the one before, a moment before the log hears of it. New attempts give
-        their checkpoints higher numbers, and are not touched.
+        In the storage, all checkpoints go that the log does not know. In the folder only halves of
+        checkpoints go: a trial may save there, and delete the checkpoint before, a moment before
+        the log hears of it. Checkpoints of new attempts have higher numbers, and are not touched.
         """
         known = {trial: self._budget.names(trial) for trial in self._budget.trials}
         try:

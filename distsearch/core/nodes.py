@@ -1,4 +1,4 @@
-"""The nodes of a search come and go; what a lost one may still run starts elsewhere later."""
+"""The nodes of a search come and go; what a lost node may still run starts elsewhere, later."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NODE_LEASE_S, LEASE_GRACE_S = 30.0, 5.0
 
 
 class Nodes:
-    """Logs which nodes come and go, and tells all who have to do with them.
+    """Logs which nodes come and go, and tells the parts of the search that deal with nodes.
 
         nodes.came(remote)
         nodes.went(remote, "no answer for 15 s", confirmed_dead=False)
 
-    `forget(remote)` lets go of what is known of a node.
+    `forget(remote)` is called for a lost node: what was known of it counts no longer.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Nodes:
         self._manager.add(remote)
 
     def went(self, remote: Remote, reason: str, confirmed_dead: bool) -> bool:
-        """A node is gone: its slots too, and its trials are over there; False if that was known.
+        """A node is gone, and its slots are; its attempts are over. False if that was known.
 
-        Unless it is `confirmed_dead` it may go on with them until its lease is over for sure.
+        Unless the node is `confirmed_dead`, it may go on with them until its lease is surely over.
         """
         attempts = self._attempts.node_went(remote)
         if attempts is None:
@@ -62,7 +62,7 @@ class Nodes:
         self._search.log("node", body={"went": remote.host, "reason": reason})
         delay_s = 0.0 if confirmed_dead else NODE_LEASE_S + LEASE_GRACE_S
         text = f"node {remote.host} is gone: {reason}; {counted(len(attempts))} ran on it"
-        if attempts and delay_s:  # or nobody would know what the next half minute is waited for
+        if attempts and delay_s:  # users should know what the search waits for
             until = time.strftime("%H:%M:%S", time.localtime(time.time() + delay_s))
             text += f", and may still do: they start elsewhere at {until}, in {delay_s:g} s"
         self._search.say(text)

@@ -58,7 +58,7 @@ class Search(Protocol):
         """Go on without the attempt of a child, as the weights of these parents are lost."""
 
     def begin_given_only(self) -> None:
-        """Where the search has ended: that holds no longer, but it does not go on."""
+        """Let single trials run though the search has ended, which itself does not go on."""
 
     def start_given(self, trial: Trial) -> None:
         """Have a trial start that was given or let go, though the search may have come to rest."""
