@@ -43,7 +43,8 @@ from distsearch import scheduler as schedulers
 from distsearch.core.experiment import Experiment
 from distsearch.core.store import Event
 from distsearch.core.words import Status
-from distsearch.resource.manager import DistributedResourceManager, LeaseQueue
+from distsearch.resource.leases import LeaseQueue
+from distsearch.resource.manager import DistributedResourceManager
 from distsearch.resource.node import NodeFacts
 from distsearch.resource.remote import Message, Remote
 from distsearch.searcher import RandomSearcher, Searcher

@@ -31,7 +31,8 @@ from distsearch.core.experiment import Experiment, Settings
 from distsearch.core.store import Store
 from distsearch.core.travel import Packed
 from distsearch.core.words import Continue, Launch
-from distsearch.resource.manager import DistributedResourceManager, LeaseQueue
+from distsearch.resource.leases import LeaseQueue
+from distsearch.resource.manager import DistributedResourceManager
 from distsearch.resource.node import NodeFacts
 from distsearch.resource.remote import Remote
 from distsearch.resource.resource import Resource

@@ -40,8 +40,8 @@ def doctor(
 
     The exit code is 1 when something is wrong; warnings are not.
     """
-    from ..resource.dask_link import quiet
     from ..resource.doctor import examine
+    from ..resource.quiet import quiet
 
     given = nodes_of(nodes)
     words = ["distsearch", "setup", *nodes, *(["--for", script] if script else [])]
@@ -73,7 +73,7 @@ def setup(nodes: Sequence[str], script: str | None, ssh_config: list[str] | None
     A node needs an SSH login and a Python of this machine's version, or uv. Searches then find the
     environment by themselves. What is there already is not made again.
     """
-    from ..resource.dask_link import quiet
+    from ..resource.quiet import quiet
 
     with quiet():
         done = asyncio.run(_set_up_all(nodes_of(nodes), _environment(script), ssh_config))

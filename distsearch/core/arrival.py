@@ -5,8 +5,8 @@ and a name in it. So in a trial, on whatever node, `__main__` is a module that h
 of the user's script, and a module that has travelled is there under its own name. Where the node
 has that very module, as on this machine or after `upload_files`, it is imported instead.
 
-Worker processes of a trial (of `multiprocessing` by spawn or forkserver, of joblib) ask `__main__`
-what theirs should be, and hear of `main_of_workers.py`, which loads the same.
+Worker processes of a trial (of `multiprocessing` by spawn or forkserver, of joblib) run as their
+own `__main__` what the trial's `__main__` names: `main_of_workers.py`, which loads the same file.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ from ..resource.private import name_of, private
 from . import surroundings
 from .surroundings import Output
 
-FUNCTION = "DISTSEARCH_FUNCTION"  # what a trial has loaded, for the processes that it starts
+FUNCTION = "DISTSEARCH_FUNCTION"  # the file that a trial, and each of its worker processes, loads
 
 
 @dataclass(frozen=True)
 class Cargo:
-    """A pickled train function: by the name of its module, with what it needs of it, or both.
+    """A pickled train function in one form or in two, of which a trial takes the one that suits it.
 
-    Each pickle has three things in turn: the function, what else is to be found in modules (names
-    and objects for each), and the outputs of loggers. `named` holds where `module` is, and has the
-    source of this hash (None: it is). `script`: the file of the user's script. `surroundings`: what
-    it has set up, see `surroundings.set_up`.
+    `named` refers to the function by its module and name, and suits where `module` can be imported
+    with source of the hash `sha256` (where `whole` is None, on every node); `whole` brings along
+    what the function needs of its module. Each pickle has three things in turn: the function, what
+    else is to be found in modules (names and objects for each), and the outputs of loggers.
+    `script` is the file of the user's script, `surroundings` what that has set up: see
+    `surroundings.set_up`.
     """
 
     script: str | None
@@ -67,14 +69,14 @@ class Cargo:
                 return False
             with open(spec.origin, "rb") as file:
                 return hashlib.sha256(file.read()).hexdigest() == self.sha256
-        except Exception:  # of the packages around it, which are the user's
+        except Exception:  # raised by a package around it, which is the user's code
             return False
 
 
 def load(path: str) -> Any:
-    """The train function of a file that the driver sent; all that came along is in its place.
+    """The train function in a file that the driver sent; the modules that came along are in place.
 
-    Raises RuntimeError for another content than what the driver sent, before it is unpickled.
+    Raises RuntimeError, before anything is unpickled, where the file is not as the driver sent it.
     """
     with open(path, "rb", opener=private) as file:
         data = file.read()
@@ -101,9 +103,10 @@ def begin_main(script: str | None) -> None:
 
 
 def namespace(name: str, contents: Mapping[str, Any]) -> dict[str, Any]:
-    """The namespace of a module, with these contents added; the module is made if it is not here.
+    """The namespace of a module, with these contents added; a module that is not here is made.
 
-    So are the packages around it, empty: they do not run, though what is in them can be imported.
+    Packages around the module are made, too, and stay empty: their code does not run, though other
+    modules in them can be imported.
     """
     package, _, last = name.rpartition(".")
     if package and package not in sys.modules:
@@ -118,7 +121,7 @@ def namespace(name: str, contents: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wrapped_in(module: str, name: str) -> Any:
-    """The function that is wrapped in what a module, imported here, has under this name."""
+    """The function inside a decorated one, which an importable module has under this name."""
     return getattr(importlib.import_module(module), name).__wrapped__
 
 

@@ -2,9 +2,10 @@
 
     preparing --begin--> sent --stop--> ending --close--> over
 
-An attempt is over from any of these: its processes were reaped, or their nodes were lost. One that
-is to stop while it is prepared is never sent. What is said here to the agents of its nodes is on
-its way at once; the experiment sees to it that whatever it follows from is on the disk by then.
+An attempt is over, from any of these stages, when its processes were reaped or their nodes were
+lost. An attempt that is to stop while it is prepared is never sent. A message to the agents of its
+nodes leaves at once; the experiment sees to it that the events from which the message follows are
+on the disk by then.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..resource.manager import Lease
+from ..resource.leases import Lease
 from ..resource.remote import Message, Remote
 from ..resource.slots import Allocation
 from .outcome import End, Outcome, end_of, outcome_of
 from .words import Decision, Status, Trial
 
-FOLLOW_S = 1.0  # after the end of one rank the others have so long to end by themselves
-KILL_GRACE_S = 10.0  # and so long after TERM, if none has failed
+FOLLOW_S = 1.0  # what the other ranks have, after one has ended, to end by themselves
+KILL_GRACE_S = 10.0  # what they have after TERM, if no rank has failed
 
 
 class Stage(enum.Enum):
@@ -51,7 +52,7 @@ class Place(NamedTuple):
 
     @property
     def described(self) -> dict[str, Any]:
-        """What the log says of it."""
+        """What the log says of the place."""
         return {
             "rank": self.rank,
             "node": self.remote.host,
@@ -61,14 +62,14 @@ class Place(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """How an attempt is to end, or has ended: the status, and why in words."""
+    """How an attempt is to end, or has ended: the status, and the reason in words."""
 
     status: Status
     reason: str
 
 
 class Returned(NamedTuple):
-    """What a train function has returned; `kept`: how the rest of it lies on a node, if it does."""
+    """What a train function returned: `value` is JSON, `kept` tells which files have the rest."""
 
     value: Any
     kept: Mapping[str, Any] | None
@@ -83,11 +84,12 @@ class Attempt:
         attempt.answer(Continue())
         attempt.stop(Verdict(Status.STOPPED, "by the rule")); attempt.send_stop()
         attempt.rank_ended(message)
-        attempt.outcome                      # once it has ended on all places
+        attempt.outcome                      # once all its processes have ended
         attempt.close()
 
     `places` are in the order of their ranks. `remotes` are their nodes, each once. `port` is where
-    the ranks meet, 0 for one that is alone. `verdict`: how it is to end, once that was decided.
+    the ranks meet, 0 for a single rank. `verdict` says how the attempt is to end, once that is
+    decided.
     """
 
     def __init__(self, trial: Trial, lease: Lease) -> None:
@@ -101,35 +103,35 @@ class Attempt:
         self.stage = Stage.PREPARING
         self.verdict: Verdict | None = None
         self.port = 0
-        self._ends: dict[int, End] = {}  # by rank, in the order in which they came
-        self._may_go_on_until = 0.0  # on a lost node
+        self._ends: dict[int, End] = {}  # of its processes, by rank, as they were heard of
+        self._may_go_on_until = 0.0  # when a lost node has surely ended it
         self.returned: Returned | None = None
-        self._sequence = 0  # of the last report that was taken
-        self._checkpoints: set[str] = set()  # that were taken
+        self._sequence = 0  # the number of the last report that was taken
+        self._checkpoints: set[str] = set()  # the names of those that were taken
         self._is_sent = False
         self._after_save_s = 0.0
 
     @property
     def is_over(self) -> bool:
-        """Whether its slots are free, or its nodes are gone."""
+        """Whether the attempt is over: its slots are free, or its nodes are gone."""
         return self.stage is Stage.OVER
 
     def takes(self, sequence: int) -> bool:
-        """Whether the report of this number is new; it is taken then."""
+        """Take the report of this number; False if it was taken before."""
         if sequence <= self._sequence:
             return False
         self._sequence = sequence
         return True
 
     def takes_checkpoint(self, name: str) -> bool:
-        """Whether a checkpoint is new; one that is told of again, and late, is not the newest."""
+        """Take a checkpoint; False if it was taken before: it may not be the newest any more."""
         if name in self._checkpoints:
             return False
         self._checkpoints.add(name)
         return True
 
     def begin(self, starts: Sequence[Message]) -> None:
-        """Tell its nodes to start it: what each rank does; see `orders.starts_of`."""
+        """Tell the nodes to start the attempt, with a message for each rank: `orders.starts_of`."""
         self._move(Stage.SENT)
         self._is_sent = True
         for place, start in zip(self.places, starts, strict=True):
@@ -137,13 +139,14 @@ class Attempt:
             place.remote.send({**start, **about})
 
     def answer(self, decision: Decision) -> None:
-        """Tell the trial, which waits for that, what the rule has decided."""
+        """Tell the trial, which waits for an answer, what the rule has decided."""
         self._tell({"op": "decide", "decision": decision.word})
 
     def stop(self, verdict: Verdict, after_save_s: float = 0.0) -> bool:
-        """Decide how it is to end; False when that was decided, or it is over. See `send_stop`.
+        """Decide how the attempt is to end; False where that is decided already, or it is over.
 
-        One that pauses after its next checkpoint may still be stopped at once.
+        An attempt that is to pause after its next checkpoint may still be stopped at once. Nothing
+        is sent before `send_stop()`.
         """
         if self._pauses_later and verdict.status is Status.STOPPED and not after_save_s:
             self.verdict, self._after_save_s = verdict, 0.0
@@ -160,9 +163,9 @@ class Attempt:
         return self.stage is Stage.ENDING and is_to_pause and self._after_save_s > 0
 
     def send_stop(self) -> None:
-        """Tell its nodes to end it: TERM, and KILL if it does not listen.
+        """Tell the nodes to end the attempt, by TERM, and by KILL if it does not listen.
 
-        One that saves checkpoints may have been given the time until its next one.
+        A trial that saves checkpoints may have got the time until its next one.
         """
         if self._is_sent and self.verdict is not None and not self.is_over:
             status, reason = self.verdict
@@ -181,7 +184,7 @@ class Attempt:
         self._ends.setdefault(end.rank, end)
 
     def lose(self, remote: Remote, reason: str, delay_s: float) -> None:
-        """Take note that a node is lost, on which it may go on for so many seconds."""
+        """Take note that a node is lost, which may go on with the attempt for `delay_s` seconds."""
         for place in self.places:
             if place.remote is remote or not self._is_sent:
                 self._ends.setdefault(place.rank, End(place.rank, Status.NODE_LOST, reason, {}))
@@ -190,25 +193,25 @@ class Attempt:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of it runs any more, but perhaps on a lost node."""
+        """Whether no process of the attempt runs any more, unless on a lost node."""
         return len(self._ends) == len(self.places)
 
     @property
     def outcome(self) -> Outcome:
-        """What its ends amount to."""
+        """What the ends of its processes amount to."""
         decided = None if self.verdict is None else self.verdict.status
         return outcome_of(list(self._ends.values()), decided, self.port)
 
     @property
     def may_go_on_s(self) -> float:
-        """For how many seconds more a lost node may go on with it."""
+        """For how many seconds more a lost node may go on with the attempt."""
         return max(0.0, self._may_go_on_until - time.monotonic()) if self._may_go_on_until else 0.0
 
     def end_the_rest(self, patience_s: float | None) -> None:
-        """Have the ranks that are left end too, as one of them is over.
+        """Have the ranks that are left end too, as one rank is over.
 
-        If that was rank 0, and it has returned, the others may go on for `patience_s`, None for as
-        long as they like: nobody waits for a decision any more.
+        After rank 0 has returned, the others may go on for `patience_s` seconds (None: without a
+        bound), as no decision is waited for any more.
         """
         *_, last = self._ends.values()
         if last.status is Status.FINISHED and last.rank != 0:
@@ -229,7 +232,7 @@ class Attempt:
         self._tell({"op": "follow", **about})
 
     def close(self) -> None:
-        """Take note that it is over."""
+        """Take note that the attempt is over."""
         self._move(Stage.OVER)
 
     def _tell(self, message: Message) -> None:

@@ -15,13 +15,13 @@ class Attempts:
     attempts.node_came(remote)
     attempts.begins(attempt)
     attempts.of(trial)               # its attempt, or None
-    attempts.meant_by(message)       # None: that attempt is over
+    attempts.meant_by(message)       # the attempt that a message is about; None: it is over
     attempts.is_over(attempt)
     """
 
     def __init__(self) -> None:
         self._by_trial: dict[int, Attempt] = {}
-        self._by_node: dict[int, dict[int, Attempt]] = {}  # by the id of a remote, then of a trial
+        self._by_node: dict[int, dict[int, Attempt]] = {}  # by the ids of remotes, then of trials
 
     def __len__(self) -> int:
         return len(self._by_trial)
@@ -52,7 +52,7 @@ class Attempts:
             self._by_node[remote.remote_id][attempt.trial.id] = attempt
 
     def is_over(self, attempt: Attempt) -> None:
-        """Take note that an attempt is over: it is found no more."""
+        """Take note that an attempt is over, so that it is found no more."""
         del self._by_trial[attempt.trial.id]
         for remote in attempt.remotes:
             self._by_node.get(remote.remote_id, {}).pop(attempt.trial.id, None)
@@ -62,6 +62,6 @@ class Attempts:
         self._by_node[remote.remote_id] = {}
 
     def node_went(self, remote: Remote) -> list[Attempt] | None:
-        """Take note that a node is gone: the attempts that it had. None: that was known."""
+        """Take note that a node is gone; its attempts, or None where it was known to be gone."""
         attempts = self._by_node.pop(remote.remote_id, None)
         return None if attempts is None else list(attempts.values())

@@ -1,8 +1,8 @@
 """What belongs to a log beside it: its trials' checkpoints and output, and what was uploaded.
 
-A log has a random id, and `trials/log-id` says of which log they are. What lies there of another
-one, which was moved away or replaced, is put aside: else trial 0 of a new search would go on from
-the weights of another trial 0.
+A log has a random id, and `trials/log-id` says to which log the trials beside it belong. Trials of
+another log, which was moved away or replaced, are put aside: else trial 0 of a new search would go
+on from the weights of another trial 0.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ REQUESTS, LIVE = "requests", "live.json"
 
 
 def put_aside_leftovers(folder: Path) -> Path | None:
-    """Before a log is made: move what another one has left of its files; where they are then."""
+    """Move what another log has left, before a new one is made; returns where it is now."""
     return _put_aside(folder, LOG_FILES)
 
 
 def claim(folder: Path, log_id: int, aside: Path | None = None) -> Path | None:
-    """Make the folders of a log's trials, or see that they are its own; where others are then.
+    """Make the folders of a log's trials; those of another log are put aside.
 
-    `aside`: where other leftovers are already.
+    `aside` is the folder where leftovers of that log are already. Returns where leftovers are now,
+    None where there are none.
     """
     trials = folder / "trials"
     own_id = f"{log_id & (1 << 64) - 1:016x}\n"
@@ -54,7 +55,7 @@ def _id_of(trials: Path) -> str:
 
 
 def _put_aside(folder: Path, names: tuple[str, ...], aside: Path | None = None) -> Path | None:
-    """Move files and folders, unless they are empty, into a folder; None if there are none."""
+    """Move files, and folders that are not empty, into `aside`, or a new folder; which it was."""
     found = [folder / name for name in names if os.path.lexists(folder / name)]
     found = [path for path in found if path.is_symlink() or not _is_empty_folder(path)]
     if not found:
@@ -67,7 +68,7 @@ def _put_aside(folder: Path, names: tuple[str, ...], aside: Path | None = None) 
 
 
 def delete_new(folder: Path, there: Collection[str]) -> None:
-    """Delete what a search has made in its folder, but not what was `there` before, by its name."""
+    """Delete what a search has made in its folder; the names in `there` were there before it."""
     for name in {*LOG_FILES, *FOLDERS, *MADE, REQUESTS, LIVE}.difference(there):
         delete(folder / name)
 

@@ -55,7 +55,8 @@ class Budget:
 
     budget = Budget(max_bytes=20 * 10**9)
     budget.add(3, "1000001-step-1", 10**9)
-    for checkpoint in budget.victims(is_needed, is_kept): ...     # deleted; then
+    for checkpoint in budget.victims(is_needed, is_kept):
+        ...                                         # delete its files, then
         budget.remove(checkpoint)
     """
 
@@ -83,6 +84,10 @@ class Budget:
         """The checkpoints of a trial, the oldest first."""
         return list(self._names.get(trial, ()))
 
+    def too_old(self, trial: int, keep: int, *, but: str | None) -> list[Checkpoint]:
+        """The checkpoints of a trial beyond its `keep` newest, except the one of this name."""
+        return [Checkpoint(trial, name) for name in self.names(trial)[:-keep] if name != but]
+
     def __iter__(self) -> Iterator[Checkpoint]:
         """All of them, the oldest first."""
         return iter(list(self._bytes))
@@ -102,8 +107,8 @@ class Budget:
     ) -> Iterator[Checkpoint]:
         """What to delete until the rest fits: first trials that are not needed, the oldest first.
 
-        Then the older checkpoints of the needed ones, of which the newest always stays, and
-        whatever `is_kept` names. There may be too few.
+        Then the older checkpoints of trials that are needed. The newest of a needed trial always
+        stays, and so does whatever `is_kept` names: so the rest may still be too large.
         """
         excess = self.total - (self.total if self.max_bytes is None else self.max_bytes)
         older = []

@@ -27,8 +27,8 @@ from ..resource.cache import MANIFEST, checkpoints, delete, number_of
 from ..resource.private import make_folders, make_private, private
 
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
-YOUNG_S = 1.0  # of younger ones the log may not know yet
-OF_AN_ATTEMPT = 1_000_000  # numbers
+YOUNG_S = 1.0  # checkpoints that are younger may not be in the log yet
+OF_AN_ATTEMPT = 1_000_000  # numbers that each attempt has for its checkpoints
 LOAD_TRIES = 10
 SYNCS_AT_ONCE = 8
 
@@ -44,12 +44,12 @@ def save(
 ) -> Path:
     """Write `state` as a new checkpoint below `folder`; return the checkpoint's own folder.
 
-    Of all it keeps the newest `keep`, what is younger than `young_s` seconds, and the one before
-    these.
+    Older checkpoints are deleted, but for the newest `keep`, those younger than `young_s` seconds,
+    and the last one before these.
 
     `state`: nested dicts, lists and tuples of torch tensors, NumPy arrays, numbers, strings, bytes,
     booleans and None (a `state_dict()` is one), or the path of a file or a folder, which is copied.
-    Raises CheckpointError, and leaves the previous checkpoint as it is, when that fails.
+    Raises CheckpointError when it cannot be written; the previous checkpoint then stays.
     """
     # Numbered, because an attempt may count its steps anew, and clocks may jump.
     number = 1 + max(map(number_of, folder.glob("*-step-*")), default=0)
@@ -61,7 +61,7 @@ def save(
             file.write(json.dumps(manifest).encode())
         _bring_to_disk(files_of(target))
         os.replace(unfinished, target / MANIFEST)
-    except BaseException as error:  # a stop is one too
+    except BaseException as error:  # StopTrial is one, too
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError):
             raise cannot_write(step, str(folder), error) from error
@@ -71,12 +71,12 @@ def save(
 
 
 def name_of(number: int, step: int, attempt: int = 0) -> str:
-    """The name of an attempt's checkpoint; no attempt repeats a name that an earlier one gave."""
+    """The name of a checkpoint; no attempt gives a name that an earlier attempt has given."""
     return f"{max(number, attempt * OF_AN_ATTEMPT + 1):06d}-step-{step}"
 
 
 def _of_system(error: Exception) -> Exception:
-    """The system's error that an error of safetensors has only in its text, as (os error 28)."""
+    """The OSError behind an error of safetensors, whose text alone names it: (os error 28)."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     return error if number is None else OSError(int(number[1]), str(error))
 
@@ -103,7 +103,7 @@ def write(state: Any, target: Path, step: int) -> dict[str, Any]:
 
 
 def _written(state: Any, target: Path, step: int) -> dict[str, Any]:
-    """As `write`, but the files may not be on the disk yet."""
+    """Do what `write` does, but without waiting for the disk."""
     try:
         make_folders(target.parent)
         target.mkdir(mode=0o700)
@@ -115,16 +115,16 @@ def _written(state: Any, target: Path, step: int) -> dict[str, Any]:
         make_private(target)
     except CheckpointError:
         raise
-    except Exception as error:  # safetensors and torch have many
+    except Exception as error:  # safetensors and torch raise many kinds
         raise cannot_write(step, str(target.parent), error) from _of_system(error)
     files = {path.relative_to(target).as_posix(): _facts(path) for path in files_of(target)}
     return {"step": step, "kind": kind, "files": files}
 
 
 def _copy(source: str | os.PathLike[str], target: Path) -> str:
-    """Copy a file or a folder of the user's; which of the two it is."""
+    """Copy a file or a folder of the user's; returns whether it is a 'file' or a 'folder'."""
     path = Path(source).expanduser()
-    if path.is_dir() and os.fspath(source):  # no name at all would be the current folder
+    if path.is_dir() and os.fspath(source):  # (an empty path would be the current folder)
         if target.resolve().is_relative_to(path.resolve()):
             raise CheckpointError(
                 f"{os.fspath(source)!r} holds the checkpoints themselves; save a folder of its own"
@@ -141,7 +141,7 @@ def _copy(source: str | os.PathLike[str], target: Path) -> str:
 
 
 def _refuse_circle(folder: str, names: list[str]) -> list[str]:
-    """Raise CheckpointError in a folder that is, through links, in itself: its copy has no end."""
+    """Raise CheckpointError where links lead from a folder back to it: a copy would have no end."""
     path = Path(folder)
     own = path.resolve()
     if any(above.resolve() == own for above in path.parents):
@@ -165,9 +165,9 @@ def delete_all_but_newest(
 ) -> None:
     """Delete all but the newest `keep` checkpoints, and what a kill has left half written.
 
-    Those younger than `young_s` seconds stay too, and the one before them: it may be the last that
-    the log knows, from which the trial goes on if its driver is killed now. When the trial is over,
-    what it has inherited goes also, if it has saved its own.
+    Checkpoints younger than `young_s` seconds stay, too, and the last one before them: it may be
+    the newest that the log knows, from which the trial goes on if its driver is killed now. When
+    the trial is over (`is_over`), and has saved itself, what it has inherited is deleted as well.
     """
     found = checkpoints(folder)
     if is_over:
@@ -191,17 +191,16 @@ def _age_s(path: Path) -> float:
 def load(folder: Path) -> Any:
     """The newest whole checkpoint below a folder, or None.
 
-    A damaged one is left out with a warning. What was saved as a file or a folder comes back as a
-    `Path`.
-    The trial may be saving and deleting meanwhile. Raises CheckpointError when it does so faster
-    than a checkpoint can be read.
+    A damaged checkpoint is passed over with a warning. What was saved as a file or a folder comes
+    back as a `Path`. The trial may save and delete meanwhile; raises CheckpointError when it does
+    so faster than a checkpoint can be read.
     """
     for _ in range(LOAD_TRIES):
         for path in reversed(checkpoints(folder)):
             try:
                 return read(path, manifest_of(path))
             except DAMAGED as error:
-                if not (path / MANIFEST).exists():  # deleted by its trial, which has a newer one
+                if not (path / MANIFEST).exists():  # its trial has deleted it, and has a newer one
                     break
                 warnings.warn(damaged(path, error), RuntimeWarning, stacklevel=2)
         else:
@@ -315,7 +314,7 @@ def _take_out(value: Any, tensors: dict[str, Any], where: str) -> Any:
         if array.dtype.kind not in "biufc" or array.dtype.char in "gG":  # long doubles
             raise CheckpointError(f"{where} is an array of {array.dtype}; only numbers are saved")
         name = str(len(tensors))
-        if array.dtype == numpy.complex128:  # which safetensors do not have
+        if array.dtype == numpy.complex128:  # safetensors has no such type
             tensors[name] = numpy.ascontiguousarray(array).reshape(-1).view(numpy.float64)
             return {"__complex__": name, "shape": list(array.shape)}
         tensors[name] = numpy.ascontiguousarray(array).reshape(array.shape)
@@ -366,9 +365,9 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _bring_to_disk(paths: Iterable[Path]) -> None:
-    """Wait until files are on the disk: for all at once, as each wait costs a turn of its journal.
+    """Wait until files are on the disk, for all at once: each wait costs a turn of its journal.
 
-    One after another, three files of together 1 MB took four times as long.
+    Three files of together 1 MB took four times as long when each was waited for by itself.
     """
     with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
         list(pool.map(_sync, paths))
@@ -379,7 +378,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # (some file systems cannot do it)
             raise
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The children, who wait for the weights of their parents: in a dict, not in a slot or a thread."""
+"""Children: trials that wait, without a slot or a thread, for the weights of their parents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .words import Status, Trial
 
 
 class Children:
-    """Those that wait, and what becomes of them when a parent is lost.
+    """The children that wait, and what becomes of them when a parent is lost.
 
         children = Children(ledger, "nearest_ancestor", parent_retries=3, log=..., say=...,
                             give_up=..., start=queue.put)
@@ -42,7 +42,8 @@ class Children:
         self._log, self._say = log, say
         self._give_up, self._start = give_up, start
         self._waiting: dict[int, Trial] = {}
-        self._looks: deque[tuple[Trial | None, bool]] = deque()  # of whose children, and `stuck`
+        # The arguments of calls of `start_ready` that are to be served, one after the other.
+        self._looks: deque[tuple[Trial | None, bool]] = deque()
         self._told: set[str] = set()  # kinds of lost parents that the user has heard of
 
     def __len__(self) -> int:
@@ -63,20 +64,20 @@ class Children:
         self._waiting.pop(child.id, None)
 
     def clear(self) -> list[Trial]:
-        """Let nobody wait any more; who did."""
+        """Let no child wait any more; returns those that did."""
         left = list(self)
         self._waiting.clear()
         return left
 
     def start_ready(self, of: Trial | None = None, stuck: bool = False) -> None:
-        """Start the children (of one trial, or all) that can start now; those that never can end.
+        """Start the children (of one trial, or all) that can start; end those that never can.
 
         `stuck`: nothing else is left to run, so that a paused parent will not go on.
         """
         if not self._waiting:
             return
         self._looks.append((of, stuck))
-        if len(self._looks) > 1:  # a child has ended for want of a parent, whose children are next
+        if len(self._looks) > 1:  # called while a child is ended, whose own children come next
             return
         while self._looks:
             for child in self._ready(*self._looks[0]):
@@ -86,13 +87,13 @@ class Children:
     def _ready(self, of: Trial | None, stuck: bool) -> Iterator[Trial]:
         for child in self:
             if child.id not in self._waiting or (of is not None and of.id not in child.parents):
-                continue  # it was ended for want of another that was looked at before
+                continue  # it has ended, as a parent that was looked at before has
             if self.can_start(child, stuck):
                 del self._waiting[child.id]
                 yield child
 
     def can_start(self, child: Trial, stuck: bool = False) -> bool:
-        """Decide, if that can be, from whose weights a child goes on; whether it can start."""
+        """Whether a child can start; then it is logged from whose weights it goes on."""
         parents = [self._ledger.trials[parent] for parent in child.parents]
         unready = [parent for parent in parents if not is_committed(parent, child.wait_for)]
         lost = [
@@ -124,7 +125,7 @@ class Children:
         self._log("inherits", child, body)
 
     def _tell_of_orphan(self, child: Trial, parent: Trial, stand_in: int | None) -> None:
-        """Say it once of each kind of end: a train function that never saves has many orphans."""
+        """Tell the user that a parent is lost, once for each kind of end: many may be alike."""
         kind = parent.status.value
         if kind in self._told:
             return
@@ -136,9 +137,10 @@ class Children:
         )
 
     def _has_run_again(self, parent: Trial) -> bool:
-        """Let a parent run once more for its children, unless that has failed too often.
+        """Let a lost parent run once more for its children; False if that makes no sense.
 
-        It has failed, or what it had saved went with its node. One that never saves would not then.
+        It makes sense where the parent has failed, not too often, or where what it had saved went
+        with its node. A parent that has ended without ever saving would not save then either.
         """
         weights_lost = parent.saves_first is not None and parent.status is Status.FINISHED
         if not parent.attempt or not (parent.status.is_failure or weights_lost):
@@ -151,7 +153,7 @@ class Children:
         return True
 
     def needed_parents(self) -> set[int]:
-        """Of whose weights a child that has not saved yet may go on."""
+        """The trials from whose weights a child may go on that has not saved yet."""
         new = [trial for trial in self._ledger.open.values() if trial.saved_step is None]
         needed = {one for trial in new for one in (*trial.parents, *(trial.inherits or ()))}
         if self._policy == "nearest_ancestor":

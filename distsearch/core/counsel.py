@@ -1,8 +1,8 @@
-"""What the rule says: its errors and answers that make no sense end the search, and say why."""
+"""Asks the rule, and checks its answers: an error, or an answer without sense, ends the search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from .rule import Rule
@@ -16,7 +16,7 @@ class Counsel:
 
         counsel = Counsel(rule, end_search)
         counsel.on_report(trial, report)                     # Continue(), Stop() or Pause()
-        counsel.ask("may_need", trial, otherwise=True)
+        counsel.ask("on_end", trial, otherwise=None)
 
     `end_search(reason, error)` is called for an error of the rule.
     """
@@ -26,7 +26,7 @@ class Counsel:
         self._end_search = end_search
 
     def ask(self, word: str, *about: Any, otherwise: T) -> T:
-        """Call the rule; an error of its own ends the search, and `otherwise` is the answer."""
+        """What the rule answers; where it fails, the search ends, and `otherwise` is the answer."""
         try:
             answer: T = getattr(self._rule, word)(*about)
             return answer
@@ -52,6 +52,19 @@ class Counsel:
         except (TypeError, ValueError):
             self._refuse("due_at", due, "'every', a list of times, or None")
             return None
+
+    def may_need(self, trial: Trial) -> bool:
+        """Whether a trial that has ended may become a parent: its checkpoint is then kept."""
+        return self.ask("may_need", trial, otherwise=True)
+
+    def read_on(self, trial: Trial) -> Iterable[str]:
+        """On which nodes (their hosts) what a trial has just saved will be read."""
+        return self.ask("read_on", trial, otherwise=())
+
+    @property
+    def keeps_only_needed(self) -> bool:
+        """Whether checkpoints go as soon as nobody needs them, even where all would fit."""
+        return self._rule.keeps_only_needed
 
     def _refuse(self, word: str, answer: object, right: str) -> None:
         name = f"{type(self._rule).__name__}.{word}"

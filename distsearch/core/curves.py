@@ -17,8 +17,8 @@ Point = tuple[float, float]
 Curves = Mapping[int, Sequence[Point]]
 Mode = Literal["max", "min"]
 
-ALL_NAMED = 8  # up to so many trials, each has its own colour and legend entry
-LEADERS = 5  # with more trials only so many have
+ALL_NAMED = 8  # of up to so many trials each has its own colour and entry in the legend
+LEADERS = 5  # of more trials only the best have, so many
 LABEL_WIDTH = 44
 SIZE = (10.0, 5.5)  # of the picture, in inches
 
@@ -28,10 +28,10 @@ CROWD = {"more": "#5b8db8", "stopped early": "#8f8f8f", "failed": "#b23a48"}
 
 
 def history(events: Iterable[Event], time_attr: str) -> dict[int, list[dict[str, Any]]]:
-    """{task id: its reports in order} from the reports in the log, by ids.
+    """{task id: its reports in order}, by the reports in the log; the ids rise.
 
     A trial that ran again (its node was lost, the driver was killed) goes on from a checkpoint:
-    what its earlier attempt reported beyond that is left out.
+    what its earlier attempt had reported beyond that checkpoint is left out.
     """
     found: dict[int, list[dict[str, Any]]] = {}
     attempts: dict[int, int | None] = {}
@@ -134,7 +134,7 @@ def paint(
     labels: Mapping[int, str] | None = None,
     mode: Mode = "max",
 ) -> None:
-    """The same as `draw` into axes of matplotlib that are there."""
+    """Draw what `draw` draws, into axes of matplotlib that are there."""
     axes.set(title=as_text(title), xlabel=as_text(time_attr), ylabel=as_text(reward_attr))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

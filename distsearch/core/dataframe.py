@@ -63,17 +63,17 @@ def of(trials: Sequence[Trial], objectives: Objectives) -> pandas.DataFrame:
 
 
 def _of_parameter(values: Sequence[Any]) -> pandas.Series:
-    """A column whose type is that of the values: None, where it was not active, changes none."""
+    """A column of the values' own type; None stands where the parameter was not active."""
     import pandas
 
     known = pandas.Series({n: value for n, value in enumerate(values) if value is not None})
-    if len(known) < len(values) and known.dtype.kind in "iub":  # these have no NaN
+    if len(known) < len(values) and known.dtype.kind in "iub":  # integers and booleans have no NaN
         known = known.convert_dtypes()
     return known.reindex(range(len(values)))
 
 
 def _seconds(trial: Trial) -> float | None:
-    """How long the last attempt took, once there is one that is over."""
+    """How long the last attempt of a trial took, in seconds; None while none is over."""
     return None if trial.status is Status.RUNNING or not trial.attempt else trial.seconds
 
 

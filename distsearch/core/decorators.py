@@ -16,10 +16,11 @@ from distsearch.space.base import join, with_default
 from distsearch.space.containers import as_space
 from distsearch.space.privacy import without_secrets
 
-RESERVED = frozenset({"task_id", "num_cpus", "num_gpus", "gpu_ids"})  # every trial gets these,
-# and these, unless its space has others of the name, as of a matrix; in that of a gang it must not.
+RESERVED = frozenset({"task_id", "num_cpus", "num_gpus", "gpu_ids"})  # every trial gets these
+# Each trial gets these, too, unless its space has arguments of these names (the rank of a matrix,
+# say); the space of a trial with several processes must not have any.
 RANK_ARGS = ("rank", "local_rank", "world_size")
-SHOWN = 100  # characters of a value in a line
+SHOWN = 100  # so many characters of a value are shown in a line
 
 
 class Search(Protocol):
@@ -33,7 +34,7 @@ class Search(Protocol):
 class _Arguments(Namespace):
     """The arguments of a train function: what is set here changes what its searches use.
 
-    `change(path, value)` is called for it, and gives the value as it stands here.
+    `change(path, value)` is called for each value that is set, and returns what is kept here.
     """
 
     __slots__ = ("_change", "_path")
@@ -50,7 +51,7 @@ class _Arguments(Namespace):
             super().__setitem__(name, self._changeable(name, value))
 
     def _changeable(self, name: str, value: Any) -> Any:
-        """A namespace inside likewise."""
+        """The value; a namespace becomes one of this class, as its values may be set as well."""
         if type(value) is Namespace:
             return _Arguments(value, self._change, join(self._path, name))
         return value
@@ -76,6 +77,9 @@ class _Arguments(Namespace):
 class TrainFunction:
     """A train function that knows its search space; `args` makes it.
 
+        @args(lr=Real(1e-4, 1e-1, log=True), epochs=5)
+        def train_fn(args, reporter): ...
+
     It is called like the function itself, with any arguments. It travels by cloudpickle.
 
     Attributes:
@@ -86,7 +90,7 @@ class TrainFunction:
     space: Dict
     __wrapped__: Callable[..., Any]
     __name__: str
-    _declared: Dict  # the space as it was said, without what was set in `args`
+    _declared: Dict  # the space as it was declared, without values that were set in `args`
     _searches: WeakSet[Search]
 
     def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -108,20 +112,20 @@ class TrainFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function.
 
-        `train_fn(train_fn.args, config, reporter=report)`, as AutoGluon has it, puts the values of
-        a configuration over those arguments first.
+        `train_fn(train_fn.args, config, reporter=report)`, as AutoGluon has it, takes the arguments
+        with the values of a configuration in their place.
         """
         # (Not `Mapping`: to ask a reporter whether it is one takes a forked process 0.6 ms.)
         configs = (dict, Namespace)
         if len(args) > 1 and isinstance(args[0], Namespace) and isinstance(args[1], configs):
             values, config, *others = args
             return self.__wrapped__(self._with_values_of(config, values), *others, **kwargs)
-        if args and isinstance(args[0], _Arguments):  # what the function sets there is its own
+        if args and isinstance(args[0], _Arguments):  # what the function sets, it sets in a copy
             args = (Namespace(args[0]), *args[1:])
         return self.__wrapped__(*args, **kwargs)
 
     def _with_values_of(self, config: Mapping[str, Any], values: Namespace) -> Namespace:
-        """The same arguments, with those that are searched as a configuration has them."""
+        """The arguments, of which those that are searched have the values of a configuration."""
         searched = {path.partition(".")[0] for path in self.space.validate(config)}
         built = self.space.build(config)
         return Namespace(values, **{name: built[name] for name in searched})
@@ -143,7 +147,7 @@ class TrainFunction:
         """The built default configuration, for a direct call: ``train_fn(train_fn.args, report)``.
 
         Built when it is first read. ``train_fn.args.epochs = 7`` is ``train_fn.update(epochs=7)``:
-        schedulers made from then on use it, and do not search what has a value so.
+        schedulers that are made from then on use that value, and do not search the argument.
         """
         if self._args is None:
             self._args = _Arguments(self.space.build({}), self._set)
@@ -160,7 +164,7 @@ class TrainFunction:
         ]
 
     def with_args(self, values: Mapping[str, Any]) -> TrainFunction:
-        """Another train function with other values or spaces in the place of these.
+        """Another train function: some arguments have the values or spaces that are given here.
 
         Raises:
             SpaceError: for a name that is not there, to the letter.
@@ -171,7 +175,7 @@ class TrainFunction:
         return other
 
     def note(self, search: Search) -> None:
-        """Refuse changes while this search runs, as it has the function as it is now."""
+        """Refuse changes while this search runs: it uses the function as it is now."""
         self._searches.add(search)
 
     def update(self, /, **arguments: Any) -> TrainFunction:
@@ -180,8 +184,8 @@ class TrainFunction:
         ``train_fn.update(lr=0.1, momentum=Real(0.5, 0.99))``
 
         Raises:
-            SpaceError: for a name that is not there, to the letter, and while a search runs, which
-                goes on with what it began with.
+            SpaceError: for a name that is not there, to the letter; and while a search runs, which
+                uses the arguments with which it has begun.
         """
         self._check_free()
         self.space = self.space.replace(**arguments)
@@ -190,7 +194,7 @@ class TrainFunction:
         return self
 
     def register_args(self, /, **arguments: Any) -> TrainFunction:
-        """Add arguments, values or spaces, or replace those of that name; returns this function.
+        """Add arguments, which are values or spaces, or replace them; returns this function.
 
         ``train_fn.register_args(epochs=3, wd=Real(0, 1))``; `update` refuses names that are new.
 
@@ -205,9 +209,9 @@ class TrainFunction:
         return self
 
     def _set(self, path: str, value: Any) -> Any:
-        """Put a value, or a space, in the place of an argument; its value as it is in `args`."""
+        """Put a value or a space in the place of an argument; returns what `args` has of it."""
         if path in RESERVED or (path in RANK_ARGS and path not in self.space):
-            return value  # a direct call may need it
+            return value  # it is no argument of the search, but a direct call may read it
         self._check_free()
         self.space = self.space.replace_at(path, value)
         return as_space(value).build({})
@@ -221,7 +225,8 @@ class TrainFunction:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_args": None, "_searches": WeakSet()}  # built anew where it is read
+        # (`args` is built anew where it is read.)
+        return {**vars(self), "_args": None, "_searches": WeakSet()}
 
     def __repr__(self) -> str:
         return f"<train function {self.__name__}: {self.space!r}>"
@@ -232,9 +237,10 @@ def args(
 ) -> Callable[[Callable[..., Any]], TrainFunction]:
     """Give a train function its arguments: spaces are searched, all else is constant.
 
-    `default` holds arguments to start from, for instance those that argparse read; the named ones
-    are put over them. What argparse has for one that is searched is its default, and so in the
-    first trial, if it lies in the space: `args(parser.parse_args(), lr=Real(1e-4, 1e-1))`.
+    `default` holds arguments to start from, for instance those that argparse has read; the named
+    ones replace them: `args(parser.parse_args(), lr=Real(1e-4, 1e-1))`. Where `default` has a value
+    for an argument that is searched, that value is the argument's default, and is tried in the
+    first trial, if it lies in the space.
 
     >>> @args(batch_size=64, lr=Real(1e-4, 1e-1, log=True))
     ... def train_fn(args, reporter):
@@ -263,7 +269,7 @@ def args(
 
 
 def _short(value: Any) -> str:
-    """A value in a line: an architecture may have thousands of characters."""
+    """A value for one line, shortened: an architecture may have thousands of characters."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 

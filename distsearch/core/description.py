@@ -19,7 +19,7 @@ from .objectives import Objectives
 
 LATER = frozenset(
     {"searcher_because", "rule", "constraints", "storage", "search_options", "code", "started"}
-)  # older logs lack these
+)  # what logs of older versions lack
 _AS_A_WHOLE = ("searcher", "scheduler", "reward_attr", "mode", "constraints", "time_attr")
 _BY_NAME = ("search_options", "rule")
 
@@ -40,9 +40,10 @@ def describe(
 ) -> dict[str, Any]:
     """What is searched, ready for JSON.
 
-    `searcher`: its name and options, see `Desk.described`. `rule`: what the decisions of the
-    scheduler depend on; TypeError for what is not JSON. `storage`: the URL of the checkpoints.
-    `code`: the fingerprint of the train function. `started`: how its program was, see `command`.
+    `searcher`: the searcher's name and options, see `Desk.described`. `rule`: what the decisions of
+    the scheduler depend on; TypeError for what is not JSON. `storage`: the URL of the checkpoints.
+    `code`: the fingerprint of the train function. `started`: how the program was started, see
+    `command`.
     """
     return {
         "function": function,
@@ -60,10 +61,11 @@ def describe(
 
 
 def command(is_interactive: bool, is_named: bool) -> dict[str, Any]:
-    """How this program was started, so that it can be again: `distsearch resume`.
+    """How this program was started, so that `distsearch resume` can start it again.
 
-    `words` are those of its command, None where they hold a secret or somebody types them;
-    `shown` is the command without secrets. `is_named`: whether the program itself names the folder.
+    Of the result, `words` are the words of the command, None where one is a secret or where
+    somebody types (a notebook); `shown` is the command without secrets. `is_named`: whether the
+    program itself names the folder of the search.
     """
     shown = command_without_secrets(sys.orig_argv)
     has_secrets = shlex.split(shown) != sys.orig_argv
@@ -80,8 +82,8 @@ def command(is_interactive: bool, is_named: bool) -> dict[str, Any]:
 def changes(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What keeps a search from going on with an earlier one, a line each; [] when nothing does.
 
-    The seed and the storage are taken over from the earlier one, a function may be renamed, and
-    `notices` says what may be another one.
+    The seed and the storage are taken over from the earlier search, and a function may be renamed;
+    `notices` says what may have changed as well.
     """
     earlier = {"constraints": [], **earlier}
     lines = [
@@ -100,11 +102,12 @@ def changes(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def notices(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is another one now, though the search goes on, a line each: code, and constants."""
+    """What has changed, though the search goes on, a line each: code, and constants."""
     constants = differences(earlier["space"], now["space"])
     lines = [f"{line} (for the trials that start from now on)" for line in constants]
     code, before = now["code"], earlier.get("code", "")
-    if before != code and before.partition(":")[0] == code.partition(":")[0]:  # of one Python
+    # (Fingerprints by different versions of Python, which is their first part, say nothing.)
+    if before != code and before.partition(":")[0] == code.partition(":")[0]:
         lines.append(
             f"the code of {now['function']}, or of what it uses, is not what it was when this "
             "search began: its trials may not be comparable"

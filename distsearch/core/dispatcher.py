@@ -1,10 +1,11 @@
-"""Free slots get trials: asks the manager for slots, and says which trial each of them serves."""
+"""Free slots get trials: the manager is asked for slots, and the source for who takes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..resource.manager import DistributedResourceManager, Lease, LeaseRequest
+from ..resource.leases import Lease, LeaseRequest
+from ..resource.manager import DistributedResourceManager
 from ..resource.remote import Remote
 from ..resource.resource import Resource
 from .attempt import Attempt, Verdict
@@ -15,7 +16,7 @@ from .words import Status, Trial
 
 
 class Dispatcher:
-    """Fills the slots of all nodes but those on which trials have just failed.
+    """Fills the slots of all nodes, except nodes on which trials have just failed.
 
         dispatcher.fill()                        # something may start now
         dispatcher.withdraw()                    # nothing is to start any more
@@ -48,7 +49,7 @@ class Dispatcher:
         self._on_error = on_error
         self._on_filled = on_filled
         self.suspects = Suspects(say, self._ask_anew)
-        self.request: LeaseRequest | None = None  # it waits for room
+        self.request: LeaseRequest | None = None  # the request for slots that waits for room
         self._is_filling = False
 
     def fill(self) -> None:
@@ -114,7 +115,7 @@ class Dispatcher:
     def ended_on_node(self, attempt: Attempt, verdict: Verdict) -> None:
         """Take note of how a trial has ended on its node, which may be to blame."""
         (status, reason), remote = verdict, attempt.remotes[0]
-        # (Of ranks on several nodes it is not sure whose fault it was.)
+        # (Where ranks ran on several nodes, nobody knows which node was to blame.)
         if status is Status.NODE_LOST or len(attempt.remotes) > 1:
             return
         if not status.is_failure:

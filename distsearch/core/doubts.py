@@ -1,4 +1,4 @@
-"""Says once what looks wrong with reports, and would else be seen only at the end of a search."""
+"""Says once what looks wrong with reports, which users would else see at the end of a search."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .words import Report, Trial
 
 
 class Doubts:
-    """Looks at reports for names that are not those which the search was given.
+    """Looks whether reports have the metrics that the search was told to look for.
 
     doubts = Doubts(objectives, "epoch", say=print)
-    doubts.look_for_reward(trial, report)       # of each report
-    doubts.look_for_time(trial, report)         # of each on which the rule decides
+    doubts.look_for_reward(trial, report)       # for each report
+    doubts.look_for_time(trial, report)         # for each report on which the rule decides
     """
 
     def __init__(
@@ -27,14 +27,14 @@ class Doubts:
         self._has_said_time = False
 
     def look_for_reward(self, trial: Trial, report: Report) -> None:
-        """Say it if a trial's first reports lack the reward: perhaps it has another name."""
+        """Warn if a trial's first report lacks the reward, which may have another name there."""
         if self._has_said_reward or trial.has_result or self._objectives.are_in(report.metrics):
             return
         self._has_said_reward = True
         self._say(f"warning: trial {trial.id}: {self._objectives.missing_in(1, report.metrics)}")
 
     def look_for_time(self, trial: Trial, report: Report) -> None:
-        """Say it if a report on which the rule decides does not tell the time."""
+        """Warn if a report on which the rule decides does not tell the time."""
         name = self._time_attr
         if self._has_said_time or number(report.metrics.get(name)) is not None:
             return

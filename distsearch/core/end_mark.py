@@ -1,8 +1,8 @@
 """The end mark: a line beside the log that says how far it has been acknowledged.
 
-SQLite takes a damaged write-ahead log for one that ends where the damage begins. What is lost then
-can only be known from elsewhere. The mark is written after each commit, without waiting for the
-disk: it may be behind the log, but is never ahead of it.
+SQLite takes a damaged write-ahead log for a log that ends where the damage begins, so that another
+file has to say what is lost. The mark is written after each commit, without waiting for the disk:
+it may be behind the log, but is never ahead of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MASK = (1 << 64) - 1
 
 
 class EndMark(NamedTuple):
-    """The id of a log, that of its last acknowledged event, and the seal of that event."""
+    """The id of a log, and the id and the seal of its last acknowledged event."""
 
     log_id: int
     last: int
@@ -37,7 +37,7 @@ class EndMark(NamedTuple):
                 text = file.read(2 * SIZE).rstrip(b"\0 \n")
         except FileNotFoundError:
             return None
-        if not text:  # the power went before it was on the disk
+        if not text:  # the power went before the text was on the disk
             return None
         try:
             line, _, check = text.rpartition(b" ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from . import modules
 from .attempt import Attempt, Returned, Verdict
@@ -13,36 +13,14 @@ from .failures import on_host
 from .ledger import Ledger
 from .outcome import Outcome
 from .queue import Queue
+from .search import Search
 from .settings import Settings
 from .words import THE_RULE, Decision, Pause, Status, Trial
 
 INTERRUPTED, CLOSED = "interrupted", "closed"
-UNFINISHED = (INTERRUPTED, CLOSED)  # ends of a search after which it may go on with its trials
+UNFINISHED = (INTERRUPTED, CLOSED)  # after such an end a search may go on with its trials
 NOTHING_LEFT = "what it started from had no epoch left"
 NO_FACTS: Mapping[str, Any] = {}
-
-
-class Search(Protocol):
-    """The experiment, as its ends see it."""
-
-    ending: str
-
-    def log(self, kind: str, trial: Trial, body: Mapping[str, Any]) -> None:
-        """Make an event of a trial."""
-
-    def end(self, reason: str, error: BaseException | None = None) -> None:
-        """End the search."""
-
-    def queue_children(self, of: Trial | None = None) -> None:
-        """Queue the children of a trial that can start now."""
-
-    @property
-    def fails_everywhere(self) -> bool:
-        """Whether trials fail on more than one node, or there never was another."""
-
-    @property
-    def unended(self) -> int:
-        """How many trials may still do well."""
 
 
 class Ends:
@@ -52,8 +30,8 @@ class Ends:
         ends.end_trial(trial, "time_out=60 s is over", Status.STOPPED)
         returned = await ends.wait_for(trial)
 
-    `retries`: how many attempts more there are after which ends. `judge_node(attempt, verdict)`
-    hears how attempts have ended while the search goes on.
+    `retries`: how many more attempts a trial has after each kind of end. `judge_node(attempt,
+    verdict)` hears how attempts have ended while the search goes on.
     """
 
     def __init__(
@@ -64,7 +42,6 @@ class Ends:
         counsel: Counsel,
         *,
         retries: Mapping[Status, int],
-        say: Callable[[str], None],
         judge_node: Callable[[Attempt, Verdict], None],
     ) -> None:
         self._search = search
@@ -72,11 +49,9 @@ class Ends:
         self._queue = queue
         self._counsel = counsel
         self._retries = retries
-        self._say = say
         self._judge_node = judge_node
-        self._waiting: dict[
-            int, list[asyncio.Future[Returned | None]]
-        ] = {}  # for the ends of trials
+        # Those who wait for the end of a trial, by the trial's id.
+        self._waiting: dict[int, list[asyncio.Future[Returned | None]]] = {}
 
     def attempt_over(self, attempt: Attempt, outcome: Outcome) -> None:
         """Log what becomes of a trial whose attempt is over, or will be, on a lost node."""
@@ -97,7 +72,7 @@ class Ends:
             self.carry_out(trial, verdict, facts, attempt.returned)
 
     def _goes_back(self, trial: Trial, why: Mapping[str, Any]) -> None:
-        """A trial that had its slots did not begin: it waits for others, unless all is over."""
+        """A trial that had slots did not begin: it waits for others, unless the search ends."""
         self._search.log("lost", trial, why)
         if not self._search.ending:
             self._queue.put(trial)
@@ -111,9 +86,9 @@ class Ends:
         facts: Mapping[str, Any],
         returned: Returned | None = None,
     ) -> None:
-        """Log what becomes of a trial whose attempt has ended so.
+        """Log what becomes of a trial whose attempt has ended as `verdict` says.
 
-        What the rule has decided holds, whatever else became of the attempt before it heard of it.
+        What the rule has decided holds, in whatever way the attempt ended before it heard of that.
         """
         status, reason = verdict
         decided = self._ledger.decided.get(trial.id)
@@ -128,7 +103,7 @@ class Ends:
             self._search.queue_children(of=trial)
         elif status is Status.STOPPED and decided is None and reason in UNFINISHED:
             self.interrupted(trial, reason, facts)
-            if not self._search.ending and not trial.is_final:  # the next run() has begun meanwhile
+            if not self._search.ending and not trial.is_final:  # the next run() has begun
                 self._queue.put(trial)
         elif self._may_run_again(trial, status):
             self._run_again(trial, status, reason, facts)
@@ -139,10 +114,10 @@ class Ends:
             self.end_trial(trial, reason, status, facts, returned)
 
     def _paused_by_request(self, trial: Trial, reason: str, facts: Mapping[str, Any]) -> None:
-        """A trial that is held stays out of the queue, others wait there until the search goes on.
+        """A trial has paused, by request: it waits in the queue, unless it is held itself.
 
-        The rule, which has not decided this, does not hear of it: so it is not for the rule to
-        resume it, and for the rule it goes on.
+        The rule, which has not decided this, does not hear of it: for the rule the trial goes on,
+        and so the rule will not resume it.
         """
         ending = self._search.ending
         if ending and ending not in UNFINISHED:  # the search has ended meanwhile
@@ -169,10 +144,10 @@ class Ends:
         self, trial: Trial, status: Status, reason: str, facts: Mapping[str, Any]
     ) -> None:
         self._search.log("lost", trial, {**facts, "status": status.value, "reason": reason})
-        if status is not Status.NODE_LOST:  # of a node all hear at once
+        if status is not Status.NODE_LOST:  # (a line has told of the node and its trials)
             again = f"{trial.failures[status]} of {self._retries[status]}"
             who = f"trial {trial.id}{on_host(trial)}"
-            self._say(f"{who} {status.value}: {reason}; it runs again ({again})")
+            self._search.say(f"{who} {status.value}: {reason}; it runs again ({again})")
         self._queue.put(trial)
 
     def end_trial(
@@ -187,7 +162,7 @@ class Ends:
         body = {**facts, "status": status.value, "reason": reason, **_result_of(trial)}
         self._queue.remove(trial)
         self._search.log("ended", trial, body)
-        if not trial.is_final:  # that is told to whoever has called `run_with_config`
+        if not trial.is_final:  # whoever has called `run_with_config` is told
             self._counsel.ask("on_end", trial, otherwise=None)
             if status.is_failure:
                 self._tell_of_failure()
@@ -197,7 +172,7 @@ class Ends:
     def _tell_of_failure(self) -> None:
         failures = self._ledger.failures
         if failures.news:
-            self._say(failures.news)
+            self._search.say(failures.news)
         found = failures.all_alike(self._search.unended)
         if found and self._search.fails_everywhere:
             self._search.end(*found)
@@ -213,14 +188,14 @@ class Ends:
         return await future
 
     def answer(self, trial: Trial, returned: Returned | None = None) -> None:
-        """Let nobody wait for a trial any more."""
+        """Tell those who wait for the end of a trial: it has ended, or will not run now."""
         for future in self._waiting.pop(trial.id, ()):
             if not future.done():
                 future.set_result(returned)
 
 
 def _result_of(trial: Trial) -> dict[str, Any]:
-    """What the log says of a trial's result, where its attempt is over."""
+    """What the log says of a trial's result when its attempt is over."""
     if trial.point is None:
         return {"best": trial.best_reward}
     values = list(trial.point.values)
@@ -229,16 +204,16 @@ def _result_of(trial: Trial) -> dict[str, Any]:
 
 
 def verdict_of(decision: Decision) -> Verdict:
-    """How a trial of which the rule has so decided ends."""
+    """How a trial ends, of which the rule or a person has decided so."""
     status = Status.PAUSED if isinstance(decision, Pause) else Status.STOPPED
     reason, by = getattr(decision, "reason", ""), f"by {getattr(decision, 'by', THE_RULE)}"
     return Verdict(status, f"{by}: {reason}" if reason else by)
 
 
 def judged(outcome: Outcome, trial: Trial, settings: Settings) -> Outcome:
-    """The outcome of an attempt, seen with what its trial has reported: one without is no result.
+    """The outcome of an attempt, in the light of its trial's reports: without any it is no result.
 
-    A failure for want of a module of the user's own has what mends it in its reason.
+    Where a module of the user's own was missing, the reason says what puts it there.
     """
     if outcome.status.is_failure:
         return outcome._replace(reason=modules.with_remedy(settings.packed, outcome.reason))

@@ -18,8 +18,8 @@ class Kind:
 
     first: Trial
     name: str
-    reason: str  # the status of the first, and what happened,
-    error: str  # and its traceback: it may run again, for its children
+    reason: str  # the status of the first trial, and what happened
+    error: str  # its traceback, kept here as the trial may run again for its children
     trials: set[int]
     furthest: float  # how far any of them came
 
@@ -29,15 +29,15 @@ class Failures:
 
         failures = Failures()
         failures.reported(trial)                # whenever a trial has reported
-        failures.one_did_well()                 # of every trial that ended otherwise
-        failures.note(trial)                    # of every trial that failed; then
+        failures.one_did_well()                 # whenever a trial has ended otherwise
+        failures.note(trial)                    # whenever a trial has failed; then
         say(failures.news)
         failures.all_alike(unended=3)           # (reason, error) where that is enough, or None
 
     Failures are of one kind when their status, error type and last line of code agree. `one_did`:
-    whether a trial is known to have done well before these. `news`: what to say of the failure
-    that was noted last: the first of a kind whole, of others how many there are by now, whenever
-    that is a power of two, else ''.
+    whether a trial is known to have done well already. `news`: what to say of the failure that was
+    noted last: all of it for the first of a kind, their number whenever it is a power of two, and
+    else ''.
     """
 
     def __init__(self, one_did: bool = False) -> None:
@@ -47,7 +47,7 @@ class Failures:
         self._furthest = -math.inf  # how far any trial came
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        """Each kind of failure: of how many trials, and how the first of them ended."""
+        """For each kind of failure: how many trials failed so, and how the first one ended."""
         return ((len(kind.trials), kind.reason) for kind in list(self._kinds.values()))
 
     def reported(self, trial: Trial) -> None:
@@ -71,7 +71,7 @@ class Failures:
             detail = f"\n{trial.error.rstrip()}" if trial.error else ""
             self.news = f"trial {trial.id}{on_host(trial)} {reason}{detail}"
             return
-        before = len(kind.trials)  # a trial that ran again for its children is in it already
+        before = len(kind.trials)  # (a trial that ran again for its children is counted)
         kind.furthest = max(kind.furthest, trial.furthest)
         kind.trials.add(trial.id)
         count = len(kind.trials)
@@ -85,9 +85,9 @@ class Failures:
     def all_alike(self, unended: int) -> tuple[str, SearchFailed] | None:
         """Why to give up, in words and as an error, if all trials fail.
 
-        Those that fail are the first to end, so others may yet do well: that all of them fail is
-        sure when none has come further than these, and no more may still do well (`unended`: they
-        run, wait, or are paused and may go on) than have failed.
+        Trials that fail are the first to end, and others may yet do well. So it is sure only when
+        no trial has come further than those that failed, and at most as many may still do well
+        (`unended`: they run, wait, or are paused and may go on) as have failed.
         """
         if self._differ or not self._kinds:
             return None
@@ -103,7 +103,7 @@ class Failures:
 
 
 def on_host(trial: Trial) -> str:
-    """Where a trial has failed, in words; '' on the driver's own machine."""
+    """' on gpu1', where a trial has failed; '' for the driver's own machine."""
     return f" on {trial.host}" if trial.host not in ("", "localhost") else ""
 
 

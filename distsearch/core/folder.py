@@ -1,4 +1,4 @@
-"""Where an experiment lives: its folder is found, taken up or put aside, and so is its storage."""
+"""Where an experiment lives: its folder is found, and taken up or put aside; so is its storage."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .lock import Lock
 from .phrases import called
 from .storage import Storage, checked_url
 
-RESUMED = "DISTSEARCH_RESUMED"  # by `distsearch resume`: the folder that a program did not name
+RESUMED = "DISTSEARCH_RESUMED"  # set by `distsearch resume`: the folder that a program did not name
 
 
 def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
     """The folder that a user has named, or a new one for an experiment of this name.
 
-    It is absolute, with `~` expanded. New ones are in ./distsearch_results, or in what
-    DISTSEARCH_RESULTS says. Raises StoreError for a file and where the current folder is gone,
-    OptionError for what is no path, and UnguardedSearch where an import in a trial begins the
-    experiment.
+    The path is absolute, with `~` expanded. New folders are in ./distsearch_results, or in the
+    folder that DISTSEARCH_RESULTS names. Raises StoreError for a file and where the current folder
+    is gone, OptionError for what is no path, and UnguardedSearch where an import in a trial begins
+    the experiment.
     """
     refuse_search_in_import()
     try:
@@ -34,7 +34,7 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
         raise StoreError(
             "the current folder was deleted; os.chdir(...) to one that is there, and try again"
         ) from None
-    given = os.environ.pop(RESUMED, None)  # of one search: the first that this program makes
+    given = os.environ.pop(RESUMED, None)  # it holds for the first search of this program
     if checkpoint is None and given is not None:
         return Path(given)
     if checkpoint is None:
@@ -56,7 +56,7 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
 
 
 def take(folder: Path, resume: bool | None) -> store.Store:
-    """The log of a folder, which no other driver has from here on: only then it is looked at.
+    """Take a folder, before anything in it is looked at; its log, which no other driver has then.
 
     With resume=False an earlier experiment is put aside, under a name with a number: a fresh start
     deletes nothing. Raises StoreLocked and StoreError.
@@ -75,7 +75,7 @@ def take(folder: Path, resume: bool | None) -> store.Store:
 def earlier_run(folder: Path) -> dict[str, Any] | None:
     """What the experiment of a folder that was taken searched for: it is to be resumed."""
     earlier = None
-    for event in store.read(folder, "experiment"):  # the last, which may have been loaded
+    for event in store.read(folder, "experiment"):  # the last one counts
         earlier = dict(event.body)
     return earlier
 
@@ -90,10 +90,11 @@ def _archive(folder: Path) -> None:
 def storage_of(
     folder: Path, storage: str | os.PathLike[str] | None, earlier: Mapping[str, Any] | None
 ) -> Storage | None:
-    """Where checkpoints go: a folder of this experiment's own, the same when it is resumed.
+    """Where checkpoints go: a place in the storage that is this experiment's own, also later.
 
-    None where no storage is given: then they go into the experiment's folder. Raises StoreError
-    when the earlier run had another one, CheckpointError when this process cannot write to it.
+    None where no storage is given: then checkpoints go into the experiment's folder. Raises
+    StoreError when the earlier run had another storage, CheckpointError when this process cannot
+    write to it.
     """
     root = None if storage is None else checked_url(storage)
     before = None if earlier is None else earlier.get("storage")

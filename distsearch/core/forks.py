@@ -1,9 +1,9 @@
-"""A fork of the driver waits, for a moment, until none of its background threads is amid something.
+"""A fork of the driver waits, for a moment, until no background thread is in the midst of work.
 
-A forked child has no thread but the one that forked. A lock that another thread held at that moment
-is held for ever there, and a module that it was importing stays half made: NumPy loads
-`numpy.random` when a searcher first draws, SQLite has locks of its own. So what background threads
-do is done inside `undisturbed`, and the loop stands still during a fork (`loop.py`).
+A forked child has one thread, that which forked. A lock that another thread held at that moment
+stays locked for ever in the child, and a module that it was importing stays half made: NumPy loads
+`numpy.random` when a searcher first draws, SQLite has locks of its own. So background threads work
+inside `undisturbed`, and the loop stands still during a fork (`loop.py`).
 
     with undisturbed():
         commit(rows)
@@ -28,7 +28,7 @@ class Gate:
         self._forking = 0
 
     def enter(self) -> bool:
-        """Begin work, once nobody forks; False if this thread has begun some already."""
+        """Begin work, once no thread forks; False if this thread is at work already."""
         me = threading.get_ident()
         with self._changed:
             if me in self._inside:
@@ -44,14 +44,14 @@ class Gate:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody begin, and wait until all others have ended their work, for 5 s at most."""
+        """Let no thread begin, and wait until all others have ended their work; 5 s at most."""
         me = threading.get_ident()
         with self._changed:
             self._forking += 1
             self._changed.wait_for(lambda: self._inside <= {me}, WAIT_S)
 
     def open(self) -> None:
-        """Let all go on: the fork is over."""
+        """Let all threads go on: the fork is over."""
         with self._changed:
             self._forking -= 1
             self._changed.notify_all()
@@ -73,7 +73,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def _begin_anew() -> None:
-    """In a forked child: it has no thread but this one."""
+    """In a forked child: no other thread is at work, as there is none."""
     global _gate
     _gate = Gate()
 

@@ -1,9 +1,9 @@
 """Keeps SQLite's locks on a database, whatever else its process does with the same files.
 
-The locks that SQLite takes are the process's own, and the system frees all of them on a file as
-soon as the process closes that file anywhere: a backup, `tar`, a hash of the folder do. The next
+The locks that SQLite takes belong to the process, and the system frees all locks on a file as soon
+as the process closes that file anywhere, as a backup, `tar` or a hash of the folder does. The next
 program that reads the database then takes itself for the only one: it merges the write-ahead log
-into the database, and deletes it. What the process writes after that goes to a deleted file.
+into the database, and deletes that log. What the process writes afterwards goes to a deleted file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-# What a connection holds as long as it is open, in SQLite's file format: first byte, and how many.
+# Which bytes of its files an open connection locks, in SQLite's file format: the first, how many.
 DATABASE_LOCK = 0x40000002, 510  # "shared"; who wants to delete the write-ahead log needs all of it
 MEMORY_LOCK = 128, 1  # who gets this one for itself takes the shared memory for a leftover
 GONE = FileNotFoundError, NotADirectoryError
@@ -33,7 +33,7 @@ class File(NamedTuple):
 
     name: str
     number: int
-    inode: int  # nobody else's while it is open here
+    inode: int  # no other file gets this number while the file is open here
     lock: tuple[int, int] | None
 
 
@@ -44,18 +44,19 @@ class Hold:
         hold.take()
         connection.execute("insert ...")
         if not hold.renew():
-            ...                     # it may have gone to a file that was deleted
+            ...                     # the row may be in a file that was deleted
         connection.close(); hold.close()
 
-    What was committed when `renew` says True afterwards is in the files that everybody else finds:
-    nobody can have been about to delete them at that moment, and who does so later, merges it.
+    When `renew` says True after a commit, the commit is in the files that all others find: no other
+    process was about to delete the write-ahead log then, and one that does so later merges it.
     """
 
     def __init__(self, database: Path) -> None:
         self._database = database
         self._mutex = threading.Lock()
         self._files: list[File] = []
-        self._seen: tuple[int, int] | None = None  # the folder's inode and time, with all in it
+        # The folder's inode and change time when all files were in it.
+        self._seen: tuple[int, int] | None = None
         memory = database.with_name(f"{database.name}-shm")
         log = database.with_name(f"{database.name}-wal")
         try:
@@ -76,7 +77,7 @@ class Hold:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it holds nothing: the files were gone, or could not be opened."""
+        """Whether no file is held: they were gone, or could not be opened."""
         return not self._files
 
     def renew(self) -> bool:
@@ -97,10 +98,10 @@ class Hold:
     def _are_there(self) -> bool:
         """Whether all the files are where they were.
 
-        The time of their folder tells that nothing has come or gone there: that of its change,
-        which nobody can set, while backups put back that of its content. (To ask for the times of
-        the files themselves makes each commit a third dearer: since Linux 6.13 a file whose time
-        was asked for gets a new one with each write.)
+        The change time of their folder (ctime, which nobody can set, while backups put back mtime)
+        tells whether a file has come or gone there. (To ask for the times of the files themselves
+        makes each commit a third dearer: since Linux 6.13 a file whose time was asked for gets a
+        new one with each write.)
         """
         try:
             about = os.stat(self._database.parent)
@@ -112,7 +113,8 @@ class Hold:
         there = self._inodes()
         are_there = all(there.get(file.name) == file.inode for file in self._files)
         apart_ns = FINE_NS if about.st_ctime_ns % STEP_NS else COARSE_NS
-        is_old = time.time_ns() - about.st_ctime_ns > apart_ns  # else it may change unnoticed
+        # (Another change within the same tick of its clock would not be seen.)
+        is_old = time.time_ns() - about.st_ctime_ns > apart_ns
         self._seen = state if are_there and is_old else None
         return are_there
 
@@ -133,7 +135,7 @@ class Hold:
 
 
 def _take(file: File) -> None:
-    """Take the lock of a file that this process is believed to have."""
+    """Take the lock of a file again, which this process believes to have."""
     if file.lock is None:
         return
     start, length = file.lock
@@ -142,7 +144,7 @@ def _take(file: File) -> None:
         try:
             fcntl.lockf(file.number, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
             return
-        except (BlockingIOError, PermissionError):  # systems call it differently
+        except (BlockingIOError, PermissionError):  # which of the two depends on the system
             deadline = deadline or time.monotonic() + BUSY_S
             if time.monotonic() > deadline:
                 raise sqlite3.OperationalError("database is locked") from None

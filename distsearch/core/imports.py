@@ -1,4 +1,4 @@
-"""Imports that are under way: a module that starts a search at its top is one of them."""
+"""Which imports are under way: a module that starts a search at its top is being imported then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def under_way() -> list[str]:
 def refuse_search_in_import() -> None:
     """Raise UnguardedSearch where an import in a trial or a worker process starts a search.
 
-    Each of its trials would import that module too, and so on without end.
+    Each trial of such a search would import the module, too, and start a search, without end.
     """
     names = under_way()
     if os.environ.get(FUNCTION) and names:

@@ -1,13 +1,10 @@
-"""What people ask of a search that runs: to stop a trial, to pause it or all, to let them go on.
+"""What people ask of a search that runs: to stop or pause a trial, to pause all, to let them go on.
 
-What is asked holds whatever the rule would have: a trial that is paused by request is held, and
-stays out of the queue until it is let go on. For the rule such a trial goes on.
+What is asked holds, whatever the rule would do: a trial that is paused by request is held, that is,
+it stays out of the queue until it is let go on. For the rule such a trial still runs.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
 
 from ..errors import RequestRefused
 from .attempt import Attempt
@@ -19,56 +16,14 @@ from .ledger import Ledger
 from .phrases import counted
 from .queue import Queue
 from .rule import Rule
+from .search import Search
 from .words import Status, Stop, Trial
 
-PAUSE_S = 30.0  # what a trial that is to pause has for its next checkpoint
-
-
-class Search(Protocol):
-    """The experiment, as its interventions see it."""
-
-    ending: str
-
-    def log(
-        self, kind: str, trial: Trial | None = None, body: Mapping[str, Any] | None = None
-    ) -> None:
-        """Make an event."""
-
-    def stop(
-        self, attempt: Attempt, status: Status, reason: str, after_save_s: float = 0.0
-    ) -> bool:
-        """End an attempt; False if it is just being ended."""
-
-    def fill(self) -> None:
-        """Launch what fits."""
-
-    def wake(self) -> None:
-        """Ask the rule again, which had nothing to launch."""
-
-    def launch_no_more(self) -> None:
-        """Take back the request for slots."""
-
-    def begin_given_only(self) -> None:
-        """Where the search has ended: that holds no longer, but it does not go on."""
-
-    def start_given(self, trial: Trial) -> None:
-        """Have a trial start, though the search may have come to rest."""
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether anything was to run in this driver."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing runs and nothing is to be launched."""
-
-    @property
-    def why_it_ends(self) -> str:
-        """Why nothing more is launched, in words; '' while the search goes on."""
+PAUSE_S = 30.0  # so long a trial that is to pause may take to its next checkpoint
 
 
 class Interventions:
-    """Does what is asked of trials, or raises RequestRefused, which says why not; in the loop.
+    """Does what is asked, or raises RequestRefused, which says why not; used in the loop's thread.
 
     interventions.stop_trial(trial, by="ann")
     interventions.pause_trial(trial, by="ann")           # what it goes on from, in words
@@ -81,13 +36,11 @@ class Interventions:
         search: Search,
         rule: Rule,
         counsel: Counsel,
-        *,
         ledger: Ledger,
         queue: Queue,
         children: Children,
         attempts: Attempts,
         ends: Ends,
-        say: Callable[[str], None],
     ) -> None:
         self._search = search
         self._rule = rule
@@ -97,13 +50,12 @@ class Interventions:
         self._children = children
         self._attempts = attempts
         self._ends = ends
-        self._say = say
-        self._said_held: set[int] = set()  # the trials of which it was said that they are paused
+        self._said_held: set[int] = set()  # the held trials of which the user was told last
 
     def stop_trial(self, trial: Trial, by: str) -> None:
         """End a trial that runs or waits, whatever the rule would have it do.
 
-        Raises RequestRefused for one that cannot be stopped now.
+        Raises RequestRefused for a trial that cannot be stopped now.
         """
         self._check_may_change(trial)
         attempt = self._attempts.of(trial)
@@ -114,7 +66,7 @@ class Interventions:
                 self._search.wake()
             return
         decided = self._ledger.decided.get(trial.id)
-        if decided is None:  # logged as a decision of the rule is: it holds whatever comes next
+        if decided is None:  # it is logged as the rule's decisions are, and holds like them
             body = {"word": Stop.word, "reason": "", "by": by, "report": trial.reports}
             self._search.log("decided", trial, body)
             decided = self._ledger.decided[trial.id]
@@ -123,10 +75,10 @@ class Interventions:
         self._search.stop(attempt, *verdict_of(decided))
 
     def pause_trial(self, trial: Trial, by: str) -> str:
-        """Have a trial give its slots back until `let_go`, whoever runs it; what it goes on from.
+        """Have a trial give its slots back until `let_go`; returns, in words, what it goes on from.
 
-        One that saves checkpoints goes on for up to 30 s, until its next one. Raises RequestRefused
-        for one that cannot be paused now.
+        A trial that saves checkpoints runs on to its next one, for up to 30 s. It stays paused also
+        in a later run of the driver. Raises RequestRefused for a trial that cannot be paused now.
         """
         self._check_may_change(trial)
         if trial.status is Status.PAUSED:
@@ -156,10 +108,15 @@ class Interventions:
             return False
         return self._search.stop(attempt, Status.PAUSED, f"paused by {by}", after_save_s)
 
+    def has_saved(self, attempt: Attempt) -> None:
+        """Have a trial pause whose first checkpoint was awaited, where the search is paused."""
+        if self._ledger.paused_by:
+            self.pause(attempt, self._ledger.paused_by)
+
     def let_go(self, trial: Trial, by: str) -> None:
         """Let a trial go on that was paused, by request or by the rule.
 
-        Raises RequestRefused for one that is not, and where the whole search is paused.
+        Raises RequestRefused for a trial that is not paused, and where the whole search is.
         """
         is_held, was_paused = trial.id in self._ledger.held, trial.status is Status.PAUSED
         if not is_held and not was_paused:
@@ -179,16 +136,16 @@ class Interventions:
         self._search.log("let_go", trial, {"by": by})
         if was_paused:
             self._counsel.ask("on_let_go", trial, otherwise=None)
-        # (Else run() starts it, or the end of the attempt that is just being paused.)
+        # (Else the next run() starts it, or the end of the attempt that is just being paused does.)
         if self._search.has_begun and trial.status is not Status.RUNNING:
             self._search.start_given(trial)
 
     def pause_search(self, by: str) -> str:
-        """Start nothing more until `let_search_go`, whoever runs the search; what still runs.
+        """Start nothing more until `let_search_go`; returns, in words, what still runs.
 
         Trials that save checkpoints give their slots back after their next one, or after 30 s;
-        others go on to their ends, as all that they did would be lost.
-        Raises RequestRefused where that makes no sense.
+        others run to their ends, as all that they did would be lost. The search stays paused also
+        in a later run of the driver. Raises RequestRefused where there is nothing to pause.
         """
         if self._ledger.paused_by:
             raise RequestRefused(f"the search is paused already, by {self._ledger.paused_by}")
@@ -203,7 +160,7 @@ class Interventions:
         return f"{counted(paused)} to pause after the next checkpoint, {left} to go on to the end"
 
     def let_search_go(self, by: str) -> None:
-        """Let a search go on that was paused by request. Raises RequestRefused for another."""
+        """Let a search go on that was paused by request. Raises RequestRefused if it was not."""
         if not self._ledger.paused_by:
             raise RequestRefused("the search is not paused")
         self._search.log("search_let_go", body={"by": by})
@@ -227,9 +184,11 @@ class Interventions:
         return [one for one in self._ledger.held.values() if one not in self._attempts]
 
     def say_what_is_held(self) -> None:
-        """Say once, where nothing else is left, which trials are paused by request."""
+        """Tell the user once which trials are held, where nothing else is left."""
         held = set(self._ledger.held)
         if held and held != self._said_held:
             ids = ", ".join(map(str, sorted(held)))
-            self._say(f"nothing is left but what is paused by request, until `go-on`: trial {ids}")
+            self._search.say(
+                f"nothing is left but what is paused by request, until `go-on`: trial {ids}"
+            )
         self._said_held = held

@@ -15,68 +15,66 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DistsearchError, NodeError
-from ..resource.cache import MANIFEST, checkpoints, delete, number_of, up_to
+from ..resource.cache import checkpoints, delete, up_to
 from ..resource.remote import Message, Remote
 from .attempt import Attempt
 from .budget import Budget, Checkpoint, in_words
-from .checkpoint import OF_AN_ATTEMPT, delete_all_but_newest
+from .checkpoint import delete_all_but_newest
+from .counsel import Counsel
 from .ledger import Ledger
-from .storage import Storage, without_secrets
-from .store import Event, Store
+from .leftovers import Leftovers
+from .settings import Settings
+from .storage import without_secrets
+from .store import Store
 from .words import Trial
 
-MOVES_AT_ONCE = 4  # checkpoints on their way; each takes 16 MB of memory
+MOVES_AT_ONCE = 4  # so many checkpoints travel at a time; each takes 16 MB of memory
 
 
 class Keeper:
     """The checkpoints of one search; used in the loop's thread.
 
-    `storage`: where trials save, None for their nodes' disks. `keep`: how many checkpoints are kept
-    of a trial, `max_bytes`: how much all may take. `log(kind, trial, body)` makes an event.
-    `parents()`: the trials from whose weights a child is still to start; `may_need(trial)`: whether
-    the rule may still name a trial as a parent, `read_on(trial)`: on which nodes (hosts) that is.
-    `only_needed()`: whether what nobody needs goes even where all would fit. `on_rest()` is called
-    when a copy or a deletion is done.
+    `remotes`: the nodes, by their ids. `log(kind, trial, body)` makes an event. `parents()`: the
+    trials from whose weights a child is still to start. `on_rest()` is called when a copy or a
+    deletion is done.
     """
 
     def __init__(
         self,
         ledger: Ledger,
         store: Store,
+        settings: Settings,
         remotes: Mapping[int, Remote],
+        counsel: Counsel,
         *,
-        storage: Storage | None,
-        keep: int,
-        max_bytes: int | None,
         log: Callable[[str, Trial, dict[str, Any]], object],
         say: Callable[[str], None],
         parents: Callable[[], set[int]],
-        may_need: Callable[[Trial], bool],
-        read_on: Callable[[Trial], Iterable[str]],
-        only_needed: Callable[[], bool],
         on_rest: Callable[[], None],
     ) -> None:
-        self.storage = storage
-        self.budget = Budget(max_bytes)
+        self.storage = settings.storage  # None: trials save on their nodes' disks
+        self.budget = Budget(settings.max_bytes)
         self._ledger = ledger
         self._store = store
         self._remotes = remotes
-        self._keep = keep
+        self._keep = settings.keep  # so many checkpoints of each trial
+        self._counsel = counsel
         self._log, self._say = log, say
-        self._parents, self._may_need = parents, may_need
-        self._read_on, self._only_needed = read_on, only_needed
+        self._parents = parents
         self._on_rest = on_rest
-        # The node that has a trial's newest checkpoint; of trials that are missing, the driver has.
+        # The node that has a trial's newest checkpoint, by trial; the driver has all others.
         self._home: dict[int, int] = {}
-        self._copying: dict[int, bool] = {}  # trials; True: there is a newer checkpoint to copy
+        self._copying: dict[int, bool] = {}  # by trial: whether to copy once more
         self._moves = asyncio.Semaphore(MOVES_AT_ONCE)
-        self._reads: dict[Attempt, list[Checkpoint]] = {}  # what each may still read on its node
-        self._read_by: Counter[Checkpoint] = Counter()  # by how many attempts
-        self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # on which nodes
-        self._sent: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # whole copies, ahead
-        self._gone: list[Checkpoint] = []  # deleted by an earlier run, or nearly so
+        self._reads: dict[Attempt, list[Checkpoint]] = {}  # which each may still read on its nodes
+        self._read_by: Counter[Checkpoint] = Counter()  # how many attempts may read each
+        self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # nodes that may have it
+        self._sent: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # nodes that got it ahead
         self._deleting = 0
         self._said_too_much = False
+        self.leftovers = Leftovers(
+            ledger, self.budget, self.storage, self._keep, folder_of=self.folder_of, say=say
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -84,68 +82,24 @@ class Keeper:
         """Whether something is being copied or deleted."""
         return bool(self._copying or self._deleting)
 
-    def folder_of(self, trial: Trial) -> Path:
+    def folder_of(self, trial_id: int) -> Path:
         """Where the driver has a trial's checkpoints."""
-        return self._store.folder / "trials" / str(trial.id) / "checkpoints"
+        return self._store.folder / "trials" / str(trial_id) / "checkpoints"
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # From the log of an earlier run
-
-    def hears(self, event: Event) -> None:
-        """Take in an event of an earlier run."""
-        if event.trial is None or event.kind not in ("saved", "deleted"):
-            return
-        checkpoint = Checkpoint(event.trial, event.body["name"])
-        if event.kind == "saved":
-            self.budget.add(*checkpoint, event.body["bytes"])
-        else:  # the earlier run may not have come to the end of it
-            self.budget.remove(checkpoint)
-            self._gone.append(checkpoint)
-
-    def heard_all(self) -> None:
-        """Take what is beyond `keep` as gone, as that was not logged."""
-        for trial in self._ledger.trials.values():
-            for old in self._too_old(trial):
-                self.budget.remove(old)
-
     def delete_leftovers(self) -> None:
-        """Delete what an earlier run, killed, has left of checkpoints.
-
-        In the storage all that the log does not know. In the folder only halves: a trial may save
-        there, and delete the one before, a moment before the log hears of it. New attempts give
-        their checkpoints higher numbers, and are not touched.
-        """
-        trials = self._ledger.trials.values()
-        self._do(self._delete_leftovers({trial.id: trial.attempt for trial in trials}))
-
-    async def _delete_leftovers(self, attempts: Mapping[int, int]) -> None:
-        known = {trial: self.budget.names(trial) for trial in self.budget.trials}
-        try:
-            if self.storage is not None:
-                await asyncio.to_thread(self.storage.delete_unknown, attempts, known)
-            await asyncio.to_thread(self._delete_halves, attempts)
-        except Exception as error:
-            why = without_secrets(str(error) or repr(error))
-            self._say(f"what an earlier run has left of checkpoints was not deleted: {why}")
-
-    def _delete_halves(self, attempts: Mapping[int, int]) -> None:
-        trials = self._ledger.trials
-        for gone in self._gone:
-            delete(self.folder_of(trials[gone.trial]) / gone.name)
-        for trial_id, attempt in attempts.items():
-            for path in self.folder_of(trials[trial_id]).glob("*-step-*"):
-                is_new = number_of(path) >= (attempt + 1) * OF_AN_ATTEMPT
-                if not (is_new or (path / MANIFEST).exists()):
-                    delete(path)
+        """Delete, in the background, what an earlier run has left of checkpoints."""
+        attempts = {trial.id: trial.attempt for trial in self._ledger.trials.values()}
+        self._do(self.leftovers.delete(attempts))
 
     # What trials save and read
 
     def saved(self, attempt: Attempt, about: Mapping[str, Any]) -> None:
-        """A trial has saved: it reads nothing else any more, and the driver wants a copy."""
+        """A trial has saved: it reads nothing older any more, and the driver wants a copy."""
         trial, remote = attempt.trial, attempt.places[0].remote
         checkpoint = Checkpoint(trial.id, about["name"])
         self.budget.add(*checkpoint, about["bytes"])
@@ -163,16 +117,16 @@ class Keeper:
         self.delete_unneeded()
 
     def ended(self, attempt: Attempt) -> None:
-        """An attempt is over: of what it has saved in the driver's folder only `keep` stay."""
+        """An attempt is over: `keep` of its checkpoints stay in the driver's folder."""
         trial, is_here = attempt.trial, attempt.places[0].remote.is_local
         if is_here and trial.saves_first is not None and self.storage is None:
-            folder = self.folder_of(trial)
+            folder = self.folder_of(trial.id)
             self._store.when_durable(
                 partial(delete_all_but_newest, folder, self._keep, is_over=True)
             )
 
     def goes_on(self, attempt: Attempt) -> Message | None:
-        """What of a trial's folder an attempt goes on from; None with a storage, which says it."""
+        """From which step, and whose parents' weights, an attempt goes on; None with a storage."""
         if self.storage is not None:
             return None
         trial = attempt.trial
@@ -180,7 +134,7 @@ class Keeper:
         return {"step": trial.saved_step, "parents": parents}
 
     def names_in_storage(self, attempt: Attempt) -> Message | None:
-        """Where in the storage a trial finds what it goes on from: names, the newest first."""
+        """Where in the storage an attempt finds what it goes on from: names, the newest first."""
         trial = attempt.trial
         if self.storage is None:
             return None
@@ -198,7 +152,7 @@ class Keeper:
         }
 
     def _hold(self, attempt: Attempt, wanted: Sequence[Checkpoint]) -> None:
-        """Delete nothing of this as long as an attempt may read it on its nodes."""
+        """Keep these checkpoints as long as an attempt may read them on its nodes."""
         self._reads.setdefault(attempt, []).extend(wanted)
         self._read_by.update(wanted)
         for checkpoint in wanted:
@@ -207,7 +161,7 @@ class Keeper:
             )
 
     def release(self, attempt: Attempt) -> None:
-        """An attempt has read what it goes on from, or is over."""
+        """Keep nothing for an attempt any more: it has read its checkpoints, or is over."""
         if attempt not in self._reads:
             return
         reads = self._reads.pop(attempt)
@@ -218,13 +172,13 @@ class Keeper:
     # What an attempt goes on from, which may be needed on another node
 
     def sources(self, trial: Trial) -> list[Trial]:
-        """The trials whose checkpoints one may load: itself, and whom it inherits from."""
+        """The trials whose checkpoints a trial may load: itself, and those it inherits from."""
         inherits = dict.fromkeys(one for one in trial.inherits or () if one is not None)
         own = [trial] if trial.saved_step is not None else []
         return [*own, *(self._ledger.trials[source] for source in inherits)]
 
     def is_ready(self, attempt: Attempt) -> bool:
-        """Whether all that an attempt goes on from is where it finds it."""
+        """Whether all checkpoints that an attempt goes on from are on its nodes."""
         trial = attempt.trial
         if self.storage is not None or (trial.saved_step is None and not trial.inherits):
             return True
@@ -235,9 +189,10 @@ class Keeper:
         )
 
     async def prepare(self, attempt: Attempt) -> list[Trial]:
-        """Bring to its nodes what an attempt goes on from; the trials whose weights are lost.
+        """Bring the checkpoints that an attempt goes on from to its nodes.
 
-        What cannot be brought is said: the trial then goes on from what is there.
+        Returns the trials whose weights are lost. The user hears of a checkpoint that cannot be
+        brought: the trial then goes on from what is there.
         """
         lost = []
         for source in self.sources(attempt.trial):
@@ -257,20 +212,20 @@ class Keeper:
         return lost
 
     def _is_on(self, remote: Remote, source: Trial) -> bool:
-        """Whether a node has the newest checkpoint of a trial as its own."""
+        """Whether a node has the newest checkpoint of a trial."""
         if source.saved_name is not None:
             checkpoint = Checkpoint(source.id, source.saved_name)
             if remote.remote_id in self._sent.get(checkpoint, ()):
                 return True
         home = self._home.get(source.id)
         if home is None:
-            return remote.is_local and bool(checkpoints(self.folder_of(source)))
+            return remote.is_local and bool(checkpoints(self.folder_of(source.id)))
         return home == remote.remote_id
 
     def _is_gone(self, remote: Remote, source: Trial) -> bool:
         """Whether nobody has the weights of a trial: its node was lost before they were copied."""
         is_there = self._home.get(source.id) in (remote.remote_id, *self._remotes)
-        return not is_there and not checkpoints(self.folder_of(source))
+        return not is_there and not checkpoints(self.folder_of(source.id))
 
     async def _bring(self, attempt: Attempt, source: Trial, remote: Remote) -> None:
         """Copy the newest checkpoint of a trial to a node, unless it is there.
@@ -279,10 +234,10 @@ class Keeper:
         """
         await self._fetch(source)
         if remote.is_local or self._is_on(remote, source) or attempt.is_over:
-            return  # what is fetched is in the folder that the local node uses
-        # What is newer than the log knows holds epochs whose reports were lost, with their node:
-        # that is all the same to a child, but the trial itself would leave them out.
-        found, known = checkpoints(self.folder_of(source)), self._known_here(source)
+            return  # the local node uses the driver's folder itself
+        # A checkpoint that is newer than the log knows holds epochs whose reports went with their
+        # node: a child may begin with it, but the trial itself would leave these epochs out.
+        found, known = checkpoints(self.folder_of(source.id)), self._known_here(source)
         for newest in (known or (found if source is not attempt.trial else []))[-1:]:
             self._hold(attempt, [Checkpoint(source.id, newest.name)])
             async with self._moves:
@@ -299,7 +254,7 @@ class Keeper:
         self._do(self._copy_newest(trial))
 
     async def _copy_newest(self, trial: Trial) -> None:
-        # It may have been replaced by a newer one, or its node may be gone.
+        # (The checkpoint may have been replaced by a newer one, or its node may be gone.)
         with contextlib.suppress(DistsearchError, OSError):
             if (copy := await self._fetch(trial)) is not None:
                 self._send_ahead(trial, Checkpoint(trial.id, copy.name))
@@ -310,8 +265,8 @@ class Keeper:
         self._on_rest()
 
     def _send_ahead(self, trial: Trial, checkpoint: Checkpoint) -> None:
-        """Send the driver's copy of what a trial has saved to where the rule says it is read."""
-        hosts = set(self._read_on(trial))
+        """Send the driver's copy of a checkpoint to the nodes where the rule says it is read."""
+        hosts = set(self._counsel.read_on(trial))
         if not hosts:
             return
         home = self._home.get(trial.id)
@@ -328,32 +283,32 @@ class Keeper:
     async def _send(self, checkpoint: Checkpoint, remote: Remote) -> None:
         self._read_by[checkpoint] += 1
         self._copies[checkpoint].add(remote.remote_id)
-        folder = self.folder_of(self._ledger.trials[checkpoint.trial])
+        folder = self.folder_of(checkpoint.trial)
         try:
             async with self._moves:
                 await remote.put_checkpoint(checkpoint.trial, folder / checkpoint.name)
             self._sent[checkpoint].add(remote.remote_id)
         except (DistsearchError, OSError):
-            pass  # its node is gone, or will be sent it when somebody there needs it
+            pass  # the node is gone, or gets the checkpoint when a trial there needs it
         finally:
             self._read_by -= Counter([checkpoint])
             self.delete_unneeded()
 
     async def _fetch(self, trial: Trial) -> Path | None:
-        """Copy the newest checkpoint of a trial to the driver, unless it is there; where it is."""
+        """Copy the newest checkpoint of a trial from its node; None: there is none to copy."""
         home = self._remotes.get(self._home.get(trial.id, -1))
         if trial.saves_first is None or home is None:
             return None
-        folder = self.folder_of(trial)
+        folder = self.folder_of(trial.id)
         async with self._moves:
             copy = await home.fetch_checkpoint(trial.id, folder)
         known = self._known_here(trial)[-1:]
         old = [
             path
-            for path in checkpoints(folder)[: -self._keep]  # another may be on its way
+            for path in checkpoints(folder)[: -self._keep]  # (a newer one may be on its way)
             if path not in known and not self._read_by[Checkpoint(trial.id, path.name)]
         ]
-        if old:  # once the log on the disk, too, knows of the one that stays
+        if old:  # deleted once the log, on the disk, knows the checkpoint that stays
             self._deleting += 1
             self._store.when_durable(lambda: self._do(self._delete_copies(old)))
         return copy
@@ -371,7 +326,7 @@ class Keeper:
         """The driver's copies of a trial's checkpoints that are not newer than the log knows."""
         if trial.saved_step is None:
             return []
-        return up_to(checkpoints(self.folder_of(trial)), trial.saved_step)
+        return up_to(checkpoints(self.folder_of(trial.id)), trial.saved_step)
 
     def _is_last_copy(self, trial: Trial, name: str) -> bool:
         """Whether the driver would have nothing to go on from if a node were lost now."""
@@ -381,27 +336,22 @@ class Keeper:
 
     # Deletion
 
-    def _too_old(self, trial: Trial) -> list[Checkpoint]:
-        """Those of a trial beyond the `keep` newest, except what a new attempt would go on from."""
-        old = self.budget.names(trial.id)[: -self._keep]
-        return [Checkpoint(trial.id, name) for name in old if name != trial.saved_name]
-
     def delete_old(self, trial: Trial) -> None:
         """Delete what is beyond `keep`; without a storage a trial also does so on its own node."""
         if trial.saves_first is None:
             return
-        for old in self._too_old(trial):
+        for old in self.budget.too_old(trial.id, self._keep, but=trial.saved_name):
             if not self._read_by[old] and not self._is_last_copy(trial, old.name):
                 if self.storage is None and trial.id in self._home:
                     self._copies[old].discard(self._home[trial.id])
                 self._delete(old)
 
     def delete_unneeded(self) -> None:
-        """Delete checkpoints that nobody will need, the oldest first, until the rest fits.
+        """Delete checkpoints that no trial will need, the oldest first, until the rest fits.
 
-        All of them, if the rule has it so.
+        Where the rule says `keeps_only_needed`, all of them go.
         """
-        only_needed = self._only_needed()
+        only_needed = self._counsel.keeps_only_needed
         if not (only_needed or self.budget.is_exceeded):
             return
         is_needed = self._which_are_needed()
@@ -430,20 +380,20 @@ class Keeper:
             )
 
     def _which_are_needed(self) -> Callable[[int], bool]:
-        """Whether the newest checkpoint of a trial may be read again, as things are now."""
+        """A function that says whether the newest checkpoint of a trial may be read again."""
         ledger, parents = self._ledger, self._parents()
         best = {trial.id for trial in [*ledger.front, ledger.best] if trial is not None}
-        parents |= self._stand_ins() if self._only_needed() else set()
+        parents |= self._stand_ins() if self._counsel.keeps_only_needed else set()
 
         def is_needed(trial_id: int) -> bool:
             trial = ledger.trials[trial_id]
             stays = not trial.status.is_end or trial.is_final or trial_id in parents | best
-            return stays or self._may_need(trial)
+            return stays or self._counsel.may_need(trial)
 
         return is_needed
 
     def _stand_ins(self) -> set[int]:
-        """The parents of trials whose weights only their node has: these may be lost with it."""
+        """The parents of trials whose weights only one node has, and may be lost with that node."""
         saved = [self._ledger.trials[trial_id] for trial_id in self.budget.trials]
         alone = [one for one in saved if one.id in self._home and not self._known_here(one)]
         inherited = {parent for one in alone for parent in one.inherits or ()}
@@ -460,16 +410,16 @@ class Keeper:
         self._do(self._delete_everywhere(checkpoint, on_nodes))
 
     async def _delete_everywhere(self, gone: Checkpoint, remote_ids: Iterable[int]) -> None:
-        here = self.folder_of(self._ledger.trials[gone.trial]) / gone.name
+        here = self.folder_of(gone.trial) / gone.name
         remotes = [self._remotes.get(remote_id) for remote_id in remote_ids]
         try:
             if self.storage is not None:
                 await asyncio.to_thread(self.storage.delete, *gone)
-            if gone.trial not in self._copying:  # else that does it
+            if gone.trial not in self._copying:  # else `_copy_newest` deletes it
                 await asyncio.to_thread(delete, here)
             for remote in remotes:
                 if remote is not None:
-                    with contextlib.suppress(NodeError):  # with the node its copies go too
+                    with contextlib.suppress(NodeError):  # the node is gone, and its copies with it
                         await remote.delete_checkpoint(*gone)
         except Exception as error:
             why = without_secrets(str(error) or repr(error))

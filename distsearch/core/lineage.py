@@ -14,9 +14,10 @@ POLICIES = ("nearest_ancestor", "scratch", "fail", "retry")
 class Descent(NamedTuple):
     """One trial in the lineage of a search.
 
-    `inherited`: whose weights it went on from in place of each parent's (the parent itself, unless
-    it was lost), None for none, empty while that is not decided. `generation`: 0 without parents,
-    else one more than the highest of its parents. `reward` is in the user's own sign.
+    `inherited`: for each parent, from whose weights the trial went on (those of the parent itself,
+    unless it was lost; None: of nobody); empty while that is not decided. `generation`: 0 without
+    parents, else one more than the highest generation of its parents. `reward` is in the user's own
+    sign.
     """
 
     parents: tuple[int, ...]
@@ -28,7 +29,7 @@ class Descent(NamedTuple):
 
 
 def check_parents(parents: Sequence[int], trials: Mapping[int, Trial]) -> None:
-    """Raise LineageError unless all are earlier trials, so that nobody descends from himself."""
+    """Raise LineageError unless all are earlier trials: so no trial descends from itself."""
     unknown = [parent for parent in parents if parent not in trials]
     if unknown:
         child = len(trials)
@@ -40,10 +41,10 @@ def check_parents(parents: Sequence[int], trials: Mapping[int, Trial]) -> None:
 
 
 def is_committed(parent: Trial, wait_for: str) -> bool:
-    """Whether a child can go on from a parent's weights: there is a checkpoint that stays so.
+    """Whether a child can go on from a parent's weights: a checkpoint of them counts for good.
 
-    With wait_for='end' only if nothing trains them any more: the parent is paused, or has ended
-    well. What a failed trial has saved on its way is not what its child was meant to have.
+    With wait_for='end' that is so once nothing trains the weights any more: the parent is paused,
+    or has ended well. What a failed trial saved on its way is not what its child was meant to have.
     """
     if parent.saved_step is None:
         return False

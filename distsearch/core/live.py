@@ -1,4 +1,4 @@
-"""What is live in a search and therefore not in its log: `live.json`, for whoever looks on.
+"""What is live in a search, and therefore not in its log: `live.json`, for those who look on.
 
     live.read(folder)      # None: no driver runs the search
     {"time": 1790000000.1, "driver": "process 7 on gpu1",
@@ -11,14 +11,14 @@
      "running": {"4": {"stage": "sent", "attempt": 1,
                        "places": [{"rank": 0, "node": "gpu1", "cpus": 2, "gpus": ["0"]}]}}}
 
-`queue` are the trials that may start, in order, `later` those whose last attempt may go on on a
-lost node until its lease is over, `held` those that are paused by request (`paused` says by whom
-the whole search is), `children` those that
-wait for the weights of others. `waits` is the request for slots that could not be met yet: `trial`
-is who would get them (None: a new one), `fences` the nodes that later requests are kept off for it,
-`parked` whether all nodes together have not enough. `rule` says what it answered last: that nothing
-is to be launched before something happens (`waits`), or that it will say so itself (`thinks`). A
-node is `up`, `resting` (it could start no trial a moment ago) or `draining`.
+`queue` lists the trials that may start, in order; `later` those that wait for the lease of a lost
+node, which may still run their last attempts; `held` those that are paused by request (`paused`
+says who has paused the whole search); `children` those that wait for the weights of their parents.
+`waits` is the request for slots that could not be met yet: `trial` is the trial that would get the
+slots (null: a new one), `fences` are the nodes that are kept free for it, `parked` says that all
+nodes together have not enough. `rule` is the rule's last answer: that nothing is to be launched
+before something happens (`waits`), or that it will say itself when (`thinks`). A node is `up`,
+`resting` (it could start no trial a moment ago) or `draining` (it goes when its trials have ended).
 
 The driver replaces the file whole, once a second at most; readers never touch the live search.
 """
@@ -40,12 +40,12 @@ from .experiment import Experiment
 from .lock import holder
 
 MAX_BYTES = 16 * 1024 * 1024
-AT_LEAST_EVERY_S = 10.0  # it is written also when nothing has changed
-MOST = 1000  # trials of a list; more are counted
+AT_LEAST_EVERY_S = 10.0  # the file is written though nothing has changed
+MOST = 1000  # a list has at most so many trials
 
 
 def read(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What is live in the search of a folder; None when nobody runs it, or nothing is known yet."""
+    """What is live in the search of a folder; None when no driver runs it, or has written yet."""
     where = Path(folder).expanduser().absolute()
     who = holder(where)
     if who is None:
@@ -53,7 +53,7 @@ def read(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     try:
         with open(where / FILE, "rb", opener=private) as file:
             state = json.loads(file.read(MAX_BYTES))
-    except (OSError, ValueError):  # not yet there
+    except (OSError, ValueError):  # the file is not there yet
         return None
     return {**state, "driver": who} if isinstance(state, dict) else None
 
@@ -97,15 +97,15 @@ def state_of(experiment: Experiment) -> dict[str, Any]:
 
 
 def _run(experiment: Experiment) -> dict[str, Any]:
-    """From when to when this driver searches, in Unix seconds, and what had ended before."""
+    """When this driver began and ended, in Unix seconds, and how many trials had ended before."""
     offset = time.time() - time.monotonic()
     moments = {
-        "began": experiment.started_at,
-        "ended": experiment.ended_at,
-        "deadline": experiment.deadline,
+        "began": experiment.activity.started_at,
+        "ended": experiment.activity.ended_at,
+        "deadline": experiment.activity.deadline,
     }
     in_unix_s = {name: at and round(at + offset) for name, at in moments.items()}
-    return {**in_unix_s, "ended_earlier": experiment.ended_earlier}
+    return {**in_unix_s, "ended_earlier": experiment.earlier.ended}
 
 
 def _waits(experiment: Experiment, ready: list[int]) -> dict[str, Any] | None:
@@ -165,10 +165,10 @@ class Window:
         self._unfinished = folder / f".{FILE}.part"
         self._shown: dict[str, Any] | None = None
         self._at = 0.0
-        self.close()  # what a driver has left that was killed
+        self.close()  # deletes what a killed driver has left
 
     def show(self, state: dict[str, Any]) -> None:
-        """Replace the file whole, if there is something new, or it is older than some seconds."""
+        """Replace the file whole, if the state is another one, or the file is 10 s old."""
         if state == self._shown and time.monotonic() < self._at + AT_LEAST_EVERY_S:
             return
         text = json.dumps({"time": time.time(), **state})
@@ -179,7 +179,7 @@ class Window:
             self._shown, self._at = state, time.monotonic()
 
     def close(self) -> None:
-        """Nothing is live any more."""
+        """Delete the file: nothing is live any more."""
         for path in (self._path, self._unfinished):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The lock of an experiment's folder: of all drivers one has it, and only then looks inside.
+"""The lock of an experiment's folder: one driver at a time has it, and only then looks inside.
 
-It ends with its process, however that ends: processes that were forked meanwhile do not keep it.
+The lock ends with its process, in whatever way that ends: forked processes do not keep it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .phrases import called
 from .verify import cause
 
 FILE = "lock"
-TRIES, BETWEEN_S = 5, 0.01  # to take it: `holder` has it for a moment
+TRIES, BETWEEN_S = 5, 0.01  # `holder` takes the lock for a moment, too
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 
@@ -31,9 +31,10 @@ class Lock:
         lock = Lock(folder)     # now nobody else writes there
         lock.release()
 
-    `there`: what was in the folder before, by its names.
+    `there`: the names of what was in the folder before.
 
-    Raises StoreLocked, which names who has it; StoreError when none can be had.
+    Raises StoreLocked, which names the process that has the lock; StoreError where the folder
+    cannot be locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +49,7 @@ class Lock:
                 f"the folder {folder} cannot be taken: {_remedy(error, folder)}"
             ) from error
         _held.add(self)
-        with contextlib.suppress(OSError):  # on a full disk it stays unsaid
+        with contextlib.suppress(OSError):  # on a full disk nobody learns who has the lock
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
@@ -57,11 +58,11 @@ class Lock:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
                 file = private(self.path, os.O_RDWR | os.O_CREAT)
-            except FileNotFoundError:  # who had the folder has just put it aside
+            except FileNotFoundError:  # its driver has just put the folder aside
                 continue
             try:
                 self._lock(file)
-                # It may have been put aside, or deleted, between opening and locking.
+                # The file may have been put aside, or deleted, between opening and locking.
                 if self._is_at_its_path(file):
                     return file
             except BaseException:
@@ -85,25 +86,25 @@ class Lock:
             return False
 
     def release(self, *, unused: bool = False) -> None:
-        """Let another driver have the folder; an `unused` one is as it was before, if it was."""
+        """Let another driver have the folder; an `unused` folder is left as it was found."""
         if unused and self in _held:
-            with contextlib.suppress(OSError):  # something may have been put there
+            with contextlib.suppress(OSError):  # somebody may have put something into it
                 if FILE not in self.there:
                     self.path.unlink()
                 for made in self._made:
                     made.rmdir()
         if self in _held:
             _held.discard(self)
-            fcntl.flock(self._file, fcntl.LOCK_UN)  # also for whom C code has forked
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # also for processes that C code has forked
             os.close(self._file)
 
     def forget(self) -> None:
-        """In a forked child: let go of the file, whose lock stays with the parent."""
+        """In a forked child: close the file; the parent keeps the lock."""
         os.close(self._file)
 
 
 def holder(folder: Path) -> str | None:
-    """Who has a folder now, as 'process 7 on gpu1'; None when nobody has.
+    """The process that has a folder now, as 'process 7 on gpu1'; None when no process has it.
 
     Raises StoreError where that cannot be known.
     """
@@ -151,7 +152,7 @@ def _remedy(error: OSError, folder: Path) -> str:
 
 
 def _forget_all() -> None:
-    """A forked child has the files of its parent open: closed here, they hold no lock any more."""
+    """Close, in a forked child, its parent's lock files: open, they would hold the locks."""
     for lock in list(_held):
         _held.discard(lock)
         lock.forget()

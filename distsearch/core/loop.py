@@ -34,7 +34,7 @@ class LoopThread:
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start a coroutine in the loop; its result comes in the future."""
-        if threading.current_thread() is self.thread:  # whoever waits for it here waits for ever
+        if threading.current_thread() is self.thread:  # it would wait for itself
             coroutine.close()
             raise RuntimeError("this cannot be called from a rule or a callback of the search")
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
@@ -55,7 +55,7 @@ class LoopThread:
 
 
 class Rest:
-    """The loop stands still from `begin` to `end`."""
+    """A time in which the loop stands still, from `begin()` to `end()`."""
 
     def __init__(self, thread: LoopThread) -> None:
         self._thread = thread
@@ -78,7 +78,7 @@ class Rest:
 
 
 _the_loop: list[LoopThread] = []
-_rests: dict[int, Rest] = {}  # of the loop, by the thread that forks
+_rests: dict[int, Rest] = {}  # by the thread that forks
 _lock = threading.Lock()
 
 
@@ -91,7 +91,7 @@ def loop() -> LoopThread:
 
 
 def _stand_still() -> None:
-    """Before a fork: the loop's thread holds nothing that the child would wait for."""
+    """Before a fork: have the loop's thread hold no lock, for which the child would wait."""
     for thread in _the_loop:
         if threading.current_thread() is not thread.thread:
             rest = _rests[threading.get_ident()] = Rest(thread)
@@ -99,14 +99,14 @@ def _stand_still() -> None:
 
 
 def _go_on() -> None:
-    """In the parent, after a fork."""
+    """In the parent, after a fork: let the loop go on."""
     rest = _rests.pop(threading.get_ident(), None)
     if rest is not None:
         rest.end()
 
 
 def _forget() -> None:
-    """In a forked child: the thread of the loop is the parent's, which may have had the lock."""
+    """In a forked child: forget the loop, whose thread is the parent's, and may hold a lock."""
     global _lock
     _the_loop.clear()
     _rests.clear()

@@ -1,7 +1,7 @@
 """What the worker processes of a trial run in place of the user's script, as their `__main__`.
 
-`multiprocessing` would run the script again, which another node does not have. This has what the
-trial has.
+`multiprocessing` would run the user's script again, which another node does not have. This module
+loads the train function as the trial did, with all that came along of the script.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""How the ranks of an attempt find each other: where they meet, and that each node gets there.
+"""How the ranks of an attempt find each other: where they meet, and whether each node gets there.
 
-The node of rank 0 chooses a port. The other nodes prove that they reach it, before anything starts,
-at one of its addresses, which all ranks then have as MASTER_ADDR. On the way each node puts the
-checkpoint in its place with which its ranks begin: all with the same.
+The node of rank 0 chooses a port. Before anything starts, the other nodes prove that they reach
+that port at an address of the node, which all ranks then have as MASTER_ADDR. In the same step each
+node puts the checkpoint in place with which its ranks begin, which has to be the same everywhere.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from .keeper import Keeper
 
 @dataclass(eq=False)
 class Meeting:
-    """Where the ranks of an attempt meet. `interfaces` are those that lead there, by remote id."""
+    """Where the ranks of an attempt meet, as far as that is known.
+
+    `own_interfaces` are those of the node of rank 0, by its addresses; `reached` are the interfaces
+    of each other node (by its id) that lead to each of these addresses. Once `address` is chosen,
+    `interfaces` has the one of each node.
+    """
 
     attempt: Attempt
     port: int = 0
     begins_with: list[str] = field(default_factory=list)
-    own_interfaces: dict[str, str] = field(default_factory=dict)  # of the node of rank 0
-    reached: dict[int, dict[str, str]] = field(default_factory=dict)  # address to interface
+    own_interfaces: dict[str, str] = field(default_factory=dict)
+    reached: dict[int, dict[str, str]] = field(default_factory=dict)
     address: str = ""
     interfaces: dict[int, str] = field(default_factory=dict)
 
@@ -34,12 +39,12 @@ class Meetings:
     """Has the ranks of attempts meet before they start.
 
         meetings = Meetings(keeper, on_met=send, on_failed=fail)
-        meetings.arrange(attempt)                  # one that is alone has met at once
-        meetings.on_meets(remote, message)         # then of each other node:
-        meetings.on_reached(remote, message)
+        meetings.arrange(attempt)                  # a single rank has met at once
+        meetings.on_meets(remote, message)         # from the node of rank 0, then
+        meetings.on_reached(remote, message)       # from each other node
 
-    `on_met(attempt, meeting)` is called when all know where, `meeting` is None for one that is
-    alone; `on_failed(attempt, reason)` when a node cannot get there.
+    `on_met(attempt, meeting)` is called when all nodes know where; `meeting` is None for a single
+    rank. `on_failed(attempt, reason)` is called when a node cannot get there.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class Meetings:
         self._ask(attempt.remotes[0], attempt, op="meet", alone=len(attempt.remotes) == 1)
 
     def forget(self, attempt: Attempt) -> None:
-        """Take note that an attempt is over."""
+        """Take note that an attempt is over, and need not meet any more."""
         if self._of(attempt.trial.id, attempt.number) is not None:
             del self._arranged[attempt.trial.id]
 
@@ -76,7 +81,7 @@ class Meetings:
         remote.send({**about, "goes_on": goes_on, **address})
 
     def on_meets(self, remote: Remote, message: Message) -> None:
-        """Hear from the node of rank 0 where it will be."""
+        """Hear from the node of rank 0 on which port rank 0 will listen."""
         meeting = self._of(message["trial"], message["attempt"])
         if meeting is None:
             return
@@ -104,7 +109,7 @@ class Meetings:
             )
 
     def on_reached(self, remote: Remote, message: Message) -> None:
-        """Hear from another node at which addresses it reaches that one."""
+        """Hear from another node at which addresses it reaches the node of rank 0."""
         meeting = self._of(message["trial"], message["attempt"])
         if meeting is None:
             return
@@ -125,7 +130,7 @@ class Meetings:
                 self._choose(meeting)
 
     def _choose(self, meeting: Meeting) -> None:
-        """Take the first address of the node of rank 0 that all others reach."""
+        """Take the first address of the node of rank 0 that all other nodes reach."""
         first = meeting.attempt.remotes[0]
         for address in first.facts.addresses:
             if all(address in reached for reached in meeting.reached.values()):
@@ -171,7 +176,7 @@ def ranks_of(meeting: Meeting, place: Place) -> dict[str, str]:
         "TORCHELASTIC_RUN_ID": f"trial-{attempt.trial.id}",
         "TORCHELASTIC_RESTART_COUNT": str(attempt.number - 1),
     }
-    # Gloo would ask for the address of the host's name, which is often a wrong one.
+    # Else gloo would resolve the host's name, often to an address that leads nowhere.
     interface = meeting.interfaces.get(place.remote.remote_id, "")
     if interface:
         ranks |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface)

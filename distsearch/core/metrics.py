@@ -1,10 +1,10 @@
 """What a report may hold, and what of it counts as a number.
 
 NumPy scalars, 0-d arrays and tensors become plain numbers, dataclasses and named tuples the dicts
-of their fields. Strings, booleans and None are stored
-but never compared. NaN and the infinities, which JSON cannot hold, travel and are stored as the
-strings below and come back as floats; NaN is worse than every number. Text that reads like one of
-these strings is stored with a quote before it, and comes back as it was.
+of their fields. Strings, booleans and None are stored but never compared. NaN and the infinities,
+which JSON cannot hold, travel and are stored as the strings below and come back as floats; NaN is
+worse than every number. Text that reads like one of these strings is stored with a quote before it,
+and comes back as it was.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _looks_non_finite = re.compile("'*(?:NaN|-?Infinity)").fullmatch
 
 
 class _NonFinite(str):
-    """The string that stands for a float, other than one that was reported as text."""
+    """A string that stands for a float: text that was reported is a plain `str`."""
 
 
 def to_json(metrics: dict[str, Any]) -> str:
@@ -72,7 +72,7 @@ def strict_json(value: Any) -> str:
 def decode(text: str) -> Any:
     """What the JSON in a text stands for. Raises ValueError for anything else."""
     value, end = _decoder.raw_decode(text)
-    # (The decoder's own `decode` looks for spaces around it, of which we write none.)
+    # (`JSONDecoder.decode` would look for spaces around the text, which has none.)
     return value if end == len(text) else _decoder.decode(text)
 
 
@@ -90,7 +90,7 @@ def from_json(text: str) -> dict[str, Any]:
 
 def number(value: Any) -> float | None:
     """The value as a float if it is a number that can be compared, else None (NaN too)."""
-    if type(value) is float:  # as nearly all are: this is asked several times for each report
+    if type(value) is float:  # nearly always, and asked several times a report
         return None if math.isnan(value) else value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
@@ -117,7 +117,7 @@ def opened(value: Any, depth: int = 8) -> Any:
     named = fields_of(value)
     if named is not None:
         value = named
-    if type(value) is dict:  # not its subclasses, which may be anything
+    if type(value) is dict:  # (a subclass may behave in any way)
         return {key: opened(item, depth - 1) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(opened(item, depth - 1) for item in value)
@@ -155,7 +155,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (Fraction, Decimal)):
         try:
             return _plain(float(value))
-        except (OverflowError, ValueError):  # too large, or NaN that signals
+        except (OverflowError, ValueError):  # a number that is too large, or a signalling NaN
             return repr(value)[:1000]
     if isinstance(value, (bytes, bytearray)):
         return repr(value[:1000])[:1000]

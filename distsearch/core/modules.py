@@ -1,4 +1,4 @@
-"""Modules that trials import and a node lacks: which, and what puts them there."""
+"""Modules that trials import and a node lacks: which these are, and what installs them there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def needed(packed: Packed) -> list[str]:
 
 
 def of_packages(packed: Packed) -> list[str]:
-    """The same without Python's own, and the user's."""
+    """The top names of the modules of installed packages among those that are `needed`."""
     return sorted({name.partition(".")[0] for name in packed.modules} - sys.stdlib_module_names)
 
 
@@ -33,8 +33,8 @@ def imported_by(script: str | os.PathLike[str]) -> list[str]:
 
         imported_by("train.py") == ["numpy", "torch"]
 
-    The script is read, not run. What this machine lacks is not among them: a script that works here
-    does without. Raises OptionError for a file that is no Python.
+    The script is read, not run. Modules that this machine lacks are left out: a script that works
+    here does without them. Raises OptionError for a file that is no Python.
     """
     waiting, seen, found = [Path(script).expanduser()], set[Path](), set[str]()
     folder = waiting[0].parent
@@ -69,7 +69,7 @@ def _imports_of(file: Path) -> set[str]:
 
 
 def lacking(packed: Packed, host: str, names: Collection[str]) -> str:
-    """What to say of a node that lacks some of them, with what puts them there."""
+    """What to say of a node that lacks these modules, with the command that installs them."""
     own = [packed.own[name] for name in names if name in packed.own]
     others = {name: _distribution(name) for name in names if name not in packed.own}
     packages = [package for package in others.values() if package is not None]
@@ -84,7 +84,7 @@ def lacking(packed: Packed, host: str, names: Collection[str]) -> str:
 
 
 def with_remedy(packed: Packed, reason: str) -> str:
-    """The reason of a failure, with what mends it if that is a module of the user's own."""
+    """The reason of a failure; if a module of the user's is missing, also what brings it there."""
     found = _NOT_FOUND.search(reason)
     if found is None or found[1] not in packed.own:
         return reason
@@ -94,7 +94,8 @@ def with_remedy(packed: Packed, reason: str) -> str:
 def _distribution(module: str) -> str | None:
     """The package, with its version, from which the driver has a module.
 
-    None where that is not known: an index may have a stranger's under the module's name.
+    None where that is not known: a package that an index has under the module's name may be a
+    stranger's.
     """
     package = distribution_of(module)
     return None if package is None else f"'{pin(package)}'"

@@ -11,8 +11,8 @@ from typing import Any
 
 from .progress import Snapshot, rows_of
 
-CURVES_EVERY_S = 2.0  # the curves are drawn anew no faster than this,
-RESTS = 10.0  # nor than so many times as long as drawing takes
+CURVES_EVERY_S = 2.0  # so long, at least, before the curves are drawn anew
+RESTS = 10.0  # and so many times as long as drawing them takes
 
 
 class Corner:
@@ -22,8 +22,8 @@ class Corner:
         corner.show(snapshot)
         corner.show(snapshot, is_last=True)
 
-    `curves` draws the picture, as the bytes of a PNG, None while there is none. It appears where
-    it is made: by the cell that runs then.
+    `curves()` gives the picture as the bytes of a PNG, or None while there is none. The place is
+    below the cell that runs when it is made.
     """
 
     def __init__(self, curves: Callable[[], bytes | None]) -> None:

@@ -27,10 +27,11 @@ _CONSTRAINT = re.compile(r"\s*(?P<metric>.+?)\s*(?P<way><=|>=)\s*(?P<bound>\S+)\
 
 
 class Point(NamedTuple):
-    """Where one report lies.
+    """What one report is worth.
 
-    `values` are the objectives as reported, `rewards` the same with larger ones better.
-    `violations`: by how much each constraint is violated; 0 or less where it is met.
+    `values` are the objectives as reported; `rewards` are the same numbers with a sign by which
+    larger ones are better. `violations`: by how much each constraint is violated; 0 or less where
+    it is met.
     """
 
     values: tuple[float, ...]
@@ -63,7 +64,7 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: Any) -> Constraint:
-        """Read one; raises OptionError for what does not look like 'latency <= 20'."""
+        """Read a constraint; raises OptionError for what does not look like 'latency <= 20'."""
         found = _CONSTRAINT.fullmatch(text) if isinstance(text, str) else None
         try:
             bound = float(found["bound"]) if found else math.nan
@@ -77,7 +78,7 @@ class Constraint:
         return cls(found["metric"], found["way"], bound)
 
     def violation(self, value: float) -> float:
-        """By how much a value is beyond the limit; 0 or less where it is not."""
+        """By how much a value is beyond the limit; 0 or less where the limit is kept."""
         return value - self.bound if self.way == "<=" else self.bound - value
 
     def __str__(self) -> str:
@@ -122,12 +123,12 @@ class Objectives:
 
     @property
     def is_plain(self) -> bool:
-        """Whether one reward is all that there is."""
+        """Whether there is one objective, and no constraint."""
         return not self.several and not self.constraints
 
     @property
     def metrics(self) -> list[str]:
-        """What a report must hold to count, each once."""
+        """The names that a report must have to count, each once."""
         return list(dict.fromkeys([*self.names, *(one.metric for one in self.constraints)]))
 
     @property
@@ -146,7 +147,7 @@ class Objectives:
         }
 
     def point(self, metrics: Mapping[str, Any]) -> Point | None:
-        """Where a report lies; None if one of its metrics is missing or not a finite number."""
+        """What a report is worth; None if a metric is missing, or no finite number."""
         known = {name: number(metrics.get(name)) for name in self.metrics}
         finite = {name: x for name, x in known.items() if x is not None and math.isfinite(x)}
         if len(finite) < len(known):
@@ -161,13 +162,14 @@ class Objectives:
     def counts_instead(self, new: Point, old: Point | None) -> bool:
         """Whether a trial's new report counts for it in place of an earlier one.
 
-        With several objectives the last one does. With one it is the best: a feasible one before
-        the others, of those that are not the one that violates less, and then the better reward.
+        With several objectives the last report counts. With one objective the best report does:
+        first the report that violates the constraints less (not at all is least), then the one with
+        the better reward.
         """
         return old is None or self.several or beats(new.standing, old.standing)
 
     def can_rank(self, metrics: Mapping[str, Any]) -> bool:
-        """Whether a report can be compared by one reward: it violates nothing that is known."""
+        """Whether a report can be compared by its reward: it violates no constraint."""
         if self.several:
             return False
         for one in self.constraints:
@@ -177,7 +179,7 @@ class Objectives:
         return True
 
     def are_in(self, metrics: Mapping[str, Any]) -> bool:
-        """Whether a report has a number for all that is wanted, be it NaN."""
+        """Whether a report has a number, which may be NaN, for each name of `metrics`."""
         values = [metrics.get(name) for name in self.metrics]
         return all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in values)
 
@@ -196,7 +198,7 @@ class Objectives:
 
 
 def own_names(metrics: Mapping[str, Any]) -> str:
-    """What a train function has reported, without what each report has: 'accuracy, epoch'."""
+    """The names that a train function has reported, without those added here: 'accuracy, epoch'."""
     names = sorted(set(metrics) - {"time_this_iter", "time_since_start"})
     return ", ".join(names) or "nothing"
 
@@ -217,16 +219,16 @@ def dominates(one: Rewards, other: Rewards) -> bool:
 
 
 def beats(one: Standing, other: Standing) -> bool:
-    """Constrained domination: the one violates the constraints less, or as much and dominates."""
-    # What dominates another comes after it in the order of tuples, too, which is quickly seen.
+    """Constrained domination: `one` violates the constraints less, or as much and dominates."""
+    # (Whoever dominates is also greater in the order of tuples, which is compared quickly.)
     return one > other and (one[0] > other[0] or dominates(one[1], other[1]))
 
 
 def front(rewards: Mapping[int, Rewards]) -> list[int]:
     """The trials that no other dominates, by the first reward, the best first.
 
-    Of equal ones only that with the lowest id is among them. Takes O(n log n) for two rewards, for
-    more up to n times the size of the front.
+    Of trials with equal rewards only the one with the lowest id is in the front. Takes O(n log n)
+    for two rewards, for more up to n times the size of the front.
 
     >>> front({0: (1, 5), 1: (2, 3), 2: (1, 4), 3: (2, 3)})
     [1, 0]
@@ -236,7 +238,7 @@ def front(rewards: Mapping[int, Rewards]) -> list[int]:
     # Nothing that comes later in this order can dominate what came before.
     for trial in sorted(rewards, key=lambda trial: ([-x for x in rewards[trial]], trial)):
         mine = rewards[trial]
-        # Of two rewards the second rises along the front: its last member tells all.
+        # Of two rewards the second rises along the front, whose last member has the highest.
         others = members[-1:] if len(mine) == 2 else members
         if not any(all(a >= b for a, b in zip(other, mine, strict=True)) for other in others):
             found.append(trial)

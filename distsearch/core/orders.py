@@ -28,7 +28,7 @@ def preload_of(settings: Settings, remote: Remote) -> Message:
 
 
 def _own_path() -> list[str]:
-    """Where this process imports from, in whatever folder one is."""
+    """Where this process imports from, as absolute paths."""
     return [os.path.abspath(path) for path in sys.path if isinstance(path, str)]
 
 
@@ -47,8 +47,8 @@ def starts_of(
 ) -> list[Message]:
     """What each rank of an attempt needs to start: its slots, its limits, its job.
 
-    `due`: at which reports it waits for a decision. `storage`: where it finds what it goes on from,
-    None without a storage. `meeting`: where the ranks find each other, None for one alone.
+    `due`: at which reports the trial waits for a decision. `storage`: where the attempt finds what
+    it goes on from, None without a storage. `meeting`: where the ranks meet, None for a single one.
     """
     return [_start_of(settings, attempt, place, due, storage, meeting) for place in attempt.places]
 
@@ -91,8 +91,8 @@ def _start_of(
             "world_size": len(attempt.places),
         },
     }
-    # As with torchrun, a rank sees the GPUs of all ranks of its trial on its node: its own is
-    # the one of its LOCAL_RANK, and scripts, and NCCL, rely on that.
+    # As with torchrun, a rank sees the GPUs of all ranks of its trial on its node, and uses the one
+    # that LOCAL_RANK counts to: scripts, and NCCL, rely on that.
     gpus = [gpu for one in here for gpu in one.allocation.gpus]
     return {
         "op": "start",

@@ -1,8 +1,8 @@
-"""What the ends of an attempt's processes amount to: of several ranks one has failed first.
+"""What the ends of an attempt's processes amount to: of several ranks, which one failed first.
 
-Ranks work together, so that one end has many. When one is killed, the others fail as they cannot
-reach it any more, and their words may be heard before the news of that death. So the cause is
-looked for among all of them, once all are over.
+Ranks work together, so that the end of one is the end of all. When a rank is killed, the others
+fail as they cannot reach it any more, and their ends may be heard of before its own. So the cause
+is looked for among the ends of all ranks, once all are over.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..resource.remote import Message
 from .words import STATUS_OF, Status
 
-# Frameworks say so of the rank that another could not reach any more.
+# What frameworks say where a rank could not reach another any more.
 _ECHOES = re.compile(
     r"closed by peer|reset by peer|Broken pipe|DistBackendError|DistNetworkError|NCCL|gloo", re.I
 )
@@ -23,19 +23,20 @@ _SAID_ELSEWHERE = ("op", "trial", "attempt", "rank", "status", "reason", "no_spa
 
 
 class End(NamedTuple):
-    """How one process has ended: what its agent says of it."""
+    """How one process has ended, by its agent."""
 
     rank: int
     status: Status
     reason: str
-    facts: Mapping[str, Any]  # what the log keeps of it: traceback, exit code, memory, seconds
-    begun: bool = True  # whether there was what it needs to begin
+    facts: Mapping[str, Any]  # what the log keeps: traceback, exit code, memory, seconds
+    begun: bool = True  # False where something was missing that the process needs to begin
 
 
 class Outcome(NamedTuple):
-    """How an attempt has ended. `costs_nothing`: another one is due, and the trial has not failed.
+    """How an attempt has ended.
 
-    Its node lacked something, or the port where its ranks were to meet was taken meanwhile.
+    `costs_nothing`: another attempt is due, and this one does not count as a failure: its node
+    lacked something, or the port where its ranks were to meet was taken by another program.
     """
 
     status: Status
@@ -45,17 +46,17 @@ class Outcome(NamedTuple):
 
 
 def end_of(message: Message) -> End:
-    """The end that an agent tells of, as a message `ended`."""
+    """The end that a message `ended` of an agent tells of."""
     facts = {name: value for name, value in message.items() if name not in _SAID_ELSEWHERE}
     status = STATUS_OF[message["status"]]
     return End(message["rank"], status, message["reason"], facts)
 
 
 def outcome_of(ends: Sequence[End], decided: Status | None, port: int = 0) -> Outcome:
-    """What the ends of all ranks amount to, the first that was heard of first.
+    """What the ends of all ranks, in the order in which they were heard of, amount to.
 
-    `decided`: what the driver has told them to do. `port`: where they were to meet, 0 for one that
-    is alone.
+    `decided`: how the driver has told the ranks to end, if it has. `port`: where they were to meet,
+    0 for a single rank.
 
     >>> lost = End(0, Status.FAILED, "Connection closed by peer", {"seconds": 2.0})
     >>> dead = End(1, Status.KILLED, "killed by SIGKILL", {"seconds": 1.0})
@@ -87,7 +88,7 @@ def _lacks_port(end: End, port: int) -> bool:
 
 
 def _rank_of_cause(end: End, decided: Status | None) -> int:
-    """How likely an end is what the others follow from: smaller is likelier."""
+    """How likely an end is the cause of the other ends: a smaller number is likelier."""
     if end.status is decided:
         return 0
     if not end.begun:

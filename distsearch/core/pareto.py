@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from .curves import BEST, CROWD, as_text, render
 from .objectives import Objectives, Point
 
-LABEL = (0.3, 0.16)  # width and height of a task id in inches: nearer ones would cover each other
+LABEL = (0.3, 0.16)  # width and height of a task id, in inches: nearer labels would overlap
 MARGIN = 0.1  # of an axis beside the best, where the labels are
 WIDE = 20  # a front whose values differ by more than this factor is shown on a log scale
 
 
 class FrontPoint(NamedTuple):
-    """A trial that no other dominates; `values` in the user's own sign, by objective."""
+    """A trial that no other dominates; `values` are its objectives by name, as reported."""
 
     task_id: int
     config: dict[str, Any]
@@ -36,11 +36,11 @@ def draw(
 ) -> None:
     """Save the picture to `filename` (its ending says the format), show it (`plot`), or both.
 
-    Two objectives make one panel, in which the front is a line of steps: what lies behind it is
-    dominated. More make a panel for each pair, in which the trials of the common front stand out.
-    The trials of the front are labelled where there is room; infeasible ones are hollow, failed
-    ones crosses. Points so bad that they would squash all the rest may lie outside; a note counts
-    them.
+    Two objectives make one panel, in which the front is a line of steps: the trials behind it are
+    dominated. More objectives make a panel for each pair, in which the trials of the common front
+    stand out. The trials of the front are labelled where there is room; infeasible trials are
+    hollow, failed trials crosses. Points so bad that they would squash all the rest may lie
+    outside; a note counts them.
 
         draw({0: Point((0.9, 12.0), (0.9, -12.0))}, front=[0], failed=(), title="first search",
              objectives=Objectives.parse(['accuracy', 'latency'], ['max', 'min']),
@@ -68,7 +68,7 @@ def paint(
     objectives: Objectives,
     title: str,
 ) -> Any:
-    """The same as `draw` into a figure of matplotlib that is there; an array of its axes."""
+    """Draw what `draw` draws, into a figure of matplotlib that is there; returns its axes."""
     count = len(objectives.names)
     figure.suptitle(as_text(title))
     grid = figure.subplots(count - 1, count - 1, squeeze=False)
@@ -126,7 +126,7 @@ def _paint_pair(
     label = f"{len(front)} in the Pareto front"
     axes.scatter(xs, ys, color=BEST, s=36, zorder=5, label=label)
     if len(objectives.names) == 2:
-        # With less of the first objective one has at least what was there with more of it.
+        # (Between two members of the front the second objective is that of the first of them.)
         axes.step(xs, ys, where="post", color=BEST, alpha=0.7, linewidth=1.6, zorder=4)
     toward = [1 if objectives.modes[n] == "max" else -1 for n in pair]
     _label(axes, {trial: at[trial] for trial in front}, toward)
@@ -140,7 +140,7 @@ def _set_limits(
     n: int,
     objectives: Objectives,
 ) -> int:
-    """Show all but values much worse than the front and three quarters of the rest; how many."""
+    """Show all points but those far worse than the front and most others; returns their number."""
     values = [point.values[n] for point in points.values()]
     kept = [points[trial].values[n] for trial in front] or values
     if min(values) > 0 and max(kept) > WIDE * min(kept):
@@ -164,7 +164,7 @@ def _set_limits(
 
 
 def _label(axes: Any, at: Mapping[int, tuple[float, float]], toward: Sequence[int]) -> None:
-    """Write task ids on the good side of their points, where none would cover another."""
+    """Write task ids on the good side of their points, where no label would cover another."""
     width, height = (inches * axes.figure.dpi for inches in LABEL)
     written: list[tuple[float, float]] = []
     across, up = toward

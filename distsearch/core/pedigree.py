@@ -17,7 +17,7 @@ Segments = list[tuple[float, float]]
 TALLEST, WIDEST = 14.0, 18.0  # of the picture, in inches
 ROW, COLUMN = 0.16, 0.55  # what a trial takes at most, in inches
 FAILURES = {status.value for status in Status if status.is_failure}
-LABELLED = 60  # with more trials only those of the best line have their id beside them
+LABELLED = 60  # of more trials only those on the best line have their ids beside them
 
 
 def draw(
@@ -32,10 +32,10 @@ def draw(
 ) -> None:
     """Save the picture to `filename` (its ending says the format), show it (`plot`), or both.
 
-    A line goes from the first parent to each child, a dotted one from the others. Colours show the
-    reward (the brighter the better; a few very bad ones have the colour of the next), crosses are
-    failed trials, hollow ones have no reward. The line of those whose weights the best trial has
-    stands out, with its task ids.
+    A line goes from the first parent to each child, a dotted line from each further parent. Colours
+    show the reward (the brighter the better; a few very bad rewards share one colour), crosses are
+    failed trials, hollow marks trials without a reward. The line of the trials whose weights the
+    best trial has stands out, with their ids.
 
         draw({0: Descent((), (), 0, "finished", 0.5, {})}, best=0, reward_attr="accuracy",
              mode="max", title="first search", filename="lineage.png")
@@ -67,7 +67,7 @@ def paint(
     mode: Literal["max", "min"],
     title: str,
 ) -> None:
-    """The same as `draw` into axes of matplotlib that are there."""
+    """Draw what `draw` draws, into axes of matplotlib that are there."""
     line = [] if best is None else line_of(descents, best)
     rows = places(descents, line)
     height = max(rows.values(), default=0) + 1
@@ -96,10 +96,10 @@ def paint(
 
 
 def places(descents: Mapping[int, Descent], line: Collection[int] = ()) -> dict[int, float]:
-    """In which row each trial is drawn: in the middle of the children of whom it is first parent.
+    """The row of each trial: the middle of the rows of those children whose first parent it is.
 
-    So no two lines between first parents and children cross; that of `line` is straight. Families
-    come before the trials that have neither parents nor children.
+    So no two lines between first parents and children cross, and the trials of `line` are in one
+    row. Families come before the trials that have neither parents nor children.
     """
     children: dict[int, list[int]] = defaultdict(list)
     for trial, of in sorted(descents.items()):
@@ -110,7 +110,7 @@ def places(descents: Mapping[int, Descent], line: Collection[int] = ()) -> dict[
     free = 0
     for root in sorted(roots, key=lambda root: root not in children):
         todo = [root]
-        while todo:  # the rows of the children first; not by recursion: lines may be long
+        while todo:  # children before parents; no recursion, as lines may be long
             trial = todo[-1]
             waiting = [child for child in children[trial] if child not in rows]
             if waiting:
@@ -160,7 +160,7 @@ def _paint_trials(
     at: Mapping[int, tuple[int, float]],
     mode: Literal["max", "min"],
 ) -> Any:
-    """Mark each trial; what the colours stand for, if any trial has a reward."""
+    """Mark each trial; returns the marks whose colours are rewards, if there are any."""
     failed = [t for t, of in descents.items() if of.status in FAILURES]
     plain = [t for t, of in descents.items() if of.reward is None and t not in set(failed)]
     size = 34 if len(descents) <= 120 else 16
@@ -192,7 +192,7 @@ def _paint_trials(
 
 
 def _shown(rewards: list[float], mode: Literal["max", "min"]) -> tuple[float, float]:
-    """The range of the colours: without the worst tenth, where these lie far from the others."""
+    """The range of the colours; the worst tenth is left out where it lies far from the others."""
     ordered = sorted(rewards, reverse=mode == "max")
     usual = ordered[: max(1, round(0.9 * len(ordered)))]
     worst = ordered[-1] if abs(ordered[-1] - usual[-1]) < abs(usual[-1] - usual[0]) else usual[-1]

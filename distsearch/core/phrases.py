@@ -1,7 +1,7 @@
-"""Parts of messages: '1 trial' or '2 trials'; options as whoever started the search calls them.
+"""Parts of messages: '1 trial' or '2 trials'; options by the names that the user knows.
 
-with typed_as({"checkpoint=": "--out="}):    # the command, around all that it does
-    called("checkpoint=")                    # '--out=' in messages; elsewhere 'checkpoint='
+with typed_as({"checkpoint=": "--out="}):    # a command does so
+    called("checkpoint=")                    # '--out=' here, elsewhere 'checkpoint='
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def typed_as(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def called(name: str) -> str:
-    """What an option of Python's is called where the search was started."""
+    """The name of an argument where the search was started: in Python its own, or a command's."""
     return _names.get(name, name)
 
 

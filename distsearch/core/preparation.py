@@ -1,4 +1,4 @@
-"""From its slots to its start: checkpoints are brought, ranks meet, then the nodes are told."""
+"""From an attempt's slots to its start: checkpoints are brought, ranks meet, nodes are told."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from .words import Status, Trial
 class Preparation:
     """Has attempts start, once what they begin with is on their nodes; used in the loop's thread.
 
-        preparation.prepare(attempt)             # its `started` is on the disk
-        preparation.forget(attempt)              # it is over
+        preparation.prepare(attempt)             # when its event `started` is on the disk
+        preparation.forget(attempt)              # when the attempt is over
 
-    `due_at(trial)`: at which reports it waits for a decision. What does not start comes to one of
-    two: `on_failed(attempt, outcome)`, as it was stopped meanwhile or its ranks do not reach each
-    other, or `on_orphaned(attempt, parents)`, as their weights are not to be had.
+    `due_at(trial)`: at which reports the trial waits for a decision. For an attempt that does not
+    start, one of two is called: `on_failed(attempt, outcome)` where it was stopped meanwhile, or
+    its ranks do not reach each other; `on_orphaned(attempt, parents)` where the weights of these
+    parents are lost.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Preparation:
         self._transports: set[asyncio.Task[None]] = set()
 
     def prepare(self, attempt: Attempt) -> None:
-        """Have what a trial goes on from brought to its nodes, where that is needed; start it."""
+        """Have an attempt start, once the checkpoints that it needs are on its nodes."""
         if attempt.is_over or attempt.verdict is not None:
             self._start(attempt)
         elif self._keeper.is_ready(attempt):
@@ -56,7 +57,7 @@ class Preparation:
 
     async def _bring(self, attempt: Attempt) -> None:
         lost = await self._keeper.prepare(attempt)
-        # A trial that has saved starts with what there is, a child not without its parents'.
+        # A trial that has saved starts with what is there; a child needs its parents' weights.
         if attempt.is_over or attempt.verdict is not None:
             self._start(attempt)
         elif lost and attempt.trial.saved_step is None:
@@ -65,12 +66,12 @@ class Preparation:
             self.meetings.arrange(attempt)
 
     def _start(self, attempt: Attempt, meeting: Meeting | None = None) -> None:
-        """Tell its nodes to start a trial, unless one was lost, or the trial stopped, meanwhile."""
+        """Tell the nodes to start an attempt, unless it is over or was stopped meanwhile."""
         if attempt.is_over:
             return
         due = None
         if attempt.verdict is None and not attempt.trial.is_final:
-            due = self._due_at(attempt.trial)  # an error of the rule stops the attempt
+            due = self._due_at(attempt.trial)  # (where the rule fails, the attempt is stopped)
         if attempt.verdict is not None:
             self._on_failed(attempt, Outcome(*attempt.verdict, NO_FACTS))
             return

@@ -1,4 +1,4 @@
-"""What trials print: kept with the driver where the node's copy would go with it, and shown."""
+"""What trials print: the driver keeps what other nodes send, as their copies go, and shows it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Printed:
         self._settings = settings
         self._say = say
         self._show = show
-        self._is_lost = False  # some could not be kept, of which the user has heard
+        self._is_lost = False  # the user has heard that some could not be kept
 
     def hear(self, remote: Remote, message: Message) -> None:
         """Keep what a trial has printed, if it is on another node, and show it."""
@@ -41,7 +41,7 @@ class Printed:
                 self._show(whose + line)
 
     def _whose(self, remote: Remote, trial: int, rank: int) -> str:
-        """What stands before each line."""
+        """What stands before each line that a trial has printed."""
         of_rank = [f"rank {rank}"] if self._settings.resource.world_size > 1 else []
         if self._settings.labels_output:
             where = [] if remote.is_local else [remote.host]

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from ..errors import StoreError, printable, with_colours
 from .phrases import counted
 
-if TYPE_CHECKING:  # rich takes a tenth of a second to import, which only a display is worth
+if TYPE_CHECKING:  # to import rich takes a tenth of a second, which only a display needs
     from rich.console import Console, RenderableType
     from rich.text import Text
 
 TICK_S = 0.25  # how often the display is drawn and waiting lines are written
-CORNER_EVERY_S = 0.5  # a notebook's place is replaced no faster than this
+CORNER_EVERY_S = 0.5  # what a notebook shows is replaced no faster than this
 PLAIN_EVERY_S = 5.0  # plain lines come no faster than this
 GIVE_UP_S = 5.0  # how long stop() waits for a terminal or a pipe that takes no more
-LINES_KEPT = 10_000  # lines that wait for such a terminal; the oldest go first
+LINES_KEPT = 10_000  # so many lines wait for such a terminal; of more the oldest are dropped
 STATES = ("running", "done", "stopped", "paused", "failed", "waiting")
 NODES_SHOWN = 8  # more nodes than this are summed up
 BEST_WIDTH = 120  # what a plain line shows of the best trial, where no terminal has a width
@@ -47,11 +47,11 @@ class NodeUse:
 class Snapshot:
     """How the search stands at one moment.
 
-    A trial is counted once: `done` are those that ran to their end, beside `stopped` (early),
-    `paused` (by a rule, which may let them go on) and `failed`; `waiting` have no slots yet.
-    `total` and `time_left_s` are None while unknown. With several objectives there is no best, but
-    `front_size` trials that no other dominates; `limits` are the constraints that the best has to
-    meet.
+    Each trial is counted once: as `done` (it ran to its end), `stopped` (early), `paused` (by a
+    rule, which may let it go on), `failed`, `running`, or `waiting` (for slots). `total` and
+    `time_left_s` are None while they are not known. With several objectives there is no best trial,
+    but `front_size` trials that no other dominates; `limits` are the constraints that the best
+    trial has to meet.
     """
 
     total: int | None
@@ -107,16 +107,16 @@ class Progress:
         self.verbose = verbose
         self.snapshot = snapshot
         self._make_corner = corner
-        self.says_milestones = True  # off a terminal; False where each epoch has a line of its own
+        self.says_milestones = True  # off a terminal; False where epochs have lines of their own
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._left_out = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._switching = threading.Lock()  # several threads may start and stop it
-        self._pid = os.getpid()  # what a forked child inherits is not its own to show
+        self._pid = os.getpid()  # (a forked child shows nothing)
 
     def start(self) -> None:
-        """Begin to show; does nothing if it is shown already."""
+        """Begin to show snapshots; does nothing where that has begun already."""
         if self.verbose <= 0:
             return
         with self._switching:
@@ -126,7 +126,7 @@ class Progress:
             output = _Output(sys.stdout)
             corner = None
             if self._make_corner is not None and _in_notebook():
-                corner = self._make_corner()  # here, so that it belongs to the cell that runs
+                corner = self._make_corner()  # here, to be below the cell that runs
             self._thread = threading.Thread(
                 target=self._show, args=(output, corner), name="distsearch-progress", daemon=True
             )
@@ -144,18 +144,18 @@ class Progress:
             self._stopping.set()
             self._thread.join(GIVE_UP_S)
             ended, self._thread = not self._thread.is_alive(), None
-        while ended and self._lines:  # said just now
+        while ended and self._lines:  # of the last moment
             self._say(self._lines.popleft())
 
     def say(self, line: str) -> None:
-        """Write a line, above the display if there is one. Never waits while it is shown.
+        """Write a line, above the display if there is one; does not wait until it is written.
 
-        Whatever it quotes, it reaches the terminal as text.
+        Control characters in the line reach the terminal as text.
         """
         self._say(printable(line))
 
     def show(self, line: str) -> None:
-        """The same for a line that the user's own program prints, whose colours stay."""
+        """Write a line that the user's own program has printed: its colours stay."""
         self._say(with_colours(line))
 
     def _say(self, line: str) -> None:
@@ -169,7 +169,7 @@ class Progress:
             self._left_out += 1
         self._lines.append(line)
 
-    # What follows runs in the thread.
+    # What follows runs in the thread of the display.
 
     def _show(self, output: _Output, corner: Corner | None) -> None:
         if corner is not None:
@@ -189,7 +189,7 @@ class Progress:
                 output.write_line("\n".join(said))
             if time.monotonic() >= shown_at + CORNER_EVERY_S and not self._stopping.is_set():
                 shown_at = time.monotonic()
-                with contextlib.suppress(StoreError):  # of curves; the next look may succeed
+                with contextlib.suppress(StoreError):  # the log cannot be read just now
                     corner.show(self.snapshot())
         with contextlib.suppress(StoreError):
             corner.show(self.snapshot(), is_last=True)
@@ -218,7 +218,7 @@ class Progress:
         ) as live:
             for said in self._ticks():
                 if said:
-                    # A line keeps its colours; what moves the cursor would break the display.
+                    # Colours stay; sequences that move the cursor would break the display.
                     console.print(Text("\n").join(map(Text.from_ansi, said)), soft_wrap=True)
                 live.update(picture(self.snapshot(), console.width), refresh=True)
 
@@ -277,7 +277,7 @@ def status_line(now: Snapshot, *, final: bool = False) -> str:
 
 
 def rows_of(now: Snapshot, *, is_last: bool = False) -> list[tuple[str, str]]:
-    """How a search stands, as pairs of a word and a text; the last time without what is left."""
+    """How a search stands, as pairs of a word and a text; `is_last`: nothing is left to do."""
     total = f" of {now.total}" if now.total is not None else ""
     last = now.ended if now.total is None else now.total
     search = f"{now.ended}{total} trial{'s' * (last != 1)} in {_duration(now.elapsed_s)}"
@@ -378,8 +378,8 @@ def _duration(seconds: float) -> str:
 
 
 def _milestone(now: Snapshot) -> tuple[object, ...]:
-    """A new plain line comes when this changes: with every twentieth of the trials (or each time
-    they have doubled, where no total is known), a new best, and the first failure."""
+    """A new plain line is written when this changes: with every twentieth of the trials (or when
+    their number has doubled, where no total is known), a new best, and the first failure."""
     reached = 20 * now.ended // now.total if now.total else now.ended.bit_length()
     return reached, now.best_task_id, now.best_reward, now.front_size, now.failed > 0
 
@@ -402,9 +402,9 @@ def _terminal(output: _Output) -> Console | None:
 
 
 class _Output:
-    """A text stream that nobody may be reading: closed, broken or missing, it takes everything.
+    """A text stream, perhaps closed, broken or missing: what cannot be written is left out.
 
-    So does what the user has put in the place of standard output, with whatever methods it has.
+    The stream may be what the user has put in the place of standard output, with any methods.
     """
 
     def __init__(self, stream: TextIO | None) -> None:

@@ -9,18 +9,18 @@ from .words import Trial
 
 
 class Queue:
-    """First in, first out; a trial whose last attempt is not over for sure comes in after that.
+    """First in, first out; a trial waits aside while its last attempt may still run.
 
         queue.put(trial)
-        queue.pop()                      # the next one that may start, or None
-        queue.begins(trial)              # an attempt of it begins,
-        queue.ends(trial)                # and is over
-        queue.ends(trial, 35.0)          # the same, but a lost node may go on for so many seconds
+        queue.pop()                      # the next trial that may start, or None
+        queue.begins(trial)              # an attempt of the trial begins
+        queue.ends(trial)                # the attempt is over
+        queue.ends(trial, 35.0)          # it is over after 35 s: a lost node may go on with it
 
-    So no trial ever has two attempts at a time, whoever wants it to go on: the loss of a node, the
-    rule that resumes a paused one, a child for whose sake it runs again, or a new `run()`.
-    `on_ready` is called when a trial has become ready later than it was put. One that `is_held`
-    does not come in, whoever puts it: it is paused by request.
+    So no trial ever has two attempts at a time, for whatever reason it is to go on: its node was
+    lost, the rule resumes it, it runs again for a child's sake, or there is a new `run()`.
+    `on_ready()` is called when a trial has become ready after it was put. A trial that `is_held`
+    (paused by request) is not taken in, whoever puts it.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class Queue:
         self._on_ready = on_ready
         self._is_held = is_held
         self._ready: dict[int, Trial] = {}
-        self._later: dict[int, Trial] = {}  # to be put once their last attempts are over
-        # Trials with an attempt that is not over; of a lost node with the timer of its lease.
+        self._later: dict[int, Trial] = {}  # ready once their last attempts are over
+        # The trials whose attempt may still run, with a timer for the lease of a lost node.
         self._busy: dict[int, asyncio.TimerHandle | None] = {}
 
     def __len__(self) -> int:
@@ -59,19 +59,19 @@ class Queue:
         return list(self._ready.values())
 
     def pop(self, suits: Callable[[Trial], bool] = lambda trial: True) -> Trial | None:
-        """Take the next trial that may start, of those that suit."""
+        """Take the next trial that may start and suits; None if there is none."""
         for trial in self._ready.values():
             if suits(trial):
                 return self._ready.pop(trial.id)
         return None
 
     def remove(self, trial: Trial) -> None:
-        """Have a trial not start, if it was to."""
+        """Take a trial out of the queue, if it is there."""
         for trials in (self._ready, self._later):
             trials.pop(trial.id, None)
 
     def clear(self) -> list[Trial]:
-        """Have none of them start; which these were."""
+        """Take all trials out of the queue; returns them."""
         left = list(self)
         self._ready.clear()
         self._later.clear()
@@ -83,7 +83,7 @@ class Queue:
         self._busy[trial.id] = None
 
     def ends(self, trial: Trial, after_s: float = 0.0) -> None:
-        """Take note that the attempt of a trial is over, or will be after so many seconds."""
+        """Take note that the attempt of a trial is over, or will be after `after_s` seconds."""
         if after_s:
             loop = asyncio.get_running_loop()
             self._busy[trial.id] = loop.call_later(after_s, self._ends_now, trial)
@@ -102,7 +102,7 @@ class Queue:
             self._ready[trial.id] = trial
 
     def close(self) -> None:
-        """Let go of the timers: nothing will start any more."""
+        """Cancel the timers: nothing will start any more."""
         for timer in self._busy.values():
             if timer is not None:
                 timer.cancel()

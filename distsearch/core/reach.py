@@ -1,8 +1,8 @@
-"""What a function reaches: the globals, classes and modules that it uses, and which are the user's.
+"""What a function reaches: the globals, classes and modules that it uses; which are the user's.
 
-homes(train_fn)            # modules: where what it uses lives, and what it imports when it runs
-own_files(train_fn)        # of these, the user's own: {"helper": "/home/ada/helper.py"}
-fingerprint(train_fn)      # another one when its code, or that of something it uses, is another
+homes(train_fn)            # names of modules: where what it uses lives, and what it imports
+own_files(train_fn)        # those of the user's own: {"helper": "/home/ada/helper.py"}
+fingerprint(train_fn)      # a text that changes when the function's code does, or of what it uses
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _LIBRARIES = tuple(
     for key in ("stdlib", "platstdlib", "purelib", "platlib")
     if (path := sysconfig.get_path(key))
 )
-_MOST_THINGS = 2000  # that are looked at
+_MOST_THINGS = 2000  # at most so many functions, classes and objects are looked at
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
 _CONTAINERS = (list, tuple, set, frozenset, dict)
-_MOST_ENTRIES = 200  # of a container that is looked into: a larger one is data
+_MOST_ENTRIES = 200  # a container with more entries is data, and not looked into
 _READS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # the last of Python 3.12
-_WAY = 3  # how a fingerprint is made: those that were made otherwise are not compared
+_WAY = 3  # the version of how fingerprints are made: those of other versions are not compared
 
 
 def is_in_this_package(name: str) -> bool:
@@ -45,7 +45,7 @@ def is_installed(module: types.ModuleType) -> bool:
     if is_in_this_package(module.__name__):
         return True
     file = getattr(module, "__file__", None)
-    # A package without an `__init__.py` has no file, but folders; what is built in has neither.
+    # (A package without an `__init__.py` has folders and no file; a built-in module has neither.)
     places = getattr(module, "__path__", ()) if file is None else (file,)
     return all(is_of_package(str(place)) for place in places)
 
@@ -61,7 +61,7 @@ def is_library(name: str) -> bool:
     """Whether a module, loaded or not, belongs to Python or to an installed package."""
     top = name.partition(".")[0]
     module = sys.modules.get(top)
-    if module is not None:  # even one of a name of Python's may be the user's own
+    if module is not None:  # though it has the name of one of Python's, it may be the user's
         return is_installed(module)
     if top in sys.stdlib_module_names:
         return True
@@ -70,9 +70,9 @@ def is_library(name: str) -> bool:
 
 
 def homes(function: Any) -> set[str]:
-    """The modules in which what a function uses lives, and those that it imports when it runs.
+    """The modules where what a function uses is defined, and those that it imports when it runs.
 
-    What installed packages use themselves is not looked at, but for what the function imports.
+    What installed packages use in their turn is not looked at.
     """
     found: set[str] = set()
     itself = inspect.unwrap(function)
@@ -91,7 +91,7 @@ def homes(function: Any) -> set[str]:
 
 
 def own_files(function: Any) -> dict[str, str]:
-    """The user's own modules among `homes`, with their files; of a package its `__init__.py`."""
+    """The user's own modules among `homes`, with their files (of a package, its `__init__.py`)."""
     files = {}
     for name in sorted(homes(function) - {"__main__", "builtins"}):
         top = name.partition(".")[0]
@@ -101,9 +101,10 @@ def own_files(function: Any) -> dict[str, str]:
 
 
 def fingerprint(function: Any) -> str:
-    """A text that is another one when the code of a function, or of what it uses, is another.
+    """A text that changes when the code of a function changes, or the code of what it uses.
 
-    Installed packages, comments and places in files do not count. Of another Python it is another.
+    Installed packages, comments and line numbers do not count. Another version of Python gives
+    another text.
     """
     digest = hashlib.sha256()
     for thing in _things(function):
@@ -126,7 +127,7 @@ def referred(function: types.FunctionType) -> dict[str, Any]:
     codes = [function.__code__]
     while codes:
         code = codes.pop()
-        # Not all `co_names`, among which are attributes: `args.lr` does not use a global `lr`.
+        # (`co_names` has attributes, too: `args.lr` does not use a global `lr`.)
         read = (one.argval for one in dis.get_instructions(code) if one.opname in _READS_GLOBAL)
         names.update({n: function.__globals__[n] for n in read if n in function.__globals__})
         codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
@@ -139,9 +140,9 @@ def referred(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _things(function: Any) -> Iterator[Any]:
-    """A function and all that it uses, each once, always in the same order."""
+    """A function and all that it uses, each thing once, always in the same order."""
     seen: set[int] = set()
-    kept: list[Any] = []  # so that no other thing gets the id of one that was made here
+    kept: list[Any] = []  # keeps what is made here alive: its id must stay its own
     waiting = [function]
     while waiting and len(seen) < _MOST_THINGS:
         thing = waiting.pop()
@@ -178,7 +179,7 @@ def _is_own(thing: Any) -> bool:
 
 
 def _code_in(given: Any) -> Iterator[Any]:
-    """The functions and classes in the constants and options of a space; its values are no code."""
+    """The functions and classes among the constants and options of a space."""
     if isinstance(given, types.FunctionType | type):
         yield given
     elif isinstance(given, Space | dict):
@@ -204,7 +205,7 @@ def _parts(thing: Any) -> Iterator[Any]:
         return
     yield thing.__code__
     yield from (thing.__defaults__, thing.__kwdefaults__)
-    yield getattr(thing, "__wrapped__", None)  # of what a decorator has made
+    yield getattr(thing, "__wrapped__", None)  # the function inside a decorated one
     yield from referred(thing).values()
 
 
@@ -224,7 +225,7 @@ def _imports_in(code: types.CodeType) -> Iterator[str]:
 
 
 def _file_of(name: str) -> str | None:
-    """The file of a module, loaded or not; None if it is not to be found, or has none."""
+    """The file of a module, loaded or not; None if there is none."""
     module = sys.modules.get(name)
     if module is not None:
         return getattr(module, "__file__", None)
@@ -251,6 +252,6 @@ def _add_file(digest: Any, file: str | None) -> None:
     try:
         with open(file or "", encoding="utf-8") as source:
             code = compile(source.read(), "", "exec", dont_inherit=True, optimize=2)
-    except (OSError, ValueError, SyntaxError):  # not to be found, or no source
+    except (OSError, ValueError, SyntaxError):  # the file is gone, or holds no source
         return
     _add_code(digest, code)

@@ -25,7 +25,7 @@ from .phrases import counted
 from .results import Results
 from .words import Status, Trial
 
-LISTED = 10  # experiments that an error names
+LISTED = 10  # an error names at most so many experiments
 INSIDE = "search"  # where a coevolution has its experiment, within the folder that users name
 
 
@@ -50,7 +50,7 @@ def open(folder: str | os.PathLike[str]) -> SearchRecord:
 
 
 def place_of(folder: str | os.PathLike[str]) -> Path:
-    """Where the search of a folder lies: in it, or right below it, where a coevolution has its own.
+    """Where the search of a folder lies: in the folder itself, or, of a coevolution, right below.
 
     place_of("runs/gan")        # .../runs/gan/search
     """
@@ -63,8 +63,8 @@ def place_of(folder: str | os.PathLike[str]) -> Path:
 class SearchRecord(Results):
     """What a folder tells of its search; see `distsearch.open`.
 
-    It is how the search stood when it was opened, or at the last `refresh()`; histories, curves and
-    checkpoints are always the newest.
+    It shows how the search stood when the record was opened, or at the last `refresh()`; histories,
+    curves and checkpoints are always the newest.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,11 +74,11 @@ class SearchRecord(Results):
         super().__init__(Ledger.described(self._first.body), folder, self._first.body)
         self._start_time = self._first.time
         self._until = self._first.time
-        self._worked_before_s = 0.0  # by earlier runs of the driver
+        self._worked_before_s = 0.0  # seconds of earlier runs of the driver
         self.refresh()
 
     def refresh(self) -> bool:
-        """Take in what has happened since; whether anything has.
+        """Take in what has happened since the last call; False if nothing has.
 
         Raises StoreError when the folder has another search now, or none.
         """
@@ -112,19 +112,19 @@ class SearchRecord(Results):
 
     @property
     def worked_s(self) -> float:
-        """For how many seconds it has been searched, all runs of the driver together."""
+        """For how many seconds the search has run, all runs of the driver together."""
         return self._worked_before_s + max(0.0, self._until - self._start_time)
 
     @functools.cached_property
     def _copies(self) -> Path:
-        """A folder of this process: that of the search is only read."""
+        """A temporary folder of this process, as the folder of the search is only read."""
         folder = Path(tempfile.mkdtemp(prefix="distsearch-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
 
     @property
     def in_words(self) -> str:
-        """How it stands: how many trials there are, how they ended, and which is the best."""
+        """How the search stands: how many trials there are, how they ended, which is the best."""
         ledger = self.ledger
         counts = ledger.counts.by_status
         each = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
@@ -139,13 +139,13 @@ class SearchRecord(Results):
         return about
 
     def __repr__(self) -> str:
-        """What was searched, where, and how it stands, in one line."""
+        """What was searched, in which folder, and how the search stands, in one line."""
         return f"<SearchRecord of {self.searched['function']} in {self.folder}: {self.in_words}>"
 
 
 def first_of(folder: Path) -> store.Event:
     """The event with which a search begins. Raises StoreError when the folder has none."""
-    if not (folder / store.FILE).is_file():  # to read it would make an empty one
+    if not (folder / store.FILE).is_file():  # (SQLite would make an empty file)
         raise NoExperiment(_no_log(folder))
     first = next(store.read(folder, "experiment"), None)
     if first is None:

@@ -29,7 +29,7 @@ from . import checkpoint
 from .metrics import from_json, number, to_json
 from .storage import Shelf
 
-ALONE = b"alone"  # rank 0 is over: nothing more will be decided
+ALONE = b"alone"  # what a rank hears when rank 0 is over: nothing more will be decided
 
 
 class StopTrial(BaseException):
@@ -42,13 +42,14 @@ class StopTrial(BaseException):
 class Reporter:
     """Sends the reports of one trial, in order; made by distsearch, used by the train function.
 
-    `due` says when a report needs an answer: None (never), 'every', or rising values of
-    `time_attr` (rungs), at the first report that reaches each. `parents`: for the id of each
-    that of the trial whose weights stand for it, None if there are none.
+    `due` says when a report needs an answer: None (never), 'every', or rising values of `time_attr`
+    (rungs), each at the first report that reaches it. `parents` maps the id of each parent to the
+    trial whose weights stand for the parent's, None where there are none.
 
-    Of a trial with several processes that of rank 0 counts. The others' say nothing and save
-    nothing, but wait where the search decides, so that all ranks are stopped at the same report.
-    `rank` is None for a trial of one process. `heard`: what has come through the channel already.
+    Of a trial with several processes the reporter of rank 0 counts. The reporters of other ranks
+    send and save nothing, but wait where the search decides, so that all ranks are stopped at the
+    same report. `rank` is None for a trial of one process. `heard`: what has come through the
+    channel already.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Reporter:
         self._parents = dict(parents or {})
         self._attempt = attempt
         self._keep = keep
-        self._shelf = shelf  # None: checkpoints stay on the node, from where the driver copies them
+        self._shelf = shelf  # None: checkpoints are saved on the node's disk
         self._channel = channel
         self._time_attr = time_attr
         self._every = due == "every"
@@ -79,7 +80,7 @@ class Reporter:
         *words, self._unread = heard.split(b"\n")
         self._rank = rank
         self._is_silent = bool(rank)
-        self._heard = deque(words)  # decisions on reports that are still to come
+        self._heard = deque(words)  # decisions on reports that this rank has yet to make
         self._lock = threading.RLock()
         self._sender = 0  # the thread that is sending
         self._stopped = False
@@ -87,12 +88,12 @@ class Reporter:
 
     @property
     def folder(self) -> Path:
-        """The trial's own folder on its node; it stays when the trial is run again there."""
+        """The trial's own folder on its node; it stays there for the trial's next attempts."""
         return Path(self._folder)
 
     @property
     def checkpoints(self) -> Path:
-        """Where `save` puts checkpoints."""
+        """The folder in which `save` makes checkpoints."""
         return self.folder / "checkpoints"
 
     @property
@@ -102,7 +103,7 @@ class Reporter:
 
     @property
     def has_reported(self) -> bool:
-        """Whether anything was reported since the trial was started, or started again."""
+        """Whether this attempt of the trial has reported anything."""
         return self._sequence > 0
 
     def __call__(self, /, *others: Any, **metrics: Any) -> None:
@@ -125,7 +126,7 @@ class Reporter:
             )
         self._check_process()
         with self._lock:
-            if self._stopped:  # and the train function has swallowed even that
+            if self._stopped:  # the train function has swallowed StopTrial
                 raise StopTrial
             now = time.perf_counter()
             metrics.setdefault("time_this_iter", round(now - self._last, 6))
@@ -178,13 +179,13 @@ class Reporter:
     def load(self, parent: int | None = None) -> Any:
         """The state of the newest whole checkpoint of this trial, or None at its first start.
 
-        A trial that has `parents` finds at its first start that of the first parent that has one.
-        `load(parent=3)` is the state of that parent, also later; None if it was lost, with nothing
-        in its place (see on_parent_failure of FIFOScheduler).
+        At the first start of a trial that has `parents`, it is the state of the first parent that
+        has a checkpoint. `load(parent=3)` is the state of parent 3, at any start; None if that was
+        lost, and nothing stands in its place (see on_parent_failure of FIFOScheduler).
 
-        Several ranks all get the one with which their attempt began, whatever rank 0 has saved
-        since. Raises LineageError for a trial that is not among the parents, CheckpointError where
-        a rank alone could not read what the others have.
+        Where a trial has several ranks, all of them get the checkpoint with which their attempt
+        began, whatever rank 0 has saved since. Raises LineageError for a trial that is not among
+        the parents, CheckpointError where one rank could not read what the others have.
         """
         if parent is None:
             if self._shelf is not None:
@@ -199,13 +200,13 @@ class Reporter:
             return None
         if self._shelf is not None:
             return self._shelf.load(source)
-        # A copy (by links) that stays: the parent may still train, and delete old checkpoints.
+        # A copy (by links): the parent may still train, and delete its old checkpoints.
         kept = self.folder / "parents" / str(parent)
         inherit(kept, [self.folder.parent / str(source)])
         return checkpoint.load(kept)
 
     def _load_begun(self) -> Any:
-        """What the node's agent has put in its place for all ranks."""
+        """The checkpoint with which all ranks begin: the node's agent has put it in place."""
         kept = self.folder / "begins_with"
         state = checkpoint.load(kept)
         if state is None and checkpoints(kept):
@@ -216,12 +217,12 @@ class Reporter:
         return state
 
     def close(self) -> None:
-        """Send nothing more; a thread that goes on to report ends there."""
+        """Send nothing more; a thread that still reports ends at that report."""
         with self._lock:
             self._stopped = True
 
     def leave_parents(self) -> None:
-        """Delete what the trial, which is over, has copied of its parents' checkpoints."""
+        """Delete the copies of its parents' checkpoints: the trial is over."""
         if self._parents and self._shelf is None:
             shutil.rmtree(self.folder / "parents", ignore_errors=True)
             checkpoint.delete_all_but_newest(
@@ -229,27 +230,27 @@ class Reporter:
             )
 
     def request_stop(self) -> None:
-        """Called by the handler of SIGTERM: end the trial here, or right after a send."""
+        """End the trial, here or right after a line is sent; for the handler of SIGTERM."""
         self._stopped = True
         if self._sender != threading.get_ident():
             raise StopTrial
 
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:  # its numbers would be taken for repeated ones, and lost
+        if os.getpid() != self._pid:  # its reports would be taken for repeated ones
             raise ReportError(
                 f"reporter belongs to the trial's process {self._pid}, and this is a child that it "
                 "forked; hand the results to that process and report them there"
             )
 
     def _is_due(self, body: str) -> bool:
-        """Whether the search decides at this report, whose time it sees as it was sent."""
+        """Whether the search decides at this report, by the time that was sent with it."""
         if self._every:
             return True
         if not self._rungs:
             return False
         value = number(from_json(body).get(self._time_attr))
         if value is None:
-            value = self._sequence + 1.0  # as the search counts where the time is missing
+            value = self._sequence + 1.0  # the running number stands for a missing time
         reached = False
         while self._rungs and value >= self._rungs[-1]:
             self._rungs.pop()
@@ -257,7 +258,7 @@ class Reporter:
         return reached
 
     def _send(self, line: str) -> None:
-        self._sender = threading.get_ident()  # a line that a signal cuts in two would spoil all
+        self._sender = threading.get_ident()  # no signal may cut a line in two
         try:
             self._channel.sendall(line.encode())
         finally:
@@ -266,7 +267,7 @@ class Reporter:
             raise StopTrial
 
     def _listen(self, wait: bool) -> None:
-        """Look whether the search has said stop; with `wait`, until it has said anything."""
+        """Look whether the search has stopped the trial; `wait` until it has answered."""
         while (wait := self._waits_on(wait)) or select.select([self._channel], [], [], 0)[0]:
             data = self._channel.recv(4096)
             if not data:
@@ -275,9 +276,9 @@ class Reporter:
             self._heard.extend(lines)
 
     def _waits_on(self, wait: bool) -> bool:
-        """Take in what was heard; whether the decision for which this report waits is to come.
+        """Take in what was heard; True while the decision on this report is still to come.
 
-        Another rank may be ahead of this one: a word is for the next report that waits for one.
+        A word that was heard is for the next report that waits for one: another rank may be ahead.
         """
         while self._heard and (wait or not self._is_silent):
             word = self._heard.popleft()

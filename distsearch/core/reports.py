@@ -1,54 +1,26 @@
-"""What a trial reports: it is logged, the rule decides, and once that is on the disk it is told."""
+"""What trials report is logged, the rule decides, and the trial is told once that is on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
 
 from ..resource.remote import Message, Remote
-from .attempt import Attempt
 from .attempts import Attempts
 from .counsel import Counsel
 from .doubts import Doubts
 from .ends import UNFINISHED, verdict_of
 from .ledger import Ledger
+from .search import Search
 from .settings import Settings
 from .store import Store
 from .words import Continue, Decision, Report, Status, Stop, Trial
-
-
-class Search(Protocol):
-    """The experiment, as reports see it."""
-
-    ending: str
-    in_run: bool
-
-    def log(
-        self,
-        kind: str,
-        trial: Trial | None = None,
-        body: Mapping[str, Any] | None = None,
-        *,
-        sequence: int | None = None,
-    ) -> None:
-        """Make an event."""
-
-    def stop(self, attempt: Attempt, status: Status, reason: str) -> bool:
-        """End an attempt."""
-
-    def end(self, reason: str) -> None:
-        """End the search."""
-
-    def serve_children(self, trial: Trial) -> None:
-        """Start the children that have waited for what a trial has saved."""
 
 
 class Reports:
     """Takes the reports of all trials; used in the loop's thread.
 
     reports.hear(remote, message)
-    reports.acknowledge(remote)              # once for all that it has sent together
+    reports.acknowledge(remote)              # once for all messages that a node sent together
     reports.end_if_good_enough()
     """
 
@@ -58,10 +30,8 @@ class Reports:
         settings: Settings,
         store: Store,
         counsel: Counsel,
-        *,
         ledger: Ledger,
         attempts: Attempts,
-        say: Callable[[str], None],
     ) -> None:
         self._search = search
         self._settings = settings
@@ -69,23 +39,23 @@ class Reports:
         self._counsel = counsel
         self._ledger = ledger
         self._attempts = attempts
-        self._doubts = Doubts(settings.objectives, settings.time_attr, say=say)
-        self._unacknowledged: dict[int, int] = {}  # bytes, by the id of the node
+        self._doubts = Doubts(settings.objectives, settings.time_attr, say=search.say)
+        self._unacknowledged: dict[int, int] = {}  # bytes of reports, by the id of the node
 
     def hear(self, remote: Remote, message: Message) -> None:
-        """Log a report, ask the rule what it means, and let the trial hear of that."""
+        """Log a report, ask the rule what it means, and tell the trial."""
         body, sequence = message["body"], message["seq"]
         waiting = self._unacknowledged
         waiting[remote.remote_id] = waiting.get(remote.remote_id, 0) + len(body)
         attempt = self._attempts.meant_by(message)
         if attempt is None or not attempt.takes(sequence):
-            return  # of an attempt that is over, or sent twice
+            return  # the attempt is over, or the report was sent twice
         trial, saved_step = attempt.trial, attempt.trial.saved_step
         try:
             self._store.append(
                 "report", trial.id, trial.attempt, sequence, body, apply=self._ledger.apply
             )
-        except (ValueError, RecursionError) as error:  # it was not logged, and ends this trial only
+        except (ValueError, RecursionError) as error:  # it is not in the log; the trial ends
             reason = f"it sent a report that cannot be read: {error}"
             self._search.stop(attempt, Status.FAILED, reason)
             return
@@ -94,7 +64,7 @@ class Reports:
         decision = self._decide(trial, trial.last_report)
         if self._settings.max_reward is not None:
             self.end_if_good_enough()
-        if trial.saved_step != saved_step:  # it counts now that a report has followed it
+        if trial.saved_step != saved_step:  # a checkpoint counts, as this report has followed it
             self._search.serve_children(trial)
         if message["due"]:
             self._doubts.look_for_time(trial, trial.last_report)
@@ -107,8 +77,8 @@ class Reports:
     def _decide(self, trial: Trial, report: Report) -> Decision:
         """Ask the rule what a report means, and log what it decides.
 
-        It is asked also while the search ends, as a replay will let it hear of the report too. A
-        final trial is none of its business.
+        The rule is asked also while the search ends, as in a replay it will hear of the report,
+        too. It is not asked about final trials.
         """
         if trial.is_final:
             return Continue()
@@ -130,7 +100,7 @@ class Reports:
             self._search.end(f"trial {best.id} reached {which} (max_reward={goal:g})")
 
     def acknowledge(self, remote: Remote) -> None:
-        """Tell a node how much of what it has sent is on the disk, as soon as that is so."""
+        """Tell a node, once its reports are on the disk, how many bytes these were."""
         size = self._unacknowledged.pop(remote.remote_id, 0)
         if size:
             self._store.when_durable(partial(remote.send, {"op": "ack", "bytes": size}))

@@ -5,10 +5,10 @@
     number = requests.ask(folder, "stop_trial", trial=7)         # any process, any machine
     answer = requests.answer_of(folder, number, within_s=10)     # Answer(is_done=True, said=...)
 
-There is no port: what reaches the folder (over NFS, too) reaches the search, and whoever may write
-there may steer it, nobody else. The driver looks about once a second, checks each file as one of a
-stranger, and logs a `request` event: what was asked by whom, and what came of it. Then the file
-goes. Where no driver runs, nothing is left behind, unless it may wait for the next one.
+There is no port: a file that reaches the folder (over NFS, too) reaches the search, and only those
+who may write to the folder can steer the search. The driver looks about once a second, distrusts
+each file, and logs a `request` event: what was asked, by whom, and what came of it. Then the file is
+deleted. Where no driver runs, no request is left behind, unless it may wait for the next driver.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .belongings import REQUESTS as FOLDER
 from .lock import holder
 
 MAX_BYTES = 64 * 1024
-MAX_TEXT = 300  # characters of a name
-MAX_AT_ONCE = 100  # files of one look
-OLD_S = 60.0  # an unfinished file of that age is of a process that has died
+MAX_TEXT = 300  # a name has at most so many characters
+MAX_AT_ONCE = 100  # at each look at most so many files are read
+OLD_S = 60.0  # the writer of an unfinished file of this age has died
 ANSWER_LOOK_S = 0.1
 
-# What can be asked, and what has to be said of it.
+# What can be asked, and which values go with it.
 KINDS: Mapping[str, Mapping[str, type]] = {
     "stop_search": {},
     "pause_search": {},
@@ -49,14 +49,14 @@ KINDS: Mapping[str, Mapping[str, type]] = {
     "add_node": {"node": str},
     "drain_node": {"node": str},
 }
-LATER = ("go_on", "search_goes_on")  # what may wait for the next driver, where none runs
+LATER = ("go_on", "search_goes_on")  # where no driver runs, these may wait for the next one
 _WORDS = {int: "a whole number from 0", dict: "an object of JSON", str: "text"}
 _NAME = re.compile(r"\d{20}-[0-9a-f]{8}\.json")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks: `what` are the values of the kind, `by` says who, in words."""
+    """What somebody asks: `kind` is one of KINDS, `what` its values, `by` says who asks."""
 
     id: str
     kind: str
@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request: whether it was done, and the same in words."""
+    """What came of a request: whether it was done, and the outcome in words."""
 
     is_done: bool
     said: str
@@ -88,10 +88,10 @@ def ask(
         ask("runs/digits", "pause_trial", trial=3, by="the web page")
 
     `kind` is one of KINDS, `what` its values: `trial=` an id, `config=` a configuration, `node=` an
-    address. `by` is added to the user and host that ask. `may_wait`: what is asked may wait for
-    the next driver where none runs, if it is one of LATER. What comes of it tells `answer_of`.
-    Raises OptionError for what cannot be asked, NoDriver when nobody runs the search, StoreError
-    when the folder holds none or cannot be written to.
+    address. `by` is added to the user and host that ask. `may_wait`: where no driver runs, a request
+    of LATER waits for the next one. `answer_of` tells what comes of the request. Raises OptionError
+    for what cannot be asked, NoDriver when no driver runs the search, StoreError when the folder
+    holds no search or cannot be written to.
     """
     where = Path(folder).expanduser().absolute()
     text = json.dumps({"kind": kind, "by": _who(by), **_checked(kind, what)}, allow_nan=False)
@@ -101,7 +101,7 @@ def ask(
         raise NoExperiment(f"{where} holds no experiment: there is no {store.FILE} in it")
     waits = may_wait and kind in LATER
     if waits:
-        make_folder(where / FOLDER)  # the search may never have listened
+        make_folder(where / FOLDER)  # perhaps no driver has made it yet
     else:
         _check_driver(where)
     number = f"{time.time_ns():020d}-{os.urandom(4).hex()}"
@@ -118,7 +118,7 @@ def ask(
     try:
         if not waits:
             _check_driver(where)
-    except NoDriver:  # it has ended meanwhile: unless it took this, nobody will
+    except NoDriver:  # it has ended meanwhile, and may have taken the request
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
             raise
@@ -128,7 +128,7 @@ def ask(
 def answer_of(
     folder: str | os.PathLike[str], number: str, within_s: float = 10.0, *, after: int = 0
 ) -> Answer | None:
-    """What came of a request, once that is in the log; None if it is not within so many seconds.
+    """What came of a request; None if the log does not say so within `within_s` seconds.
 
     `after`: the id of an event that is older than the request, to read less.
     """
@@ -144,7 +144,7 @@ def answer_of(
 
 
 def withdraw(folder: str | os.PathLike[str], number: str) -> bool:
-    """Take back a request that the driver has not seen; False if there is none any more."""
+    """Take back a request that the driver has not seen yet; False if it has."""
     with contextlib.suppress(FileNotFoundError):
         (Path(folder).expanduser().absolute() / FOLDER / f"{number}.json").unlink()
         return True
@@ -162,13 +162,13 @@ def _check_driver(folder: Path) -> None:
 def _who(by: str) -> str:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
+    except (KeyError, OSError):  # (in containers a user may have no name)
         user = f"user {os.getuid()}"
     return f"{user} on {socket.gethostname()}" + (f" ({by})" if by else "")
 
 
 def _checked(kind: str, what: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is asked, if that can be asked; raises OptionError."""
+    """The values of a request, checked; raises OptionError for what cannot be asked."""
     if kind not in KINDS:
         raise OptionError(f"no request is called {kind!r}; {suggest(str(kind), KINDS)}")
     wanted = KINDS[kind]
@@ -207,7 +207,7 @@ def names(folder: Path) -> list[str]:
 
 
 def read(folder: Path, number: str) -> Request | Refused:
-    """Read a request as one of a stranger: who owns the file, how large it is, what is in it."""
+    """Read a request that anybody may have written: its owner, size and content are checked."""
     path = folder / FOLDER / f"{number}.json"
     try:
         with open(path, "rb", opener=private) as file:
@@ -231,7 +231,7 @@ def read(folder: Path, number: str) -> Request | Refused:
 
 
 def remove(folder: Path, number: str) -> None:
-    """Delete the file of a request that is dealt with."""
+    """Delete the file of a request that was answered."""
     with contextlib.suppress(OSError):
         (folder / FOLDER / f"{number}.json").unlink()
 

@@ -18,7 +18,7 @@ from .verify import damaged, opened, verify, whole_rows
 
 
 def rescue(folder: str | os.PathLike[str]) -> int:
-    """Take a damaged log back to its last event before the damage; how many events it has then.
+    """Take a damaged log back to its last event before the damage; returns the number of events.
 
         distsearch.rescue("distsearch_results/train_fn-20260101-120000-1a2b")
 
@@ -57,7 +57,7 @@ def _whole_part(folder: Path) -> tuple[int, list[Row]]:
 
 
 def _replace(folder: Path, log_id: int, rows: list[Row]) -> None:
-    """Put the files of the log aside, and another one with these rows in their place."""
+    """Put the files of the log aside, and a new log with these rows in their place."""
     aside = new_folder(folder, "damaged")
     new = aside / "new.db"
     connection = sqlite3.connect(new, isolation_level=None)
@@ -78,9 +78,9 @@ def _replace(folder: Path, log_id: int, rows: list[Row]) -> None:
 
 
 def _put_unknown_aside(folder: Path, aside: Path, rows: list[Row]) -> None:
-    """Move what the log knows no longer: trials that it has not launched, checkpoints not saved.
+    """Put aside trials and checkpoints that the log does not know any more.
 
-    Else a trial of the same number would go on from another one's weights.
+    Else a new trial of the same number would go on from the weights of the old one.
     """
     events = [(row[2], row[3], json.loads(row[6])) for row in rows if row[3] is not None]
     launched = {str(trial) for kind, trial, _ in events if kind == "launched"}

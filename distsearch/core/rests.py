@@ -12,23 +12,24 @@ LONGEST_REST_S = 60.0
 
 
 class Rests:
-    """Which nodes rest, and since how many failures; used in the loop's thread.
+    """Which nodes rest, and after how many failures; used in the loop's thread.
 
         rests.failed(remote, "[Errno 28] No space left on device")   # it gets no trial for 1 s
         rests.began(remote)                                          # a trial has begun there
         rests.close()
 
-    What fails again and again is left alone for 1, 2, 4, ... and at most 60 s. Each time is said.
+    A node that fails again and again rests for 1, 2, 4, ... and at most 60 s. The user hears of each
+    rest.
     """
 
     def __init__(self, manager: DistributedResourceManager, say: Callable[[str], None]) -> None:
         self._manager = manager
         self._say = say
-        self._failures: dict[int, int] = {}  # in a row, by the node
+        self._failures: dict[int, int] = {}  # how many in a row, by the id of a node
         self._timers: dict[int, asyncio.TimerHandle] = {}
 
     def failed(self, remote: Remote, reason: str) -> None:
-        """Let a node rest that could not start a trial; nothing happens while it does."""
+        """Let a node rest that could not start a trial, unless it rests already."""
         number = remote.remote_id
         if number in self._timers:
             return
@@ -51,7 +52,7 @@ class Rests:
             self._failures.pop(remote.remote_id, None)
 
     def close(self) -> None:
-        """Let go of the timers."""
+        """Cancel the timers."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -36,12 +36,13 @@ class Run:
 def take_snapshot(experiment: Experiment) -> Snapshot:
     """How the search of this driver stands; may be called in any thread."""
     now = time.monotonic()
-    until, began = experiment.ended_at or now, experiment.started_at or now
-    deadline = experiment.deadline
+    activity = experiment.activity
+    until, began = activity.ended_at or now, activity.started_at or now
+    deadline = activity.deadline
     run = Run(
         total=experiment.source.total,
         elapsed_s=until - began,
-        ended_earlier=experiment.ended_earlier,
+        ended_earlier=experiment.earlier.ended,
         time_out_s=None if deadline is None else max(0.0, deadline - now),
         is_ending=bool(experiment.ending),
         nodes=[_node_use(remote) for remote in list(experiment.manager.remotes.values())],

@@ -111,6 +111,16 @@ class Source:
         return self._thinks and self.is_open
 
     @property
+    def expects_more(self) -> bool:
+        """Whether trials will start, unless all is paused."""
+        return self.has_more or self.is_thinking or self.has_queued
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether trials are in the queue, also such as cannot start yet."""
+        return len(self._queue) > 0
+
+    @property
     def state(self) -> dict[str, Any]:
         """What the rule has answered last, for whoever looks on: see `live.py`."""
         return {

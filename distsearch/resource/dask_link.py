@@ -1,9 +1,8 @@
-"""The link to agents on other nodes: everything that touches Dask stands in this file.
+"""The link to agents on other nodes: all of them, as Dask connects them with the driver.
 
-Dask carries messages and tells who joins and leaves. Down: `Client.run(deliver)` on the node's
-worker, one call at a time per node, whatever has gathered meanwhile in the next. Up:
-`Worker.log_event` to a topic of the search that the driver has subscribed to. No task is ever
-submitted. Where the SSH nodes are ours, so is Dask's scheduler: it runs in the driver's loop.
+Dask carries messages and tells who joins and leaves: see `dask_remote.py` for one node on the
+driver's side, `dask_agent.py` for what runs in a node's Dask worker. No task is ever submitted.
+Where the SSH nodes are ours, so is Dask's scheduler: it runs in the driver's loop.
 """
 
 from __future__ import annotations
@@ -11,46 +10,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
-import logging
-import os
 import shutil
 import tempfile
-import threading
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import dask
-from distributed import Client, Scheduler, Security, Worker, rpc
-from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.protocol.pickle import dumps
+from distributed import Client, Scheduler, Security, rpc
 
 from ..errors import NodeError
+from .dask_agent import start_agent
+from .dask_remote import DaskRemote, Lifeline
 from .node import NodeFacts
-from .pace import SMALLEST_PIECE
-from .pipe import MakeConnection, PipeClient, PipeConnection, PipeServer
-from .remote import Listener, Message, Remote
+from .quiet import quiet
+from .remote import Listener, Remote
 from .strangers import bound_strangers
 from .tls import Authority
 from .versions import compare, own_distsearch, own_versions
 
-if TYPE_CHECKING:
-    from .agent import Agent
-
 PING_S = 5.0
 SILENT_PINGS = 3
-MESSAGE_BYTES = 500
-SIGNS_OF_LIFE = ("ping", "beat")
 EVENTS_KEPT = 100
 ATTACH_S = 30
-ANSWER_S = 120
-STOP_S = 6
 
 SCHEDULER_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": None,  # `Cluster._ping_all` watches the nodes
@@ -62,297 +47,6 @@ SCHEDULER_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.http.routes": [],
     "distributed.admin.low-level-log-length": EVENTS_KEPT,  # of each topic
 }
-
-
-# On the node
-
-
-class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
-    """The agent of a node, which lives in its Dask worker: with the worker agent and folder end."""
-
-    def __init__(self, agent_id: str, topic: str) -> None:
-        self.agent_id = agent_id
-        self.topic = topic
-        self.agent: Agent | None = None
-
-    async def setup(self, worker: Worker) -> None:
-        from .agent import Agent
-
-        numbers = itertools.count()
-
-        def send(messages: list[Message]) -> None:
-            # As text: msgpack has no integers above 64 bits, and Dask keeps the last events.
-            batch = {"agent": self.agent_id, "number": next(numbers), "batch": json.dumps(messages)}
-            worker.log_event(self.topic, batch)
-
-        self.pipe: PipeServer | None = None
-        self.folder = Path(tempfile.mkdtemp(prefix="distsearch-", dir=worker.local_directory))
-        self.agent = Agent(folder=self.folder, send=send)
-        await self.agent.start()
-
-    async def teardown(self, worker: Worker) -> None:
-        if self.pipe is not None:
-            self.pipe.close()
-        if self.agent is not None:
-            await self.agent.close()
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
-
-
-async def start_agent(agent_id: str, topic: str, dask_worker: Worker) -> dict[str, Any]:
-    """Start an agent in the worker; tell what the node has."""
-    from .detect import detect
-
-    plugin = AgentPlugin(agent_id, topic)
-    try:
-        await dask_worker.plugin_add(plugin, name=agent_id, catch_errors=False)
-    except Exception:
-        await stop_agent(agent_id, dask_worker)
-        raise
-    return {"facts": detect().to_dict(), "pinned": "CUDA_VISIBLE_DEVICES" in os.environ}
-
-
-async def stop_agent(agent_id: str, dask_worker: Worker) -> bool:
-    """End the agent and all it has, if it is there; True when that is so."""
-    if agent_id in dask_worker.plugins:
-        await dask_worker.plugin_remove(name=agent_id)
-    return True
-
-
-def deliver(agent_id: str, messages: list[Message], dask_worker: Worker) -> bool:
-    """Hand messages to the agent, in the worker's loop; False when it has ended."""
-    plugin = dask_worker.plugins.get(agent_id)
-    if plugin is not None:
-        plugin.agent.handle(messages)
-    return plugin is not None
-
-
-async def use_cache(
-    agent_id: str, verb: str, arguments: tuple[Any, ...], dask_worker: Worker
-) -> Any:
-    """Call a method of the agent's `checkpoints`, in a thread, as disks are slow."""
-    checkpoints = _plugin(agent_id, dask_worker).agent.checkpoints
-    return await asyncio.to_thread(getattr(checkpoints, verb), *arguments)
-
-
-def open_pipe(agent_id: str, dask_worker: Worker) -> str:
-    """Open a Unix socket for pieces of checkpoints, and tell its path. Raises OSError."""
-    plugin = _plugin(agent_id, dask_worker)
-    if plugin.pipe is None:
-        # It is in the folder of the node process, as paths of sockets have to be short.
-        plugin.pipe = PipeServer(plugin.agent.checkpoints, os.path.abspath("pipe"))
-    return str(plugin.pipe.path)
-
-
-def _plugin(agent_id: str, dask_worker: Worker) -> Any:
-    plugin = dask_worker.plugins.get(agent_id)
-    if plugin is None:
-        raise NodeError("its agent has ended, as its Dask worker does")
-    return plugin
-
-
-# On the driver
-
-
-class Lifeline(Protocol):
-    """What keeps a node's process up and can end it."""
-
-    tunnels: bool  # whether everything to and from the node goes through it
-
-    async def end(self) -> tuple[bool, str]:
-        """End all that runs on the node, within a bound.
-
-        Tells whether nothing is left there for sure, and why the node ended if it did by itself.
-        """
-
-    async def connect(self, path: str, make: MakeConnection) -> PipeConnection:
-        """Connect to a Unix socket of the node. Raises OSError."""
-
-
-class DaskRemote(Remote):
-    """A node whose agent lives in a Dask worker.
-
-    `await close()` ends it and is silent; a node that is lost is told to the listener, once.
-    """
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        remote_id: int,
-        host: str,
-        address: str,
-        facts: NodeFacts,
-        *,
-        worker: str,
-        agent_id: str,
-        lifeline: Lifeline | None,
-    ) -> None:
-        super().__init__(remote_id, host, address, facts)
-        self.worker = worker
-        self.worker_left = False
-        self.agent_id = agent_id
-        self.heard = time.monotonic()
-        self._cluster = cluster
-        self._lifeline = lifeline
-        self._outbox: deque[Message] = deque()
-        self._outbox_bytes = 0
-        self._waiting = asyncio.Event()
-        self._taken = asyncio.Event()
-        self._next_number = 0
-        self._ending: asyncio.Task[tuple[bool, str]] | None = None
-        self._direct = cluster.directly_to(worker)
-        self._pipe: asyncio.Task[PipeClient | None] | None = None
-        self._pump = asyncio.create_task(self._deliver_all())
-
-    def send(self, message: Message) -> None:
-        """Send a message to the agent, after those before; what a lost node was sent is lost.
-
-        Signs of life overtake the others, so that a node does not end for want of them, and a large
-        message goes in parts, after which they can.
-        """
-        if self._ending is not None:
-            return
-        if message["op"] in SIGNS_OF_LIFE:
-            self._outbox.appendleft(message)
-            self._outbox_bytes += size_of(message)
-        else:
-            for part in parts(message):
-                self._outbox.append(part)
-                self._outbox_bytes += size_of(part)
-        self._waiting.set()
-
-    async def room(self) -> None:
-        """Wait until little is waiting to be taken to the node, or it is lost."""
-        while self._ending is None and self._outbox_bytes > self.pace.piece_bytes:
-            self._taken.clear()
-            await self._taken.wait()
-
-    async def use_cache(self, verb: str, *arguments: Any) -> Any:
-        """Call a method of the node's `CheckpointCache`: a call of its own, beside the messages.
-
-        Pieces pass Dask by where they can: it carries what cannot be carried otherwise. As nobody
-        sees how far it has come, it has `ANSWER_S` for each; the pipe sees when nothing moves.
-        """
-        if verb in ("read", "write") and (pipe := await self._working_pipe()):
-            with contextlib.suppress(OSError):
-                return await getattr(pipe, verb)(*arguments)
-        try:
-            return await asyncio.wait_for(self._use_cache_through_dask(verb, arguments), ANSWER_S)
-        except asyncio.TimeoutError:
-            raise NodeError(f"no answer in {ANSWER_S:g} s") from None
-
-    async def _use_cache_through_dask(self, verb: str, arguments: tuple[Any, ...]) -> Any:
-        about = (self.agent_id, verb, arguments)
-        if self._direct is None:
-            return await self._cluster.run_on(self.worker, use_cache, *about)
-        answer = await self._direct.run(
-            function=dumps(use_cache), args=dumps(about), kwargs=dumps({})
-        )
-        if answer["status"] != "OK":
-            raise NodeError(answer["exception_text"])
-        return answer["result"]
-
-    async def _working_pipe(self) -> PipeClient | None:
-        """The way past Dask, opened when it is first needed; None where there is none."""
-        if self._pipe is None and self._ending is None:
-            self._pipe = asyncio.create_task(self._open_pipe())
-        if self._pipe is None:
-            return None
-        await asyncio.wait([self._pipe])
-        pipe = None if self._pipe.cancelled() else self._pipe.result()
-        return pipe if pipe is not None and pipe.works else None
-
-    async def _open_pipe(self) -> PipeClient | None:
-        if self._lifeline is None or not self._lifeline.tunnels:
-            return None
-        with contextlib.suppress(Exception):  # whatever the error is, Dask can carry the pieces
-            opening = self._cluster.run_on(self.worker, open_pipe, self.agent_id)
-            path = await asyncio.wait_for(opening, ANSWER_S)
-            return PipeClient(partial(self._lifeline.connect, path))
-        return None
-
-    def receive(self, event: Mapping[str, Any]) -> None:
-        """Take a batch of the agent's messages."""
-        self.heard = time.monotonic()
-        if self._ending is not None:
-            return
-        if event["number"] != self._next_number:
-            self.lose(f"batch {self._next_number} of its messages never came")
-            return
-        self._next_number += 1
-        # The listener is called in a turn of its own, so that its errors do not end up in Dask.
-        messages = json.loads(event["batch"])
-        asyncio.get_running_loop().call_soon(self._cluster.listener.on_messages, self, messages)
-
-    def lose(self, reason: str) -> None:
-        """Give the node up: end what can still be ended there, then tell the listener."""
-        if self._ending is None:
-            self.lost_because = reason
-            self._cluster.listener.retire(self)
-            self._ending = asyncio.create_task(self._lose(reason))
-
-    async def close(self) -> bool:
-        """End every trial on the node and all that was started there (bounded, about 15 s)."""
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end())
-        await asyncio.wait([self._ending])
-        nothing_left, _why = self._ending.result()
-        return nothing_left
-
-    async def _lose(self, reason: str) -> tuple[bool, str]:
-        nothing_left, why = await self._end()
-        self.lost_because = why or reason
-        self._cluster.listener.on_lost(self, self.lost_because, nothing_left)
-        return nothing_left, why
-
-    async def _end(self) -> tuple[bool, str]:
-        self._cluster.remotes.pop(self.agent_id, None)
-        self._pump.cancel()
-        self._taken.set()
-        if self._pipe is not None:
-            self._pipe.cancel()
-            await asyncio.wait([self._pipe])
-            if not self._pipe.cancelled() and (pipe := self._pipe.result()):
-                pipe.close()
-        if self._direct is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._direct.close_rpc(), 2)
-        if self._lifeline is not None:
-            return await self._lifeline.end()
-        if self.worker_left:
-            return False, ""
-        try:
-            stop = self._cluster.run_on(self.worker, stop_agent, self.agent_id)
-            return await asyncio.wait_for(stop, STOP_S), ""
-        except Exception:  # the node cannot be reached: its agent ends with its lease
-            return False, ""
-
-    async def _deliver_all(self) -> None:
-        while True:
-            await self._waiting.wait()
-            self._waiting.clear()
-            while batch := self._next_batch():
-                self._taken.set()
-                try:
-                    with self.pace.timed(sum(map(size_of, batch))):
-                        there = await self._cluster.run_on(
-                            self.worker, deliver, self.agent_id, batch
-                        )
-                except Exception as error:
-                    self.lose(f"it could not be reached: {error or type(error).__name__}")
-                    return
-                if not there:
-                    self.lose("its agent has ended, as its Dask worker does")
-                    return
-                self.heard = time.monotonic()
-
-    def _next_batch(self) -> list[Message]:
-        batch: list[Message] = []
-        size = 0
-        while self._outbox and size < self.pace.piece_bytes:
-            batch.append(self._outbox.popleft())
-            size += size_of(batch[-1])
-        self._outbox_bytes -= size
-        return batch
 
 
 class Cluster:
@@ -563,7 +257,7 @@ class Cluster:
 
     def owns(self, remote: Remote) -> bool:
         """Whether a node is one of this cluster."""
-        return isinstance(remote, DaskRemote) and remote._cluster is self
+        return isinstance(remote, DaskRemote) and remote.link is self
 
     def forget(self, worker: str) -> None:
         """Have a worker that was lost as a node taken for a new one by `attach_workers`."""
@@ -656,23 +350,6 @@ class Cluster:
         task.add_done_callback(self._tasks.discard)
 
 
-def size_of(message: Message) -> int:
-    """About the bytes of a message: those of its data, and some for the rest."""
-    return len(message.get("data", b"")) + MESSAGE_BYTES
-
-
-def parts(message: Message) -> Iterator[Message]:
-    """A message with much data as several: each says where its part begins, the last is `done`."""
-    data = message.get("data", b"")
-    if len(data) <= SMALLEST_PIECE or "done" in message:  # it is a part already
-        yield message
-        return
-    for offset in range(0, len(data), SMALLEST_PIECE):
-        end = offset + SMALLEST_PIECE
-        part = {"data": data[offset:end], "offset": offset, "done": end >= len(data)}
-        yield {**message, **part}
-
-
 def not_lost(results: Sequence[DaskRemote | NodeError]) -> list[DaskRemote | NodeError]:
     """The results, with an error for each node that was lost while others came up."""
     return [
@@ -689,33 +366,6 @@ def keep_few_events(topic: str, dask_scheduler: Scheduler) -> None:
     Private to Dask: without this all works, at the cost of memory in that scheduler.
     """
     dask_scheduler._broker._topics[topic].events = deque(maxlen=EVENTS_KEPT)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what Dask, asyncssh and asyncio (of broken sockets) log in this thread off the terminal.
-
-    Only the loop's thread is silenced: what the user does with Dask elsewhere is logged as before.
-    """
-    thread = threading.get_ident()
-
-    def is_wanted(record: logging.LogRecord) -> bool:
-        is_noise = record.name != "asyncio" or record.msg == BROKEN_SOCKET
-        return record.thread != thread or not is_noise
-
-    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in CHATTERERS]
-    loggers = [logging.getLogger(name) for name in (*names, "asyncio")]
-    for logger in loggers:
-        logger.addFilter(is_wanted)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(is_wanted)
-
-
-CHATTERERS = {"asyncssh", "distributed", "tornado"}
-BROKEN_SOCKET = "socket.send() raised exception."  # asyncio logs it of a socket just lost
 
 
 def _host(worker: Mapping[str, Any]) -> str:

@@ -16,7 +16,8 @@ from .node import Node
 from .remote import Listener, Message, Remote
 
 if TYPE_CHECKING:  # Dask and asyncssh are imported only when there is another node to reach
-    from .dask_link import Cluster, DaskRemote
+    from .dask_link import Cluster
+    from .dask_remote import DaskRemote
     from .environment import Environment
 
 T = TypeVar("T")

@@ -17,7 +17,8 @@ from dataclasses import replace
 
 from ..errors import NodeError
 from .conversation import NodeProcess
-from .dask_link import Cluster, DaskRemote, not_lost
+from .dask_link import Cluster, not_lost
+from .dask_remote import DaskRemote
 from .detect import declared
 from .environment import Environment
 from .interpreter import starter_command

@@ -18,6 +18,7 @@ from ..core.loop import loop
 from ..core.objectives import Objectives
 from ..core.phrases import counted
 from ..core.progress import Progress
+from ..core.settings import Settings
 from ..core.steering import Steering
 from ..resource.addresses import Addresses, nodes_of
 from ..resource.fleet import Fleet
@@ -136,66 +137,27 @@ class Scheduler(Running):
             verbose=verbose,
             label_output=label_output,
         )
-        ssh_config = config_files(ssh_config)
         check_objectives(self.objectives, type(self).__name__, self.ranks_by_reward, max_reward)
         self.train_fn = with_args(train_fn, args)
         self._given, self._given_space = train_fn, train_fn.space.describe()
+        ssh_files = config_files(ssh_config)
         known = warm.collect(self.train_fn.space, evaluated_points, warm_start, self.objectives)
 
-        self._is_named = checkpoint is not None
-        self.folder = folder.find(checkpoint, self.train_fn.__name__)
-        let_go = registry.close_ended(self.folder)
-        self._store = folder.take(self.folder, resume)
+        self.num_trials, self.time_out = num_trials, time_out
+
+        # From here on no other driver has the folder; what lies there decides how to go on.
+        let_go = self._take_folder(checkpoint, resume)
         with self._store.closed_on_error():
             earlier = folder.earlier_run(self.folder)
-            unused = ""
-            if earlier is not None:
-                if seed not in (None, earlier["seed"]):
-                    unused = f"seed={seed} is not used: this search began with {earlier['seed']}"
-                seed = earlier["seed"]
-            self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+            unused = self._choose_seed(seed, earlier)
             self.desk = self._desk(
                 searcher, search_options, points_to_evaluate, num_trials, earlier
             )
             self.searcher = self.desk.searcher
             settings = options.settings(self.train_fn, self.objectives, self.folder, earlier)
 
-        self.num_trials, self.time_out = num_trials, time_out
-        self._start_time = time.time()
-        self.pid = os.getpid()
-        self._closed = False
-        self._hurries = False
-
-        self.progress = Progress(
-            verbose,
-            self._snapshot,
-            corner=lambda: notebook.Corner(self.curves_as_png),
-        )
-        say = self.progress.say
-        self._callback = Callback(
-            training_history_callback,
-            period_s=training_history_callback_delta_secs,
-            read=lambda: self.training_history,
-            start_time=self._start_time,
-            say=say,
-        )
+        self._make_parts(options, settings, ssh_files)
         self._say_how_it_begins(let_go, unused)
-        self.manager = DistributedResourceManager()
-        self.experiment = Experiment(
-            self, settings, self.manager, self._store, say, self.progress.show
-        )
-        self.fleet = Fleet(
-            self.folder,
-            self.experiment,
-            tunnel=tunnel,
-            ssh_config=ssh_config,
-            say=say,
-            work_in=work_in,
-            modules=modules.of_packages(settings.packed),
-        )
-        self.steering = Steering(
-            self.folder, self.experiment, self.fleet, valid=self._valid_job, say=say
-        )
         registry.add(self)
         train_fn.note(self)
         try:
@@ -209,6 +171,65 @@ class Scheduler(Running):
             self._store.disown()
             self.close()
             raise
+
+    def _take_folder(self, checkpoint: str | os.PathLike[str] | None, resume: bool | None) -> bool:
+        """Take the folder of the search, and open its log.
+
+        Whether an earlier scheduler of this process, whose search there has ended, was closed for
+        this one.
+        """
+        self._is_named = checkpoint is not None
+        self.folder = folder.find(checkpoint, self.train_fn.__name__)
+        let_go = registry.close_ended(self.folder)
+        self._store = folder.take(self.folder, resume)
+        self._start_time = time.time()
+        self.pid = os.getpid()
+        self._closed = self._hurries = False
+        return let_go
+
+    def _choose_seed(self, seed: int | None, earlier: Mapping[str, Any] | None) -> str:
+        """Take the seed of the earlier run, the given one, or any; what is to be said of it."""
+        if earlier is not None:
+            self.seed = earlier["seed"]
+            if seed not in (None, self.seed):
+                return f"seed={seed} is not used: this search began with {self.seed}"
+            return ""
+        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+        return ""
+
+    def _make_parts(
+        self, options: Options, settings: Settings, ssh_config: Sequence[str] | None
+    ) -> None:
+        """Make what shows the search, what runs it, its nodes, and what others ask of it."""
+        self.progress = Progress(
+            options.verbose,
+            self._snapshot,
+            corner=lambda: notebook.Corner(self.curves_as_png),
+        )
+        say = self.progress.say
+        self._callback = Callback(
+            options.training_history_callback,
+            period_s=options.training_history_callback_period,
+            read=lambda: self.training_history,
+            start_time=self._start_time,
+            say=say,
+        )
+        self.manager = DistributedResourceManager()
+        self.experiment = Experiment(
+            self, settings, self.manager, self._store, say, self.progress.show
+        )
+        self.fleet = Fleet(
+            self.folder,
+            self.experiment,
+            tunnel=options.tunnel,
+            ssh_config=ssh_config,
+            say=say,
+            work_in=options.work_in,
+            modules=modules.of_packages(settings.packed),
+        )
+        self.steering = Steering(
+            self.folder, self.experiment, self.fleet, valid=self._valid_job, say=say
+        )
 
     def _desk(
         self,

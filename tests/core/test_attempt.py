@@ -9,7 +9,7 @@ import pytest
 
 from distsearch.core.attempt import NEXT, Attempt, Stage, Verdict
 from distsearch.core.words import Pause, Status, Trial
-from distsearch.resource.manager import Held, Lease
+from distsearch.resource.leases import Held, Lease
 from distsearch.resource.slots import Allocation
 
 

@@ -35,7 +35,8 @@ from distsearch.core.travel import Packed
 from distsearch.core.words import Continue, Launch, Pause, Status, Stop, Wait
 from distsearch.errors import SearchFailed
 from distsearch.resource.cache import CheckpointCache
-from distsearch.resource.manager import DistributedResourceManager, LeaseQueue
+from distsearch.resource.leases import LeaseQueue
+from distsearch.resource.manager import DistributedResourceManager
 from distsearch.resource.node import NodeFacts
 from distsearch.resource.remote import Remote
 from distsearch.resource.resource import Resource
@@ -349,7 +350,7 @@ def test_a_copy_that_is_ahead_of_the_log_is_not_gone_on_from(play, keep):
         node = world.node(kind=DiskRemote)
         world.experiment.run(1, None)
         await node.hears("start", 0)
-        here = world.experiment.keeper.folder_of(world.experiment.ledger.trials[0])
+        here = world.experiment.keeper.folder_of(0)
 
         def copied(step):
             return lambda: any(path.name.endswith(f"-step-{step}") for path in here.glob("*-step*"))

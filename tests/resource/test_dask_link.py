@@ -17,14 +17,10 @@ import pytest
 from distributed import Client, LocalCluster, get_client
 
 from distsearch.errors import NodeError
-from distsearch.resource import agent, dask_link
-from distsearch.resource.dask_link import (
-    EVENTS_KEPT,
-    Cluster,
-    DaskRemote,
-    keep_few_events,
-    stop_agent,
-)
+from distsearch.resource import agent, dask_link, dask_remote, outbox
+from distsearch.resource.dask_agent import stop_agent
+from distsearch.resource.dask_link import EVENTS_KEPT, Cluster, keep_few_events
+from distsearch.resource.dask_remote import DaskRemote
 from distsearch.resource.node import NodeFacts
 from distsearch.resource.pace import SMALLEST_PIECE
 
@@ -149,14 +145,14 @@ def test_any_value_of_json_survives_the_way(local, echo):
 
 
 def test_much_data_goes_in_several_calls(local, echo, monkeypatch):
-    monkeypatch.setattr(dask_link, "MESSAGE_BYTES", 1000)
+    monkeypatch.setattr(outbox, "MESSAGE_BYTES", 1000)
 
     async def test(listening, remote, cluster):
         remote.pace.piece_bytes = 2500
         for _ in range(10):
             remote.send({"op": "say"})
         remote.send({"op": "last"})
-        assert len(remote._next_batch()) == 3
+        assert len(remote._outbox.take()) == 3
         await listening.until(lambda heard: "last" in ops(heard))
 
     search(test, local[1])
@@ -384,7 +380,7 @@ def test_a_sign_of_life_overtakes_a_large_train_function(local, monkeypatch):
 
 
 def test_a_node_whose_disk_never_answers_is_given_up(local, echo, monkeypatch, tmp_path):
-    monkeypatch.setattr(dask_link, "ANSWER_S", 0.3)
+    monkeypatch.setattr(dask_remote, "ANSWER_S", 0.3)
     may_end = threading.Event()
 
     class Hanging:

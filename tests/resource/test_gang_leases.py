@@ -9,7 +9,7 @@ import random
 import pytest
 
 from distsearch.errors import ResourceError
-from distsearch.resource.manager import LeaseQueue
+from distsearch.resource.leases import LeaseQueue
 from distsearch.resource.node import NodeFacts
 from distsearch.resource.resource import Resource
 from distsearch.resource.slots import NodeResourceManager

@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster, Scheduler, Security, rpc
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol.pickle import dumps
 
-from distsearch.resource import dask_link, node_process
+from distsearch.resource import dask_link, node_process, quiet
 from distsearch.resource.dask_link import keep_few_events
 from distsearch.resource.login import hang_up, log_in, watch
 from distsearch.resource.node import Node
@@ -338,8 +338,8 @@ def test_what_is_locked_or_revoked_can_be_told_from_the_text_of_the_error(hosts,
 
 
 def test_the_loggers_that_are_silenced_have_the_names_of_their_packages():
-    names = {name.partition(".")[0] for name in dask_link.CHATTERERS}
-    assert names == dask_link.CHATTERERS
+    names = {name.partition(".")[0] for name in quiet.CHATTERERS}
+    assert names == quiet.CHATTERERS
 
     there = {name.partition(".")[0] for name in logging.root.manager.loggerDict}
     assert names <= there, f"nobody logs as {names - there} any more"

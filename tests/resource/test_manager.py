@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from distsearch.errors import ResourceError
-from distsearch.resource.manager import (
-    DistributedResourceManager,
-    LeaseQueue,
-    _could_hold,
-    shared_queue,
-)
+from distsearch.resource.leases import LeaseQueue, _could_hold, shared_queue
+from distsearch.resource.manager import DistributedResourceManager
 from distsearch.resource.node import NodeFacts
 from distsearch.resource.remote import Remote
 from distsearch.resource.resource import Resource

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsearch.errors import NodeError
-from distsearch.resource import dask_link, pace, pipe
+from distsearch.resource import dask_remote, pace, pipe
 from distsearch.resource.cache import MANIFEST, CheckpointCache
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.node import Node
@@ -332,7 +332,7 @@ def test_checkpoints_of_a_node_over_ssh_go_past_dask_where_they_can(
     folder, tmp_path, monkeypatch, way
 ):
     taken = []
-    monkeypatch.setattr(dask_link, "PipeClient", lambda connect: Witness(connect, taken))
+    monkeypatch.setattr(dask_remote, "PipeClient", lambda connect: Witness(connect, taken))
     made = make(tmp_path / "made", size=200_000)
 
     async def there_and_back(hosts, host):
@@ -358,7 +358,7 @@ def test_a_node_that_goes_in_the_middle_of_a_copy_fails_it_with_an_error_of_its_
     folder, tmp_path, monkeypatch, end
 ):
     taken = []
-    monkeypatch.setattr(dask_link, "PipeClient", lambda connect: Witness(connect, taken))
+    monkeypatch.setattr(dask_remote, "PipeClient", lambda connect: Witness(connect, taken))
     made = make(tmp_path / "made", size=60_000_000)
 
     async def go_in_the_middle(hosts, host):
@@ -429,7 +429,7 @@ def test_a_checkpoint_gets_over_a_link_on_which_it_takes_longer_than_any_answer_
     folder, tmp_path, monkeypatch, way
 ):
     """Time limits are about silence, not about size."""
-    monkeypatch.setattr(dask_link, "ANSWER_S", 1)
+    monkeypatch.setattr(dask_remote, "ANSWER_S", 1)
     monkeypatch.setattr(pipe, "SILENT_S", 1)
     monkeypatch.setattr(pace, "QUICK_S", 0.1)
     made = make(tmp_path / "made", size=400_000)
@@ -485,7 +485,7 @@ def test_checkpoints_travel_through_openssh_as_users_have_it(
     folder, tmp_path, monkeypatch, forwarding
 ):
     taken = []
-    monkeypatch.setattr(dask_link, "PipeClient", lambda connect: Witness(connect, taken))
+    monkeypatch.setattr(dask_remote, "PipeClient", lambda connect: Witness(connect, taken))
     made = make(tmp_path / "made", size=9_000_000)
 
     async def there_and_back(host):

@@ -24,7 +24,8 @@ import pytest
 import distsearch
 from distsearch.errors import HostKeyError, NodeError, ResourceError
 from distsearch.resource import conversation, login, ssh
-from distsearch.resource.dask_link import Cluster, DaskRemote
+from distsearch.resource.dask_link import Cluster
+from distsearch.resource.dask_remote import DaskRemote
 from distsearch.resource.interpreter import starter_command
 from distsearch.resource.login import hang_up, log_in
 from distsearch.resource.node import Node

@@ -197,7 +197,7 @@ FAULTS = {
     "started before that is durable": [
         (
             Experiment,
-            "_start",
+            "start",
             "self.store.when_durable(partial(self.preparation.prepare, attempt))",
             "self.preparation.prepare(attempt)",
         )
@@ -235,7 +235,7 @@ FAULTS = {
         )
     ],
     "a slot is never given back": [
-        (Experiment, "_rank_over", "self.manager.release(attempt.lease)", "pass")
+        (Experiment, "rank_over", "self.manager.release(attempt.lease)", "pass")
     ],
     "a slot is leased twice": [
         (NodeResourceManager, "allocate", "self._change(allocation, -1)", "pass"),
@@ -281,7 +281,7 @@ FAULTS = {
     ],
     "a suggestion is launched without its defaults": [
         (Desk, "next", "replace(found, config=self._complete(found.config))", "found"),
-        (Experiment, "_new_trial", "self.settings.complete(launch.config)", "launch.config"),
+        (Experiment, "new_trial", "self.settings.complete(launch.config)", "launch.config"),
     ],
     "a stop leaves before the report that caused it is durable": [
         (Experiment, "stop", "self.store.when_durable(attempt.send_stop)", "attempt.send_stop()")
@@ -299,10 +299,10 @@ FAULTS = {
     ],
     "the rule is not asked again when a node was lost": [
         (Experiment, "on_lost", "self.wake()\n", "self.fill()\n"),
-        (Experiment, "_rank_over", "self.source.something_happened()\n", "pass\n"),
+        (Experiment, "rank_over", "self.source.something_happened()\n", "pass\n"),
     ],
     "a gang's slots are free before its last rank is reaped": [
-        (Experiment, "_rank_over", "if not attempt.has_ended:", "if not attempt._ends:")
+        (Experiment, "rank_over", "if not attempt.has_ended:", "if not attempt._ends:")
     ],
     "the ranks that are left do not hear that another is over": [
         (Attempt, "end_the_rest", 'self._tell({"op": "follow", **about})', "pass")

@@ -85,7 +85,7 @@ def check(experiment: Experiment) -> None:
     experiment.ledger.check()
     queue, children, live = experiment.queue, experiment.children, experiment.attempts
     # Trials that an interrupted or an earlier run has left wait for the next one in no queue.
-    is_left = experiment.ending in UNFINISHED or experiment._earlier_lease_until is not None
+    is_left = experiment.ending in UNFINISHED or experiment.earlier.has_open_attempts
     for trial in experiment.ledger.open.values():
         is_live, waits = trial in live, (trial in queue) + (trial in children)
         where = f"trial {trial.id} is {trial.status.value}, live: {is_live}, waits: {waits}"

@@ -1,15 +1,18 @@
-"""A rule and a searcher that do what is allowed, but what those of this project do not do."""
+"""The schedulers of stories; with a rule and a searcher that do what is allowed and seldom done."""
 
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...core.words import Continue, Decision, Pause, Report, Stop, Trial
-from ...scheduler import FIFOScheduler
+from ...scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, Scheduler
 from ...searcher.base import Config, Searcher
+from .dask import DaskCluster
+from .plan import Plan, train_fn
 
 
 class Unasked(FIFOScheduler):
@@ -46,3 +49,42 @@ class Partial(Searcher):
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config:
         """One of the two parameters."""
         return {"x": float(rng.random())}
+
+
+def scheduler_of(plan: Plan, folder: Path, cluster: DaskCluster) -> Scheduler:
+    """The scheduler that the program of a plan makes, each time that it is started."""
+    options: dict[str, Any] = {
+        "resource": {
+            "num_cpus": plan.cpus,
+            "world_size": plan.ranks,
+            "ranks_per_node": plan.ranks_per_node,
+        },
+        "checkpoint": folder,
+        "resume": True,
+        "client": cluster,
+        "isolation": "reuse" if plan.reuse else "fresh",
+        "report_timeout": plan.report_timeout,
+        "max_failures": plan.max_failures,
+        "seed": plan.seed,
+        "verbose": 0,
+    }
+    evolution = {"population": 4, "sample": 2}
+    if plan.rule == "fifo":
+        return FIFOScheduler(train_fn, **options)
+    if plan.rule == "partial":
+        searcher = Partial(train_fn.space, seed=plan.seed)
+        return FIFOScheduler(train_fn, searcher=searcher, **options)
+    if plan.rule == "evolution":
+        options |= {"searcher": "evolution", "search_options": evolution}
+        return FIFOScheduler(train_fn, **options)
+    if plan.rule == "front":
+        options |= {"reward_attr": ["accuracy", "cost"], "mode": ["max", "min"]}
+        options |= {"searcher": "evolution", "search_options": {**evolution, "inherit": True}}
+        return FIFOScheduler(train_fn, on_parent_failure="retry", **options)
+    if plan.rule == "unasked":
+        return Unasked(train_fn, **options)
+    if plan.rule == "pbt":
+        return PBTScheduler(train_fn, max_t=plan.max_t, population_size=3, **options)
+    return HyperbandScheduler(
+        train_fn, max_t=plan.max_t, reduction_factor=2, type=plan.rule, **options
+    )

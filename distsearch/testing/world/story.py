@@ -6,33 +6,21 @@ import contextlib
 import random
 import shutil
 import tempfile
-import time as real_time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
-from ...core import attempt as attempt_module
-from ...core import experiment as experiment_module
-from ...core import progress, steering
-from ...core import store as store_module
-from ...core.lock import Lock
 from ...core.store import Store
 from ...errors import NodeError, ResourceError, SearchFailed
-from ...resource import agent as agent_module
-from ...resource import dask_link, detect, fleet, versions
-from ...resource.agent import Agent
-from ...resource.node import NodeFacts
-from ...scheduler import FIFOScheduler, HyperbandScheduler, PBTScheduler, Scheduler, base, running
+from ...scheduler import Scheduler
 from . import insides
-from .dask import DaskCluster, FakeClient, FakeNode, FakeWorker
-from .gangs import FakeNetwork
-from .judge import Judge, Sent
-from .machines import DriverDied, Machine, UserThread, Violation, World, running_machine
-from .plan import Plan, Weather, train_fn
-from .rules import Partial, Unasked
+from .dask import DaskCluster, FakeNode, FakeWorker
+from .judge import Judge
+from .machines import DriverDied, Machine, UserThread, Violation, World
+from .plan import Plan, Weather
+from .rules import scheduler_of
+from .seams import seams
 from .shortages import no_room, racing_start
 from .trials import FakeProcesses
 from .troubles import TROUBLES as BLOWS
@@ -47,69 +35,7 @@ TROUBLES: dict[str, Callable[..., None]] = {
     "no_room": no_room,
     "racing_start": racing_start,
 }
-VERSIONS = versions.own_versions()
 MEMORY = Path("/dev/shm")  # a folder in memory, where there is one
-
-
-class FakeTime:
-    """The module `time` of those who look at a clock."""
-
-    def __init__(self, story: Story) -> None:
-        self._story = story
-
-    def monotonic(self) -> float:
-        """The driver's clock."""
-        return self._story.driver.loop.time()
-
-    def time(self) -> float:
-        """The wall clock."""
-        return self._story.world.wall_s + self._story.world.now
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(real_time, name)
-
-
-class WatchedAgent(Agent):
-    """A real agent with fake processes, of which the judge knows what it says and hears.
-
-    `unacknowledged`: its reports that the driver has not acknowledged yet.
-    """
-
-    def __init__(
-        self,
-        story: Story,
-        *,
-        folder: Path,
-        send: Callable[[list[dict[str, Any]]], None],
-        **options: Any,
-    ) -> None:
-        self.story = story
-        self.unacknowledged: deque[Sent] = deque()
-
-        def send_and_note(messages: list[dict[str, Any]]) -> None:
-            for message in messages:
-                if message["op"] == "report":
-                    name = message["trial"], message["attempt"]
-                    self.unacknowledged.append((*name, message["seq"], len(message["body"])))
-            send(messages)
-
-        def make_processes(folder: Path, agent: Agent) -> Any:
-            return FakeProcesses(story.plan, story.drivers, story.judge, agent)
-
-        super().__init__(
-            folder=folder,
-            send=send_and_note,
-            clock=lambda: running_machine().loop.time(),
-            make_processes=make_processes,
-            network=FakeNetwork(story.places_to_meet),
-            **options,
-        )
-
-    def handle(self, messages: list[dict[str, Any]]) -> None:
-        """Take messages of the driver."""
-        for message in messages:
-            self.story.judge.agent_hears(message, self.unacknowledged)
-        super().handle(messages)
 
 
 class Story:
@@ -188,66 +114,12 @@ class Story:
         """Run the search to its end, whatever happens; Violation if a guarantee is broken."""
         with contextlib.ExitStack() as exits:
             exits.callback(self.clean_up)
-            for target, name, value in self.seams():
+            for target, name, value in seams(self):
                 exits.enter_context(mock.patch.object(target, name, value))
             for node in self.nodes:
                 self.start_worker(node)
             self.world.post(OPERATOR_S, self.look_after_nodes)
             self.compare_with_replay(live=self.search())
-
-    def seams(self) -> Iterator[tuple[Any, str, Any]]:
-        """Where the fake world touches the real code."""
-        clock = FakeTime(self)
-        yield from ((module, "time", clock) for module in (experiment_module, dask_link, base))
-        yield store_module, "time", clock
-        yield attempt_module, "time", clock
-        yield store_module, "Store", self.make_store
-        yield base, "loop", lambda: self.user_thread
-        yield running, "loop", lambda: self.user_thread
-        yield dask_link, "Client", lambda *a, **o: FakeClient(self.cluster, self.driver)
-        yield dask_link, "Authority", lambda: None
-        yield dask_link, "own_versions", lambda: VERSIONS
-        yield detect, "detect", lambda: NodeFacts(1, (), 10**9, "", ("10.0.0.1", "127.0.0.1"))
-        yield agent_module, "Agent", partial(WatchedAgent, self)
-        # Looked at less often, for speed: fake trials print nothing and use no memory.
-        yield agent_module, "OUTPUT_PERIOD_S", 1000.0
-        yield agent_module, "MEMORY_PERIOD_S", 1000.0
-        yield steering, "EVERY_S", 1000.0
-        yield progress.Progress, "say", lambda _, line: self.judge.told.append(line)
-        experiment = experiment_module.Experiment
-        for name in ("run", "wake", "on_messages"):
-            yield experiment, name, checked(getattr(experiment, name))
-        yield experiment, "on_lost", self.judging_losses(experiment.on_lost)
-        if self.plan.echo:
-            yield fleet.Fleet, "on_messages", self.echoing(fleet.Fleet.on_messages)
-
-    def judging_losses(self, on_lost: Callable[..., None]) -> Callable[..., None]:
-        """Have the judge hear of nodes that are given up."""
-
-        def lost(experiment: Any, remote: Any, reason: str, confirmed_dead: bool) -> None:
-            self.judge.given_up(self.cluster.ever[remote.worker], reason)
-            checked(on_lost)(experiment, remote, reason, confirmed_dead)
-
-        return lost
-
-    def make_store(self, folder: Path, lock: Lock) -> Store:
-        """The real store; its files are closed when its driver dies."""
-        made = Store(folder, lock)
-        self.stores.append(made)
-        return made
-
-    def echoing(self, on_messages: Callable[..., None]) -> Callable[..., None]:
-        """Repeat some of what agents say, up to a minute later."""
-
-        def repeat(of_fleet: fleet.Fleet, remote: Any, messages: list[Any]) -> None:
-            on_messages(of_fleet, remote, messages)
-            again = [m for m in messages if m["op"] in ("report", "ended", "saved", "meets")]
-            driver = self.driver
-            if again and self.world.random.random() < 0.3:
-                later = self.world.random.choice([0.01, 1.0, 60.0]) * self.world.random.random()
-                self.world.post(later, partial(driver.do, on_messages, of_fleet, remote, again))
-
-        return repeat
 
     # The driver
 
@@ -261,42 +133,7 @@ class Story:
 
     def make_scheduler(self) -> Scheduler:
         """What the program makes: the same each time."""
-        plan = self.plan
-        options: dict[str, Any] = {
-            "resource": {
-                "num_cpus": plan.cpus,
-                "world_size": plan.ranks,
-                "ranks_per_node": plan.ranks_per_node,
-            },
-            "checkpoint": self.folder / "search",
-            "resume": True,
-            "client": self.cluster,
-            "isolation": "reuse" if plan.reuse else "fresh",
-            "report_timeout": plan.report_timeout,
-            "max_failures": plan.max_failures,
-            "seed": plan.seed,
-            "verbose": 0,
-        }
-        evolution = {"population": 4, "sample": 2}
-        if plan.rule == "fifo":
-            return FIFOScheduler(train_fn, **options)
-        if plan.rule == "partial":
-            searcher = Partial(train_fn.space, seed=plan.seed)
-            return FIFOScheduler(train_fn, searcher=searcher, **options)
-        if plan.rule == "evolution":
-            options |= {"searcher": "evolution", "search_options": evolution}
-            return FIFOScheduler(train_fn, **options)
-        if plan.rule == "front":
-            options |= {"reward_attr": ["accuracy", "cost"], "mode": ["max", "min"]}
-            options |= {"searcher": "evolution", "search_options": {**evolution, "inherit": True}}
-            return FIFOScheduler(train_fn, on_parent_failure="retry", **options)
-        if plan.rule == "unasked":
-            return Unasked(train_fn, **options)
-        if plan.rule == "pbt":
-            return PBTScheduler(train_fn, max_t=plan.max_t, population_size=3, **options)
-        return HyperbandScheduler(
-            train_fn, max_t=plan.max_t, reduction_factor=2, type=plan.rule, **options
-        )
+        return scheduler_of(self.plan, self.folder / "search", self.cluster)
 
     def search(self) -> Scheduler:
         """The user's own part: run the same command until it comes to its end."""
@@ -469,16 +306,6 @@ class Story:
         self.world.close()
         self.bury_driver()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def checked(method: Callable[..., None]) -> Callable[..., None]:
-    """A method of the experiment, after which all that must always hold is looked at."""
-
-    def call(experiment: experiment_module.Experiment, *arguments: Any) -> None:
-        method(experiment, *arguments)
-        insides.check(experiment)
-
-    return call
 
 
 def play(seed: int, weather: Weather | None = None) -> Story:
