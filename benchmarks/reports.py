@@ -115,7 +115,7 @@ def main() -> None:
             goal = 10_000 if place == "local" else None
             figures += [
                 Figure(f"{place}: durable reports", rates, "reports/s", at_least=goal),
-                Figure(f"{place}: decision, p50", medians, "ms", below=5),
+                Figure(f"{place}: decision, p50", medians, "ms", at_most=5),
                 Figure(f"{place}: decision, p99", rares, "ms"),
             ]
     show("Reports and decisions", figures, given.json)

@@ -52,7 +52,7 @@ def main() -> None:
             up.append(ready - begin)
             closed.append(time.perf_counter() - ready)
     figures = [
-        Figure(f"{given.nodes} nodes up", up, "s", below=4),
+        Figure(f"{given.nodes} nodes up", up, "s", at_most=4),
         Figure(f"{given.nodes} nodes closed", closed, "s"),
     ]
     show("SSH nodes on loopback", figures, given.json)
