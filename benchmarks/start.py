@@ -63,7 +63,7 @@ def main() -> None:
     figures = [
         Figure("import distsearch", bare, "s", at_most=0.5),
         Figure("import it and its scheduler", whole, "s", at_most=0.5),
-        Figure("a search of one trial", searches, "s", at_most=1.5),
+        Figure("a search of one trial", searches, "s", at_most=0.35),
     ]
     show("Start", figures, given.json)
 
