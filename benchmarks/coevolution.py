@@ -99,12 +99,12 @@ def ssh_nodes(folder: Path) -> Iterator[dict[str, Any]]:
 def overheads(folder: Path, repeats: int) -> list[Figure]:
     """What a generation costs here with one slot and with two, and on two nodes."""
 
-    def figures(where: str, slots: int, below: float, **options: Any) -> Iterator[Figure]:
+    def figures(where: str, slots: int, of_megabyte: float, **options: Any) -> Iterator[Figure]:
         for size in GENOME_BYTES:
             places = [folder / f"{where}-{size}-{n}" for n in range(repeats)]
             values = [overhead(place, slots, size, **options) for place in places]
-            goal = below if size == MEGABYTE else None
-            yield Figure(f"{where}, genomes of {size // 1000:,} KB", values, "ms", below=goal)
+            goal = of_megabyte if size == MEGABYTE else None
+            yield Figure(f"{where}, genomes of {size // 1000:,} KB", values, "ms", at_most=goal)
 
     found = [
         one
@@ -230,12 +230,12 @@ def quality(given: argparse.Namespace, folder: Path) -> list[Figure]:
             found.setdefault(name, []).append(value)
         print(f"seed {seed}:", {name: round(values[-1], 3) for name, values in found.items()})
     goals = {"mixture FID, coevolving": 12.0} if given.data == "digits" else {}
-    figures = [Figure(name, values, below=goals.get(name)) for name, values in found.items()]
+    figures = [Figure(name, values, at_most=goals.get(name)) for name, values in found.items()]
     by_name = {figure.name: figure for figure in figures}
     for other, goal in (("mixture FID, isolated", 0.5), ("FID, one GAN", None)):
         name = f"coevolving / {other.removeprefix('mixture ')}"
         share = ratio(name, by_name["mixture FID, coevolving"], by_name[other])
-        figures.append(Figure(name, share.values, "x", below=goal))
+        figures.append(Figure(name, share.values, "x", at_most=goal))
     return figures
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ class Figure:
     values: list[float]
     unit: str = ""
     at_least: float | None = None
-    below: float | None = None
+    at_most: float | None = None
 
     @property
     def median(self) -> float:
@@ -32,21 +33,63 @@ class Figure:
     def goal(self) -> str:
         if self.at_least is not None:
             return f">= {self.at_least:g}"
-        return "" if self.below is None else f"< {self.below:g}"
+        return "" if self.at_most is None else f"<= {self.at_most:g}"
 
     @property
     def verdict(self) -> str:
         if self.at_least is not None:
             return "met" if self.median >= self.at_least else "MISSED"
-        if self.below is not None:
-            return "met" if self.median < self.below else "MISSED"
+        if self.at_most is not None:
+            return "met" if self.median <= self.at_most else "MISSED"
         return ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What many trivial trials, or tasks, cost."""
+
+    per_second: float
+    cpu_ms: float
+    """CPU time of one, in all processes: the driver, its children and theirs."""
+
+    @classmethod
+    def of(cls, count: int, seconds: float, cpu_s: float) -> Run:
+        return cls(count / seconds, 1e3 * cpu_s / count)
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.per_second:.0f} per second, {self.cpu_ms:.1f} ms of CPU time each"
 
 
 def ratio(name: str, over: Figure, under: Figure, at_least: float | None = None) -> Figure:
     """Two figures of the same repeats, divided repeat by repeat."""
     pairs = zip(over.values, under.values, strict=True)
     return Figure(name, [a / b for a, b in pairs], "x", at_least=at_least)
+
+
+class CPUClock:
+    """CPU time that this process and all its descendants use from now on."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def seconds(self) -> float:
+        """So much until now, with what descendants that have ended had used."""
+        now = self._now()
+        return sum(used - self._before.get(pid, 0.0) for pid, used in now.items())
+
+    def _now(self) -> dict[int, float]:
+        import psutil
+
+        here, found = psutil.Process(), {}
+        for process in [here, *here.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                of_ended_children = times.children_user + times.children_system
+                found[process.pid] = times.user + times.system + of_ended_children
+        return found
 
 
 def parser(text: str, repeats: int = 5) -> argparse.ArgumentParser:

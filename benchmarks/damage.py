@@ -186,7 +186,7 @@ def main() -> None:
     figures = [
         Figure("damages found and said", [outcomes["found"]], ""),
         Figure("nothing in use was hit", [outcomes["whole"]], ""),
-        Figure("silent, raw or changed", [bad], "", below=1),
+        Figure("silent, raw or changed", [bad], "", at_most=0),
         Figure("one damage", [1e3 * seconds / max(1, given.damages)], "ms"),
     ]
     show("Damages to the log", figures, given.json)

@@ -175,13 +175,15 @@ def main() -> None:
             here = [body["done"] - leased for leased, body in found]
             there = [torchrun(ranks) for _ in range(given.repeats)]
             figures += [
-                Figure(f"start of {ranks} ranks", here, "s", below=statistics.median(there)),
+                Figure(f"start of {ranks} ranks", here, "s", at_most=statistics.median(there)),
                 Figure(f"start of {ranks} ranks by torchrun", there, "s"),
             ]
         dies_once.update(folder=str(folder))
         found = search(hosts, nodes, dies_once, 2, given.repeats)
         figures.append(
-            Figure("first step after a rank has died", [b["took"] for _, b in found], "s", below=2)
+            Figure(
+                "first step after a rank has died", [b["took"] for _, b in found], "s", at_most=2
+            )
         )
         for ranks in (1, 2):
             found = search(hosts, nodes, learns, ranks, given.repeats)

@@ -605,7 +605,7 @@ def main() -> None:
         print(f"{count.unreported} epochs were saved, but killed before their report was sent")
         kinds = ("lost", "duplicate", "two at once", "orphan", "hung")
         figures = [
-            Figure(f"{kind}, of {count.acknowledged} reports", [count.of(kind)], below=1)
+            Figure(f"{kind}, of {count.acknowledged} reports", [count.of(kind)], at_most=0)
             for kind in kinds
         ]
         show("Random SIGKILLs", figures, given.json)
@@ -620,7 +620,7 @@ def main() -> None:
                 f"driver SIGKILL, {place}: none left",
                 [seconds_until_nothing_is_left(place)],
                 "s",
-                below=60,
+                at_most=60,
             )
             for place in ("local", "SSH")
         ]

@@ -60,7 +60,7 @@ def main() -> None:
         runs.append(json.loads(done.stdout))
     first, last = [run["first"] for run in runs], [run["last"] for run in runs]
     figures = [
-        Figure("driver's memory", [run["mb"] for run in runs], "MB", below=150),
+        Figure("driver's memory", [run["mb"] for run in runs], "MB", at_most=150),
         Figure("a trial of the first tenth", first, "ms"),
         Figure("a trial of the last tenth", last, "ms"),
         Figure("last / first", [b / a for a, b in zip(first, last, strict=True)], "x"),

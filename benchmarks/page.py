@@ -95,9 +95,9 @@ def main() -> None:
         return [value for run in runs for value in run[name]]
 
     figures = [
-        Figure("the page's process has read the folder", all_of("up"), "s", below=15.0),
-        Figure("the overview is drawn", all_of("drawn"), "s", below=3.0),
-        *(Figure(f"an update of {view}", all_of(view), "ms", below=200.0) for view in VIEWS),
+        Figure("the page's process has read the folder", all_of("up"), "s", at_most=15.0),
+        Figure("the overview is drawn", all_of("drawn"), "s", at_most=3.0),
+        *(Figure(f"an update of {view}", all_of(view), "ms", at_most=200.0) for view in VIEWS),
     ]
     show("the live page", figures, given.json)
 

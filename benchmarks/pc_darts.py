@@ -101,7 +101,7 @@ def step(given) -> None:
     mine = Figure("a step of distsearch", times[ours], "s")
     other = Figure("a step edge by edge, one process", times[by_edge], "s")
     compared = ratio("of its time", mine, other)
-    figure = Figure(compared.name, compared.values, "x", below=1.05)
+    figure = Figure(compared.name, compared.values, "x", at_most=1.05)
     show("PC-DARTS: a step of the search", [mine, other, figure], given.json)
 
 
@@ -252,10 +252,10 @@ def recipe(given) -> None:
                 if number == given.steps:
                     break
             steps = facts.train // 2 // settings["batch_size"]
-            below = 25.0 if on_gpu else None
+            goal = 25.0 if on_gpu else None
             figures = [
                 Figure("images", [2 * settings["batch_size"] / s for s in seconds], "images/s"),
-                Figure("an epoch, at that", [steps * s for s in seconds], "s", below=below),
+                Figure("an epoch, at that", [steps * s for s in seconds], "s", at_most=goal),
                 Figure("peak memory", [peak_memory_mb(device)], "MB"),
             ]
             order = "second" if second_order else "first"

@@ -61,9 +61,9 @@ def main() -> None:
             whole.append(float(run("-c", IMPORT.format(more="distsearch.scheduler"))))
             searches.append(search_s(folder))
     figures = [
-        Figure("import distsearch", bare, "s", below=0.5),
-        Figure("import it and its scheduler", whole, "s", below=0.5),
-        Figure("a search of one trial", searches, "s", below=1.5),
+        Figure("import distsearch", bare, "s", at_most=0.5),
+        Figure("import it and its scheduler", whole, "s", at_most=0.5),
+        Figure("a search of one trial", searches, "s", at_most=0.35),
     ]
     show("Start", figures, given.json)
 

@@ -135,7 +135,7 @@ def main() -> None:
     with scratch():
         for name in ("random", "evolution", "bohb", "mfgp", "tpe", "cmaes", "qmc", "nsga2"):
             idle, waiting = lost(name, given.rounds)
-            shares.append(Figure(f"{name}: waiting for it", [waiting], "%", below=1))
+            shares.append(Figure(f"{name}: waiting for it", [waiting], "%", at_most=1))
             shares.append(Figure(f"{name}: without a trial", [idle], "%"))
     show(f"Slot time lost, trials of {TRIAL_S:g} s on {SLOTS} slots", shares, given.json)
 

@@ -1,27 +1,40 @@
-"""Trials per second that do nothing but report once, on 2 local slots, beside two peers.
+"""Trials per second that do nothing but report once, on 2 local slots, beside three peers.
 
     python -m benchmarks.trivial_trials
-    python -m benchmarks.trivial_trials --peers-python peers/bin/python    # with ray[tune] in it
+    python -m benchmarks.trivial_trials --ray-python peers/bin/python   # with ray[tune] and psutil
 
-In every repeat, one after the other: a Dask sliding window of 8 no-op tasks on 2 worker processes
-(no search, no log, no isolation), trials in fresh processes, trials in reused ones, and Ray Tune.
+In every repeat, one after the other, each in an interpreter of its own: Dask windows of 32 and of 8
+no-op tasks on 2 worker processes (no search, no log, no isolation), trials in fresh processes,
+trials in reused ones, Optuna with 2 processes over a journal, and Ray Tune. Each has started, and
+has run some trials, before its clock runs. CPU time is that of the driver and of all its
+descendants. How each peer was chosen: "How peers are set up" in benchmarks/README.md.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import subprocess
 import sys
 import time
-from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-
-from distributed import Client, LocalCluster
 
 import distsearch as ag
 
-from .common import Figure, parser, ratio, scratch, show
+from .common import CPUClock, Figure, Run, parser, ratio, scratch, show
 
-SLOTS, WINDOW, BOUND_S = 2, 8, 120
+SLOTS, BOUND_S = 2, 120
+WARM_UP = 20
+GOALS = {  # how many times as many trials per second
+    ("fresh processes", "Dask's window of 32"): 1,
+    ("fresh processes", "Dask's window of 8"): 1,
+    ("fresh processes", "Ray Tune"): 10,
+    ("reused processes", "Dask's window of 32"): 5,
+    ("reused processes", "Dask's window of 8"): 5,
+    ("reused processes", "Optuna"): 5,
+}
 
 
 @ag.args(x=ag.Real(0, 1))
@@ -29,91 +42,96 @@ def train_fn(args, reporter):
     reporter(epoch=1, accuracy=args.x)
 
 
-def no_op(number: int) -> int:
-    return number
-
-
-def dask_window(tasks: int) -> float:
-    """Tasks per second of a loop that keeps 8 of them submitted."""
-    with (
-        LocalCluster(
-            n_workers=SLOTS, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as cluster,
-        Client(cluster, timeout=BOUND_S) as client,
-    ):
-
-        def go(count: int) -> None:
-            waiting = deque()
-            for number in range(count):
-                if len(waiting) == WINDOW:
-                    waiting.popleft().result(BOUND_S)
-                waiting.append(client.submit(no_op, number, pure=False))
-            while waiting:
-                waiting.popleft().result(BOUND_S)
-
-        go(50)
-        begin = time.perf_counter()
-        go(tasks)
-        return tasks / (time.perf_counter() - begin)
-
-
-def search(isolation: str, trials: int) -> float:
-    """Trials per second of a search; each is logged durably before it starts and when it ends."""
+def search(isolation: str, trials: int) -> Run:
+    """What a trial costs; each is logged durably before it starts and when it ends."""
     node = ag.Node("localhost", num_cpus=SLOTS)
     with ag.scheduler.FIFOScheduler(
         train_fn, resource={"num_cpus": 1}, local=node, isolation=isolation, verbose=0
     ) as scheduler:
-        scheduler.run(num_trials=20)
+        scheduler.run(num_trials=WARM_UP)
         scheduler.join_jobs(BOUND_S)
-        begin = time.perf_counter()
+        cpu, begin = CPUClock(), time.perf_counter()
         scheduler.run(num_trials=trials)
         assert scheduler.join_jobs(BOUND_S), "the search did not end"
         seconds = time.perf_counter() - begin
+        found = Run.of(trials, seconds, cpu.seconds())
         assert {trial.status.value for trial in scheduler.trials} == {"finished"}
-    return trials / seconds
+    return found
 
 
-def ray_tune(python: str, trials: int) -> float | None:
-    """Trials per second of Ray Tune, run by another interpreter; None where it does not run."""
-    command = [python, str(Path(__file__).with_name("ray_peer.py")), str(trials), str(SLOTS)]
+def alone(script: str, *arguments: str, python: str = sys.executable) -> Run | None:
+    """One contender in an interpreter of its own; None, with a message, where it does not run."""
+    here = Path(__file__)
+    command = [python, str(here.with_name(script)), *arguments]
+    if script == here.name:
+        command = [python, "-m", "benchmarks.trivial_trials", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"without Ray Tune: {error}")
+        print(f"without {script}: {error}")
         return None
     if done.returncode != 0:
-        print(f"without Ray Tune: {python} said {done.stderr.strip()[-300:]}")
+        print(f"without {script}: {python} said {done.stderr.strip()[-300:]}")
         return None
-    return float(done.stdout.split()[-1])
+    return Run(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--trials", type=int, default=400, help="of each run (reused: 5 times)")
-    options.add_argument("--peers-python", help="an interpreter with ray[tune] installed")
-    given = options.parse_args()
-    dask, fresh, reuse, ray = [], [], [], []
-    with scratch():
-        for _ in range(given.repeats):
-            dask.append(dask_window(given.trials))
-            fresh.append(search("fresh", given.trials))
-            reuse.append(search("reuse", 5 * given.trials))
-            if given.peers_python and len(ray) == len(dask) - 1:
-                rate = ray_tune(given.peers_python, given.trials)
-                ray.extend([] if rate is None else [rate])
-    window = Figure("Dask window of 8 no-ops", dask, "tasks/s")
-    own = Figure("fresh processes", fresh, "trials/s")
-    reused = Figure("reused processes", reuse, "trials/s")
-    figures = [window, own, reused]
-    figures.append(ratio("fresh / Dask window", own, window, at_least=0.8))
-    figures.append(ratio("reused / Dask window", reused, window, at_least=4))
-    if len(ray) == given.repeats:
-        peer = Figure("Ray Tune, actors reused", ray, "trials/s")
-        figures += [peer, ratio("fresh / Ray Tune", own, peer, at_least=5)]
-    elif not given.peers_python:
-        print("without Ray Tune: give --peers-python=PYTHON, with ray[tune] installed")
+def contenders(trials: int, ray_python: str | None) -> dict[str, Callable[[], Run | None]]:
+    """Their names, and what runs each once."""
+    one, five, slots = str(trials), str(5 * trials), str(SLOTS)
+    here = Path(__file__).name
+    found = {
+        "Dask's window of 32": partial(alone, "dask_peer.py", one, slots),
+        "Dask's window of 8": partial(alone, "dask_peer.py", one, slots, "--window", "8"),
+        "fresh processes": partial(alone, here, "--once", "fresh", "--trials", one),
+        "reused processes": partial(alone, here, "--once", "reuse", "--trials", five),
+        "Optuna": partial(alone, "optuna_peer.py", one, slots),
+    }
+    if ray_python:
+        found["Ray Tune"] = partial(alone, "ray_peer.py", one, slots, python=ray_python)
+    else:
+        print("without Ray Tune: give --ray-python=PYTHON, with ray[tune] and psutil installed")
+    return found
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Run all in turns, and print the figures."""
+    once = contenders(given.trials, given.ray_python)
+    runs: dict[str, list[Run]] = {name: [] for name in once}
+    for _ in range(given.repeats):
+        for name, run in once.items():
+            found = run()
+            runs[name].extend([] if found is None else [found])
+    whole = {name: found for name, found in runs.items() if len(found) == given.repeats}
+    rates = {
+        name: Figure(name, [run.per_second for run in found], "per second")
+        for name, found in whole.items()
+    }
+    figures = list(rates.values())
+    figures += [
+        Figure(f"{name}: CPU time", [run.cpu_ms for run in found], "ms each")
+        for name, found in whole.items()
+    ]
+    figures += [
+        ratio(f"{own} / {peer}", rates[own], rates[peer], at_least=goal)
+        for (own, peer), goal in GOALS.items()
+        if own in rates and peer in rates
+    ]
     show(f"Trivial trials on {SLOTS} slots", figures, given.json)
 
 
+def main() -> None:
+    options = parser(__doc__, repeats=9)
+    options.add_argument("--trials", type=int, default=400, help="of each run (reused: 5 times)")
+    options.add_argument("--ray-python", help="an interpreter with ray[tune] and psutil installed")
+    options.add_argument("--once", choices=("fresh", "reuse"), help="this alone, printed as JSON")
+    given = options.parse_args()
+    with scratch():
+        if given.once:
+            print(json.dumps(search(given.once, given.trials).as_dict()))
+        else:
+            compare(given)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
