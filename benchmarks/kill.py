@@ -60,6 +60,7 @@ BELOW = ("guard", "launcher", "trial")  # each the parent of the next, with the 
 ONCE_A_RUN = ("node process", "starter")  # a search without nodes waits, as it should
 BOUND_S = 240.0
 ORPHAN_S = 60.0
+MOMENT_S = {"local": 1.5, "SSH": 5.0}  # then it is killed anyway: some events come but once
 MARK = "DISTSEARCH_KILL_MARK"
 
 
@@ -261,7 +262,7 @@ class Search:
                 time.sleep(0.005)
             return
         kind, times = self.rng.choice(POINTS), self.rng.randint(1, 4)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + MOMENT_S[self.place]
         known = self.last_event()
         while time.monotonic() < deadline and self.driver.poll() is None:
             fresh = [row for row in self.rows(known) if row[1] == kind]

@@ -15,9 +15,8 @@ import os
 import re
 import shutil
 import sys
-import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,12 @@ def save(
     *,
     attempt: int = 0,
     keep: int = KEPT,
-    young_s: float = 0.0,
+    young: Iterable[str] | None = None,
 ) -> Path:
     """Write `state` as a new checkpoint below `folder`; return the checkpoint's own folder.
 
-    Older checkpoints are deleted, but for the newest `keep`, those younger than `young_s` seconds,
-    and the last one before these.
+    Older checkpoints are deleted, but for the newest `keep`; with `young`, the names of those that
+    the log may not know yet, also but for these and the last one before them.
 
     `state`: nested dicts, lists and tuples of torch tensors, NumPy arrays, numbers, strings, bytes,
     booleans and None (a `state_dict()` is one), or the path of a file or a folder, which is copied.
@@ -66,7 +65,7 @@ def save(
         if isinstance(error, OSError):
             raise cannot_write(step, str(folder), error) from error
         raise
-    delete_all_but_newest(folder, keep, young_s)
+    delete_all_but_newest(folder, keep, None if young is None else {target.name, *young})
     return target
 
 
@@ -161,31 +160,24 @@ def size_of(manifest: Mapping[str, Any]) -> int:
 
 
 def delete_all_but_newest(
-    folder: Path, keep: int = KEPT, young_s: float = 0.0, *, is_over: bool = False
+    folder: Path, keep: int = KEPT, young: Container[str] | None = None, *, is_over: bool = False
 ) -> None:
     """Delete all but the newest `keep` checkpoints, and what a kill has left half written.
 
-    Checkpoints younger than `young_s` seconds stay, too, and the last one before them: it may be
-    the newest that the log knows, from which the trial goes on if its driver is killed now. When
-    the trial is over (`is_over`), and has saved itself, what it has inherited is deleted as well.
+    `young`: checkpoints of these names stay too, and the last one before them: it may be the newest
+    that the log knows, from which the trial goes on if its driver is killed now. When the trial is
+    over (`is_over`), and has saved itself, what it has inherited is deleted as well.
     """
     found = checkpoints(folder)
     if is_over:
         found = [path for path in found if number_of(path)] or found
     kept = found[-keep:]
-    if young_s:
-        known = [n for n, path in enumerate(found) if _age_s(path) >= young_s]
+    if young is not None:
+        known = [n for n, path in enumerate(found) if path.name not in young]
         kept = found[min(max(known, default=0), max(0, len(found) - keep)) :]
     for old in folder.glob("*-step-*"):
         if old not in kept:
             delete(old)
-
-
-def _age_s(path: Path) -> float:
-    try:
-        return abs(time.time() - (path / MANIFEST).stat().st_mtime)
-    except FileNotFoundError:  # the driver has deleted it meanwhile
-        return 0.0
 
 
 def load(folder: Path) -> Any:

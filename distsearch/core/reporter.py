@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ class Reporter:
         self._sender = 0  # the thread that is sending
         self._stopped = False
         self._started = self._last = time.perf_counter()
+        self._saved_at: dict[str, float] = {}  # the last checkpoints, by name
 
     @property
     def folder(self) -> Path:
@@ -170,8 +171,9 @@ class Reporter:
                     step,
                     attempt=self._attempt,
                     keep=self._keep,
-                    young_s=checkpoint.YOUNG_S,
+                    young=self._young(),
                 )
+                self._saved_at[path.name] = time.monotonic()
                 size = checkpoint.size_of(checkpoint.manifest_of(path))
             self._send(f"S {step} 0 {json.dumps({'name': path.name, 'bytes': size})}\n")
             return path
@@ -226,8 +228,14 @@ class Reporter:
         if self._parents and self._shelf is None:
             shutil.rmtree(self.folder / "parents", ignore_errors=True)
             checkpoint.delete_all_but_newest(
-                self.checkpoints, self._keep, checkpoint.YOUNG_S, is_over=True
+                self.checkpoints, self._keep, self._young(), is_over=True
             )
+
+    def _young(self) -> Iterable[str]:
+        """The checkpoints of which the log may not know yet; clocks of disks and days may jump."""
+        since = time.monotonic() - checkpoint.YOUNG_S
+        self._saved_at = {name: at for name, at in self._saved_at.items() if at > since}
+        return self._saved_at
 
     def request_stop(self) -> None:
         """End the trial, here or right after a line is sent; for the handler of SIGTERM."""

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from ..errors import CheckpointError, MissingPackage, OptionError
 from ..resource.cache import MANIFEST, delete
 from ..resource.private import make_folders, make_private
-from ..space.privacy import is_secret, without_secrets_in_urls
+from ..space.privacy import is_secret, without_secrets_in_text
 from . import checkpoint
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def checked_url(storage: str | os.PathLike[str]) -> str:
     url = os.fspath(storage)
     if "://" not in url:
         return str(Path(url).expanduser().absolute())
-    if without_secrets_in_urls(url) != url:
+    if without_secrets_in_text(url) != url:
         raise OptionError(
             "storage= holds a password or a token, which would get into the log; leave it out, and "
             "give it to fsspec by the environment or its configuration (~/.config/fsspec)"

@@ -71,6 +71,7 @@ Message = dict[str, Any]
 MADE = (*FOLDERS, LOG_FILE, MARK_FILE)  # all that an agent makes in its folder
 WINDOW = 8 << 20
 KILL_GRACE_S = 10.0
+LOOK_S = 0.01
 OUTPUT_PERIOD_S = 0.2
 MEMORY_PERIOD_S = 0.25
 AFTER_SAVE_S = 1.0
@@ -261,6 +262,7 @@ class Agent:
             if message["decision"] != "continue":
                 pause = message["decision"] == "pause"
                 self._end_soon(trial, "paused" if pause else "stopped", "by the rule")
+            trial.goes_on(self._clock())
             self.processes.write(trial.process, message["decision"].encode() + b"\n")
 
     def _on_stop(self, message: Message) -> None:
@@ -307,6 +309,8 @@ class Agent:
         if self._held_back and self._unacknowledged < WINDOW // 2:
             held_back, self._held_back = self._held_back, []
             for process in held_back:
+                if process.work is not None:
+                    process.work.goes_on(self._clock())
                 self.processes.listen(process)
 
     # Processes
@@ -345,7 +349,8 @@ class Agent:
         self.processes.write(trial.process, trial.job)
         if trial.follows is not None:
             self.processes.write(trial.process, b"alone\n")
-        self._set_limits(trial)
+        trial.memory_bytes = trial.limits.get("memory_bytes")
+        self._watch_time(trial)
 
     # What trials say
 
@@ -362,12 +367,15 @@ class Agent:
             reason = "it sent what is no message (a signal handler that raises may have cut one)"
             self._end_now(trial, "failed", f"{reason}: {error}")
         if self._unacknowledged > WINDOW and not process.exited:
+            trial.waits(self._clock())
             self.processes.hold_back(process)
             self._held_back.append(process)
 
     def _take_line(self, process: Process, trial: RunningTrial, line: bytes) -> None:
         kind, sequence, due, body = line.split(b" ", 3)
         if kind == b"R":
+            if due == b"1":
+                trial.waits(self._clock())
             self._unacknowledged += len(body)
             self._tell(
                 op="report",
@@ -406,24 +414,17 @@ class Agent:
 
     # Ends
 
-    def _set_limits(self, trial: RunningTrial) -> None:
-        limits = trial.limits
-        trial.memory_bytes = limits.get("memory_bytes")
-        if limits.get("trial_timeout_s") is not None:
-            seconds = limits["trial_timeout_s"]
-            reason = f"ran longer than trial_timeout={seconds:g} s"
-            trial.timers.append(
-                self._loop.call_later(seconds, self._end_now, trial, "timed_out", reason)
-            )
-        if limits.get("report_timeout_s") is not None:
-            self._watch_reports(trial, limits["report_timeout_s"])
-
-    def _watch_reports(self, trial: RunningTrial, seconds: float) -> None:
-        left_s = seconds - (self._clock() - trial.heard)
-        if left_s < 0.001:  # less is the rounding of clocks, for which no timer can wait
-            self._end_now(trial, "hung", f"no report for report_timeout={seconds:g} s")
+    def _watch_time(self, trial: RunningTrial) -> None:
+        """End a trial whose time is over, or look again when it would be."""
+        left = trial.time_left(self._clock())
+        if not left:
+            return
+        left_s, status, reason = min(left)
+        if left_s < 0.001 and trial.waits_since is None:  # less is the rounding of clocks
+            self._end_now(trial, status, reason)
         else:
-            trial.timers.append(self._loop.call_later(left_s, self._watch_reports, trial, seconds))
+            after_s = max(left_s, LOOK_S)
+            trial.timers.append(self._loop.call_later(after_s, self._watch_time, trial))
 
     def _end_now(self, trial: RunningTrial, status: str, reason: str) -> None:
         """Send TERM to the trial's process group now, and KILL if it has not ended in time."""

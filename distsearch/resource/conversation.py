@@ -284,9 +284,7 @@ class NodeProcess:
                 elif message["op"] == "hello":
                     self._hello.set_result(message)
                 elif message["op"] == "gone":
-                    asked_to = message["reason"] == starter.ASKED_TO
-                    reason = str(message["reason"])[:LINE_LIMIT]
-                    over = (True, "" if asked_to else reason + self._last_words())
+                    over = (True, self._why_gone(str(message["reason"])[:LINE_LIMIT]))
                 elif self._said is not None and (said := json_object(message["line"])):
                     self._said.put_nowait(said)
                 elif message["line"].startswith(READY):
@@ -322,8 +320,15 @@ class NodeProcess:
                 f"with Node({self.node.host!r}, python='/path/to/python3'){self._last_words()}",
                 "" if self.node.python else "sudo apt install python3 python3-venv",
             )
-        _, reason = self.over.result()
-        raise NodeError(f"node {name!r} did not come up: {reason}{self._last_words()}")
+        has_ended, reason = self.over.result()
+        words = "" if has_ended else self._last_words()
+        raise NodeError(f"node {name!r} did not come up: {reason}{words}")
+
+    def _why_gone(self, reason: str) -> str:
+        """The starter's reason, with the last words of a node whose end that does not explain."""
+        if reason == starter.ASKED_TO:
+            return ""
+        return reason if reason.startswith(starter.NO_WORD) else reason + self._last_words()
 
     def _last_words(self) -> str:
         """The last lines of output, to be put at the end of an error."""

@@ -28,7 +28,9 @@ class RunningTrial:
     job: bytes  # what the process is given to do, once it lives
     limits: Message
     started: float  # when the process got the job; before that, when the driver asked for it
-    heard: float = 0.0  # when the trial last said something
+    heard: float = 0.0  # when the trial last said something, or was answered
+    waits_since: float | None = None  # for the driver: for its answer, or until it takes more
+    waited_s: float = 0.0  # for it, before that
     output_read: int = 0
     end: Message | None = None
     launcher_died: bool = False  # and that has ended it
@@ -45,6 +47,33 @@ class RunningTrial:
     def address(self) -> Message:
         """Which process of which trial it is, for the driver."""
         return {"trial": self.trial, "attempt": self.attempt, "rank": self.rank}
+
+    def waits(self, now: float) -> None:
+        """Know that it waits for the driver: that is none of its own time."""
+        if self.waits_since is None:
+            self.waits_since = now
+
+    def goes_on(self, now: float) -> None:
+        """Know that it has got what it waited for."""
+        if self.waits_since is not None:
+            self.waited_s += now - self.waits_since
+            self.waits_since, self.heard = None, now
+
+    def time_left(self, now: float) -> list[tuple[float, str, str]]:
+        """Of each limit of time: in how many seconds it ends the trial, as what, and why.
+
+        What the trial waits for its driver is none of its time: that may be suspended, or its disk
+        be full.
+        """
+        until, left = now if self.waits_since is None else self.waits_since, []
+        if (seconds := self.limits.get("trial_timeout_s")) is not None:
+            own_s = until - self.started - self.waited_s
+            why = f"ran longer than trial_timeout={seconds:g} s"
+            left.append((seconds - own_s, "timed_out", why))
+        if (seconds := self.limits.get("report_timeout_s")) is not None:
+            why = f"no report for report_timeout={seconds:g} s"
+            left.append((seconds - (until - self.heard), "hung", why))
+        return left
 
     def cancel_timers(self) -> None:
         """Let nothing that was to happen to it happen any more."""

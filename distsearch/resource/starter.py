@@ -54,6 +54,7 @@ PR_SET_CHILD_SUBREAPER = 36
 LINE_LIMIT = 2000
 ORDERS_S = 45  # so long the starter waits for its orders
 CACHE_DAYS = 60  # a distsearch that no driver has asked for in so long is deleted
+NO_WORD = "no word from the driver"
 ASKED_TO = "the driver closed the connection"
 
 speaking = threading.Lock()
@@ -323,7 +324,7 @@ def watch(events: queue.SimpleQueue[Any], node: subprocess.Popen[bytes], lease_s
         try:
             event = events.get(timeout=max(0, deadline - time.monotonic()))
         except queue.Empty:
-            return f"no word from the driver for {lease_s:g} s"
+            return f"{NO_WORD} for {lease_s:g} s"
         if event == "ping":
             deadline = time.monotonic() + lease_s
         elif event == "end of input":

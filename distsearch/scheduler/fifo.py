@@ -81,7 +81,8 @@ class FIFOScheduler(Scheduler):
             `upload_files` was called. 'trial': they run in a folder of their own from the start, as
             they do after that, and always on other nodes (`args.folder` + '/work').
         trial_timeout, report_timeout: seconds that a trial may take, or may be silent, from when
-            its process lives: what a node imports once for all trials does not count.
+            its process lives: what a node imports once for all trials does not count, nor what
+            it waits for an answer of the driver.
         max_failures: how many times a trial may lose its node, and how many times its process
             may be killed; it runs again from its last checkpoint.
         retries: how often a trial runs again after other ends too, by status:

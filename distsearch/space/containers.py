@@ -69,17 +69,17 @@ class Constant(Container):
     @property
     def label(self) -> str:
         name = getattr(self.value, "__name__", None)
-        return name if isinstance(name, str) else shorten(readable(self.value))
+        return name if isinstance(name, str) else shorten(readable(without_secrets(self.value)))
 
     def describe(self) -> dict[str, Any]:
-        value = self.value if is_scalar(self.value) else readable(without_secrets(self.value))
-        return {"type": self.kind, "value": value}
+        value = without_secrets(self.value)
+        return {"type": self.kind, "value": value if is_scalar(value) else readable(value)}
 
     def _build(self, path: str, config: Config) -> Any:
         return self.value
 
     def __repr__(self) -> str:
-        return repr(self.value)
+        return repr(without_secrets(self.value))
 
 
 class List(Container):

@@ -16,6 +16,7 @@ from distsearch.space.containers import (
     refuse_several,
     shorten,
 )
+from distsearch.space.privacy import without_secrets
 
 if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make each fork dearer
     import numpy as np
@@ -268,9 +269,11 @@ class Choice(Domain):
 
     In a configuration a string, number, bool or None stands for itself, type included: 1, 1.0
     and True are three options. Any other option has a label: the name of a lazy object, class or
-    function, the kind of a space ('real', 'int', 'bool', 'choice', 'list', 'dict'), else its
-    repr; '#2', '#3' keep labels apart. `choices` lists them. The parameters of an option that is
-    a space come in only when it is chosen, under the path and the label. Default: the first.
+    function, the kind of a space ('real', 'int', 'bool', 'choice', 'list', 'dict'), else its repr;
+    '#2', '#3' keep labels apart. `choices` lists them. Where one is a text with a password or a
+    token in it, all that are text are called 'secret 1', 'secret 2', ... there. The parameters of
+    an option that is a space come in only when it is chosen, under the path and the label. Default:
+    the first.
 
     Options are given one by one, `Choice(*sizes)` for those in a list. A list may be an option
     beside others, `Choice([1, 1], [3, 3])`; where it is the only one it is `List(3, 3)`.
@@ -301,21 +304,25 @@ class Choice(Domain):
         position = {_key(value): i for i, value in enumerate(values)}
         vars(self).update(options=options, choices=values, _position=position)
         vars(self).update(preset=values[0], width=len(values))
+        if any(without_secrets(value) != value for value in values):
+            self._call_texts_secrets()
 
     def concealed(self) -> Choice:
         """The same options, of which those that are text are called 'secret 1', 'secret 2', ..."""
+        other = type(self)(*self.options)
+        other._call_texts_secrets()
+        return other
+
+    def _call_texts_secrets(self) -> None:
         names = tuple(
             f"secret {number}" if isinstance(value, str) and _is_itself(option) else value
             for number, (value, option) in enumerate(
                 zip(self.choices, self.options, strict=True), 1
             )
         )
-        if names == self.choices:
-            return self
-        other = type(self)(*self.options)
-        position = {_key(name): index for index, name in enumerate(names)}
-        vars(other).update(choices=names, _position=position, preset=names[0], hides=True)
-        return other
+        if names != self.choices:
+            position = {_key(name): index for index, name in enumerate(names)}
+            vars(self).update(choices=names, _position=position, preset=names[0], hides=True)
 
     @property
     def size(self) -> float:

@@ -1,4 +1,4 @@
-"""What is not for everybody's eyes, by its name: passwords, tokens, keys; and those in URLs."""
+"""What is not for everybody's eyes: passwords, tokens, keys, by their names and their forms."""
 
 from __future__ import annotations
 
@@ -7,22 +7,59 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+HIDDEN = "(a secret)"
 _SECRET = (  # a name, or a part of one, in small letters; of numbers nothing is hidden
-    r"(?:passw(?:or)?d|pwd|passphrase|passcode|secret|token|jwt|bearer|credential|cred"
+    r"(?:[a-z]*passw(?:or)?d|pwd|passphrase|passcode|jwt|bearer|credential|cred"
+    r"|(?:client|app|api|shared)?secret|(?:access|auth|api|bearer|refresh|bot)?token"
     r"|authorization|cookie|session[_-]?id|t?otp|mfa|psk|webhook|connection[_-]?string|mnemonic"
     r"|(?:seed|recovery)[_-]?phrase|pin[_-]?code"
     r"|(?:api|access|auth|private|secret|client|signing|encryption|account|ssh|master|session"
-    r"|license)[_-]?key)s?"
+    r"|license)[_-]?key|shared[_-]?access[_-]?signature)s?"
 )
 # These only at the end: `session_length`, `pin_memory`, `salt_content` and `forward_pass` are none.
 _AT_THE_END = r"(?:pin|salt|dsn|session|pw|auth|pem|(?<![_-])pass|(?:db|user|smtp|ssh)[_-]?pass)"
 _SECRET_NAME = re.compile(rf"(?:^|[_-])(?:{_SECRET}(?:$|[_-])|{_AT_THE_END}$)")
 _SURELY = re.compile(rf"(?:^|[_-]){_SECRET}(?:$|[_-])")
+_LAST_WORD = re.compile(rf"(?:^|[_-])(?:{_SECRET}|{_AT_THE_END})$")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_PARAMETER = re.compile(r"((?:^|[?&;#])([^=?&;#\s]+)=)[^&;#\s]+")
+_PARAMETER = re.compile(rf"((?:^|[?&;#])([^=?&;#\s]+)=)(?:{re.escape(HIDDEN)}|[^&;#\s]+)")
 _LOGIN = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
-_KEY_FILE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*", re.DOTALL)
-HIDDEN = "(a secret)"
+_HEADER = re.compile(  # of HTTP
+    r"(authorization\s*:\s*(?:bearer|basic|token|digest)\s+"
+    r"|(?:x-api-key|x-auth-token|private-token)\s*:\s*)[^\s'\"]+",
+    re.IGNORECASE,
+)
+_MEMBER = re.compile(  # of JSON or of a dict, in text: "password": "...", with \" in JSON in JSON
+    r"""((\\?["'])([\w. -]+)\2\s*:\s*(\\?["']))((?:(?!\4)(?:\\.|[^\\]))*)""", re.DOTALL
+)
+_PRIVATE_IN_JWK = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")  # RFC 7518, section 6
+_KEY_FILE = re.compile(  # of OpenSSL, OpenSSH (also without its first line), PGP, PuTTY, age
+    r"-{4,5} ?BEGIN [A-Z0-9 ]*PRIVATE KEY.*|PuTTY-User-Key-File-.*|b3BlbnNzaC1rZXktdjE.*"
+    r"|AGE-SECRET-KEY-\w*",
+    re.DOTALL,
+)
+_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"gh[opsur]_\w{8,}|github_pat_\w{8,}"
+    r"|gl(?:pat|dt|rt|rtr|cbt|ptt|ft|soat|imt|agent|oas|ffct)-[\w.-]{8,}"
+    r"|xox[a-z](?:\.xox[a-z])?-[\w-]{8,}|xapp-[\w-]{8,}"  # Slack
+    r"|sk-(?=[\w-]{0,64}\d)[\w-]{16,}|[rs]k_(?:live|test)_\w{8,}"  # OpenAI, Anthropic; Stripe
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"  # Amazon
+    r"|AIza[\w-]{30,}|ya29\.[\w-]{8,}"  # Google
+    r"|hf_[A-Za-z0-9]{20,}|npm_[A-Za-z0-9]{20,}|pypi-AgE[\w-]{8,}"
+    r"|eyJ[\w-]{8,4000}\.eyJ[\w-]{8,4000}\.[\w-]*"  # JSON Web Tokens
+    r")"
+)
+_CONNECTS = re.compile(  # what only strings for connections have: ODBC's, ADO's, libpq's, Azure's
+    r"(?:^|[;\s'\"(,])(?:server|host(?:name|addr)?|(?:network )?addr(?:ess)?|data source|driver"
+    r"|user(?: ?id|name)?|uid|(?:initial )?catalog|database|dbname|endpoint|account ?name"
+    r"|sharedaccesskeyname)[ \t]*=",
+    re.IGNORECASE,
+)
+_PART = r"""((?:^|(?<=[;\s'"(,]))((?:[A-Za-z]+ )?[\w.-]+)[ \t]*=[ \t]*)"""
+_QUOTED = rf"""(?:{re.escape(HIDDEN)}|"(?:[^"]|"")*"|'(?:[^'\\]|\\.|'')*'|\{{[^}}]*\}}"""
+_PART_UP_TO_SEMICOLON = re.compile(rf"{_PART}{_QUOTED}|[^;\n]+)")
+_PART_UP_TO_SPACE = re.compile(rf"{_PART}{_QUOTED}|[^\s;]+)")
 
 
 def is_secret(name: str) -> bool:
@@ -43,19 +80,38 @@ def is_surely_secret(name: str) -> bool:
     return _SURELY.search(_HUMP.sub("_", name).lower()) is not None
 
 
-def without_secrets_in_urls(text: str) -> str:
-    """A text whose URLs show no passwords and no tokens; nor do strings for connections, or keys.
+def without_secrets_in_text(text: str) -> str:
+    """A text without the passwords, tokens and keys that are known by their place or their form.
 
-    >>> without_secrets_in_urls('get https://ada:pw@host/data?accessToken=abc&page=2')
+    They stand in URLs, strings for connections, headers and JSON, under names of secrets; tokens
+    of services and private keys are known wherever they stand.
+
+    >>> without_secrets_in_text('get https://ada:pw@host/data?accessToken=abc&page=2')
     'get https://ada:(a secret)@host/data?accessToken=(a secret)&page=2'
-    >>> without_secrets_in_urls('Server=db;Password=pw')
-    'Server=db;Password=(a secret)'
+    >>> without_secrets_in_text('Server=db; Password=pw'), without_secrets_in_text('host=db pwd=pw')
+    ('Server=db; Password=(a secret)', 'host=db pwd=(a secret)')
+    >>> without_secrets_in_text('git clone https://ghp_0123456789@host/a.git')
+    'git clone https://(a secret)@host/a.git'
     """
-    if "PRIVATE KEY" in text:
-        text = _KEY_FILE.sub(HIDDEN, text)
+    text = _TOKEN.sub(HIDDEN, _HEADER.sub(rf"\1{HIDDEN}", _KEY_FILE.sub(HIDDEN, text)))
+    is_jwk = "kty" in text
+    text = _MEMBER.sub(lambda member: _without_member(member, is_jwk), text)
+    if _CONNECTS.search(text):
+        part = _PART_UP_TO_SEMICOLON if ";" in text else _PART_UP_TO_SPACE
+        text = part.sub(_without_part, text)
     if "://" in text:
         return _LOGIN.sub(rf"\1{HIDDEN}", _PARAMETER.sub(_without_value_in_url, text))
     return _PARAMETER.sub(_without_value, text) if ";" in text else text
+
+
+def _without_member(member: re.Match[str], is_jwk: bool) -> str:
+    is_hidden = is_secret(member[3]) or (is_jwk and member[3] in _PRIVATE_IN_JWK)
+    return f"{member[1]}{HIDDEN}" if is_hidden else member[0]
+
+
+def _without_part(part: re.Match[str]) -> str:
+    name = _HUMP.sub("_", part[2].replace(" ", "_")).lower()
+    return f"{part[1]}{HIDDEN}" if _LAST_WORD.search(name) else part[0]
 
 
 def _without_value_in_url(parameter: re.Match[str]) -> str:
@@ -83,7 +139,7 @@ def command_without_secrets(words: Sequence[str]) -> str:
         elif equals and is_secret(name.lstrip("-")):
             shown.append(f"{name}={HIDDEN}")
         else:
-            shown.append(without_secrets_in_urls(word))
+            shown.append(without_secrets_in_text(word))
         hides = not equals and word.startswith("-") and is_secret(word.lstrip("-"))
     return shlex.join(shown)
 
@@ -99,11 +155,15 @@ def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
     if isinstance(value, (str, bytes)) and is_secret(name):
         return HIDDEN
     if type(value) is str:
-        return without_secrets_in_urls(value)
+        return without_secrets_in_text(value)
     if not depth:
         return value
     if type(value) is dict:  # not its subclasses, which may be anything
-        return {key: without_secrets(item, str(key), depth - 1) for key, item in value.items()}
+        private = _PRIVATE_IN_JWK if "kty" in value else ()
+        return {
+            key: HIDDEN if key in private else without_secrets(item, str(key), depth - 1)
+            for key, item in value.items()
+        }
     if type(value) in (list, tuple):
         return type(value)(without_secrets(item, name, depth - 1) for item in value)
     return value

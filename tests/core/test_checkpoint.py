@@ -380,19 +380,16 @@ def test_a_manifest_that_names_what_is_no_file_of_its_checkpoint_is_damage(tmp_p
 def test_however_fast_a_trial_saves_it_keeps_the_one_before_all_that_the_log_may_not_know(
     tmp_path, keep
 ):
-    first = checkpoint.save({"epoch": 1}, tmp_path, 1, attempt=1, keep=keep)
-    an_hour_ago = os.stat(first / checkpoint.MANIFEST).st_mtime - 3600
-    os.utime(first / checkpoint.MANIFEST, (an_hour_ago, an_hour_ago))
+    checkpoint.save({"epoch": 1}, tmp_path, 1, attempt=1, keep=keep)
+    young = []
     for step in (2, 3, 4):  # the driver is killed before it has logged any of these
-        checkpoint.save({"epoch": step}, tmp_path, step, attempt=2, keep=keep, young_s=60.0)
+        made = checkpoint.save({"epoch": step}, tmp_path, step, attempt=2, keep=keep, young=young)
+        young.append(made.name)
     delete_newer(tmp_path, 1)
     assert checkpoint.load(tmp_path) == {"epoch": 1}
 
 
 def test_a_trial_that_saves_slowly_keeps_no_more_than_it_is_to(tmp_path):
-    for step in (1, 2, 3):
-        made = checkpoint.save({"epoch": step}, tmp_path, step, keep=2, young_s=60.0)
-        before = os.stat(made / checkpoint.MANIFEST).st_mtime - 3600 / step
-        os.utime(made / checkpoint.MANIFEST, (before, before))
-    checkpoint.save({"epoch": 4}, tmp_path, 4, keep=2, young_s=60.0)
+    for step in (1, 2, 3, 4):
+        checkpoint.save({"epoch": step}, tmp_path, step, keep=2, young=[])
     assert [path.name[-1] for path in sorted(tmp_path.glob("*-step-*"))] == ["3", "4"]

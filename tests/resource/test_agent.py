@@ -778,6 +778,24 @@ def test_a_trial_that_takes_too_long_or_is_silent_too_long_is_ended(play):
     play(scene)
 
 
+def test_what_a_trial_waits_for_its_driver_is_none_of_its_time(play):
+    def asks(args, reporter):
+        reporter(number=0)
+        time.sleep(60)
+
+    async def scene(driver):
+        driver.start(asks, trial=0, due="every", report_timeout_s=0.4, trial_timeout_s=0.9)
+        await driver.first("report")
+        await asyncio.sleep(1.2)  # the driver's disk is full, or it is suspended
+        assert driver.of("ended") == []
+        began = time.monotonic()
+        driver.say(op="decide", trial=0, attempt=1, ranks=[0], decision="continue")
+        assert (await driver.first("ended"))["status"] == "hung"
+        assert time.monotonic() - began > 0.35
+
+    play(scene)
+
+
 def eats(args, reporter):
     import time
 

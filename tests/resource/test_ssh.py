@@ -528,6 +528,18 @@ def test_a_node_that_dies_on_the_way_up_tells_its_last_words(world, tmp_path):
     env = {"PYTHONPATH": str(package.parent)}
     error = failure(world, world.node(world.start(), env=env))
     assert "did not come up" in str(error) and "libfoo.so.1 is missing" in str(error)
+    assert str(error).count("Traceback") == 1
+
+
+def test_a_node_that_hears_no_more_of_its_driver_says_that_and_not_what_dask_says_then(
+    world, monkeypatch
+):
+    monkeypatch.setattr(conversation, "LEASE_S", 0.2)
+    python = world.folder / "python3"
+    python.write_text(f'#!/bin/sh\necho "  | comm closed"\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    error = str(failure(world, world.node(world.start(), python=str(python))))
+    assert error.endswith("did not come up: no word from the driver for 0.2 s")
 
 
 @pytest.mark.skipif(SSHD is None, reason="there is no sshd here")

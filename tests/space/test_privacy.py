@@ -8,7 +8,7 @@ import pytest
 
 from distsearch import args
 from distsearch.errors import SpaceError
-from distsearch.space import Choice, Dict, privacy
+from distsearch.space import Choice, Dict, List, privacy
 from distsearch.space.privacy import command_without_secrets, is_secret, without_secrets
 
 
@@ -20,6 +20,7 @@ SECRETS = ["pwd", "accessToken", "clientSecret", "jwt", "JWT", "apiKey", "APIKey
 SECRETS += ["Authorization", "cookie", "sessionId", "ssh_key", "connection_string", "otp"]
 SECRETS += ["db-password", "myAuthTokens", "aws_secret_access_key", "bearer", "x-api-key"]
 SECRETS += ["pin", "userPIN", "pin_code", "salt", "password_salt", "dsn", "SENTRY_DSN", "session"]
+SECRETS += ["PGPASSWORD", "dbpassword", "accesstoken", "clientsecret", "SharedAccessSignature"]
 SECRETS += ["userSession", "pw", "db_pass", "auth", "basicAuth", "creds", "seed_phrase", "totp"]
 
 
@@ -47,12 +48,59 @@ def test_numbers_are_shown_whatever_they_are_called():
     [
         ("Server=db;Password=pw;x=1", "Server=db;Password=(a secret);x=1"),
         ("https://h/#access_token=t", "https://h/#access_token=(a secret)"),
-        ("-----BEGIN RSA PRIVATE KEY-----\nabc", "(a secret)"),
-        ("lr=0.1; token_count=3", "lr=0.1; token_count=3"),
+        ("Server=db; Password=my pw; x=1", "Server=db; Password=(a secret); x=1"),
+        ("Driver={SQL};UID=a;PWD={x;y};b=1", "Driver={SQL};UID=a;PWD=(a secret);b=1"),
+        ("host=db password=pw user=x", "host=db password=(a secret) user=x"),
+        ("dbname=d password='p \\' q' port=1", "dbname=d password=(a secret) port=1"),
+        ("Authorization: Bearer abc.d", "Authorization: Bearer (a secret)"),
+        ('{"lr": 1, "password": "a\\"b"}', '{"lr": 1, "password": "(a secret)"}'),
+        ('{"kty": "RSA", "n": "m", "d": "x"}', '{"kty": "RSA", "n": "m", "d": "(a secret)"}'),
+        ("https://ghp_16C7e42F292c6912@h/a.git", "https://(a secret)@h/a.git"),
     ],
 )
 def test_secrets_in_text_are_known_by_what_stands_before_them(text, shown):
     assert without_secrets({"at": text}) == {"at": shown}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr=0.1; token_count=3",
+        "lr=0.1 password=none",
+        "server=a token_count=3",
+        "host=a; the password was right",
+        "authorization: was denied",
+        "glove-embeddings-300d-wiki and sk-learn-pipelines-with-a-grid",
+        "hf_transformers_of_a_long_name",
+    ],
+)
+def test_prose_is_shown(text):
+    assert without_secrets({"at": text}) == {"at": text}
+
+
+KEYS = ["-----BEGIN RSA PRIVATE KEY-----\nabc", "-----BEGIN OPENSSH PRIVATE KEY-----\nabc"]
+KEYS += ["-----BEGIN PGP PRIVATE KEY BLOCK-----\nabc", "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU=\nabc"]
+KEYS += ["---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nabc", "AGE-SECRET-KEY-1QQQQQQQQQQQQ"]
+KEYS += ["PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\nabc"]
+TOKENS = ["ghp_16C7e42F292c6912E7710c838347", "github_pat_11ABCDEFG0_abc", "glpat-abcdefgh12345678"]
+TOKENS += ["xoxb-123456789012-abcdefghijkl", "sk-proj-abcdefgh12345678", "AKIAIOSFODNN7EXAMPLE"]
+TOKENS += ["hf_abcdefghijklmnopqrstuvwxyz012345", "eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.abc-_d"]
+
+
+@pytest.mark.parametrize("text", KEYS + TOKENS)
+def test_private_keys_and_tokens_of_services_are_known_wherever_they_stand(text):
+    assert without_secrets({"at": f"it is {text}"}) == {"at": "it is (a secret)"}
+    assert command_without_secrets(["--at", text]) == "--at '(a secret)'"
+
+
+def test_a_private_json_web_key_shows_what_is_public_of_it():
+    key = {"kty": "EC", "crv": "P-256", "x": "abc", "d": "private"}
+    assert without_secrets(key) == {**key, "d": "(a secret)"}
+
+
+def test_a_text_is_the_same_when_it_is_looked_at_twice():
+    once = without_secrets("Server=db; Password=my pw; jdbc:h://u:pw@h?token=t;pwd=my pw")
+    assert without_secrets(once) == once and "my" not in once and "=t" not in once
 
 
 def test_a_space_and_a_train_function_show_no_secrets_of_their_constants():
@@ -72,6 +120,17 @@ def test_a_secret_that_is_searched_has_a_number_in_configurations():
     assert "k1" not in shown and "k2" not in shown
     with pytest.raises(SpaceError, match="must be one of 'secret 1', 'secret 2', 3, but got str"):
         space.validate({"apiKey": "k9"})
+
+
+def test_options_and_constants_whose_text_holds_a_secret_are_shown_without_it_under_any_name():
+    key = "ghp_16C7e42F292c6912"
+    space = Dict(
+        db=Choice("postgres://u:hunter2@h/d", "sqlite://"), on=Choice([key], 1), at=List(key, 2)
+    )
+    shown = repr(space) + str(space.describe()) + str(list(space.grid()))
+    assert "hunter2" not in shown and key not in shown and "secret 2" in shown
+    built = space.build({"db": "secret 1", "on": "['(a secret)']"})
+    assert (built.db, built.on, built.at) == ("postgres://u:hunter2@h/d", [key], [key, 2])
 
 
 def test_a_command_line_is_shown_without_secrets():
