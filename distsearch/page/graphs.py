@@ -17,6 +17,7 @@ from ..core.lineage import Descent, line_of
 from ..errors import DistsearchError
 from ..nas.lanas.pictures import places
 from ..plots.colours import BEST, GREY, RED
+from ..plots.draw import NO_PARENTS
 from ..searcher import replayed
 from .of_parameters import INK
 from .panel import Data, Panel, hover, new_figure, sources, ticks
@@ -35,7 +36,7 @@ def prepare_lineage(views: Sequence[View], options: Options) -> Data:
     (view,) = views
     of = view.results.lineage()
     if not any(one.parents for one in of.values()):
-        return Data(empty="no trial of this search goes on from the weights of another")
+        return Data(empty=NO_PARENTS)
     ledger = view.story.ledger
     best = None if ledger.objectives.several or ledger.best is None else ledger.best.id
     line = [] if best is None else line_of(of, best)

@@ -10,6 +10,7 @@ import numpy as np
 from bokeh.layouts import row
 from bokeh.models import Span
 
+from ..core.phrases import counted
 from ..core.words import Status
 from ..plots import over_time
 from ..plots.colours import BEST, BLUE, CYCLE, GREY, RED, SKY, STATUS
@@ -31,8 +32,7 @@ def prepare_best(views: Sequence[View], options: Options) -> Data:
         return Data(empty="with several objectives no trial is the best: see the Pareto front")
     lines = [over_time.best_so_far(view.story, by) for view in plain]
     if not any(len(line.x) for line in lines):
-        name = plain[0].story.ledger.objectives.names[0]
-        return Data(empty=f"no trial has reported {name} yet")
+        return Data(empty=over_time.nothing_finite(plain[0].story))
     columns: dict[str, Any] = {
         f"best{n}": {"x": line.x, "y": line.y} for n, line in enumerate(lines)
     }
@@ -97,7 +97,7 @@ def prepare_curves(views: Sequence[View], options: Options) -> Data:
     number = over_time.objective_of(story, options.get("objective"))
     shown = over_time.shown_curves(story, number)
     if not shown.of:
-        return Data(empty=f"no trial has reported {ledger.objectives.names[number]} yet")
+        return Data(empty=over_time.nothing_finite(story, number))
     groups: dict[str, list[int]] = {"went on": [], "stopped": [], "failed": [], "running": []}
     for trial in shown.others:
         groups[_group(ledger.trials[trial].status)].append(trial)
@@ -106,6 +106,8 @@ def prepare_curves(views: Sequence[View], options: Options) -> Data:
         columns[name] = _together(view, trials, number)
     for place, trial in enumerate(shown.leaders):
         columns[f"leader{place}"] = _together(view, [trial], number)
+    if not any(np.isfinite(some["y"]).any() for some in columns.values()):
+        return Data(empty=over_time.nothing_finite(story, number))
     middle = view.once(("all", number), lambda: over_time.all_curves(story, number), seldom=True)
     columns["band"] = {"x": middle.x, "low": middle.lower, "high": middle.upper}
     columns["median"] = {"x": middle.x, "y": middle.median}
@@ -192,7 +194,8 @@ def prepare_slots(views: Sequence[View], options: Options) -> Data:
 def draw_slots(data: Data) -> Any:
     """The rows, with the names of the nodes beside them."""
     nodes = data.shape["nodes"]
-    what = f"seconds since the search began (a whole row: {data.shape['top']:g} slots in use)"
+    slots = counted(int(data.shape["top"]), "slot")
+    what = f"seconds since the search began (a whole row: {slots} in use)"
     height = 110 + 34 * len(nodes)
     fig = new_figure(x=what, y="", height=height, y_range=(-0.05, len(nodes)))
     for number, source in enumerate(sources(data).values()):
@@ -245,7 +248,7 @@ def draw_rungs(data: Data) -> Any:
     )
     hover(fig, [bars], [("rung", "@level{0.[0]}"), ("trials", "@count"), ("fate", "@fate")])
     ticks(fig.yaxis[0], [(n, f"{level:g}") for n, level in enumerate(levels)])
-    fig.x_range.start = 0
+    fig.x_range.start, fig.xaxis[0].ticker.min_interval = 0, 1
     fig.ygrid.visible = False
     legend(fig)
     fig.add_layout(fig.legend[0], "right")  # within the figure it would hide a bar
