@@ -61,12 +61,11 @@ def prepare_parallel(view: View, options: Options) -> Data:
     """Each trial as segments between its parameters, the best last and so on top."""
     objective = options.get("objective")
     table = view.table(objective)
+    table.need(2, "a figure of parallel coordinates")
     rows = parameters.chosen(table, LINES)
     names = _shown(view, objective)
     numbers = [table.number(name) for name in names]
     places, count = table.places[np.ix_(rows, numbers)], len(names)
-    if count < 2:
-        return Data(empty="parallel coordinates need two parameters that are searched")
     across = np.tile(np.arange(count - 1, dtype=float), len(rows))
     columns = {
         "x0": across,
@@ -178,6 +177,7 @@ def prepare_slices(view: View, options: Options) -> Data:
     """Results over each parameter, the most important ones first."""
     objective = options.get("objective")
     table = view.table(objective)
+    table.need(1, "a figure of slices")
     rows = parameters.chosen(table, POINTS)
     names = view.ranked(objective)[: parameters.SHOWN]
     columns: dict[str, Any] = {
@@ -232,11 +232,10 @@ def prepare_contour(view: View, options: Options) -> Data:
     """What is to be expected of two parameters: chosen ones, or the most important."""
     objective = options.get("objective")
     table = view.table(objective)
+    table.need(2, "a contour")
     ranked = view.ranked(objective)
     names = {scale.name for scale in table.scales}
     across, up = (name if (name := options.get(axis)) in names else None for axis in ("x", "y"))
-    if len(ranked) < 2:
-        return Data(empty="a contour needs two parameters that are searched")
     others = [name for name in ranked if name not in (across, up)]
     across = across or others.pop(0)
     up = up or others.pop(0)

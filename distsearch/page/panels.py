@@ -31,6 +31,8 @@ SECTIONS = (
     Section("Structure", ("rungs", "front", "lineage", "tree", "grid")),
 )
 
+OBJECTIVE = ("curves", "parallel", "importance", "contour", "slices")  # each shows one objective
+
 
 def item(data: Data, panel: Panel) -> Any:
     """A figure as JSON that BokehJS embeds."""

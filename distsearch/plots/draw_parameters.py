@@ -33,9 +33,10 @@ def parallel(
 
     Of more than 500 trials the best half and an even sample, of more than twelve parameters the
     most important ones. Returns matplotlib's axes. Raises NothingReported when no trial has a
-    result.
+    result, and where fewer than two parameters are searched.
     """
     table = parameters.table(as_results(search).story, objective)
+    table.need(2, "a figure of parallel coordinates")
     rows = parameters.chosen(table, SHOWN)
     scales, note = _shown(table)
     places = np.column_stack([table.places[rows, table.number(one.name)] for one in scales])
@@ -107,9 +108,10 @@ def slices(
     ag.plots.slices(record, path="slices.pdf")
 
     Of more than twelve parameters the most important ones. Raises NothingReported when no trial has
-    a result.
+    a result, and where no parameter is searched.
     """
     table = parameters.table(as_results(search).story, objective)
+    table.need(1, "a figure of slices")
     scales, note = _shown(table)
     columns = max(1, min(4, len(scales)))
     height = max(1, math.ceil(len(scales) / columns))

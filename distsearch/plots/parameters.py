@@ -120,6 +120,13 @@ class Table(NamedTuple):
             raise OptionError(f"no parameter {name!r} is searched; {suggest(name, names)}")
         return names.index(name)
 
+    def need(self, least: int, what: str) -> None:
+        """Raise NothingReported where fewer parameters are searched than a figure needs."""
+        if len(self.scales) < least:
+            many = "a parameter that is" if least == 1 else "two parameters that are"
+            only = repr(self.scales[0].name) if self.scales else "none"
+            raise NothingReported(f"{what} needs {many} searched; here {only} is")
+
 
 def table(story: Story, objective: str | None = None) -> Table:
     """The trials that have a result, on the scales of what is searched.
@@ -259,7 +266,8 @@ def importance(table: Table, seed: int = 0) -> list[Importance]:
         raise MissingPackage(
             "importance needs scikit-learn, which is not installed: pip install scikit-learn"
         ) from error
-    if len(table.ids) < LEAST or not table.scales:
+    table.need(1, "importance")
+    if len(table.ids) < LEAST:
         raise NothingReported(
             f"importance needs {LEAST} trials with a result; so far {len(table.ids)}"
         )
@@ -354,9 +362,8 @@ def pair(table: Table, across: str | None = None, up: str | None = None) -> tupl
 
     Raises NothingReported where fewer than two are searched.
     """
+    table.need(2, "a contour")
     names = [scale.name for scale in table.scales]
-    if len(names) < 2:
-        raise NothingReported("a contour needs two parameters that are searched")
     if across is None or up is None:
         names = ranked(table, known_importance(table))
     others = [name for name in names if name not in (across, up)]
