@@ -119,7 +119,7 @@ def draw_parallel(data: Data) -> Any:
     fig.text("x", "y", "text", source=at, **INK, x_offset=4, text_baseline="middle")
     ticks(fig.xaxis[0], [(n, parameters.short(name)) for n, name in enumerate(names)])
     if sum(min(len(name), parameters.WORD) for name in names) > LETTERS:
-        fig.xaxis.major_label_orientation = LEANS
+        fig.xaxis.major_label_orientation, fig.min_border_left = LEANS, 80
     fig.yaxis.visible = fig.grid.visible = False
     _bar(fig, shape, mapper)
     return fig
@@ -163,6 +163,7 @@ def draw_importance(data: Data) -> Any:
     for head in (whiskers.upper_head, whiskers.lower_head):
         head.size, head.line_color = 6, GREY
     fig.add_layout(whiskers)
+    fig.scatter("high", "y", source=source, size=0, alpha=0)  # so that the axis is long enough
     hover(fig, [bars], [("share", "@share{0.00}")])
     ticks(
         fig.yaxis[0], [(n, parameters.short(name, parameters.NAME)) for n, name in enumerate(names)]
@@ -202,13 +203,14 @@ def draw_slices(data: Data) -> Any:
     low, high = shape["low"], shape["high"]
     margin = 0.06 * (high - low)
     alpha = max(0.15, min(0.8, 150 / max(1, len(data.columns["slices"]["value"]))))
+    leans = any(len(words) > 6 for marks in shape["ticks"] for _, words in marks)
     figures: list[Any] = []
     for n, name in enumerate(shape["names"]):
         y_range = figures[0].y_range if figures else (low - margin, high + margin)
         fig = new_figure(
             x=parameters.short(name, parameters.NAME),
             y=shape["objective"],
-            height=280 if any(len(words) > 6 for _, words in shape["ticks"][n]) else 220,
+            height=280 if leans else 220,
             y_range=y_range,
             x_range=(-0.06, 1.06),
         )

@@ -46,6 +46,7 @@ def prepare_best(views: Sequence[View], options: Options) -> Data:
     objectives = plain[0].story.ledger.objectives
     shape = {
         "names": [view.name for view in plain],
+        "mode": objectives.modes[0],
         "x": "trials that have ended" if by == "trials" else "seconds since the search began",
         "y": f"best {objectives.names[0]} so far ({objectives.modes[0]})",
     }
@@ -78,7 +79,7 @@ def draw_best(data: Data) -> Any:
         lines = [("search", _as_hover(name)), ("at", "@x{0,0.[0]}"), ("best", "@y{0.[00000]}")]
         hover(fig, [points], lines)
         line.level = "underlay" if n >= FEW else "glyph"
-    legend(fig, "bottom_right")
+    legend(fig, "bottom_right" if data.shape["mode"] == "max" else "top_right")
     return fig
 
 
@@ -117,6 +118,7 @@ def prepare_curves(views: Sequence[View], options: Options) -> Data:
         "x": ledger.time_attr,
         "y": ledger.objectives.names[number],
         "rungs": over_time.rung_levels(story.searched),
+        "single": all(len(story.curves[n].times) == 1 for n in (*shown.leaders, *shown.others)),
     }
     return Data(shape, columns, shown.note)
 
@@ -139,7 +141,7 @@ def _together(view: View, trials: Sequence[int], objective: int) -> dict[str, An
 
 def draw_curves(data: Data) -> Any:
     """Quartiles behind, the crowd by what became of it, the best on top; rungs as thin lines."""
-    fig = new_figure(x=data.shape["x"], y=data.shape["y"], height=360)
+    fig = new_figure(x=data.shape["x"], y=data.shape["y"], height=410)
     of = sources(data)
     for level in data.shape["rungs"]:
         look = {"line_color": GREY, "line_dash": "dotted", "line_alpha": 0.7}
@@ -148,24 +150,34 @@ def draw_curves(data: Data) -> Any:
     fig.varea("x", "low", "high", source=of["band"], **band)
     look = {"line_color": GREY, "line_dash": "dashed", "legend_label": "median of all"}
     fig.line("x", "y", source=of["median"], line_width=1.5, **look)
+    single = data.shape["single"]  # reports: points, as there is nothing that a line could join
+
+    def draw(source: Any, colour: str, label: str, **look: Any) -> Any:
+        look |= {"source": source, "legend_label": label, "line_color": colour}
+        if single:
+            return fig.scatter("x", "y", size=6, fill_color=colour, **look)
+        return fig.line("x", "y", **look)
+
     drawn = []
     names = {"went on": "to their end", "stopped": "stopped, paused", "failed": "failed"}
     for name in ("stopped", "failed", "went on", "running"):
         if name in data.shape["groups"]:
-            look = {"line_color": STATUS[name], "line_alpha": 0.55, "line_width": 1}
+            look = {"line_alpha": 0.55, "line_width": 1}
             if name == "failed":
                 look["line_dash"] = "dashed"
             label = names.get(name, name)
-            drawn.append(fig.line("x", "y", source=of[name], legend_label=label, **look))
+            drawn.append(draw(of[name], STATUS[name], label, **look))
     for place, trial in reversed([*enumerate(data.shape["leaders"])]):
         colour = BEST if place == 0 else CYCLE[(place - 1) % 4]
         label = f"trial {trial}, the best" if place == 0 else f"trial {trial}"
-        look = {"line_color": colour, "line_width": 3 if place == 0 else 1.6}
-        drawn.append(fig.line("x", "y", source=of[f"leader{place}"], legend_label=label, **look))
+        width = 3 if place == 0 else 1.6
+        drawn.append(draw(of[f"leader{place}"], colour, label, line_width=width))
     x = _as_hover(data.shape["x"])
     lines = [("trial", "@trial{0}"), (x, "@x{0.[00]}"), (data.shape["y"], "@y{0.[00000]}")]
     hover(fig, drawn, lines, point_policy="snap_to_data", line_policy="nearest")
-    legend(fig, "bottom_right")
+    legend(fig)
+    fig.legend[0].orientation, fig.legend[0].ncols = "horizontal", 4
+    fig.add_layout(fig.legend[0], "below")  # within the figure it would hide curves
     return fig
 
 

@@ -32,6 +32,7 @@ SECTIONS = (
 )
 
 OBJECTIVE = ("curves", "parallel", "importance", "contour", "slices")  # each shows one objective
+WIDE = ("curves", "parallel", "slices", "lineage", "tree", "grid", "front")  # in a row of its own
 
 
 def item(data: Data, panel: Panel) -> Any:

@@ -113,15 +113,15 @@ def _search(view: View, items: dict[str, Any], with_name: bool) -> str:
         for name in section.panels:
             of = objectives.names if objectives.several and name in OBJECTIVE else [""]
             figures += [_panel(name, [view], items, objective) for objective in of]
-        if any(figures):
-            parts.append(f"<h2>{escape(section.title)}</h2>{''.join(figures)}")
+        if shown := "".join(figures):
+            parts.append(f"<h2>{escape(section.title)}</h2><div class='panels'>{shown}</div>")
     parts.append(f"<h2>Trials</h2>{_table(view)}{_failures(view)}")
     return f"<section>{''.join(parts)}</section>"
 
 
 def _panel(name: str, views: Sequence[View], items: dict[str, Any], objective: str = "") -> str:
     """A figure's place and what stands above it; "" where there is nothing to see."""
-    from .panels import PANELS, item
+    from .panels import PANELS, WIDE, item
 
     panel = PANELS[name]
     data = panel.prepare(views, {"objective": objective} if objective else {})
@@ -131,7 +131,9 @@ def _panel(name: str, views: Sequence[View], items: dict[str, Any], objective: s
     items[key] = item(data, panel)
     title = f"{panel.title}: {objective}" if objective else panel.title
     note = f"<p class='quiet'>{escape(data.note or panel.about)}</p>"
-    return f"<article><h3>{escape(title)}</h3>{note}<div id='{key}'></div></article>"
+    look = " class='wide'" if name in WIDE else ""
+    place = f"<div class='figure' id='{key}'></div>"
+    return f"<article{look}><h3>{escape(title)}</h3>{note}{place}</article>"
 
 
 def summary(view: View) -> list[tuple[str, str]]:

@@ -35,8 +35,8 @@ SCATTER = np.uint64(2_654_435_761)  # Knuth's multiplier: consecutive ids become
 class Scale:
     """How the values of a parameter lie along an axis from 0 to 1.
 
-    Numbers lie between `low` and `high`, `is_log` by their logarithm; `options` are the values of
-    all others, as text, at equal distances.
+    Numbers lie between `low` and `high`, `is_log` by their logarithm, `is_whole` where all are;
+    `options` are the values of all others, as text, at equal distances.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Scale:
     high: float = 1.0
     is_log: bool = False
     options: tuple[str, ...] = ()
+    is_whole: bool = False
 
     def places(self, values: Sequence[Any]) -> Array:
         """Where each value lies; NaN for None, and for what is not on this axis."""
@@ -68,7 +69,7 @@ class Scale:
             return [(n / max(1, len(self.options) - 1), short(text)) for n, text in some]
         numbers = _decades(self.low, self.high) if self.is_log else []
         if len(numbers) < 2:
-            numbers = _round_numbers(self.low, self.high)
+            numbers = _round_numbers(self.low, self.high, 1.0 if self.is_whole else 0.0)
         return [*zip(self.places(numbers).tolist(), map(format_value, numbers), strict=True)]
 
     @property
@@ -90,13 +91,17 @@ def _decades(low: float, high: float) -> list[float]:
     return [10.0**power for power in powers[::step]]
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
-    """Three to six numbers with few digits from `low` to `high`; one where these are the same."""
+def _round_numbers(low: float, high: float, least: float) -> list[float]:
+    """Two to six numbers with few digits from `low` to `high`; one where these are the same.
+
+    `least`: between two of them.
+    """
     if high <= low:
         return [low]
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(times * power for times in (1, 2, 5, 10) if times * power >= rough * 0.999)
+    step = max(step, least)
     return [
         n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     ]
@@ -163,7 +168,8 @@ def scales(searched: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) ->
         if all(map(_is_number, values)):
             low, high = min(values), max(values)
             is_log = low > 0 and logs.get(name, False)
-            found.append(Scale(name, float(low), float(high), is_log))
+            is_whole = all(float(value).is_integer() for value in values)
+            found.append(Scale(name, float(low), float(high), is_log, is_whole=is_whole))
             continue
         texts = tuple(sorted({_text(value) for value in values}))
         found.append(Scale(name, options=texts))

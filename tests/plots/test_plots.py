@@ -169,6 +169,8 @@ def test_scales_place_numbers_by_their_logarithm_and_options_side_by_side():
     assert [text for _, text in long.ticks] == ["packag….a_network_0", "packag….a_network_1"]
     width = parameters.scales({}, [{"w": 8}, {"w": 256}])[0]
     assert [text for _, text in width.ticks] == ["50", "100", "150", "200", "250"]
+    few = parameters.scales({}, [{"inputs": 0}, {"inputs": 1}])[0]
+    assert [text for _, text in few.ticks] == ["0", "1"]
 
 
 def test_a_contour_is_high_where_the_trials_are_good_and_empty_where_there_are_none():
