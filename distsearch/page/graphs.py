@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from bokeh.palettes import Cividis256
 
 from ..core import pedigree
 from ..core.lineage import Descent, line_of
+from ..core.record import INSIDE
 from ..errors import DistsearchError
 from ..nas.lanas.pictures import places
 from ..plots.colours import BEST, GREY, RED
+from ..plots.draw import NO_PARENTS
 from ..searcher import replayed
 from .of_parameters import INK
 from .panel import Data, Panel, hover, new_figure, sources, ticks
@@ -35,7 +38,7 @@ def prepare_lineage(views: Sequence[View], options: Options) -> Data:
     (view,) = views
     of = view.results.lineage()
     if not any(one.parents for one in of.values()):
-        return Data(empty="no trial of this search goes on from the weights of another")
+        return Data(empty=NO_PARENTS)
     ledger = view.story.ledger
     best = None if ledger.objectives.several or ledger.best is None else ledger.best.id
     line = [] if best is None else line_of(of, best)
@@ -228,21 +231,23 @@ def draw_tree(data: Data) -> Any:
 def prepare_grid(views: Sequence[View], options: Options) -> Data:
     """Each cell of a coevolution with its FID and samples of its newest generator."""
     (view,) = views
-    if not (view.folder / "settings.json").is_file() or view.folder == view.story.folder:
+    run = view.story.folder.parent
+    evolves = view.story.searched["scheduler"] == "CoevolutionScheduler"
+    if not (evolves and view.story.folder.name == INSIDE and (run / "settings.json").is_file()):
         return Data(empty="this search is no coevolution of GANs (see `distsearch gan train`)")
     try:
-        return view.once("grid", lambda: _grid(view), seldom=True)
+        return view.once("grid", lambda: _grid(run), seldom=True)
     except (DistsearchError, ImportError, OSError) as error:
         return Data(empty=f"there are no samples yet: {error}")
 
 
-def _grid(view: View) -> Data:
+def _grid(folder: Path) -> Data:
     import torch
 
     from ..gan.pictures import as_pixels, fids, tiled
     from ..gan.saved import Run, newest_generators_of
 
-    run = Run(view.folder)
+    run = Run(folder)
     width, height = map(int, run.settings.grid.lower().split("x"))
     mixtures = fids(run)
     cells: dict[str, list[Any]] = {"x": [], "y": [], "fid": [], "generation": [], "text": []}

@@ -19,8 +19,9 @@ from .view import View
 
 Options = Mapping[str, str]
 LINES = 400  # of parallel coordinates
+LETTERS = 90  # of names beside each other
+LEANS = 0.7  # texts that are too long to stand beside each other, by this angle
 POINTS = 1500  # in a slice
-SLICES = 12
 Prepare = Callable[[Sequence[View], Options], Data]
 
 
@@ -58,12 +59,13 @@ def _bar(fig: Any, shape: Mapping[str, Any], mapper: LinearColorMapper) -> None:
 @_or_empty
 def prepare_parallel(view: View, options: Options) -> Data:
     """Each trial as segments between its parameters, the best last and so on top."""
-    table = view.table(options.get("objective"))
+    objective = options.get("objective")
+    table = view.table(objective)
+    table.need(2, "a figure of parallel coordinates")
     rows = parameters.chosen(table, LINES)
-    places = table.places[rows]
-    count = len(table.scales)
-    if count < 2:
-        return Data(empty="parallel coordinates need two parameters that are searched")
+    names = _shown(view, objective)
+    numbers = [table.number(name) for name in names]
+    places, count = table.places[np.ix_(rows, numbers)], len(names)
     across = np.tile(np.arange(count - 1, dtype=float), len(rows))
     columns = {
         "x0": across,
@@ -75,12 +77,23 @@ def prepare_parallel(view: View, options: Options) -> Data:
     }
     shape = {
         **_mapper(table),
-        "names": [scale.name for scale in table.scales],
-        "ticks": [scale.ticks for scale in table.scales],
+        "names": names,
+        "ticks": [table.scales[number].ticks for number in numbers],
     }
     left = len(table.ids) - len(rows)
-    note = f"{len(rows)} of {len(table.ids)} trials: the best, and some of the rest" if left else ""
-    return Data(shape, {"lines": columns}, note)
+    drawn = (
+        f"{len(rows)} of {len(table.ids)} trials: the best, and some of the rest" if left else ""
+    )
+    which = parameters.left_out(table, view.known_importance(objective))
+    return Data(shape, {"lines": columns}, "; ".join(filter(None, (which, drawn))))
+
+
+def _shown(view: View, objective: str | None) -> list[str]:
+    """The parameters in their own order; of more than there is room for the most important."""
+    scales = view.table(objective).scales
+    if len(scales) <= parameters.SHOWN:
+        return [scale.name for scale in scales]
+    return view.ranked(objective)[: parameters.SHOWN]
 
 
 def draw_parallel(data: Data) -> Any:
@@ -104,7 +117,9 @@ def draw_parallel(data: Data) -> Any:
             at["y"].append(place)
             at["text"].append(words)
     fig.text("x", "y", "text", source=at, **INK, x_offset=4, text_baseline="middle")
-    ticks(fig.xaxis[0], enumerate(names))
+    ticks(fig.xaxis[0], [(n, parameters.short(name)) for n, name in enumerate(names)])
+    if sum(min(len(name), parameters.WORD) for name in names) > LETTERS:
+        fig.xaxis.major_label_orientation, fig.min_border_left = LEANS, 80
     fig.yaxis.visible = fig.grid.visible = False
     _bar(fig, shape, mapper)
     return fig
@@ -116,16 +131,19 @@ INK = {"text_font_size": "10px", "text_color": "#555555", "name": "ink"}
 @_or_empty
 def prepare_importance(view: View, options: Options) -> Data:
     """The share of each parameter, the most important on top."""
-    found = view.importance(options.get("objective"))
+    objective = options.get("objective")
+    every = view.importance(objective)
+    found = every[: parameters.BARS]
     shares = np.array([one.share for one in found])
     deviations = np.array([one.deviation for one in found])
     columns = {
         "y": np.arange(len(found), dtype=float),
         "share": shares,
         "low": np.maximum(0, shares - deviations),
-        "high": shares + deviations,
+        "high": np.minimum(1, shares + deviations),
     }
-    return Data({"names": [one.name for one in found]}, {"bars": columns})
+    note = parameters.left_out(view.table(objective), every, parameters.BARS)
+    return Data({"names": [one.name for one in found]}, {"bars": columns}, note)
 
 
 def draw_importance(data: Data) -> Any:
@@ -145,9 +163,12 @@ def draw_importance(data: Data) -> Any:
     for head in (whiskers.upper_head, whiskers.lower_head):
         head.size, head.line_color = 6, GREY
     fig.add_layout(whiskers)
+    fig.scatter("high", "y", source=source, size=0, alpha=0)  # so that the axis is long enough
     hover(fig, [bars], [("share", "@share{0.00}")])
-    ticks(fig.yaxis[0], enumerate(names))
-    fig.x_range.start = 0
+    ticks(
+        fig.yaxis[0], [(n, parameters.short(name, parameters.NAME)) for n, name in enumerate(names)]
+    )
+    fig.x_range.start, fig.x_range.max_interval = 0, 1.02
     fig.ygrid.visible = False
     return fig
 
@@ -157,8 +178,9 @@ def prepare_slices(view: View, options: Options) -> Data:
     """Results over each parameter, the most important ones first."""
     objective = options.get("objective")
     table = view.table(objective)
+    table.need(1, "a figure of slices")
     rows = parameters.chosen(table, POINTS)
-    names = view.ranked(objective)[:SLICES]
+    names = view.ranked(objective)[: parameters.SHOWN]
     columns: dict[str, Any] = {
         "value": table.values[rows],
         "trial": np.array(table.ids, dtype=float)[rows],
@@ -170,8 +192,7 @@ def prepare_slices(view: View, options: Options) -> Data:
         "names": names,
         "ticks": [table.scales[table.number(name)].ticks for name in names],
     }
-    left_out = len(table.scales) - len(names)
-    note = f"{left_out} parameters of less importance are left out" if left_out else ""
+    note = parameters.left_out(table, view.known_importance(objective))
     return Data(shape, {"slices": columns}, note)
 
 
@@ -182,13 +203,14 @@ def draw_slices(data: Data) -> Any:
     low, high = shape["low"], shape["high"]
     margin = 0.06 * (high - low)
     alpha = max(0.15, min(0.8, 150 / max(1, len(data.columns["slices"]["value"]))))
+    leans = any(len(words) > 6 for marks in shape["ticks"] for _, words in marks)
     figures: list[Any] = []
     for n, name in enumerate(shape["names"]):
         y_range = figures[0].y_range if figures else (low - margin, high + margin)
         fig = new_figure(
-            x=name,
+            x=parameters.short(name, parameters.NAME),
             y=shape["objective"],
-            height=280 if any(len(words) > 6 for _, words in shape["ticks"][n]) else 220,
+            height=280 if leans else 220,
             y_range=y_range,
             x_range=(-0.06, 1.06),
         )
@@ -204,7 +226,7 @@ def draw_slices(data: Data) -> Any:
 def _lean(fig: Any, marks: Sequence[tuple[float, str]]) -> None:
     """Long words below an axis lean, so that they do not overlap."""
     if any(len(words) > 6 for _, words in marks):
-        fig.xaxis.major_label_orientation = 0.7
+        fig.xaxis.major_label_orientation = LEANS
 
 
 @_or_empty
@@ -212,11 +234,10 @@ def prepare_contour(view: View, options: Options) -> Data:
     """What is to be expected of two parameters: chosen ones, or the most important."""
     objective = options.get("objective")
     table = view.table(objective)
+    table.need(2, "a contour")
     ranked = view.ranked(objective)
     names = {scale.name for scale in table.scales}
     across, up = (name if (name := options.get(axis)) in names else None for axis in ("x", "y"))
-    if len(ranked) < 2:
-        return Data(empty="a contour needs two parameters that are searched")
     others = [name for name in ranked if name not in (across, up)]
     across = across or others.pop(0)
     up = up or others.pop(0)
@@ -248,8 +269,8 @@ def draw_contour(data: Data) -> Any:
     """The expected results as a map, and the trials."""
     shape = data.shape
     fig = new_figure(
-        x=shape["across"][0],
-        y=shape["up"][0],
+        x=parameters.short(shape["across"][0], parameters.NAME),
+        y=parameters.short(shape["up"][0], parameters.NAME),
         height=380,
         x_range=(-0.03, 1.03),
         y_range=(-0.03, 1.03),

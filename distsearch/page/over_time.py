@@ -10,6 +10,7 @@ import numpy as np
 from bokeh.layouts import row
 from bokeh.models import Span
 
+from ..core.phrases import counted
 from ..core.words import Status
 from ..plots import over_time
 from ..plots.colours import BEST, BLUE, CYCLE, GREY, RED, SKY, STATUS
@@ -31,8 +32,7 @@ def prepare_best(views: Sequence[View], options: Options) -> Data:
         return Data(empty="with several objectives no trial is the best: see the Pareto front")
     lines = [over_time.best_so_far(view.story, by) for view in plain]
     if not any(len(line.x) for line in lines):
-        name = plain[0].story.ledger.objectives.names[0]
-        return Data(empty=f"no trial has reported {name} yet")
+        return Data(empty=over_time.nothing_finite(plain[0].story))
     columns: dict[str, Any] = {
         f"best{n}": {"x": line.x, "y": line.y} for n, line in enumerate(lines)
     }
@@ -46,6 +46,7 @@ def prepare_best(views: Sequence[View], options: Options) -> Data:
     objectives = plain[0].story.ledger.objectives
     shape = {
         "names": [view.name for view in plain],
+        "mode": objectives.modes[0],
         "x": "trials that have ended" if by == "trials" else "seconds since the search began",
         "y": f"best {objectives.names[0]} so far ({objectives.modes[0]})",
     }
@@ -78,7 +79,7 @@ def draw_best(data: Data) -> Any:
         lines = [("search", _as_hover(name)), ("at", "@x{0,0.[0]}"), ("best", "@y{0.[00000]}")]
         hover(fig, [points], lines)
         line.level = "underlay" if n >= FEW else "glyph"
-    legend(fig, "bottom_right")
+    legend(fig, "bottom_right" if data.shape["mode"] == "max" else "top_right")
     return fig
 
 
@@ -97,7 +98,7 @@ def prepare_curves(views: Sequence[View], options: Options) -> Data:
     number = over_time.objective_of(story, options.get("objective"))
     shown = over_time.shown_curves(story, number)
     if not shown.of:
-        return Data(empty=f"no trial has reported {ledger.objectives.names[number]} yet")
+        return Data(empty=over_time.nothing_finite(story, number))
     groups: dict[str, list[int]] = {"went on": [], "stopped": [], "failed": [], "running": []}
     for trial in shown.others:
         groups[_group(ledger.trials[trial].status)].append(trial)
@@ -106,6 +107,8 @@ def prepare_curves(views: Sequence[View], options: Options) -> Data:
         columns[name] = _together(view, trials, number)
     for place, trial in enumerate(shown.leaders):
         columns[f"leader{place}"] = _together(view, [trial], number)
+    if not any(np.isfinite(some["y"]).any() for some in columns.values()):
+        return Data(empty=over_time.nothing_finite(story, number))
     middle = view.once(("all", number), lambda: over_time.all_curves(story, number), seldom=True)
     columns["band"] = {"x": middle.x, "low": middle.lower, "high": middle.upper}
     columns["median"] = {"x": middle.x, "y": middle.median}
@@ -115,6 +118,7 @@ def prepare_curves(views: Sequence[View], options: Options) -> Data:
         "x": ledger.time_attr,
         "y": ledger.objectives.names[number],
         "rungs": over_time.rung_levels(story.searched),
+        "single": all(len(story.curves[n].times) == 1 for n in (*shown.leaders, *shown.others)),
     }
     return Data(shape, columns, shown.note)
 
@@ -137,7 +141,7 @@ def _together(view: View, trials: Sequence[int], objective: int) -> dict[str, An
 
 def draw_curves(data: Data) -> Any:
     """Quartiles behind, the crowd by what became of it, the best on top; rungs as thin lines."""
-    fig = new_figure(x=data.shape["x"], y=data.shape["y"], height=360)
+    fig = new_figure(x=data.shape["x"], y=data.shape["y"], height=410)
     of = sources(data)
     for level in data.shape["rungs"]:
         look = {"line_color": GREY, "line_dash": "dotted", "line_alpha": 0.7}
@@ -146,24 +150,34 @@ def draw_curves(data: Data) -> Any:
     fig.varea("x", "low", "high", source=of["band"], **band)
     look = {"line_color": GREY, "line_dash": "dashed", "legend_label": "median of all"}
     fig.line("x", "y", source=of["median"], line_width=1.5, **look)
+    single = data.shape["single"]  # reports: points, as there is nothing that a line could join
+
+    def draw(source: Any, colour: str, label: str, **look: Any) -> Any:
+        look |= {"source": source, "legend_label": label, "line_color": colour}
+        if single:
+            return fig.scatter("x", "y", size=6, fill_color=colour, **look)
+        return fig.line("x", "y", **look)
+
     drawn = []
     names = {"went on": "to their end", "stopped": "stopped, paused", "failed": "failed"}
     for name in ("stopped", "failed", "went on", "running"):
         if name in data.shape["groups"]:
-            look = {"line_color": STATUS[name], "line_alpha": 0.55, "line_width": 1}
+            look = {"line_alpha": 0.55, "line_width": 1}
             if name == "failed":
                 look["line_dash"] = "dashed"
             label = names.get(name, name)
-            drawn.append(fig.line("x", "y", source=of[name], legend_label=label, **look))
+            drawn.append(draw(of[name], STATUS[name], label, **look))
     for place, trial in reversed([*enumerate(data.shape["leaders"])]):
         colour = BEST if place == 0 else CYCLE[(place - 1) % 4]
         label = f"trial {trial}, the best" if place == 0 else f"trial {trial}"
-        look = {"line_color": colour, "line_width": 3 if place == 0 else 1.6}
-        drawn.append(fig.line("x", "y", source=of[f"leader{place}"], legend_label=label, **look))
+        width = 3 if place == 0 else 1.6
+        drawn.append(draw(of[f"leader{place}"], colour, label, line_width=width))
     x = _as_hover(data.shape["x"])
     lines = [("trial", "@trial{0}"), (x, "@x{0.[00]}"), (data.shape["y"], "@y{0.[00000]}")]
     hover(fig, drawn, lines, point_policy="snap_to_data", line_policy="nearest")
-    legend(fig, "bottom_right")
+    legend(fig)
+    fig.legend[0].orientation, fig.legend[0].ncols = "horizontal", 4
+    fig.add_layout(fig.legend[0], "below")  # within the figure it would hide curves
     return fig
 
 
@@ -192,7 +206,8 @@ def prepare_slots(views: Sequence[View], options: Options) -> Data:
 def draw_slots(data: Data) -> Any:
     """The rows, with the names of the nodes beside them."""
     nodes = data.shape["nodes"]
-    what = f"seconds since the search began (a whole row: {data.shape['top']:g} slots in use)"
+    slots = counted(int(data.shape["top"]), "slot")
+    what = f"seconds since the search began (a whole row: {slots} in use)"
     height = 110 + 34 * len(nodes)
     fig = new_figure(x=what, y="", height=height, y_range=(-0.05, len(nodes)))
     for number, source in enumerate(sources(data).values()):
@@ -245,7 +260,7 @@ def draw_rungs(data: Data) -> Any:
     )
     hover(fig, [bars], [("rung", "@level{0.[0]}"), ("trials", "@count"), ("fate", "@fate")])
     ticks(fig.yaxis[0], [(n, f"{level:g}") for n, level in enumerate(levels)])
-    fig.x_range.start = 0
+    fig.x_range.start, fig.xaxis[0].ticker.min_interval = 0, 1
     fig.ygrid.visible = False
     legend(fig)
     fig.add_layout(fig.legend[0], "right")  # within the figure it would hide a bar

@@ -31,6 +31,9 @@ SECTIONS = (
     Section("Structure", ("rungs", "front", "lineage", "tree", "grid")),
 )
 
+OBJECTIVE = ("curves", "parallel", "importance", "contour", "slices")  # each shows one objective
+WIDE = ("curves", "parallel", "slices", "lineage", "tree", "grid", "front")  # in a row of its own
+
 
 def item(data: Data, panel: Panel) -> Any:
     """A figure as JSON that BokehJS embeds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..core import summary as core_summary
 from ..core.progress import format_value
-from ..errors import MissingPackage
+from ..errors import MissingPackage, NothingReported
 from . import table
 from .searches import open_view
 from .view import View
@@ -66,9 +67,8 @@ def page_of(views: Sequence[View]) -> str:
     items: dict[str, Any] = {}
     parts = [_head_of(views)]
     if len(views) > 1:
-        parts.append(f"<h2>Side by side</h2>{_panel('best', views, items, 'all')}{compared(views)}")
-    for number, view in enumerate(views):
-        parts.append(_search(view, number, items, with_name=len(views) > 1))
+        parts.append(f"<h2>Side by side</h2>{_panel('best', views, items)}{compared(views)}")
+    parts += [_search(view, items, with_name=len(views) > 1) for view in views]
     scripts = [
         *Resources(mode="inline", components=["bokeh"]).js_raw,
         (STATIC / "look.js").read_text(encoding="utf-8"),
@@ -100,29 +100,40 @@ def _head_of(views: Sequence[View]) -> str:
     return f"<header><h1>{names}</h1><p class='quiet'>report of {made}</p></header>"
 
 
-def _search(view: View, number: int, items: dict[str, Any], with_name: bool) -> str:
-    from .panels import SECTIONS
+def _search(view: View, items: dict[str, Any], with_name: bool) -> str:
+    from .panels import OBJECTIVE, SECTIONS
 
     parts = [f"<h2>{escape(view.name)}</h2>" if with_name else "", _summary(view)]
+    objectives = view.story.ledger.objectives
+    for name in objectives.names:  # so that figures of parameters know which ones to show
+        with contextlib.suppress(NothingReported, MissingPackage):
+            view.importance(name if objectives.several else None)
     for section in SECTIONS:
-        figures = [_panel(name, [view], items, str(number)) for name in section.panels]
-        if any(figures):
-            parts.append(f"<h2>{escape(section.title)}</h2>{''.join(figures)}")
+        figures = []
+        for name in section.panels:
+            of = objectives.names if objectives.several and name in OBJECTIVE else [""]
+            figures += [_panel(name, [view], items, objective) for objective in of]
+        if shown := "".join(figures):
+            parts.append(f"<h2>{escape(section.title)}</h2><div class='panels'>{shown}</div>")
     parts.append(f"<h2>Trials</h2>{_table(view)}{_failures(view)}")
     return f"<section>{''.join(parts)}</section>"
 
 
-def _panel(name: str, views: Sequence[View], items: dict[str, Any], suffix: str) -> str:
-    from .panels import PANELS, item
+def _panel(name: str, views: Sequence[View], items: dict[str, Any], objective: str = "") -> str:
+    """A figure's place and what stands above it; "" where there is nothing to see."""
+    from .panels import PANELS, WIDE, item
 
     panel = PANELS[name]
-    data = panel.prepare(views, {})
+    data = panel.prepare(views, {"objective": objective} if objective else {})
     if data.empty:
         return ""
-    key = f"{name}-{suffix}"
+    key = f"figure-{len(items)}"
     items[key] = item(data, panel)
+    title = f"{panel.title}: {objective}" if objective else panel.title
     note = f"<p class='quiet'>{escape(data.note or panel.about)}</p>"
-    return f"<article><h3>{escape(panel.title)}</h3>{note}<div id='{key}'></div></article>"
+    look = " class='wide'" if name in WIDE else ""
+    place = f"<div class='figure' id='{key}'></div>"
+    return f"<article{look}><h3>{escape(title)}</h3>{note}{place}</article>"
 
 
 def summary(view: View) -> list[tuple[str, str]]:

@@ -46,10 +46,15 @@ class Page(NamedTuple):
 
 
 def columns(view: View) -> list[str]:
-    """The names of the columns: what became of a trial, then its parameters, then the reason."""
+    """The names of the columns: what became of a trial, then its parameters, then the reason.
+
+    A parameter of the same name as another column gets `config.` before it.
+    """
     ledger = view.story.ledger
     first = ["trial", "status", *ledger.objectives.names, ledger.time_attr, "seconds", "host"]
-    return [*first, *_parameters(view), "reason"]
+    taken = {*first, "reason"}
+    own = [f"config.{name}" if name in taken else name for name in _parameters(view)]
+    return [*first, *own, "reason"]
 
 
 def _parameters(view: View) -> list[str]:

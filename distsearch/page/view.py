@@ -99,17 +99,22 @@ class View:
     def importance(self, objective: str | None = None) -> list[parameters.Importance]:
         """How much each parameter matters; made anew when there are a tenth more results.
 
-        Raises as `parameters.importance` does.
+        Figures that were drawn before that was known are shown anew: see `settle`. Raises as
+        `parameters.importance` does.
         """
         table = self.table(objective)
         count, found = self._importance.get(objective, (0, []))
         if len(table.ids) > AFRESH * count:
             found = parameters.importance(table)
-            self._importance[objective] = len(table.ids), found
+            with self.lock:
+                self._importance[objective] = len(table.ids), found
+                self._is_behind = True
         return found
+
+    def known_importance(self, objective: str | None = None) -> list[parameters.Importance]:
+        """The same, as far as it was asked for already."""
+        return self._importance.get(objective, (0, []))[1]
 
     def ranked(self, objective: str | None = None) -> list[str]:
         """The parameters, the most important first, where that is known already."""
-        names = [scale.name for scale in self.table(objective).scales]
-        known = [one.name for one in self._importance.get(objective, (0, []))[1]]
-        return [*(n for n in known if n in names), *(n for n in names if n not in known)]
+        return parameters.ranked(self.table(objective), self.known_importance(objective))

@@ -16,7 +16,7 @@ from ..core import live
 from ..core.lock import holder
 from ..core.phrases import counted
 from ..errors import DistsearchError
-from .panels import PANELS, SECTIONS
+from .panels import OBJECTIVE, PANELS, SECTIONS, WIDE
 from .report import compared_row, summary
 from .searches import open_view
 from .view import View
@@ -25,8 +25,6 @@ LOOK_S = 0.4  # between two looks at a folder
 RESTS = 2.0  # so many times as long as a look takes it rests after it
 THREADS = 4
 WAIT_S = 20.0  # for which a browser's question for changes is kept open
-OBJECTIVE = ("curves", "parallel", "importance", "contour", "slices")  # panels of one objective
-WIDE = ("curves", "parallel", "slices", "lineage", "tree", "grid", "front")
 
 
 class Seat:

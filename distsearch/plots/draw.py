@@ -16,6 +16,8 @@ from . import over_time
 from .canvas import Path_, all_results, as_results, figure_for, plain
 from .colours import BLUE, CYCLE, STATUS
 
+NO_PARENTS = "no trial of this search goes on from the weights of another"
+
 
 def best_so_far(
     searches: Results | Path_ | Iterable[Results | Path_],
@@ -47,7 +49,7 @@ def best_so_far(
     lines = [over_time.best_so_far(one.story, by) for one in found]
     objectives = found[0].ledger.objectives
     if not any(len(line.x) for line in lines):
-        raise NothingReported(f"no trial has reported {objectives.names[0]!r} yet")
+        raise NothingReported(over_time.nothing_finite(found[0].story))
     with figure_for(path, axes=axes) as figure:
         axes = figure.add_subplot() if axes is None else axes
         for number, name in enumerate(dict.fromkeys(names)):
@@ -116,8 +118,14 @@ def rungs(search: Results | Path_, *, path: Path_ | None = None, axes: Any = Non
         axes.invert_yaxis()
         time = results.ledger.time_attr
         plain(axes, xlabel="trials that came so far", ylabel=f"rung ({time})")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(visible=False, axis="y")
-        axes.legend(frameon=False, loc="lower right")
+        beside = {
+            "loc": "lower center",
+            "bbox_to_anchor": (0.5, 1.0),
+            "ncols": len(over_time.FATES),
+        }
+        axes.legend(frameon=False, **beside)  # within the axes it would hide a bar
     return axes
 
 
@@ -142,7 +150,8 @@ def slots(search: Results | Path_, *, path: Path_ | None = None, axes: Any = Non
         axes.set_yticks([n + 0.4 for n in range(len(found))], [as_text(node) for node in found])
         axes.set_ylim(len(found), 0)
         axes.invert_yaxis()
-        what = f"seconds since the search began (a whole row: {top:g} slots in use)"
+        whole = counted(int(top), "slot")
+        what = f"seconds since the search began (a whole row: {whole} in use)"
         plain(axes, xlabel=what)
         axes.grid(visible=False, axis="y")
     return axes
@@ -153,13 +162,13 @@ def lineage(search: Results | Path_, *, path: Path_ | None = None, axes: Any = N
 
     ag.plots.lineage(record, path="lineage.pdf")
 
-    Raises NothingReported when there is no trial.
+    Raises NothingReported when no trial goes on from the weights of another.
     """
     results = as_results(search)
     ledger = results.ledger
     of = results.lineage()
-    if not of:
-        raise NothingReported("no trial has been launched yet")
+    if not any(one.parents for one in of.values()):
+        raise NothingReported(NO_PARENTS if of else "no trial has been launched yet")
     best = None if ledger.objectives.several else ledger.best
     with figure_for(path, pedigree.size_for(of), axes) as figure:
         axes = figure.add_subplot() if axes is None else axes

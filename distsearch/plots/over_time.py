@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.phrases import counted
 from ..core.story import Run, Story
 from ..core.words import Status, Trial
 from ..errors import OptionError
@@ -64,6 +65,26 @@ def own_trials(story: Story) -> list[Trial]:
     return [trial for trial in story.ledger.trials.values() if not trial.is_final]
 
 
+def nothing_finite(story: Story, objective: int = 0) -> str:
+    """Why no trial has a result that can be drawn, in words: what they have reported instead."""
+    name = story.ledger.objectives.names[objective]
+    told = Counter(
+        str(value)
+        for trial in own_trials(story)
+        if (value := _told(trial, name, objective)) is not None
+    )
+    if told:
+        each = (f"{counted(count)} reported {value}" for value, count in told.most_common(3))
+        return f"no trial has reported a finite {name!r}: {', '.join(each)}"
+    failed = "".join(f"; {counted(count)} {reason}" for count, reason in story.ledger.failures)
+    return f"no trial has reported {name!r} yet{failed}"
+
+
+def _told(trial: Trial, name: str, objective: int) -> Any:
+    value = value_of(trial, objective)
+    return trial.last_metrics.get(name) if value is None else value
+
+
 # The best so far
 
 
@@ -74,7 +95,7 @@ def best_so_far(story: Story, by: By = "trials") -> Steps:
     """
     if by not in ("trials", "seconds"):
         raise OptionError(f"by={by!r}; give 'trials' or 'seconds'")
-    found = story.best_so_far
+    found = [best for best in story.best_so_far if math.isfinite(best.value)]
     if not found:
         return Steps(np.empty(0), np.empty(0))
     if by == "seconds":

@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from ..core.progress import format_value
 from ..core.story import Story
 from ..errors import MissingPackage, NothingReported, OptionError, suggest
-from .over_time import objective_of, own_trials, value_of
+from .over_time import nothing_finite, objective_of, own_trials, value_of
 
 Array = NDArray[np.float64]
 TREES, LEARNED_FROM, LEAST = 64, 1500, 10
 GRID = 40  # points of a contour along each side
 NEAR = 0.12  # the width of what counts as near in a contour, of the whole scale
 OPTIONS_SHOWN = 12
-WORD = 18  # letters of an option along an axis
+WORD, NAME = 18, 30  # letters of what is written along an axis, and of the name of a whole axis
+SHOWN, BARS = 12, 30  # parameters of a figure, and of one that has a line of text for each
 SCATTER = np.uint64(2_654_435_761)  # Knuth's multiplier: consecutive ids become far apart
 
 
@@ -34,8 +35,8 @@ SCATTER = np.uint64(2_654_435_761)  # Knuth's multiplier: consecutive ids become
 class Scale:
     """How the values of a parameter lie along an axis from 0 to 1.
 
-    Numbers lie between `low` and `high`, `is_log` by their logarithm; `options` are the values of
-    all others, as text, at equal distances.
+    Numbers lie between `low` and `high`, `is_log` by their logarithm, `is_whole` where all are;
+    `options` are the values of all others, as text, at equal distances.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Scale:
     high: float = 1.0
     is_log: bool = False
     options: tuple[str, ...] = ()
+    is_whole: bool = False
 
     def places(self, values: Sequence[Any]) -> Array:
         """Where each value lies; NaN for None, and for what is not on this axis."""
@@ -64,11 +66,16 @@ class Scale:
         if self.options:
             step = math.ceil(len(self.options) / OPTIONS_SHOWN)
             some = [*enumerate(self.options)][::step]
-            return [(n / max(1, len(self.options) - 1), _short(text)) for n, text in some]
+            return [(n / max(1, len(self.options) - 1), short(text)) for n, text in some]
         numbers = _decades(self.low, self.high) if self.is_log else []
         if len(numbers) < 2:
-            numbers = _round_numbers(self.low, self.high)
+            numbers = _round_numbers(self.low, self.high, 1.0 if self.is_whole else 0.0)
         return [*zip(self.places(numbers).tolist(), map(format_value, numbers), strict=True)]
+
+    @property
+    def varies(self) -> bool:
+        """Whether trials have more than one value of it."""
+        return len(self.options) > 1 if self.options else self.high > self.low
 
     @property
     def _ends(self) -> tuple[float, float]:
@@ -84,13 +91,17 @@ def _decades(low: float, high: float) -> list[float]:
     return [10.0**power for power in powers[::step]]
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
-    """Three to six numbers with few digits from `low` to `high`; one where these are the same."""
+def _round_numbers(low: float, high: float, least: float) -> list[float]:
+    """Two to six numbers with few digits from `low` to `high`; one where these are the same.
+
+    `least`: between two of them.
+    """
     if high <= low:
         return [low]
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(times * power for times in (1, 2, 5, 10) if times * power >= rough * 0.999)
+    step = max(step, least)
     return [
         n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     ]
@@ -114,6 +125,13 @@ class Table(NamedTuple):
             raise OptionError(f"no parameter {name!r} is searched; {suggest(name, names)}")
         return names.index(name)
 
+    def need(self, least: int, what: str) -> None:
+        """Raise NothingReported where fewer parameters are searched than a figure needs."""
+        if len(self.scales) < least:
+            many = "a parameter that is" if least == 1 else "two parameters that are"
+            only = repr(self.scales[0].name) if self.scales else "none"
+            raise NothingReported(f"{what} needs {many} searched; here {only} is")
+
 
 def table(story: Story, objective: str | None = None) -> Table:
     """The trials that have a result, on the scales of what is searched.
@@ -125,7 +143,7 @@ def table(story: Story, objective: str | None = None) -> Table:
     told = [(trial, value) for trial, value in trials if value is not None and math.isfinite(value)]
     names = story.ledger.objectives.names
     if not told:
-        raise NothingReported(f"no trial has reported {names[number]!r} yet")
+        raise NothingReported(nothing_finite(story, number))
     known = scales(story.searched, [trial.config for trial, _ in told])
     places = [scale.places([trial.config.get(scale.name) for trial, _ in told]) for scale in known]
     sign = 1.0 if story.ledger.objectives.modes[number] == "max" else -1.0
@@ -150,7 +168,8 @@ def scales(searched: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) ->
         if all(map(_is_number, values)):
             low, high = min(values), max(values)
             is_log = low > 0 and logs.get(name, False)
-            found.append(Scale(name, float(low), float(high), is_log))
+            is_whole = all(float(value).is_integer() for value in values)
+            found.append(Scale(name, float(low), float(high), is_log, is_whole=is_whole))
             continue
         texts = tuple(sorted({_text(value) for value in values}))
         found.append(Scale(name, options=texts))
@@ -177,9 +196,14 @@ def _is_number(value: Any) -> bool:
     return is_one and math.isfinite(value)
 
 
-def _short(text: str) -> str:
-    """A text with its middle left out where it is long: options often differ in their ends."""
-    return text if len(text) <= WORD else f"{text[: WORD // 3]}…{text[-(WORD - WORD // 3) :]}"
+def short(text: str, letters: int = WORD) -> str:
+    """A text with its middle left out where it is long: names often differ in their ends.
+
+    >>> short("model.encoder.dropout.0")
+    'model.…er.dropout.0'
+    """
+    first = letters // 3
+    return text if len(text) <= letters else f"{text[:first]}…{text[first - letters :]}"
 
 
 def _text(value: Any) -> str:
@@ -238,7 +262,8 @@ def importance(table: Table, seed: int = 0) -> list[Importance]:
     not decide); `share` is by how much its error on trials that it has not learned from rises when
     the values of the parameter are shuffled among them, as a part of the sum over all parameters.
 
-    Raises MissingPackage without scikit-learn, NothingReported with fewer than ten results.
+    Raises MissingPackage without scikit-learn, NothingReported with fewer than ten results and
+    where these are all the same.
     """
     try:
         from sklearn.ensemble import RandomForestRegressor
@@ -247,9 +272,15 @@ def importance(table: Table, seed: int = 0) -> list[Importance]:
         raise MissingPackage(
             "importance needs scikit-learn, which is not installed: pip install scikit-learn"
         ) from error
-    if len(table.ids) < LEAST or not table.scales:
+    table.need(1, "importance")
+    if len(table.ids) < LEAST:
         raise NothingReported(
-            f"importance needs {LEAST} trials with a result; there are {len(table.ids)}"
+            f"importance needs {LEAST} trials with a result; so far {len(table.ids)}"
+        )
+    if np.ptp(table.values) == 0:
+        raise NothingReported(
+            f"all {len(table.ids)} trials have the same {table.objective!r}, "
+            f"{format_value(table.values[0])}: no parameter matters"
         )
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(table.ids))[:LEARNED_FROM]
@@ -272,6 +303,34 @@ def importance(table: Table, seed: int = 0) -> list[Importance]:
         for scale, mean, deviation in zip(table.scales, means, deviations, strict=True)
     ]
     return sorted(shares, key=lambda one: -one.share)
+
+
+def ranked(table: Table, known: Sequence[Importance] = ()) -> list[str]:
+    """The parameters, the most important first; where nothing is known, those first that vary."""
+    names = [scale.name for scale in table.scales]
+    told = [one.name for one in known if one.name in names]
+    fixed = {scale.name for scale in table.scales if not scale.varies}
+    rest = [name for name in names if name not in told]
+    return [*told, *sorted(rest, key=fixed.__contains__)]
+
+
+def known_importance(table: Table) -> list[Importance]:
+    """The importance; nothing where it cannot be told."""
+    with contextlib.suppress(MissingPackage, NothingReported):
+        return importance(table)
+    return []
+
+
+def left_out(table: Table, known: Sequence[Importance], room: int = SHOWN) -> str:
+    """Which parameters a figure with room for so many shows, in words; "" for all."""
+    count = len(table.scales)
+    if count <= room:
+        return ""
+    return (
+        f"the {room} most important of {count} parameters"
+        if known
+        else f"{room} of {count} parameters"
+    )
 
 
 # Contours
@@ -309,12 +368,10 @@ def pair(table: Table, across: str | None = None, up: str | None = None) -> tupl
 
     Raises NothingReported where fewer than two are searched.
     """
+    table.need(2, "a contour")
     names = [scale.name for scale in table.scales]
-    if len(names) < 2:
-        raise NothingReported("a contour needs two parameters that are searched")
     if across is None or up is None:
-        with contextlib.suppress(MissingPackage, NothingReported):
-            names = [one.name for one in importance(table)]
+        names = ranked(table, known_importance(table))
     others = [name for name in names if name not in (across, up)]
     across = across or others.pop(0)
     return across, up or others.pop(0)

@@ -14,7 +14,7 @@ from benchmarks import made_up
 from distsearch.core import store
 from distsearch.core.curves import curves
 from distsearch.core.story import Curve, Story
-from distsearch.errors import NothingReported, OptionError
+from distsearch.errors import DistsearchError, NothingReported, OptionError
 from distsearch.plots import over_time, parameters
 
 
@@ -169,6 +169,8 @@ def test_scales_place_numbers_by_their_logarithm_and_options_side_by_side():
     assert [text for _, text in long.ticks] == ["packag….a_network_0", "packag….a_network_1"]
     width = parameters.scales({}, [{"w": 8}, {"w": 256}])[0]
     assert [text for _, text in width.ticks] == ["50", "100", "150", "200", "250"]
+    few = parameters.scales({}, [{"inputs": 0}, {"inputs": 1}])[0]
+    assert [text for _, text in few.ticks] == ["0", "1"]
 
 
 def test_a_contour_is_high_where_the_trials_are_good_and_empty_where_there_are_none():
@@ -233,3 +235,110 @@ def test_the_title_of_a_picture_counts_one_trial_as_one(tmp_path):
     made_up.write(tmp_path / "one", trials=1, reports=2).close()
     axes = ag.plots.curves(tmp_path / "one", path=tmp_path / "curves.png")
     assert axes.get_title() == "train_fn: 1 trial"
+
+
+# Searches of all kinds
+
+
+def told(folder, configs, values, names="accuracy"):
+    """The record of a search whose trials had these configurations and reported these values."""
+    about = made_up.searched("train_fn", 0, 1, False, {}, "RandomSearcher") | {"rule": {}}
+    about["reward_attr"] = names
+    about["mode"] = "max" if isinstance(names, str) else ["max"] * len(names)
+    events = [(1.0, "experiment", None, None, None, about)]
+    place = {"rank": 0, "node": "gpu0", "gpus": [], "outlives_driver": True}
+    for trial, (config, value) in enumerate(zip(configs, values, strict=True)):
+        launched = {"config": config, "given": False, "is_final": False}
+        reported = (
+            {"accuracy": value} if isinstance(names, str) else dict(zip(names, value, strict=True))
+        )
+        events += [
+            (2.0 + trial, "launched", trial, None, None, launched),
+            (2.1 + trial, "started", trial, 1, None, {"places": [place]}),
+            (2.2 + trial, "report", trial, 1, 1, {"epoch": 1, **reported}),
+        ]
+    folder.mkdir()
+    growing = made_up.Growing(folder, [])
+    growing.add(events)
+    growing.close()
+    return ag.open(folder)
+
+
+def some(count, width=2):
+    rng = np.random.default_rng(0)
+    return [
+        {f"p{n}": float(x) for n, x in enumerate(rng.uniform(size=width))} for _ in range(count)
+    ]
+
+
+def test_of_many_parameters_the_most_important_are_drawn_and_the_picture_says_so(tmp_path):
+    pytest.importorskip("sklearn")
+    configs = [{"fixed": 1, **config} for config in some(40, width=19)]
+    record = told(tmp_path / "s", configs, [one["p17"] + one["p3"] / 2 for one in configs])
+    axes = ag.plots.parallel(record, path=tmp_path / "p.png")
+    assert [text.get_text() for text in axes.get_xticklabels()][:2] == ["p17", "p3"]
+    assert axes.get_title(loc="left") == "the 12 most important of 20 parameters"
+    grid = ag.plots.slices(record, path=tmp_path / "s.png")
+    assert grid.shape == (3, 4) and grid[0, 0].get_xlabel() == "p17"
+    assert "12 most important" in grid[0, 0].figure.get_suptitle()
+    table = parameters.table(record.story)
+    assert parameters.ranked(table)[-1] == "fixed"  # what does not vary comes last
+    assert parameters.left_out(table, []) == "12 of 20 parameters"
+
+
+@pytest.mark.parametrize(
+    ("configs", "values", "names"),
+    [
+        (some(1), [0.5], "accuracy"),
+        (some(2), [0.5, 0.6], "accuracy"),
+        (some(12), [0.5] * 12, "accuracy"),
+        ([{"net": n, "norm": n == "a"} for n in "abcabcabcabc"], range(12), "accuracy"),
+        (some(12), [(x, -x, x * x) for x in range(12)], ["a", "b", "c"]),
+    ],
+    ids=["one", "two", "all equal", "options", "three objectives"],
+)
+@pytest.mark.filterwarnings("error")
+def test_each_picture_is_drawn_or_says_why_not_and_warns_of_nothing(
+    configs, values, names, tmp_path
+):
+    record = told(tmp_path / "search", configs, values, names)
+    drawn = set()
+    for name in ag.plots.__all__:
+        try:
+            getattr(ag.plots, name)(record, path=tmp_path / f"{name}.png")
+            drawn.add(name)
+        except DistsearchError as error:
+            assert name in ("importance", "lineage", "pareto", "best_so_far"), error
+    assert drawn >= {"contour", "curves", "parallel", "slices", "slots", "rungs"}
+
+
+def test_a_picture_says_what_was_reported_where_that_cannot_be_drawn(tmp_path):
+    record = told(tmp_path / "s", some(4), [math.inf, math.inf, -math.inf, math.nan])
+    for name in ("best_so_far", "contour", "importance", "parallel", "slices"):
+        why = (
+            "finite 'accuracy': 2 trials reported inf, 1 trial reported -inf, 1 trial reported nan"
+        )
+        with pytest.raises(NothingReported, match=why):
+            getattr(ag.plots, name)(record, path=tmp_path / "no.png")
+    with pytest.raises(NothingReported, match="goes on from the weights of another"):
+        ag.plots.lineage(record, path=tmp_path / "no.png")
+
+
+def test_importance_is_at_most_one_and_equal_results_have_none(tmp_path):
+    pytest.importorskip("sklearn")
+    configs = some(30, width=1)
+    values = [one["p0"] for one in configs]
+    axes = ag.plots.importance(told(tmp_path / "s", configs, values), path=tmp_path / "i.png")
+    assert axes.get_xlim() == (0, 1)
+    with pytest.raises(NothingReported, match=r"all 30 trials have the same 'accuracy', 0\.5"):
+        ag.plots.importance(told(tmp_path / "e", configs, [0.5] * 30), path=tmp_path / "no.png")
+
+
+def test_the_funnel_counts_in_whole_trials_and_its_legend_hides_no_bar(record, tmp_path):
+    axes = ag.plots.rungs(told(tmp_path / "s", some(3), [1, 2, 3]), path=tmp_path / "few.png")
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    axes = ag.plots.rungs(record, path=tmp_path / "rungs.png")
+    legend = axes.get_legend().get_window_extent()
+    assert not any(legend.overlaps(bar.get_window_extent()) for bar in axes.patches)
+    one = ag.plots.slots(told(tmp_path / "t", some(1), [1]), path=tmp_path / "slots.png")
+    assert "1 slot in use" in one.get_xlabel()

@@ -66,7 +66,7 @@ class Trials {
     const head = element("tr", {}, ...answer.columns.map((name) => {
       const sorted = name === this.sort ? (this.descending ? "descending" : "ascending") : null;
       const mark = sorted ? (this.descending ? " ▼" : " ▲") : "";
-      return element("th", {"aria-sort": sorted, scope: "col"}, element("button", {"data-key": `sort ${name}`,
+      return element("th", {"aria-sort": sorted, scope: "col", title: name.length > 40 ? name : null}, element("button", {"data-key": `sort ${name}`,
         onclick: () => this.by(name)}, name + mark));
     }));
     const rows = answer.rows.map((row) => element("tr", {}, ...row.map((value, column) => {
