@@ -199,7 +199,7 @@ class Storage:
         return read()
 
     def cannot(self, verb: str, why: object) -> CheckpointError:
-        """The error that this node cannot do it; to be raised `from None`, as causes hold secrets."""
+        """The error that this node cannot do so; raise it `from None`: causes may hold secrets."""
         reason = without_secrets(str(why) or repr(why))
         return CheckpointError(f"node {self.node} cannot {verb} the storage {self.url}: {reason}")
 

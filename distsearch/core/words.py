@@ -194,7 +194,7 @@ class Trial:
         return {} if self.last_report is None else self.last_report.metrics
 
     def count(self, report: Report, best: float | None) -> None:
-        """Take note of a report; `best`: its reward in the user's sign, if no earlier was better."""
+        """Take note of a report; `best`: its reward in the user's sign, if that is the best yet."""
         if self._unreported is not None:
             self._commit_save()
         self.reports, self.last_report = report.sequence, report
