@@ -1,4 +1,4 @@
-"""What is not for everybody's eyes, by its name: passwords, tokens, keys; and those in URLs."""
+"""Which values are secret, by their names: passwords, tokens, keys; and secrets in URLs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-_SECRET = (  # a name, or a part of one, in small letters; of numbers nothing is hidden
+_SECRET = (  # names, or parts of names, in small letters (numbers are never hidden)
     r"(?:passw(?:or)?d|pwd|passphrase|passcode|secret|token|jwt|bearer|credential|cred"
     r"|authorization|cookie|session[_-]?id|t?otp|mfa|psk|webhook|connection[_-]?string|mnemonic"
     r"|(?:seed|recovery)[_-]?phrase|pin[_-]?code"
     r"|(?:api|access|auth|private|secret|client|signing|encryption|account|ssh|master|session"
     r"|license)[_-]?key)s?"
 )
-# These only at the end: `session_length`, `pin_memory`, `salt_content` and `forward_pass` are none.
+# Only at the end of a name: `session_length`, `pin_memory` and `salt_content` are no secrets.
 _AT_THE_END = r"(?:pin|salt|dsn|session|pw|auth|pem|(?<![_-])pass|(?:db|user|smtp|ssh)[_-]?pass)"
 _SECRET_NAME = re.compile(rf"(?:^|[_-])(?:{_SECRET}(?:$|[_-])|{_AT_THE_END}$)")
 _SURELY = re.compile(rf"(?:^|[_-]){_SECRET}(?:$|[_-])")
@@ -26,7 +26,7 @@ HIDDEN = "(a secret)"
 
 
 def is_secret(name: str) -> bool:
-    """Whether what bears this name is not for everybody's eyes.
+    """Whether a value with this name is secret.
 
     >>> [is_secret(name) for name in ('DB_PASSWORD', 'clientSecret', 'max_tokens', 'tokenizer')]
     [True, True, True, False]
@@ -35,7 +35,7 @@ def is_secret(name: str) -> bool:
 
 
 def is_surely_secret(name: str) -> bool:
-    """Whether also options of a `Choice` of this name are secrets, and not kinds of something.
+    """Whether the options of a `Choice` with this name are secrets, too, and no kinds of things.
 
     >>> is_surely_secret('api_key'), is_surely_secret('salt')
     (True, False)
@@ -44,7 +44,7 @@ def is_surely_secret(name: str) -> bool:
 
 
 def without_secrets_in_urls(text: str) -> str:
-    """A text whose URLs show no passwords and no tokens; nor do strings for connections, or keys.
+    """A text without the passwords and tokens of URLs and connection strings, and without keys.
 
     >>> without_secrets_in_urls('get https://ada:pw@host/data?accessToken=abc&page=2')
     'get https://ada:(a secret)@host/data?accessToken=(a secret)&page=2'
@@ -69,7 +69,7 @@ def _without_value(parameter: re.Match[str]) -> str:
 
 
 def command_without_secrets(words: Sequence[str]) -> str:
-    """A command line as it may be shown: what follows an option, or a variable, of such a name.
+    """A command line that may be shown: values of options and variables with such names are hidden.
 
     >>> command_without_secrets(['run.py', '--api-key', 'k', '--lr=1', 'TOKEN=t'])
     "run.py --api-key '(a secret)' --lr=1 'TOKEN=(a secret)'"
@@ -89,7 +89,7 @@ def command_without_secrets(words: Sequence[str]) -> str:
 
 
 def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
-    """The same, for a log: text under names such as `api_key`, and keys in text, are not shown.
+    """A value that may be logged: without texts under secret names, and without keys in texts.
 
     Looks `depth` dicts and lists deep.
 
@@ -102,7 +102,7 @@ def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
         return without_secrets_in_urls(value)
     if not depth:
         return value
-    if type(value) is dict:  # not its subclasses, which may be anything
+    if type(value) is dict:  # (a subclass may behave in any way)
         return {key: without_secrets(item, str(key), depth - 1) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(without_secrets(item, name, depth - 1) for item in value)
