@@ -230,7 +230,7 @@ def read(folder: Path, number: str) -> Request | Refused:
         return Refused(number, str(error) or repr(error))
 
 
-def remove(folder: Path, number: str) -> None:
+def delete(folder: Path, number: str) -> None:
     """Delete the file of a request that was answered."""
     with contextlib.suppress(OSError):
         (folder / FOLDER / f"{number}.json").unlink()

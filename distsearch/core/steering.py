@@ -165,7 +165,7 @@ class Steering:
         self._experiment.log("request", body={**body, "is_done": is_done, "said": said})
         who = body["by"] or "somebody"
         self._say(f"{who} asked: {_in_words(body)}; {'' if is_done else 'refused: '}{said}")
-        self._experiment.store.when_durable(partial(requests.remove, self._folder, one.id))
+        self._experiment.store.when_durable(partial(requests.delete, self._folder, one.id))
 
     # What can be asked
 

@@ -306,14 +306,15 @@ class LeaseQueue:
         if not part.held:
             return
         slots = part.held[0].remote.slots
-        self._let_go(part, slots)
+        self._forget_holder(part, slots)
         for _, allocation in part.held:
             slots.release(allocation)
         part.held = ()
         self._moved(slots)
         self._changed.append(slots)
 
-    def _let_go(self, part: Part, slots: NodeResourceManager) -> None:
+    def _forget_holder(self, part: Part, slots: NodeResourceManager) -> None:
+        """Take note that a part does not hold slots of a node while others of its gang wait."""
         holders = self._holders.get(slots, [])
         if part in holders:
             holders.remove(part)
@@ -344,7 +345,7 @@ class LeaseQueue:
         request.waits = False
         del self._waiting[request.number]
         for part in request.parts:  # their slots are the lease's now
-            self._let_go(part, part.held[0].remote.slots)
+            self._forget_holder(part, part.held[0].remote.slots)
             part.held = ()
         request.parts.clear()  # (parts and request refer to each other: only gc would free them)
         for remote, _ in held:

@@ -154,7 +154,7 @@ class Scheduler(Running):
         self.num_trials, self.time_out = num_trials, time_out
 
         # From here on no other driver has the folder; what lies there decides how to go on.
-        let_go = self._take_folder(checkpoint, resume)
+        was_taken = self._take_folder(checkpoint, resume)
         with self._store.closed_on_error():
             earlier = folder.earlier_run(self.folder)
             unused = self._choose_seed(seed, earlier)
@@ -165,7 +165,7 @@ class Scheduler(Running):
             settings = options.settings(self.train_fn, self.objectives, self.folder, earlier)
 
         self._make_parts(options, settings, ssh_files)
-        self._say_how_it_begins(let_go, unused)
+        self._say_how_it_begins(was_taken, unused)
         registry.add(self)
         train_fn.note(self)
         try:
@@ -188,12 +188,12 @@ class Scheduler(Running):
         """
         self._is_named = checkpoint is not None
         self.folder = folder.find(checkpoint, self.train_fn.__name__)
-        let_go = registry.close_ended(self.folder)
+        was_taken = registry.close_ended(self.folder)
         self._store = folder.take(self.folder, resume)
         self._start_time = time.time()
         self.pid = os.getpid()
         self._closed = self._hurries = False
-        return let_go
+        return was_taken
 
     def _choose_seed(self, seed: int | None, earlier: Mapping[str, Any] | None) -> str:
         """Take the seed of an earlier run, or the given one, or any; returns a line to be said."""
@@ -267,16 +267,16 @@ class Scheduler(Running):
             wake=self._wake,
         )
 
-    def _say_how_it_begins(self, let_go: bool, unused: str) -> None:
+    def _say_how_it_begins(self, was_taken: bool, unused: str) -> None:
         """Say what a user might not expect.
 
-        `let_go`: an earlier scheduler was closed for this one. `unused`: a line about an argument
-        that is not used.
+        `was_taken`: an earlier scheduler was closed for this one. `unused`: a line about an
+        argument that is not used.
         """
         say = self.progress.say
         if self._store.put_aside is not None:
             say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
-        if let_go:
+        if was_taken:
             say(f"the scheduler that had {self.folder} before, whose search has ended, is closed")
         if unused:
             say(unused)
