@@ -68,12 +68,13 @@ class CheckpointCache:
     def begin(
         self, trial: int, step: int | None, parents: Sequence[tuple[int, int | None]]
     ) -> list[str]:
-        """Put the checkpoint in place with which all ranks of an attempt begin; returns its name.
+        """Put the checkpoints in place with which all ranks of an attempt begin; their names.
 
         What the trial saved after the checkpoint of `step` is deleted, see `delete_newer`. Where
-        nothing is left, the checkpoint of the first parent that has one is taken (`parents` has,
-        for each, the id of the trial whose weights stand for it). It lies below `begins_with`,
-        where it stays while the attempt saves and deletes.
+        nothing is left, it gets the checkpoint of the first parent that has one (`parents` has, for
+        each, the id of the trial whose weights stand for it). The trial's newest lies below
+        `begins_with`, too, where it stays while the attempt saves and deletes; those of parents lie
+        below `parents`. The names are in this order.
         """
         own = self.folder(trial)
         kept = own.parent / "begins_with"

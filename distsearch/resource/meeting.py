@@ -117,8 +117,8 @@ class MeetingPoints:
         points.give_way(7, attempt=1)            # the ranks start
         points.is_over(7, attempt=1)
 
-    `begin_with(trial, step, parents)`, which is called in a thread, puts the checkpoint in place
-    from which a trial goes on, the same on all nodes, and returns its name.
+    `begin_with(trial, step, parents)`, which is called in a thread, puts the checkpoints in place
+    from which a trial goes on, the same on all nodes, and returns their names.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class MeetingPoints:
         return answer
 
     async def _goes_on(self, message: dict[str, Any]) -> list[str]:
-        """Put the checkpoint in place with which the ranks here begin; returns its name."""
+        """Put the checkpoints in place with which the ranks here begin; returns their names."""
         goes_on = message["goes_on"]
         if goes_on is None:
             return []
