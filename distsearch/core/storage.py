@@ -155,7 +155,10 @@ class Storage:
     def delete_unknown(
         self, last_attempts: Mapping[int, int], known: Mapping[int, Iterable[str]]
     ) -> None:
-        """Delete checkpoints that are not `known`, up to those of these attempts, by trial."""
+        """Delete what killed attempts have left: checkpoints that are not `known`.
+
+        `last_attempts`: the last attempt of each trial whose checkpoints are looked at.
+        """
         for trial, attempt in last_attempts.items():
             for name in set(self.names(trial)) - set(known.get(trial, ())):
                 number = name.partition("-")[0]

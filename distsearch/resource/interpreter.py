@@ -34,7 +34,7 @@ if sys.version_info < (3, 8):
     sys.stdout.flush()
     sys.exit(0)
 """
-# Exits with 0 if an interpreter will do; its arguments are modules that it has to have.
+# Exits with 0 if an interpreter has this version of Python, and these modules.
 _LOOK = (
     "import sys,importlib.util as u;sys.path[:]=[p for p in sys.path if p];"
     "sys.exit(0 if sys.version_info[:2]=={version} and all(map(u.find_spec,{modules})) else 1)"

@@ -149,7 +149,7 @@ class Tree:
     ) -> Region | None:
         """The leaf to which the highest bounds lead from the root.
 
-        `without`: leaves to leave out, as nothing is left in them. None if that are all leaves.
+        `without`: leaves to leave out, as nothing is left in them. None if all leaves are left out.
         """
         closed = set(without)
         for region in reversed(self.regions):
