@@ -29,7 +29,7 @@ def put_aside_leftovers(folder: Path) -> Path | None:
 
 
 def claim(folder: Path, log_id: int, aside: Path | None = None) -> Path | None:
-    """Make the folders of a log's trials; those of another log are put aside.
+    """Make the folders of a log's trials; the folders of another log are put aside.
 
     `aside` is the folder where leftovers of that log are already. Returns where leftovers are now,
     None where there are none.

@@ -162,7 +162,7 @@ class Ends:
         body = {**facts, "status": status.value, "reason": reason, **_result_of(trial)}
         self._queue.remove(trial)
         self._search.log("ended", trial, body)
-        if not trial.is_final:  # whoever has called `run_with_config` is told
+        if not trial.is_final:  # (the caller of `run_with_config` is told)
             self._counsel.ask("on_end", trial, otherwise=None)
             if status.is_failure:
                 self._tell_of_failure()

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Which bytes of its files an open connection locks, in SQLite's file format: the first, how many.
-DATABASE_LOCK = 0x40000002, 510  # "shared"; who wants to delete the write-ahead log needs all of it
-MEMORY_LOCK = 128, 1  # who gets this one for itself takes the shared memory for a leftover
+DATABASE_LOCK = 0x40000002, 510  # "shared": to delete the write-ahead log needs all these bytes
+MEMORY_LOCK = 128, 1  # a process that has it alone takes the shared memory for a leftover
 GONE = FileNotFoundError, NotADirectoryError
 BUSY_S = 5.0
 PAUSE_S = 0.005

@@ -126,7 +126,7 @@ class Keeper:
             )
 
     def goes_on(self, attempt: Attempt) -> Message | None:
-        """From which step, and whose parents' weights, an attempt goes on; None with a storage."""
+        """The step and the parents from which an attempt goes on; None with a storage."""
         if self.storage is not None:
             return None
         trial = attempt.trial

@@ -2,7 +2,7 @@
 
 The node of rank 0 chooses a port. Before anything starts, the other nodes prove that they reach
 that port at an address of the node, which all ranks then have as MASTER_ADDR. In the same step each
-node puts the checkpoint in place with which its ranks begin, which has to be the same everywhere.
+node puts the checkpoints in place with which its ranks begin, which have to be the same everywhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What trials report is logged, the rule decides, and the trial is told once that is on the disk."""
+"""Reports of trials: each is logged, the rule decides, and once that is on disk the trial hears."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@
 
 There is no port: a file that reaches the folder (over NFS, too) reaches the search, and only those
 who may write to the folder can steer the search. The driver looks about once a second, distrusts
-each file, and logs a `request` event: what was asked, by whom, and what came of it. Then the file is
-deleted. Where no driver runs, no request is left behind, unless it may wait for the next driver.
+each file, and logs a `request` event: what was asked, by whom, and what came of it. Then the file
+is deleted. Where no driver runs, no request is left behind, unless it may wait for the next driver.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def ask(
         ask("runs/digits", "pause_trial", trial=3, by="the web page")
 
     `kind` is one of KINDS, `what` its values: `trial=` an id, `config=` a configuration, `node=` an
-    address. `by` is added to the user and host that ask. `may_wait`: where no driver runs, a request
-    of LATER waits for the next one. `answer_of` tells what comes of the request. Raises OptionError
-    for what cannot be asked, NoDriver when no driver runs the search, StoreError when the folder
-    holds no search or cannot be written to.
+    address. `by` is added to the user and host that ask. `may_wait`: where no driver runs, a
+    request of LATER waits for the next one. `answer_of` tells what comes of the request. Raises
+    OptionError for what cannot be asked, NoDriver when no driver runs the search, StoreError when
+    the folder holds no search or cannot be written to.
     """
     where = Path(folder).expanduser().absolute()
     text = json.dumps({"kind": kind, "by": _who(by), **_checked(kind, what)}, allow_nan=False)
@@ -230,7 +230,7 @@ def read(folder: Path, number: str) -> Request | Refused:
         return Refused(number, str(error) or repr(error))
 
 
-def remove(folder: Path, number: str) -> None:
+def delete(folder: Path, number: str) -> None:
     """Delete the file of a request that was answered."""
     with contextlib.suppress(OSError):
         (folder / FOLDER / f"{number}.json").unlink()

@@ -18,8 +18,8 @@ class Rests:
         rests.began(remote)                                          # a trial has begun there
         rests.close()
 
-    A node that fails again and again rests for 1, 2, 4, ... and at most 60 s. The user hears of each
-    rest.
+    A node that fails again and again rests for 1, 2, 4, ... and at most 60 s. The user hears of
+    each rest.
     """
 
     def __init__(self, manager: DistributedResourceManager, say: Callable[[str], None]) -> None:

@@ -1,7 +1,7 @@
 """What a search has found so far: the best trial, configurations, histories, curves.
 
-All of it comes from the ledger and the folder of the search, so that a scheduler and whoever opens
-the folder later (see `record.py`) answer the same.
+All of it comes from the ledger and the folder of the search, so that a scheduler, and a record that
+is opened later (see `record.py`), answer the same.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Results:
 
     @property
     def story(self) -> Story:
-        """How the search has come to where it stands, from its log: what `distsearch.plots` draws.
+        """What has happened in the search so far, from its log: `distsearch.plots` draws it.
 
-        The first call reads the whole log, later ones what has happened since.
+        The first call reads the whole log, later calls read what has happened since.
         """
         self._flush()
         if self._story is None:
@@ -55,10 +55,10 @@ class Results:
         return self._story
 
     def _flush(self) -> None:
-        """Before the log is read: a scheduler writes to it whatever waits to be written."""
+        """Write what waits to be written to the log, before it is read; schedulers do so."""
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it: what is searched and how it stands, with the curves."""
+        """What a notebook shows: what is searched and how the search stands, with the curves."""
         told = summary.as_html(summary.pairs(self.ledger, self.searched, self.folder))
         png = self.curves_as_png()
         return told if png is None else told + notebook.as_html(png)
@@ -99,14 +99,15 @@ class Results:
 
     @property
     def _copies(self) -> Path:
-        """Where copies of what a storage has may lie, in a folder for each trial."""
+        """The folder for copies of checkpoints that a storage has, with a folder for each trial."""
         return self.folder / "trials"
 
     def get_best_config(self) -> dict[str, Any]:
         """The configuration of the best trial so far: plain values, by parameter.
 
-        With constraints it is the best of the trials that meet them. With several objectives there
-        is no best: this, and the two below, raise DistsearchError; see `get_pareto_front`.
+        With constraints it is the best of the trials that meet them. Raises NothingReported while
+        there is none. With several objectives no trial is the best: this, `get_best_reward` and
+        `get_best_task_id` raise DistsearchError then; see `get_pareto_front`.
         """
         return dict(self._best.config)
 
@@ -124,10 +125,11 @@ class Results:
         """The newest checkpoint of a trial, by default the best one, as `reporter.load()` gives it.
 
             model.load_state_dict(scheduler.load_checkpoint())
-            booster = xgboost.Booster(model_file=scheduler.load_checkpoint())   # of a saved file
+            booster = xgboost.Booster(model_file=scheduler.load_checkpoint())   # a saved file
 
-        None when the trial has saved nothing. A damaged one is passed over with a warning. Raises
-        CheckpointError when the storage cannot be read, NothingReported for an id of no trial.
+        None when the trial has saved nothing. A damaged checkpoint is passed over with a warning.
+        Raises CheckpointError when the storage cannot be read, NothingReported where no trial has
+        this id.
         """
         if task_id is not None and task_id not in self.ledger.trials:
             raise NothingReported(
@@ -157,10 +159,10 @@ class Results:
             for task_id, config, values in scheduler.get_pareto_front():
                 print(task_id, values["accuracy"], values["latency"])
 
-        By the first objective, the best first; of trials with equal values only the earliest. The
-        values of a trial are those of its last report in which all objectives, and the metrics of
-        all constraints, are finite numbers. It has to meet the constraints; failed trials are left
-        out. With one objective this is the best trial.
+        They come by the first objective, the best first; of trials with equal values only the
+        earliest is in the front. The values of a trial are those of its last report in which all
+        objectives, and the metrics of all constraints, are finite numbers. A trial has to meet the
+        constraints; failed trials are left out. With one objective the front is the best trial.
 
         Raises NothingReported when no trial counts, and says why.
         """
@@ -211,7 +213,7 @@ class Results:
             scheduler.lineage()[7].parents      # (3,)
 
         Trials without parents are in it too, as generation 0. `inherited` says whose weights stood
-        in for a parent that was lost. The same is in the log: the view `lineage`.
+        in for those of a lost parent. The view `lineage` of the log has the same.
         """
         return lineage.descents({trial.id: trial for trial in self._own_trials})
 
@@ -267,7 +269,7 @@ class Results:
     def training_history(self) -> dict[int, list[dict[str, Any]]]:
         """{task id: its reports in order}, each a dict of the metrics.
 
-        Of the trials of the search; what those of `run_with_config` have reported is in the log.
+        Final trials, those of `run_with_config`, are left out: their reports are in the log alone.
         """
         self._flush()
         trials = self.ledger.trials
@@ -287,7 +289,7 @@ class Results:
     def trials(self) -> list[Trial]:
         """Every trial with its status, reason, traceback and reward.
 
-        Also those of `run_with_config`, whose `is_final` is true: they belong to no other result.
+        Trials of `run_with_config` are among them (`is_final`), as in no other result.
         """
         return list(self.ledger.trials.values())
 
@@ -328,11 +330,11 @@ class Results:
             scheduler.dataframe().nlargest(5, "best")[["lr", "best", "seconds"]]
 
         Columns: `id`; one for each parameter, empty where it was not active; `status`, `attempt`
-        (how many there were), `host`; `best`, or for several objectives one of each objective's
-        name; with constraints `feasible`; `best_time` (when that was reported, in `time_attr`),
-        `seconds` (what the last attempt took), `reason`, `parents` (a tuple of ids), and `is_final`
-        (whether `run_with_config` has made it). What is not known is missing: NaN, NA or None. A
-        parameter of the same name as another column gets `config.` before it.
+        (how many there were), `host`; `best`, or with several objectives a column for each of them,
+        by its name; with constraints `feasible`; `best_time` (when the best was reported, in
+        `time_attr`), `seconds` (what the last attempt took), `reason`, `parents` (a tuple of ids),
+        and `is_final` (whether it is a trial of `run_with_config`). What is not known is missing:
+        NaN, NA or None. A parameter with the name of another column is `config.NAME`.
 
         Raises MissingPackage when pandas is not installed.
         """

@@ -1,12 +1,13 @@
 """What a train function returns, on its way to the caller of `run_with_config`: without pickling.
 
-    kept = keep(value, folder, attempt)                  # in the trial: how, as JSON
+    kept = keep(value, folder, attempt)                  # in the trial: what it kept, as JSON
     value, warning = await of(returned, trial, trials)   # in the driver
 
-Plain JSON travels with the word that the trial has ended. All else that a checkpoint can hold
+Plain JSON travels in the message that the trial has ended. Whatever else a checkpoint can hold
 (arrays, tensors, bytes, tuples, NaN) lies in the trial's folder, in the form of a checkpoint, and
-is copied as such. A dataclass comes back as the dict of its fields, a named tuple, a member of an
-enum and the like as the plain value that it also is, the rest as its text; the caller is warned.
+is copied like one. A dataclass comes back as the dict of its fields; a named tuple, a member of an
+enum and the like as the plain value that it also is; other objects as their text, of which the
+caller is warned.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from ..space.privacy import without_secrets
 from . import checkpoint
 from .metrics import MAX_REPORT_BYTES, fields_of, opened, strict_json
 
-if TYPE_CHECKING:  # trials need no more than what keeps
+if TYPE_CHECKING:  # (a trial needs `keep` alone)
     from .attempt import Returned
 
-SHOWN = 200  # characters of a text in a warning
-_PLAIN = (bool, int, float, str, bytes, bytearray, list, tuple)  # besides dicts, of whatever class
+SHOWN = 200  # a warning shows so many characters of a text
+_PLAIN = (bool, int, float, str, bytes, bytearray, list, tuple)  # and dicts, of whatever class
 
-# What these types themselves make of a value, whatever its class does: an enum that is a `str` has
-# another text.
+# How to make a plain value of an object that is one, whatever its own class does: `str(...)` of an
+# enum that is a `str` gives another text.
 _CONVERSIONS: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     int: int.__int__,
@@ -49,7 +50,7 @@ def as_text(value: Any) -> Any:
 def keep(value: Any, folder: str, attempt: int) -> dict[str, Any]:
     """Keep a returned value for the driver; {} where `as_text` holds it whole.
 
-    `folder`: that of the trial. What cannot be written is left to `as_text`, with the reason.
+    `folder` is the trial's. Where the value cannot be written, the result has the reason.
     """
     lost: list[str] = []
     changed: list[str] = []
@@ -66,9 +67,10 @@ def keep(value: Any, folder: str, attempt: int) -> dict[str, Any]:
 
 
 async def of(returned: Returned | None, trial: int, trials: Path) -> tuple[Any, str]:
-    """What a trial has returned, and what is to be said of it, or ''; `trials`: their folder here.
+    """What a trial has returned, and a warning, or ''.
 
-    Raises NodeError when the trial's node is lost meanwhile, OSError for a disk that is full.
+    `trials` is the driver's folder of trials. Raises NodeError when the trial's node is lost
+    meanwhile, OSError for a disk that is full.
     """
     if returned is None or returned.kept is None:
         return (None if returned is None else returned.value), ""

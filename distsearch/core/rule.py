@@ -13,11 +13,11 @@ from .words import Decision, Launch, Report, Status, Trial, Wait
 class Rule(Protocol):
     """What the experiment asks of a scheduler; see FIFOScheduler.
 
-    It does not hear of final trials, those of `run_with_config`.
+    A rule does not hear of final trials, those of `run_with_config`.
     """
 
     def next_launch_on(self, node: str) -> Launch | Wait | None:
-        """The next new trial, for a free slot of this node, or None when there will be none."""
+        """The next new trial, for a free slot of this node; None: there will be no more trials."""
 
     def next_resume(self) -> int | None:
         """The id of a paused trial that is to go on, or None when there is none now."""
@@ -35,11 +35,11 @@ class Rule(Protocol):
         """Hear that a trial has paused."""
 
     def on_let_go(self, trial: Trial) -> None:
-        """Hear that a trial that it has paused goes on by request: it is not to resume it."""
+        """Hear that a paused trial goes on by request, so that the rule need not resume it."""
 
     @property
     def paused_may_go_on(self) -> bool:
-        """Whether each paused trial may still be resumed, according to how others fare."""
+        """Whether a paused trial may still be resumed, depending on how other trials fare."""
 
     def may_need(self, trial: Trial) -> bool:
         """Whether a trial that has ended may become a parent: its checkpoint is then kept."""
@@ -49,7 +49,7 @@ class Rule(Protocol):
         """Whether checkpoints go as soon as nobody needs them, however little all take."""
 
     def read_on(self, trial: Trial) -> Iterable[str]:
-        """On which nodes what a trial has just saved will be read, and is sent to at once."""
+        """The nodes (hosts) to which what a trial has just saved is sent, to be read there."""
 
     @property
     def planned(self) -> int | None:
@@ -70,7 +70,7 @@ class Rule(Protocol):
 def replay(event: Event, ledger: Ledger, rule: Rule) -> None:
     """Apply an event of an earlier run, and let the rule hear of it as it did then.
 
-    What the rule answers to a report is not asked for: it is in the log, if it was carried out.
+    What the rule answers to a report now does not count: the log has what it decided then.
     """
     before = None if event.trial is None else ledger.trials.get(event.trial)
     was_paused = before is not None and before.status is Status.PAUSED

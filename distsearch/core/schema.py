@@ -1,8 +1,8 @@
 """What the log's file holds: its tables and views, its version, and how each event is sealed.
 
-Each event is sealed with a hash over itself and the seal before it; the first one follows the
-log's own random id. So an event that was changed, or lost from the middle, does not fit, nor does
-one of another log.
+Each event is sealed with a hash over itself and the seal of the event before; the first event
+follows the log's own random id. So an event that was changed does not fit, nor does the event after
+one that is missing, or an event of another log.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..errors import StoreVersion
 from .phrases import called
 
 FILE = "events.db"
-BUSY_S = 5.0  # how long it is waited for whoever has locked it
-VERSION = 3  # of the log; what each kind of event says
-READ_BY = {1: "0.1", 2: "0.2"}  # which distsearch reads a log of another version
+BUSY_S = 5.0  # how long to wait for another process that has locked the file
+VERSION = 3  # of the log: it says what each kind of event holds
+READ_BY = {1: "0.1", 2: "0.2"}  # which distsearch reads the logs of other versions
 TABLES = """
 create table events (
     id integer primary key, time real not null, kind text not null,
@@ -66,7 +66,7 @@ create view lineage as
 """
 INSERT = "insert into events (id, time, kind, trial, attempt, seq, body, seal) values "
 ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
-# Rows with their seals, and the seal that each of them follows.
+# The rows of the log with their seals, and the seal that each of them follows.
 SELECT = (
     "select id, time, kind, trial, attempt, seq, body, seal, coalesce("
     "(select seal from events before where before.id = events.id - 1), (select id from log)) "
@@ -78,13 +78,13 @@ Row = tuple[Any, ...]  # id, time, kind, trial, attempt, seq, body (text)
 
 def seal(row: Row, before: int) -> int:
     """The seal of a row of the log that follows the one with the seal `before`."""
-    # marshal's second format is the quickest that says the same of the same in each Python.
+    # Of what gives equal bytes for equal rows in each Python, marshal's second format is quickest.
     data = marshal.dumps((before, row), 2)
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
 def sealed(rows: Iterable[Row], before: int) -> list[Row]:
-    """Rows with their seals, of which the first follows the one with the seal `before`."""
+    """Rows with their seals; the first row follows the one with the seal `before`."""
     found = []
     for row in rows:
         before = seal(row, before)
@@ -93,7 +93,7 @@ def sealed(rows: Iterable[Row], before: int) -> list[Row]:
 
 
 def create(connection: sqlite3.Connection, log_id: int) -> None:
-    """Make an empty log, all of it or nothing."""
+    """Make an empty log, in one transaction."""
     about = f"insert into log values ({log_id}, {VERSION}); pragma user_version={VERSION};"
     connection.executescript(f"begin; {TABLES} {about} commit")
 
@@ -104,7 +104,7 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def is_intact(connection: sqlite3.Connection) -> bool:
-    """Whether tables and views are those of this version, to the letter; others may be there."""
+    """Whether the tables and views of this version are there, to the letter; others may be, too."""
     whole = sqlite3.connect(":memory:")
     try:
         create(whole, 0)
@@ -126,17 +126,17 @@ def check_version(version: int, what: str) -> None:
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """The version of a log that is not empty; the first one did not say so."""
+    """The version of a log that is not empty; logs of version 1 do not name it."""
     (version,) = connection.execute("pragma user_version").fetchone()
     return int(version) or 1
 
 
 def reading(folder: Path) -> sqlite3.Connection:
-    """A connection that only reads, and leaves the files of the log as it has found them."""
+    """A connection that only reads, and leaves the files of the log as they are."""
     path = folder / FILE
     log = path.with_name(f"{FILE}-wal")
-    # The last one to close merges a write-ahead log into the file, if it may write; if it may not,
-    # it leaves an empty one that was not there.
+    # The last connection that closes merges the write-ahead log into the file, if it may write; if
+    # it may not, it leaves an empty write-ahead log where there was none.
     mode = "ro" if log.exists() and log.stat().st_size else "rw"
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S)

@@ -18,7 +18,7 @@ ONE_REWARD = Objectives(("accuracy",), ("max",))
 
 
 def retries_of(given: Mapping[Status, int], max_failures: int = MAX_FAILURES) -> dict[Status, int]:
-    """How often a trial runs again after each kind of end: what a new attempt may mend does.
+    """How often a trial runs again after each kind of end: ends that a new attempt may mend count.
 
     >>> retries_of({Status.FAILED: 1})[Status.KILLED]
     3
@@ -30,23 +30,23 @@ def retries_of(given: Mapping[Status, int], max_failures: int = MAX_FAILURES) ->
 class Settings:
     """What stays the same during a search."""
 
-    packed: Packed  # the train function,
-    packed_here: Packed  # and the same for trials of the driver's own machine
+    packed: Packed  # the train function
+    packed_here: Packed  # the train function for trials of the driver's own machine
     resource: Resource
-    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict  # and check, a configuration
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict  # and checks
     objectives: Objectives = ONE_REWARD
     time_attr: str = "epoch"
     max_reward: float | None = None
-    reuse: bool = False  # a slot's process serves one trial after the other
+    reuse: bool = False  # a process trains one trial after the other
     spawn: bool = False  # processes are not forked
     trial_timeout_s: float | None = None
     report_timeout_s: float | None = None
     storage: Storage | None = None  # where checkpoints are; None: in the experiment's folder
-    keep: int = KEPT  # so many checkpoints of a trial
-    max_bytes: int | None = None  # for the checkpoints of all trials
-    shows_output: bool = True  # what trials print,
-    labels_output: bool = False  # and before each line which trial that is
-    # how many attempts more, after which ends
+    keep: int = KEPT  # so many checkpoints of each trial stay
+    max_bytes: int | None = None  # so much the checkpoints of all trials may take
+    shows_output: bool = True  # what trials print is shown
+    labels_output: bool = False  # before each line stands which trial has printed it
+    # How many more attempts a trial has after each kind of end.
     retries: Mapping[Status, int] = field(default_factory=lambda: retries_of({}))
     on_parent_failure: str = "nearest_ancestor"  # one of lineage.POLICIES
-    parent_retries: int = MAX_FAILURES  # with 'retry': so many attempts of a parent may fail
+    parent_retries: int = MAX_FAILURES  # under 'retry' so many attempts of a parent may fail

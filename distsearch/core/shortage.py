@@ -1,4 +1,4 @@
-"""Says, from time to time, that there is nowhere to run, as long as that is so."""
+"""Says, from time to time, that no node could run a trial, as long as that is so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Shortage:
         shortage.look()          # whenever something may have changed
         shortage.end()           # nothing is to run any more
 
-    `is_over`: whether nothing is to run by the time at which it would be said.
+    `is_over()`: whether nothing is to run any more, so that nothing is said.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Shortage:
         self._say = say
         self._is_over = is_over
         self._timer: asyncio.TimerHandle | None = None
-        self._seen = -1, ""  # what was missing, when the nodes had changed so many times
+        self._seen = -1, ""  # how often nodes had changed at the last look, and what was missing
 
     def look(self) -> None:
-        """While there is nowhere to run, say so: soon, and then from time to time."""
+        """While no node could run a trial, say so: soon, and then from time to time."""
         if self._timer is None and self._missing:
             self._say_in(SOON_S)
 

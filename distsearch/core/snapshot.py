@@ -20,8 +20,8 @@ from .words import Status
 class Run:
     """What the ledger does not know of a run of the driver, or of all its runs.
 
-    `ended_earlier` are the trials that had ended before it, `time_out_s` is what is left of its
-    time, `note` why it ends or does not go on.
+    `ended_earlier`: how many trials had ended before the run. `time_out_s`: how much time the run
+    has left. `note`: why the search ends, or does not go on.
     """
 
     total: int | None
@@ -54,7 +54,7 @@ def take_snapshot(experiment: Experiment) -> Snapshot:
 def snapshot_of(record: SearchRecord, now: Mapping[str, Any] | None) -> Snapshot:
     """How the search in a folder stands; `now` is what is live in it, see `live.read`."""
     if now is None:
-        runs = holder(record.folder) is not None  # it has said nothing yet
+        runs = holder(record.folder) is not None  # a driver runs, and has shown nothing yet
         note = "" if runs else "no driver runs it"
         run = Run(None, record.worked_s, 0, None, not runs, (), note)
         return _snapshot(record.ledger, run)

@@ -1,4 +1,4 @@
-"""Where the trial for a free slot comes from: those that wait, the rule's paused ones, new ones."""
+"""Where the trial for a free slot comes from: the queue, the rule's paused trials, or new ones."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .queue import Queue
 from .rule import Rule
 from .words import Launch, Status, Trial, Wait
 
-MOST_CHILDREN = 256  # that wait for their parents, before the rule is asked for no more trials
+MOST_CHILDREN = 256  # while so many wait for parents, the rule is asked for no new trials
 RESPITE_S = 0.05
 
 
 class Source:
-    """Asks the rule, as long as that makes sense.
+    """Says which trial takes a free slot; asks the rule, as long as that makes sense.
 
         source.begin_run(num_trials=20)
-        trial = source.next("gpu1")       # for a free slot of that node; None: nothing now
+        trial = source.next("gpu1")       # for a free slot of gpu1; None: no trial now
         source.something_happened()       # the rule may know more by now
 
     `launch(launch)` makes a trial, `wake()` has slots filled. The rule is not asked for new trials
-    when it is exhausted, when there are enough, and while it waits for something to happen; nor for
-    paused ones once it has said that none is to go on now.
+    when it has no more, when there are enough, and while it waits for something to happen; nor for
+    paused trials once it has said that none is to go on now.
     """
 
     def __init__(
@@ -44,26 +44,26 @@ class Source:
         self._children = children
         self._launch = launch
         self._wake = wake
-        self.num_trials: int | None = None  # that the present run() may launch
-        self.is_exhausted = True  # the rule has no more trials, or only those of the user run
+        self.num_trials: int | None = None  # so many the present run() may launch
+        self.is_exhausted = True  # the rule has no more new trials, or is not asked
         self._serves_given_only = True
-        self._waits = False  # the rule launches nothing new before something happens,
-        self._thinks = False  # which it will tell itself, by wake()
+        self._waits = False  # the rule launches nothing new before something happens
+        self._thinks = False  # the rule will call wake() when it has a new trial
         self._resumes_nobody = True  # no trial is paused, or the rule lets none go on now
-        self._launched = 0  # in the present run(), or in an earlier run of the driver
+        self._launched = 0  # new trials that count for the present run()
         self._suits: Callable[[Trial], bool] = lambda trial: True
-        self._restored = 0  # by an earlier run of the driver, and not counted by a run() yet
+        self._restored = 0  # new trials of an earlier driver that no run() has counted yet
 
     def restored(self) -> None:
-        """Take note that the ledger has come from an earlier run of the driver."""
+        """Take note of the trials of an earlier driver, which the ledger has by now."""
         self._restored = self._ledger.counts.suggested
 
     def begin_run(self, num_trials: int | None) -> bool:
-        """Launch up to so many more trials; whether some of an earlier driver are among them."""
+        """Begin a run() of so many new trials; True if trials of an earlier driver count, too."""
         is_resumed = self._restored > 0
         self.num_trials = num_trials
         self._launched = self._restored
-        if num_trials is not None:  # what is more belongs to the next run() of the same program
+        if num_trials is not None:  # the others belong to the program's next run()
             self._launched = min(self._restored, num_trials)
         self._restored -= self._launched
         self.is_exhausted = self._serves_given_only = False
@@ -71,11 +71,11 @@ class Source:
         return is_resumed
 
     def serve_given_only(self) -> None:
-        """Ask the rule for nothing until the next run(): only trials of the user run."""
+        """Ask the rule for nothing until the next run(): only trials that the user gives run."""
         self.is_exhausted = self._serves_given_only = self._resumes_nobody = True
 
     def something_happened(self) -> None:
-        """The rule may know more to launch now."""
+        """Take note that the rule may have a trial now, where it had none before."""
         self._waits = self._thinks = False
         self._resumes_nobody = self._serves_given_only or self._ledger.counts.paused == 0
 
@@ -107,7 +107,7 @@ class Source:
 
     @property
     def is_thinking(self) -> bool:
-        """Whether new trials will come, though nothing may run now."""
+        """Whether the rule will have new trials, though nothing runs now."""
         return self._thinks and self.is_open
 
     @property
@@ -117,12 +117,12 @@ class Source:
 
     @property
     def has_queued(self) -> bool:
-        """Whether trials are in the queue, also such as cannot start yet."""
+        """Whether trials are in the queue, be it that they cannot start yet."""
         return len(self._queue) > 0
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the rule has answered last, for whoever looks on: see `live.py`."""
+        """What the rule has answered last, to be shown: see `live.py`."""
         return {
             "waits": self._waits,
             "thinks": self.is_thinking,
@@ -143,9 +143,10 @@ class Source:
         return launched - self._launched + self.num_trials
 
     def next(self, node: str, suits: Callable[[Trial], bool] = lambda trial: True) -> Trial | None:
-        """What takes a free slot of a node: who waits for it, who was paused, or somebody new.
+        """The trial for a free slot of a node: from the queue, a paused one, or a new one.
 
-        Of those in the queue, one that suits. Raises what the rule raises.
+        `suits(trial)`: whether a trial of the queue may run on that node. Raises what the rule
+        raises.
         """
         self._suits = suits
         return self._queue.pop(suits) or self._next_resumed() or self._next_new(node)
@@ -155,13 +156,13 @@ class Source:
         while not self._resumes_nobody:
             trial_id = self._rule.next_resume()
             trial = None if trial_id is None else self._ledger.trials[trial_id]
-            if trial is None or trial in self._queue or trial.id in named:  # some name one again
+            if trial is None or trial in self._queue or trial.id in named:  # named twice
                 self._resumes_nobody = True
-            elif trial.status.is_end or self._goes_on(trial):  # it has ended before it could pause
+            elif trial.status.is_end or self._goes_on(trial):  # it could not pause any more
                 named.add(trial.id)
             else:
                 self._queue.put(trial)
-                if ready := self._queue.pop(self._suits):  # none, while its last attempt goes on
+                if ready := self._queue.pop(self._suits):  # (not while its last attempt may run)
                     return ready
         return None
 
@@ -173,7 +174,7 @@ class Source:
     def _next_new(self, node: str) -> Trial | None:
         """The next new trial that can start; children whose parents are not ready are set aside."""
         while self.is_open and not self._waits:
-            if trial := self._queue.pop(self._suits):  # a parent that runs again
+            if trial := self._queue.pop(self._suits):  # `can_start` may have put a parent there
                 return trial
             if len(self._children) >= MOST_CHILDREN:
                 self._waits = True
@@ -184,7 +185,7 @@ class Source:
             trial = self._launch(launch)
             if not trial.parents or self._children.can_start(trial):
                 return trial
-            if trial.status.is_end:  # for want of a parent; a rule may go on so for ever
+            if trial.status.is_end:  # its parent is lost; the rule may name such parents for ever
                 self._waits = self._thinks = True
                 asyncio.get_running_loop().call_later(RESPITE_S, self._wake)
             else:
@@ -203,6 +204,6 @@ class Source:
             name = f"{type(self._rule).__name__}.next_launch"
             raise TypeError(f"{name} returned {answer!r}; return Launch(...), Wait() or None")
         if not isinstance(answer, Launch) or not self.is_open:
-            # The rule may have kept paused trials back for new ones, which do not come.
+            # The rule may have kept paused trials waiting for new ones, which will not come.
             self._resumes_nobody = self._serves_given_only or self._ledger.counts.paused == 0
         return answer if isinstance(answer, Launch) else None

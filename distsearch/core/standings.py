@@ -11,7 +11,7 @@ from .words import Report, Trial
 
 
 class Standings:
-    """Keeps the best trial, and of several objectives the front.
+    """Keeps the best trial, or with several objectives the front.
 
     standings = Standings(Objectives.parse("accuracy", "max"), "epoch")
     report = standings.report(trial, 1, {"epoch": 1, "accuracy": 0.9})
@@ -20,19 +20,19 @@ class Standings:
     """
 
     def __init__(self, objectives: Objectives, time_attr: str) -> None:
-        self.best: Trial | None = None  # so far; of equals the one with the lowest id
-        # 1 where larger rewards are better
+        self.best: Trial | None = None  # of equally good trials the one with the lowest id
+        # 1 where larger rewards are better, else -1
         self.sign = -1.0 if objectives.modes[0] == "min" else 1.0
         self.objectives = objectives
         self._reward_attr = objectives.names[0]
         self._time_attr = time_attr
         self._is_plain = objectives.is_plain
-        self._ended: list[Trial] = []  # where there may be a front, the trials that have ended
-        # The front of the first so many trials of a list of ended ones.
+        self._ended: list[Trial] = []  # the trials that have ended, where there may be a front
+        # A list of ended trials, how many of them were looked at, and the front of these.
         self._front_of_ended: tuple[list[Trial], int, list[Trial]] = self._ended, 0, []
 
     def report(self, trial: Trial, sequence: int, metrics: Mapping[str, Any]) -> Report:
-        """What a trial has said, as searchers and rules hear it."""
+        """A report of a trial, as searchers and rules hear it."""
         reward = number(metrics.get(self._reward_attr))
         if reward is not None:
             reward *= self.sign
@@ -63,11 +63,11 @@ class Standings:
             self._ended = [one for one in self._ended if one is not trial]
 
     def front(self, unended: Iterable[Trial]) -> list[Trial]:
-        """The trials that no other dominates so far; `unended`: those that may still report.
+        """The trials that no other dominates so far; `unended`: the trials that may still report.
 
-        Feasible ones, by the first objective, the best first. Failed trials are not among them.
+        They are feasible, have not failed, and come by the first objective, the best first.
         """
-        # Several threads may ask: what they replace is one whole tuple.
+        # Several threads may ask: they replace the tuple as a whole.
         ended, (of, seen, members) = self._ended, self._front_of_ended
         if of is not ended:
             seen, members = 0, []
@@ -103,7 +103,7 @@ class Standings:
             self.best = trial
 
     def is_better(self, trial: Trial, best: Trial) -> bool:
-        """Whether a trial would be the best in place of another: of equals the earlier one is."""
+        """Whether a trial is better than the best; of equally good trials the earlier one is."""
         if trial.best_reward is None or best.best_reward is None or trial.is_final:
             return False
         if trial.point is not None and not trial.point.is_feasible:
@@ -113,7 +113,7 @@ class Standings:
 
 
 def front_among(trials: Iterable[Trial]) -> list[Trial]:
-    """Those of some trials that no other of them dominates."""
+    """The trials, among these, that no other of them dominates."""
     candidates = {
         trial.id: trial
         for trial in trials

@@ -1,8 +1,9 @@
-"""The driver's ear for requests, and its window: what is asked is done, what is live is shown.
+"""The driver does what requests ask, and shows what is live.
 
-About once a second, in a thread beside the loop, the folder's `requests/` are looked at and
-`live.json` is written (see `requests.py` and `live.py`); what is asked is done in the loop. Each
-request is logged with who has asked and what came of it, and its file goes once that is durable.
+About once a second, in a thread beside the loop, the driver looks at `requests/` in its folder and
+writes `live.json` (see `requests.py` and `live.py`); what is asked is done in the loop. Each
+request is logged with who has asked and what came of it, and its file is deleted once that is
+durable.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class Steering:
         steering.start()
         await steering.close()
 
-    To be made once the folder's lock is taken: what lies there by then was meant for another
-    driver, and is refused, unless it is one of `requests.LATER`. `valid` completes and checks a
-    configuration.
+    To be made once the folder's lock is taken: requests that lie there by then were meant for an
+    earlier driver, and are refused, but for those of `requests.LATER`. `valid(config)` completes
+    and checks a configuration.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Steering:
         self._fleet = fleet
         self._valid = valid
         self._say = say
-        self._hears = True  # the folder of requests is there, and is no link
-        self._seen = set(self._begin())  # by their ids: those that were taken, until they are gone
+        self._hears = True  # whether the folder of requests is there, and is no link
+        self._seen = set(self._begin())  # ids of requests whose files are there still
         self._left = sorted(self._seen)
         self._task: asyncio.Task[None] | None = None
         self._doing: set[asyncio.Task[None]] = set()
@@ -75,7 +76,7 @@ class Steering:
             return []
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to look for requests."""
         for number in self._left:
             asked = requests.read(self._folder, number)
             if isinstance(asked, Request) and asked.kind in requests.LATER:
@@ -86,13 +87,13 @@ class Steering:
         self._task.add_done_callback(self._looks_no_more)
 
     def _looks_no_more(self, task: asyncio.Task[None]) -> None:
-        program_ends = not threading.main_thread().is_alive()  # and with it the pool of threads
+        program_ends = not threading.main_thread().is_alive()  # (threads can start no more then)
         error = None if task.cancelled() else task.exception()
         if error is not None and not program_ends:  # a defect of ours
             self._say(f"nothing more can be asked of this search: {error!r}")
 
     async def close(self) -> None:
-        """Look no more; what was asked too late is refused."""
+        """Look for no more requests; refuse those that came too late."""
         tasks = [task for task in (self._task, *self._doing) if task is not None]
         for task in tasks:
             task.cancel()
@@ -129,7 +130,7 @@ class Steering:
         return [requests.read(self._folder, one) for one in waiting if one not in self._seen]
 
     def hear(self, one: Request | Refused) -> None:
-        """Do what is asked, or say why not."""
+        """Do what a request asks, or answer why not."""
         self._seen.add(one.id)
         if isinstance(one, Refused):
             self._answer(one, is_done=False, said=one.why)
@@ -157,14 +158,14 @@ class Steering:
         self._answer(request, is_done=is_done, said=said)
 
     def _answer(self, one: Request | Refused, *, is_done: bool, said: str) -> None:
-        """Log a request with what came of it; then its file goes."""
+        """Log a request with what came of it, then delete its file."""
         body: dict[str, Any] = {"id": one.id, "kind": "", "what": {}, "by": ""}
         if isinstance(one, Request):
             body.update(kind=one.kind, what=dict(one.what), by=one.by)
         self._experiment.log("request", body={**body, "is_done": is_done, "said": said})
         who = body["by"] or "somebody"
         self._say(f"{who} asked: {_in_words(body)}; {'' if is_done else 'refused: '}{said}")
-        self._experiment.store.when_durable(partial(requests.remove, self._folder, one.id))
+        self._experiment.store.when_durable(partial(requests.delete, self._folder, one.id))
 
     # What can be asked
 

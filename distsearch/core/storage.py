@@ -1,13 +1,13 @@
 """Checkpoints in a folder that all nodes see, or at any fsspec URL: nothing passes the driver.
 
-    STORAGE/EXPERIMENT/distsearch.json             its mark: who sees it is at the right place
+    STORAGE/EXPERIMENT/distsearch.json             the mark: a node that sees it is at this place
     STORAGE/EXPERIMENT/TRIAL/NNNNNNN-step-STEP/... files, then the manifest, which commits them
 
-Nothing is renamed, and nothing that matters is found by listing: object stores have no rename, and
-listings may be old. A checkpoint never changes, no name is given twice, and the driver's log says
-which there are; who reads one is told its name. Trials write in place where the storage is a
-folder; elsewhere they write to the node's disk, then send it, and what is there is not fetched
-again.
+Nothing is renamed, and no reader relies on listings: object stores have no rename, and listings may
+be old. A checkpoint never changes, no name is given twice, and the driver's log knows which
+checkpoints there are: it tells readers their names. Where the storage is a folder, trials write
+there in place; elsewhere they write to the node's disk, then send the files, and a copy that a node
+has is not fetched again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from . import checkpoint
 T = TypeVar("T")
 MISSING_OR_DAMAGED = (FileNotFoundError, ValueError, KeyError, CheckpointError)
 MARK = "distsearch.json"
-PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # until what was just written is seen elsewhere
+PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # between looks for a file that was just written
 SECRET = re.compile("key|secret|token|passw|jwt|bearer|credential", re.IGNORECASE)
 
 
@@ -63,9 +63,12 @@ def checked_url(storage: str | os.PathLike[str]) -> str:
 
 
 class Storage:
-    """The part of a storage that one experiment has; `url` names it.
+    """The part of a storage that belongs to one experiment; `url` names it.
 
-    Raises CheckpointError that says which node (`node`) cannot do what, where, and why.
+        storage = Storage("s3://bucket/search/train_fn-1a2b3c4d", node="gpu1")
+        storage.check()
+
+    Methods raise CheckpointError, which says that `node` cannot do what, where, and why.
     """
 
     def __init__(self, url: str, node: str = "") -> None:
@@ -82,7 +85,7 @@ class Storage:
         self.folder = Path(self._root) if type(self._files) is LocalFileSystem else None
 
     def begin(self) -> None:
-        """Put the mark there, by which trials know that they see the same place."""
+        """Write the mark, by which trials know that they see the same place."""
         try:
             self._write(f"{self._root}/{MARK}", b"{}\n")
         except Exception as error:
@@ -99,7 +102,7 @@ class Storage:
             raise self.cannot("reach", error) from None
 
     def put(self, trial: int, name: str, source: Path, manifest: Mapping[str, Any]) -> None:
-        """Send the files of a checkpoint, unless they were written in place, then commit them."""
+        """Send the files of a checkpoint, unless they were written in place; then its manifest."""
         target = self._path(trial, name)
         if self.folder is None:
             for path in manifest["files"]:
@@ -107,7 +110,7 @@ class Storage:
         self._write(f"{target}/{MANIFEST}", json.dumps(manifest).encode())
 
     def manifest(self, trial: int, name: str) -> dict[str, Any]:
-        """The manifest of a checkpoint that was committed; waits a while until it is seen here."""
+        """The manifest of a checkpoint, which may take a while until this node sees it."""
         path = f"{self._path(trial, name)}/{MANIFEST}"
         manifest: dict[str, Any] = json.loads(
             self.patiently(lambda: self._files.cat_file(path)).decode()
@@ -126,22 +129,22 @@ class Storage:
             self.patiently(lambda r=remote, to=local: self._files.get_file(r, str(to)))  # type: ignore[misc]
 
     def delete(self, trial: int, name: str, files: Iterable[str] = ()) -> None:
-        """Delete a checkpoint, its manifest first: what a kill leaves is none any more.
+        """Delete a checkpoint, its manifest first: what a kill leaves then is no checkpoint.
 
-        `files`: those of one without a manifest.
+        `files`: what to delete of a checkpoint that has no manifest.
         """
         folder = self._path(trial, name)
         names = list(files)
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
             names = list(json.loads(self._files.cat_file(f"{folder}/{MANIFEST}"))["files"])
-        for path in [MANIFEST, *names]:  # by name: a listing may not know them yet
+        for path in [MANIFEST, *names]:  # (a listing may not know them yet)
             with contextlib.suppress(FileNotFoundError):
                 self._files.rm_file(f"{folder}/{path}")
         with contextlib.suppress(FileNotFoundError):
             self._files.rm(folder, recursive=True)
 
     def names(self, trial: int) -> list[str]:
-        """The folders of a trial that can be seen now, whole or not."""
+        """The checkpoints of a trial that a listing shows now, whole or not."""
         self._files.invalidate_cache()
         try:
             found = self._files.ls(f"{self._root}/{int(trial)}", detail=False)
@@ -152,7 +155,10 @@ class Storage:
     def delete_unknown(
         self, last_attempts: Mapping[int, int], known: Mapping[int, Iterable[str]]
     ) -> None:
-        """Delete what killed attempts have left: what is not known, up to each trial's last one."""
+        """Delete what killed attempts have left: checkpoints that are not `known`.
+
+        `last_attempts`: the last attempt of each trial whose checkpoints are looked at.
+        """
         for trial, attempt in last_attempts.items():
             for name in set(self.names(trial)) - set(known.get(trial, ())):
                 number = name.partition("-")[0]
@@ -160,7 +166,7 @@ class Storage:
                     self.delete(trial, name)
 
     def place(self, trial: int, name: str) -> Path:
-        """Where a checkpoint is, in a storage that is a folder."""
+        """The folder of a checkpoint, where the storage is a folder."""
         assert self.folder is not None
         return Path(self._path(trial, name))
 
@@ -178,7 +184,7 @@ class Storage:
         self._in_a_folder(path, lambda: self._files.put_file(source, path))
 
     def _in_a_folder(self, path: str, write: Callable[[], object]) -> None:
-        """Write a file; make its folder where the storage has such."""
+        """Write a file; make its folder where the storage has folders."""
         try:
             write()
         except FileNotFoundError:
@@ -186,7 +192,7 @@ class Storage:
             write()
 
     def patiently(self, read: Callable[[], T]) -> T:
-        """Read what must be there; it may have been written elsewhere a moment ago."""
+        """Read what must be there, again and again for 3 s: it may have been written just now."""
         for pause_s in PAUSES_S:
             try:
                 return read()
@@ -196,17 +202,17 @@ class Storage:
         return read()
 
     def cannot(self, verb: str, why: object) -> CheckpointError:
-        """The error that says so; to be raised `from None`: its cause may hold secrets."""
+        """The error that this node cannot do so; raise it `from None`: causes may hold secrets."""
         reason = without_secrets(str(why) or repr(why))
         return CheckpointError(f"node {self.node} cannot {verb} the storage {self.url}: {reason}")
 
 
 class Shelf:
-    """Where the reporter of one attempt keeps checkpoints and finds them, in a storage.
+    """Where the reporter of one attempt saves and finds checkpoints, in a storage.
 
-    `own`: the trial's checkpoints that the log knows, `parents`: those of the trials whose weights
-    it inherits, by trial; the newest first. `trials` is the folder of the node's trials, which
-    holds its copies.
+    `own`: the trial's checkpoints that the log knows, the newest first. `parents`: the checkpoints
+    of each trial whose weights it inherits, the newest first. `trials` is the folder of the node's
+    trials, which holds copies.
     """
 
     def __init__(
@@ -228,7 +234,7 @@ class Shelf:
         self._saved = 0
 
     def save(self, state: Any, step: int) -> tuple[Path, int]:
-        """Write a checkpoint to the storage; its folder on this machine, and its size in bytes."""
+        """Write a checkpoint to the storage; returns its folder here, and its size in bytes."""
         self._saved += 1
         name = checkpoint.name_of(
             self._attempt * checkpoint.OF_AN_ATTEMPT + self._saved, step, self._attempt
@@ -238,7 +244,7 @@ class Shelf:
         try:
             manifest = checkpoint.write(state, target, step)
             self.storage.put(self.trial, name, target, manifest)
-        except BaseException as error:  # a stop is one too
+        except BaseException as error:  # StopTrial is one, too
             files = [path.relative_to(target).as_posix() for path in checkpoint.files_of(target)]
             shutil.rmtree(target, ignore_errors=True)
             with contextlib.suppress(Exception):
@@ -256,7 +262,7 @@ class Shelf:
     def load(self, parent: int | None = None) -> Any:
         """The newest whole checkpoint of the trial, else of its first parent that has one.
 
-        With `parent`: of that one.
+        With `parent`, the newest of that parent.
         """
         places = [(self.trial, self._own), *self._parents.items()]
         if parent is not None:
@@ -273,15 +279,15 @@ class Shelf:
                     where = f"{name} of trial {trial} in {self._url}"
                     why = CheckpointError(without_secrets(str(error) or repr(error)))
                     warnings.warn(checkpoint.damaged(where, why), RuntimeWarning, stacklevel=3)
-            if names:  # all damaged: what a parent has is not what the trial had reached
+            if names:  # all are damaged, and a parent's would be another state
                 return None
         return None
 
     def leave_out_deleted(self) -> None:
-        """Pass over the trial's older checkpoints that are not to be seen any more.
+        """Pass over older checkpoints of the trial that a listing does not show any more.
 
-        A trial's own deletions, beyond `keep`, are not logged; to look for each would take seconds.
-        The newest is looked for in any case, as a listing may not know it yet.
+        What a trial deletes itself, beyond `keep`, is not logged, and to look for each file would
+        take seconds. The newest is looked for in any case, as a listing may not know it yet.
         """
         storage = self.storage
         try:
@@ -305,7 +311,7 @@ class Shelf:
         own = self._trials / str(self.trial) / "loaded" / f"{trial}-{name}"
         shutil.rmtree(own, ignore_errors=True)
         make_folders(own.parent)
-        return Path(shutil.copytree(state, own))  # the trial may write there
+        return Path(shutil.copytree(state, own))  # a copy of the trial's own, which it may change
 
     def _fetch(self, trial: int, name: str, target: Path, manifest: Mapping[str, Any]) -> None:
         unfinished = target.with_name(f"fetched-{uuid.uuid4().hex}")
@@ -316,7 +322,7 @@ class Shelf:
             delete(target)
             unfinished.rename(target)
         except OSError:
-            if not self._is_here(target, manifest):  # another trial may have fetched it meanwhile
+            if not self._is_here(target, manifest):  # (another trial may have fetched it)
                 raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -331,14 +337,14 @@ class Shelf:
 
     @functools.cached_property
     def storage(self) -> Storage:
-        """The storage, which this node sees."""
+        """The storage, once it is sure that this node sees it."""
         storage = Storage(self._url, self._node)
         storage.check()
         return storage
 
 
 def without_secrets(text: str) -> str:
-    """A text without the values of what looks secret in the environment and fsspec's settings."""
+    """A text without the values of secret-looking variables and settings of fsspec."""
     import fsspec
 
     settings = [item for conf in fsspec.config.conf.values() for item in dict(conf).items()]

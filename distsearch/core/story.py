@@ -1,11 +1,11 @@
-"""The story of a search, as figures need it: curves, attempts and the best so far, event by event.
+"""The story of a search, as figures need it: curves, attempts, each improvement of the best.
 
     story = Story.of(folder)        # reads the log of a search, which may be running
-    story.catch_up()                # what has happened since
+    story.catch_up()                # takes in what has happened since
     story.curves[3].times, story.best_so_far
 
-It is a fold over the log like the ledger, which it keeps beside: the ledger knows how the search
-stands, the story how it came to that.
+Like the ledger, which it has inside, it is a fold over the log: the ledger knows how the search
+stands, the story how it has come to that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from . import store
 from .ledger import Ledger
 from .metrics import number
 
-TOLD_EVERY = 20_000  # events between two calls of `hear`
+TOLD_EVERY = 20_000  # so many events are read between two calls of `hear`
 
 
 @dataclass(slots=True)
@@ -38,13 +38,13 @@ class Curve:
     attempt: int | None = None
 
     def add(self, time: float | None, values: list[float]) -> None:
-        """One more report; without a time it has the running number of the report."""
+        """Add a report; a report without a time has its running number as its time."""
         self.times.append(len(self.times) + 1.0 if time is None else time)
         for known, value in zip(self.values, values, strict=True):
             known.append(value)
 
     def go_on_from(self, time: float | None) -> None:
-        """Another attempt begins at this time: what an earlier one reported beyond is left out."""
+        """Leave out reports beyond this time: another attempt goes on from there."""
         kept = [n for n, at in enumerate(self.times) if time is not None and at < time]
         self.times = array("d", (self.times[n] for n in kept))
         self.values = tuple(array("d", (known[n] for n in kept)) for known in self.values)
@@ -62,7 +62,7 @@ class Run:
 
 
 class Best(NamedTuple):
-    """The best so far became better: when (Unix seconds), after how many ends, by which trial."""
+    """An improvement of the best: when (Unix seconds), after how many ended trials, by which."""
 
     at: float
     ended: int
@@ -71,7 +71,7 @@ class Best(NamedTuple):
 
 
 class NodeSeen(NamedTuple):
-    """A node came: when, and what it has; or it went (no slots)."""
+    """When a node came, and which slots it has; or when it went (no slots)."""
 
     at: float
     node: str
@@ -82,10 +82,10 @@ class NodeSeen(NamedTuple):
 class Story:
     """What has happened in a search; only events of its log change it.
 
-    `ledger`: how the search stands. `searched`: what is searched, as the last run of its driver
-    says. `began`: when the first run of the driver did, `last`: when the newest event came, in Unix
-    seconds. `curves`: of each trial. `runs`: every process of every attempt. `best_so_far`: each
-    improvement (of one objective). `nodes`: who came and went.
+    `ledger`: how the search stands. `searched`: what is searched, by the last run of the driver.
+    `began`: when the first run of the driver began, `last`: when the newest event came, in Unix
+    seconds. `curves`: the reports of each trial. `runs`: every process of every attempt.
+    `best_so_far`: each improvement of the best (of one objective). `nodes`: which came and went.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,8 +106,8 @@ class Story:
     def of(cls, folder: Path, hear: Callable[[int], None] | None = None) -> Story:
         """The story of the search in a folder so far.
 
-        `hear`: called with the number of events that have been read, now and then. Raises
-        StoreError when the folder holds no search, or its log is not as it was written.
+        `hear(count)` is called now and then, with the number of events that were read. Raises
+        StoreError when the folder holds no search, or its log is damaged.
         """
         if (folder / store.FILE).is_file():
             store.verify(folder)
@@ -124,7 +124,7 @@ class Story:
         return self._ledger
 
     def lines(self, objective: int) -> dict[int, list[tuple[float, float]]]:
-        """The curves of the search's own trials, {id: [(time, value), ...]}, without gaps."""
+        """The curves {id: [(time, value), ...]} of all trials but the final ones, without NaN."""
         trials = self.ledger.trials
         return {
             number: [
@@ -137,7 +137,7 @@ class Story:
         }
 
     def catch_up(self, hear: Callable[[int], None] | None = None) -> bool:
-        """Take in what has happened since; whether anything has.
+        """Take in what has happened since the last call; False if nothing has.
 
         Raises StoreError when the folder has another search now, or none.
         """
@@ -151,7 +151,7 @@ class Story:
             return self._ledger is not None and self._ledger.last_id > before
 
     def _check_same(self) -> None:
-        if not (self.folder / store.FILE).is_file():  # to read it would make an empty one
+        if not (self.folder / store.FILE).is_file():  # (SQLite would make an empty file)
             raise StoreError(f"{self.folder} holds no experiment: there is no {store.FILE} in it")
         if self._first is None:
             return
@@ -164,7 +164,7 @@ class Story:
                 self._ledger, self._first = Ledger.described(event.body), event
                 self.began = event.time
             self.searched = event.body
-        if self._ledger is None:  # only `warm` may come before what is searched
+        if self._ledger is None:  # (an event `warm` may come before `experiment`)
             return
         self.last = event.time
         ledger, best = self._ledger, self._ledger.best

@@ -40,7 +40,7 @@ def pairs(ledger: Ledger, searched: Mapping[str, Any], folder: Path | str) -> li
 
 
 def times(began: float, last: float) -> list[tuple[str, str]]:
-    """When a search began (in Unix seconds) and how long it took, as such pairs."""
+    """When a search began (`began` in Unix seconds), and how long it took, as pairs like these."""
     took = last - began
     return [
         ("began", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began))),
@@ -49,7 +49,7 @@ def times(began: float, last: float) -> list[tuple[str, str]]:
 
 
 def as_html(told: Sequence[tuple[str, str]]) -> str:
-    """Such pairs as a table, all of whose texts are shown as text."""
+    """Pairs of words and texts as an HTML table; nothing in them is taken for HTML."""
     rows = "".join(
         f"<tr><th style='text-align:left'>{escape(word)}</th>"
         f"<td style='text-align:left'>{escape(text)}</td></tr>"

@@ -17,14 +17,14 @@ class Supplies:
     """Gives nodes what trials need, and asks them what they lack.
 
     supplies.send(remote)                        # to a node that has just come
-    supplies.ask_for_modules(remote)             # once; the answer is for `say_lacking`
+    supplies.ask_for_modules(remote)             # asks once; `say_lacking` takes the answer
     supplies.send_again(remote, ["function"])    # what an agent has lost
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings = settings
         self._say = say
-        self._asked: set[int] = set()  # the ids of nodes
+        self._asked: set[int] = set()  # the ids of nodes that were asked for modules
         self._uploads: set[asyncio.Task[None]] = set()
 
     def send(self, remote: Remote) -> None:
@@ -40,11 +40,11 @@ class Supplies:
             remote.send({"op": "find", "modules": names})
 
     def say_lacking(self, remote: Remote, names: Sequence[str]) -> None:
-        """Tell the user which modules a node lacks, and what puts them there."""
+        """Tell the user which modules a node lacks, and what installs them there."""
         self._say(modules.lacking(self._settings.packed, remote.host, names))
 
     def send_again(self, remote: Remote, lacks: Sequence[str]) -> None:
-        """Give a node what it had, and has lost."""
+        """Give a node again what it has lost."""
         if FUNCTION in lacks:
             remote.send(function_of(self._settings, remote))
         if UPLOADS in lacks:
@@ -55,5 +55,5 @@ class Supplies:
     async def _upload_again(self, remote: Remote) -> None:
         try:
             await remote.upload_again()
-        except (DistsearchError, OSError) as error:  # the next start will ask for it again
+        except (DistsearchError, OSError) as error:  # (the next trial there will ask again)
             self._say(f"{remote.host}: {error}")

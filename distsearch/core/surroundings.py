@@ -1,8 +1,8 @@
-"""What the driver's script has set up in its interpreter, and its trials find set up too.
+"""What the driver's script has set up in its interpreter is set up in its trials, too.
 
-The top of a script is not run in a trial: only what the train function refers to travels. What a
-script says once for the whole program would be lost: its logging, its filters of warnings, its
-arguments, how worker processes start, how deep one may recurse.
+The top of a script is not run in a trial: only what the train function refers to travels. So this
+module takes along what a script says once for the whole program: its logging, its filters of
+warnings, its arguments, how worker processes start, how deep functions may recurse.
 
     text = of_this_process().text()                  # in the driver: plain facts
     set_up(text)                                     # in a node's launcher, and in a trial
@@ -38,7 +38,7 @@ class Output:
     encoding: str | None = None
 
     def handler(self) -> logging.Handler:
-        """A handler that does the same in this process."""
+        """A handler that shows records in this process as the driver's handler does."""
         handler: logging.Handler
         if self.target in STREAMS:
             handler = StreamOfNow(self.target)
@@ -51,13 +51,13 @@ class Output:
         return handler
 
     def modules(self) -> set[str]:
-        """Where its formatter and its filters come from."""
+        """The modules of its formatter and its filters."""
         return {type(part).__module__ for part in (self.formatter, *self.filters)}
 
 
 @dataclass(frozen=True)
 class Logger:
-    """How a logger is set, but for its handlers; the name of the root is ''."""
+    """The settings of a logger, except its handlers; the root logger is called ''."""
 
     name: str
     level: int
@@ -65,16 +65,16 @@ class Logger:
     disabled: bool
 
     def set_up(self) -> None:
-        """Set the logger of this name so."""
+        """Give the logger of this name these settings."""
         logger = logging.getLogger(self.name)
-        if logger.level != self.level:  # to set it empties the caches of all loggers
+        if logger.level != self.level:  # (to set a level empties the caches of all loggers)
             logger.setLevel(self.level)
         logger.propagate, logger.disabled = self.propagate, self.disabled
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter of warnings; the category by its name, as its library may not be loaded there."""
+    """A filter of warnings; its category by name, as trials may not have loaded its library."""
 
     action: Any
     message: str
@@ -83,7 +83,7 @@ class Filter:
     line: int
 
     def set_up(self) -> bool:
-        """Put the filter in front, if the category is known in this process: whether it is."""
+        """Put the filter in front; False where this process does not know the category."""
         home, name = self.category
         category = getattr(sys.modules.get(home), name, None)
         if category is not None:
@@ -93,7 +93,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a script has set up, but for the handlers of its loggers; see the module's text."""
+    """What a script has set up, except the handlers of its loggers."""
 
     arguments: list[str]
     recursion_limit: int
@@ -103,17 +103,17 @@ class Surroundings:
     loggers: list[Logger]
 
     def text(self) -> str:
-        """All this as JSON."""
+        """The surroundings as JSON."""
         return json.dumps(asdict(self))
 
     def modules(self) -> set[str]:
-        """What a trial will import because of these."""
-        # Imported anew in each trial it would take 3 ms, a third of what a trial costs.
+        """The modules that a trial imports because of these surroundings."""
+        # (To import it in each trial would take 3 ms, a third of what a trial costs.)
         return set() if self.start_method is None else {"multiprocessing.reduction"}
 
 
 class _Here:
-    """What has been set up in this process, or in the one that it was forked from."""
+    """What was set up in this process, or in the process from which it was forked."""
 
     text = ""
     waiting: list[Filter] = []  # filters whose categories are not known yet
@@ -122,8 +122,8 @@ class _Here:
 def set_up(text: str) -> None:
     """Set up the surroundings that `Surroundings.text` describes.
 
-    A launcher has done so for the trials that it forks; these set up what it could not, which is
-    little: each page of memory that a forked process writes to is copied.
+    A launcher does so for the trials that it forks. They set up what the launcher could not, and no
+    more: each page of memory to which a forked process writes is copied.
     """
     if _Here.text != text:
         _Here.waiting = _set_up_all(json.loads(text))
@@ -132,7 +132,7 @@ def set_up(text: str) -> None:
 
 
 def _set_up_all(facts: dict[str, Any]) -> list[Filter]:
-    """Set up everything but the filters of warnings, which are returned, the last one first."""
+    """Set up everything but the filters of warnings; returns these, the last one first."""
     sys.argv[:] = facts["arguments"]
     sys.setrecursionlimit(facts["recursion_limit"])
     if facts["start_method"] is not None:
@@ -145,13 +145,14 @@ def _set_up_all(facts: dict[str, Any]) -> list[Filter]:
         Logger(**about).set_up()
     here = _filters()
     filters = [Filter(**{**one, "category": tuple(one["category"])}) for one in facts["filters"]]
-    return [one for one in reversed(filters) if one not in here]  # the first comes to lie in front
+    # The last first, as each that is added goes in front of the others.
+    return [one for one in reversed(filters) if one not in here]
 
 
 def add_outputs(outputs: Mapping[str, tuple[Output, ...]]) -> None:
-    """Give loggers their handlers; one that has handlers here keeps those.
+    """Give loggers their handlers.
 
-    Its module, which was imported here too, has added them.
+    A logger that has handlers already keeps them: its module has added them when it was imported.
     """
     for name, ones in outputs.items():
         logger = logging.getLogger(name)
@@ -161,9 +162,9 @@ def add_outputs(outputs: Mapping[str, tuple[Output, ...]]) -> None:
 
 
 class StreamOfNow(logging.StreamHandler[TextIO]):
-    """Shows records on what `sys.stdout` or `sys.stderr` is when they come.
+    """Shows each record on what `sys.stdout` or `sys.stderr` is at that moment.
 
-    A process that serves several trials has another one for each.
+    In a process that serves several trials that is another stream for each trial.
     """
 
     def __init__(self, name: str) -> None:
@@ -177,7 +178,7 @@ class StreamOfNow(logging.StreamHandler[TextIO]):
 
 
 def of_this_process() -> Surroundings:
-    """What this process has set up, but for the handlers of its loggers."""
+    """What this process has set up, except the handlers of its loggers."""
     multiprocessing: Any = sys.modules.get("multiprocessing")
     return Surroundings(
         arguments=[str(one) for one in sys.argv],
@@ -196,11 +197,11 @@ def of_this_process() -> Surroundings:
 def outputs_of_this_process(
     is_library: Callable[[str], bool], can_travel: Callable[[Any], bool], *, files: bool
 ) -> dict[str, tuple[Output, ...]]:
-    """What stands for the handlers of each logger that has some.
+    """For each logger that has handlers, what stands for them in a trial.
 
-    `is_library`: whether a logger of this name belongs to a library, which gives it handlers by
-    itself wherever it is imported. `can_travel`: whether something can be pickled. `files`: whether
-    trials can write to files by their names here; else standard error shows what these would get.
+    `is_library(name)`: whether a logger belongs to a library, which adds its handlers wherever it
+    is imported. `can_travel(thing)`: whether something can be pickled. `files`: whether trials can
+    write to the driver's files; else what these files would get is shown on standard error.
     """
     found = {}
     for name, logger in _loggers():
@@ -216,17 +217,17 @@ def outputs_of_this_process(
 
 
 def _loggers() -> Iterator[tuple[str, logging.Logger]]:
-    """All loggers by their names; that of the root is ''."""
+    """All loggers with their names; the root logger is called ''."""
     yield "", logging.root
     for name, logger in logging.root.manager.loggerDict.items():
-        if isinstance(logger, logging.Logger):  # else there is only one below it
+        if isinstance(logger, logging.Logger):  # else it stands for a name above loggers
             yield name, logger
 
 
 def _output_of(handler: logging.Handler, can_travel: Callable[[Any], bool], files: bool) -> Output:
     """What stands for a handler in a trial.
 
-    What a queue, a service or a fine console would get, which cannot be had there, is shown.
+    A trial has no queue, service or rich console of the driver's: what these would get is shown.
     """
     target, encoding = "stderr", None
     if isinstance(handler, logging.FileHandler) and files:

@@ -1,8 +1,8 @@
 """Nodes that are to blame: trials fail there that do not fail elsewhere.
 
-A disk that is full, a package that is missing, a GPU that is broken fail each trial in a moment, so
-that such a node takes most trials of a search, and all attempts of some. It is set aside after a
-few, and tried again later; a trial that failed on a node runs again on another one.
+On a node with a full disk, a missing package or a broken GPU each trial fails in a moment, so that
+this node would take most trials of a search, and all attempts of some. Such a node is set aside
+after a few failures, and tried again later; a trial that failed there runs again on another node.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ..resource.remote import Remote
 from .words import Status, Trial
 
 FEW = 3  # so many failures in a row set a node aside
-AGAIN_AFTER_S = 60.0  # doubled each time that it fails again,
-MOST_S = 1800.0  # up to this
-MANY = 10  # so many trials that do well in a row clear a node of what it had failed with
+AGAIN_AFTER_S = 60.0  # then the node is tried again; twice as late after each further failure
+MOST_S = 1800.0  # but never later than this
+MANY = 10  # after so many good trials in a row the failures of a node no longer count
 
 
 class Kind(NamedTuple):
@@ -33,7 +33,7 @@ class Suspects:
 
         suspects.failed(trial, remote, Status.FAILED, "ImportError: x", others=[...])
         suspects.did_well(remote)
-        suspects.avoided(trial, usable)      # the ids of nodes on which it is not to start now
+        suspects.avoided(trial, usable)      # ids of nodes on which the trial is not to start
 
     `wake()` is called when a node may be tried again.
     """
@@ -41,16 +41,17 @@ class Suspects:
     def __init__(self, say: Callable[[str], None], wake: Callable[[], None]) -> None:
         self._say = say
         self._wake = wake
-        self._in_a_row: defaultdict[int, list[Kind]] = defaultdict(list)  # by node, of late
-        self._places: defaultdict[Kind, set[int]] = defaultdict(set)  # where trials failed so
-        self._failed_on: defaultdict[int, set[int]] = defaultdict(set)  # by trial
+        # The newest failures on each node, with no good trial between them.
+        self._in_a_row: defaultdict[int, list[Kind]] = defaultdict(list)
+        self._places: defaultdict[Kind, set[int]] = defaultdict(set)  # the nodes of each kind
+        self._failed_on: defaultdict[int, set[int]] = defaultdict(set)  # nodes, by trial
         self._aside: dict[int, asyncio.TimerHandle] = {}
-        self._delay_s: dict[int, float] = {}  # of the nodes that were set aside
+        self._delay_s: dict[int, float] = {}  # for how long, by node
         self._used: set[int] = set()  # nodes on which trials have ended
-        self._well: Counter[int] = Counter()  # in a row, by node
+        self._well: Counter[int] = Counter()  # good trials in a row, by node
 
     def __bool__(self) -> bool:
-        """Whether anything has failed: else no node is avoided."""
+        """Whether any trial has failed: else no node is avoided."""
         return bool(self._failed_on)
 
     @property
@@ -79,7 +80,7 @@ class Suspects:
         self._well[number] = 0
         self._places[kind].add(number)
         elsewhere = self._places[kind] - {number}
-        if elsewhere:  # it is the trials' own fault
+        if elsewhere:  # the trials are to blame, not the node
             for other in elsewhere & self._aside.keys():
                 self._try_again(other)
             return
@@ -102,8 +103,9 @@ class Suspects:
 
     def _try_again(self, number: int) -> None:
         self._aside.pop(number).cancel()
-        self._in_a_row[number] = self._in_a_row[number][1 - FEW :]  # one more, and it is set aside
-        # (Not at once: the end of the trial that shows it is not in the log yet.)
+        # One more failure sets it aside again.
+        self._in_a_row[number] = self._in_a_row[number][1 - FEW :]
+        # (Later, as the end of the trial that has shown it is not in the log yet.)
         asyncio.get_running_loop().call_soon(self._wake)
 
     def avoided(self, trial: Trial | None, usable: Collection[int]) -> set[int]:
@@ -118,12 +120,12 @@ class Suspects:
         return set()
 
     def _clear(self, number: int) -> None:
-        """Let what has failed on a node say no longer that trials fail so elsewhere, too."""
+        """Let what failed on a node count no longer where other nodes' failures are judged."""
         for places in self._places.values():
             places.discard(number)
 
     def forget(self, remote: Remote) -> None:
-        """Take note that a node is gone; when it comes back, it has another number."""
+        """Take note that a node is gone; if it comes back, it has another id."""
         number = remote.remote_id
         if timer := self._aside.pop(number, None):
             timer.cancel()
@@ -133,7 +135,7 @@ class Suspects:
             known.pop(number, None)
 
     def close(self) -> None:
-        """Let go of what waits for a time to come."""
+        """Cancel the timers."""
         for timer in self._aside.values():
             timer.cancel()
         self._aside.clear()

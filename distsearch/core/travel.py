@@ -1,4 +1,4 @@
-"""What travels from the driver to a node: the pickled train function, and what it will import."""
+"""What travels from the driver to nodes: the pickled train function, and what trials import."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from .surroundings import Output
 
 @dataclass(frozen=True)
 class Packed:
-    """A train function on its way: the bytes, a name for them, and what its launcher prepares.
+    """A train function on its way: its bytes, a name for them, and what launchers prepare.
 
     `modules`: what trials will import. `surroundings`: what the script has set up. `own`: modules
-    of the user's that do not travel with it, and their files.
+    of the user's, with their files, that do not travel along.
     """
 
     data: bytes
@@ -39,11 +39,11 @@ class Packed:
 
 
 def pack(function: Any, *, stays_here: bool = False) -> Packed:
-    """Pickle a train function; its own module travels with it unless it is an installed one.
+    """Pickle a train function; its module travels along, unless it is of an installed package.
 
-    Trials of this machine (`stays_here`) import that module as the driver did, and so do those of a
-    node that has it. A module that is just being imported never is: it would start this search
-    again. Raises PicklingError that names the part which cannot travel.
+    Trials on this machine (`stays_here`) import the module as the driver did, and so do trials on a
+    node that has it. A module that is being imported just now travels in any case: to import it in
+    a trial would start this search again. Raises PicklingError, which names what cannot travel.
     """
     module = sys.modules.get(getattr(function, "__module__", None) or "") or sys.modules["__main__"]
     unfinished = [name for name in under_way() if not is_in_this_package(name)]
@@ -70,7 +70,7 @@ def pack(function: Any, *, stays_here: bool = False) -> Packed:
 
 
 def _dumps(function: Any, outputs: dict[str, tuple[Output, ...]], by_value: list[str]) -> bytes:
-    """Pickle a function, what goes to modules with it, and the outputs; see `Cargo`."""
+    """Pickle a function, what belongs into modules, and the outputs of loggers; see `Cargo`."""
     registered = cloudpickle.list_registry_pickle_by_value()
     mine = {*by_value} - {"__main__", *registered}
     for name in mine:
@@ -78,7 +78,7 @@ def _dumps(function: Any, outputs: dict[str, tuple[Output, ...]], by_value: list
     try:
         with io.BytesIO() as file:
             pickler = _Pickler(file, {"__main__", *by_value, *registered})
-            # One after the other, so that what they have in common is one thing there too.
+            # By one pickler, so that what the three have in common is one object there, too.
             pickler.dump(function)
             pickler.dump(pickler.found)
             pickler.dump(outputs)
@@ -115,13 +115,13 @@ def _source_hash(module: types.ModuleType) -> str | None:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's, for functions and classes that keep their modules.
+    """cloudpickle's pickler, but functions and classes keep their modules.
 
-    Those of the modules `by_value` travel themselves. Functions among them then have the namespace
-    of the module of that name, which they share with all that is there; `found` is what else pickle
-    will look for in these modules. And code keeps the names of its files: since 3.1.3 cloudpickle
-    leaves them out, so that equal functions have equal pickles. Tracebacks of trials would show no
-    lines then, and `inspect.getsource` (`torch.jit.script`) would not work in them.
+    Functions and classes of the modules `by_value` travel themselves. A function has the namespace
+    of its module there, which it shares with whatever else comes to that module; `found` is what
+    else pickle will look for in these modules. Code keeps the names of its files: cloudpickle
+    leaves them out since 3.1.3, so that equal functions have equal pickles, but then tracebacks of
+    trials would show no lines, and `inspect.getsource` (`torch.jit.script`) would not work.
     """
 
     def __init__(self, file: io.BytesIO, by_value: set[str]) -> None:
@@ -130,7 +130,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._by_value = by_value
 
     def reducer_override(self, thing: Any) -> Any:
-        """How to pickle a function or a class; take note of it."""
+        """How to pickle a function or a class, of which note is taken."""
         if isinstance(thing, type | types.FunctionType):
             module = sys.modules.get(thing.__module__ or "")
             if module is not None and _is_in(module.__name__, self._by_value):
@@ -145,19 +145,19 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _wrapped_in(module: types.ModuleType, name: str) -> Any:
-    """What a decorated function of a module is inside, such as the function under `@args`."""
+    """The function inside a decorated one of a module, such as the function under `@args`."""
     return getattr(vars(module).get(name), "__wrapped__", None)
 
 
 class _Namespace(dict[str, Any]):
-    """The namespace of a module, on its way: `__name__`, and what else cloudpickle puts there."""
+    """The namespace of a module, on its way; it is that of the module of its `__name__` there."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return namespace, (self["__name__"], dict(self))
 
 
 def _is_in(name: str, modules: Iterable[str]) -> bool:
-    """Whether a module is one of these, or is in a package that is one."""
+    """Whether a module is one of these, or in a package that is one of them."""
     return any(name == one or name.startswith(f"{one}.") for one in modules)
 
 
@@ -172,12 +172,12 @@ _Pickler.dispatch_table = ChainMap(
 
 
 def _is_of_library(logger: str) -> bool:
-    """Whether a logger has the name of Python's or of an installed package, loaded or not."""
+    """Whether a logger has the name of a module of Python or of an installed package."""
     return logger.partition(".")[0] != "__main__" and is_library(logger)
 
 
 def _is_importable(module: types.ModuleType) -> bool:
-    """Whether importing the module's name, where it is not loaded yet, finds this very module."""
+    """Whether an import of the module's name, where it is not loaded yet, finds this module."""
     package = sys.modules.get(module.__name__.rpartition(".")[0])
     for finder in sys.meta_path:
         spec = finder.find_spec(module.__name__, getattr(package, "__path__", None))
@@ -187,16 +187,13 @@ def _is_importable(module: types.ModuleType) -> bool:
 
 
 def _modules_of(function: Any) -> set[str]:
-    """The modules that a function refers to, or imports when it runs.
-
-    And those that its own module has imported, which a trial imports whole.
-    """
+    """The modules that a function refers to, imports when it runs, or that its module imports."""
     module = sys.modules.get(getattr(function, "__module__", None) or "__main__")
     found = (
         set(_homes_in(module)) if module is not None and module.__name__ != "__main__" else set()
     )
     found |= homes(function)
-    # What these import only when they are used: torch with its first optimizer, in 2 s.
+    # Some import more when they are first used: torch, with its first optimizer, for 2 s.
     tops = {name.partition(".")[0] for name in found}
     found.update({"numpy.random"} if "numpy" in tops else ())
     found.update({"torch._dynamo"} if "torch" in tops else ())
@@ -204,12 +201,12 @@ def _modules_of(function: Any) -> set[str]:
 
 
 def _is_preloaded(module: str) -> bool:
-    """Whether a launcher imports a module that trials will: it does if the module is installed."""
+    """Whether a launcher imports a module ahead of trials: one of an installed package."""
     return module not in ("__main__", "builtins") and is_library(module)
 
 
 def _homes_in(module: types.ModuleType) -> Iterator[str]:
-    """The modules that a module has imported, or from which it has something."""
+    """The modules that a module has imported, or of which it has a function or class."""
     for value in vars(module).values():
         home = value.__name__ if isinstance(value, types.ModuleType) else value.__class__.__module__
         if isinstance(value, types.FunctionType | type):

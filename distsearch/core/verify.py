@@ -18,14 +18,14 @@ from .end_mark import EndMark
 from .phrases import called
 from .schema import FILE, Row, seal
 
-FULL_BYTES = 1 << 18  # with less than that free, a disk is called full
+FULL_BYTES = 1 << 18  # a disk with less free space is called full
 TOO_MANY = "Too many open files: raise the limit (ulimit -n), or close some in this program"
-# What SQLite says of the file itself, in all its versions.
+# What SQLite, in all its versions, says of a damaged file.
 DAMAGE = ("malformed", "not a database", "unsupported", "could not decode", "corrupt", "encoding")
 
 
 class Verified(NamedTuple):
-    """A log that is whole: its id, its last event (0: it has none), and the seal of that."""
+    """A log that is whole: its id, the id of its last event (0: there is none) and its seal."""
 
     log_id: int
     last: int
@@ -35,20 +35,21 @@ class Verified(NamedTuple):
 def verify(folder: Path) -> Verified | None:
     """Read all of a log, which may be written meanwhile; None for a file without a log yet.
 
-    Nothing in the folder is changed. Raises StoreError unless each event is as it was written and
-    none is missing that was acknowledged, or when it cannot be read, and StoreVersion.
+    Nothing in the folder is changed. Raises StoreError where an event is not as it was written,
+    where one is missing that was acknowledged, and where the log cannot be read; StoreVersion for a
+    log of another version.
     """
     path = folder / FILE
-    mark = EndMark.read(folder)  # before the log is looked at, which may grow meanwhile
+    mark = EndMark.read(folder)  # read before the log, which may grow meanwhile
     with opened(folder) as connection:
-        connection.execute("begin")  # all that follows is about one moment
+        connection.execute("begin")  # so that all reads see the same moment
         if schema.is_empty(connection):
             if mark is not None:
                 raise damaged(path, f"it is empty, but {mark.last} events had been written", 0)
             return None
         _check_form(connection, path)
         (log_id,) = connection.execute("select id from log").fetchone()
-        if mark is not None and mark.log_id != log_id:  # of another log, which was moved away
+        if mark is not None and mark.log_id != log_id:  # of another log
             mark = None
         last, before, seal_at_mark = 0, log_id, log_id
         for row, before in whole_rows(connection):
@@ -106,7 +107,7 @@ def _check_form(connection: sqlite3.Connection, path: Path) -> None:
     version, recorded = schema.version_of(connection), None
     if connection.execute("select 1 from sqlite_master where name = 'log'").fetchone():
         recorded = [one for (one,) in connection.execute("select version from log")]
-    if recorded in (None, [version]):  # the first version said it in one place
+    if recorded in (None, [version]):  # (logs of version 1 name it in one place)
         schema.check_version(version, f"the log {path}")
     (state,) = connection.execute("pragma integrity_check(1)").fetchone()
     if state != "ok":
@@ -142,14 +143,14 @@ def damaged(path: Path, what: str, whole: int) -> StoreError:
 
 
 def in_words(error: sqlite3.Error | OSError, path: Path, whole: int = 0) -> StoreError:
-    """What an error of SQLite means for a log, and what to do: damage only where it is damage."""
+    """The StoreError for an error of SQLite: what it means, and what to do about it."""
     if is_damage(error):
         return damaged(path, str(error), whole)
     return StoreError(f"the log {path} cannot be used: {cause(error, path)}")
 
 
 def is_damage(error: sqlite3.Error | OSError) -> bool:
-    """Whether the file itself is damaged, and not its disk full, or another program in the way."""
+    """Whether the file is damaged; a full disk or another program's lock are no damage."""
     text = str(error).lower()
     return isinstance(error, sqlite3.Error) and any(word in text for word in DAMAGE)
 
@@ -186,7 +187,7 @@ def cause(error: BaseException, path: Path) -> str:
 
 def _why_not_opened(path: Path) -> str:
     try:
-        # Not the log itself: to close it would free its locks.
+        # (Not the log: to close the log would free the locks that this process has on it.)
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError:
         return TOO_MANY

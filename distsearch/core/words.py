@@ -1,4 +1,4 @@
-"""The words of a search: what rules and searchers are given, and what they answer."""
+"""The words of a search: what rules and searchers hear, and what they answer."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Status(str, enum.Enum):
     NO_METRIC = "no_metric"  # returned without ever reporting the reward
     NODE_LOST = "node_lost"  # its node was lost, too often
 
-    is_end: bool  # whether the trial will not run again,
-    is_failure: bool  # and has no usable result
+    is_end: bool  # whether the trial will not run again
+    is_failure: bool  # whether it has no usable result
 
     def __init__(self, word: str) -> None:
         self.is_end = word not in ("waiting", "running", "paused")
@@ -39,8 +39,8 @@ class Status(str, enum.Enum):
 
 
 THE_RULE = "the rule"
-NO_FAILURES: Counter[Status] = Counter()  # which nearly all trials share
-STATUS_OF = {status.value: status for status in Status}  # several times as fast as Status(value)
+NO_FAILURES: Counter[Status] = Counter()  # shared by all trials that have not failed
+STATUS_OF = {status.value: status for status in Status}  # faster than Status(value)
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Launch:
 
         Launch({"width": 32}, parents=(3,))
 
-    `config`: see Space for its form.
-    `parents`: ids of earlier trials whose weights it goes on from, in whatever state they are. It
-    starts once their checkpoints are committed, and waits for that without a slot. At its first
-    start `reporter.load()` gives the newest of the first parent that has one,
-    `reporter.load(parent=3)` that of a certain one. They are its lineage, kept in the log.
-    `wait_for`: when a parent's weights are committed: at its 'end' (it has ended well, or is
-    paused: then nothing trains them any more), or at its first 'checkpoint' (then the newest that
-    there is when the child starts).
+    `config`: plain values by parameter; see Space.
+    `parents`: ids of earlier trials, in whatever state they are, from whose weights the trial goes
+    on. It waits, without a slot, until these weights are committed. At its first start
+    `reporter.load()` gives the newest checkpoint of the first parent that has one,
+    `reporter.load(parent=3)` that of parent 3. The log keeps the parents as the trial's lineage.
+    `wait_for`: when the weights of a parent are committed: at its 'end' (it has ended well, or is
+    paused, so that nothing trains them any more), or at its first 'checkpoint' (the trial then gets
+    the newest that there is when it starts).
     `told`: how many results a searcher that works ahead had heard of when it suggested this.
-    `bracket`: the number of the group of trials that it joins, for rules that have such.
+    `bracket`: the number of the trial's group, for rules that have groups.
 
     Raises LineageError for another `wait_for`, and for parents that are no tuple.
     """
@@ -101,7 +101,7 @@ class Continue:
 
 @dataclass(frozen=True)
 class Stop:
-    """The trial ends here, with status STOPPED and the rewards it has.
+    """The trial ends here, with status STOPPED; its rewards count.
 
         return Stop("rank 7 of 9 at epoch 4, and the best 3 go on")
 
@@ -130,10 +130,10 @@ Decision = Union[Continue, Stop, Pause]
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing to launch now: ask again when another trial has ended or paused.
+    """Nothing to launch now: the rule is asked again when a trial has ended or paused.
 
-    `thinking`: something will come although nothing may run now; the rule will call
-    `experiment.wake()` then.
+    `thinking`: a launch will come, though nothing may run until then; the rule will call
+    `experiment.wake()` when it has one.
     """
 
     thinking: bool = False
@@ -143,38 +143,38 @@ class Wait:
 class Trial:
     """One configuration and what became of it; only the ledger changes it.
 
-    `best_reward` is the best value of `reward_attr` so far, in the user's own sign, None where
-    there are several objectives: `point` says where the trial then lies, and whether it meets the
-    constraints. `error` is the traceback of a train function that raised, `reason` the end in
-    words. `seconds` is how long its last attempt took (not those before), once that is over.
+    `best_reward` is the best value of `reward_attr` so far, in the user's own sign; with several
+    objectives it is None, and `point` has the trial's objectives and constraints. `error` is the
+    traceback of a train function that raised, `reason` says in words how the trial ended. `seconds`
+    is how long the last attempt took (without earlier ones), once that is over.
     """
 
     id: int
     config: Mapping[str, Any]
-    parents: tuple[int, ...] = ()  # whose weights it goes on from,
-    wait_for: str = "end"  # once they are committed: see Launch
-    # Whose weights it has in place of each parent's, None: nobody's; None: that is not decided yet.
+    parents: tuple[int, ...] = ()  # the trials from whose weights it goes on
+    wait_for: str = "end"  # when these weights are committed: see Launch
+    # For each parent, whose weights the trial got (None: nobody's); None until that is decided.
     inherits: tuple[int | None, ...] | None = None
-    bracket: int | None = None  # that of its Launch
-    is_given: bool = False  # by the user, not suggested by the searcher
-    is_final: bool = False  # of run_with_config: it is not a candidate for the best
+    bracket: int | None = None  # the bracket of its Launch
+    is_given: bool = False  # the user has given it, no searcher has suggested it
+    is_final: bool = False  # it is a trial of run_with_config, and never the best
     status: Status = Status.WAITING
     attempt: int = 0
     hosts: tuple[str, ...] = ()  # of the places on which its newest attempt runs, or ran
     reports: int = 0  # the running number of the newest report of its newest attempt
     last_report: Report | None = None  # None once the trial has ended
-    furthest: float = -math.inf  # the latest `time` that it has reported, in whichever attempt
+    furthest: float = -math.inf  # the latest `time` that any of its attempts has reported
     best_reward: float | None = None
     best_time: float | None = None
-    point: Point | None = None  # of the report that counts; None for one reward without limits
+    point: Point | None = None  # what the report is worth that counts; None with one plain reward
     reason: str = ""
     error: str = ""
     seconds: float = 0.0
     started_at: float = 0.0  # when its newest attempt began, in Unix seconds
     failures: Counter[Status] = field(default_factory=lambda: NO_FAILURES)  # of its attempts
-    saved_step: int | None = None  # of the newest checkpoint that counts: see `save`
+    saved_step: int | None = None  # the step of the newest checkpoint that counts: see `save`
     saved_name: str | None = None  # that checkpoint's name
-    saves_first: bool | None = None  # whether it saves before it reports; None: nothing saved yet
+    saves_first: bool | None = None  # whether it saves before it reports; None: not known yet
     story: str = ""  # the kinds of events that have moved it so far
     _unreported: tuple[int, str] | None = None
 
@@ -185,16 +185,16 @@ class Trial:
 
     @property
     def host(self) -> str:
-        """Where its newest attempt runs, or ran; of several places the first."""
+        """The host where its newest attempt runs, or ran; of several the host of rank 0."""
         return self.hosts[0] if self.hosts else ""
 
     @property
     def last_metrics(self) -> Mapping[str, Any]:
-        """What its newest report said, while it has not ended."""
+        """The metrics of its newest report; {} once the trial has ended."""
         return {} if self.last_report is None else self.last_report.metrics
 
     def count(self, report: Report, best: float | None) -> None:
-        """Take note of a report; `best`: its reward, as it was reported, if that is the best."""
+        """Take note of a report; `best`: its reward in the user's sign, if that is the best yet."""
         if self._unreported is not None:
             self._commit_save()
         self.reports, self.last_report = report.sequence, report
@@ -206,8 +206,9 @@ class Trial:
     def save(self, step: int, name: str) -> None:
         """Take note of a checkpoint.
 
-        Where a trial saves before it reports, the checkpoint counts once that report (or another
-        checkpoint) has come: to go on from it while the report is lost would leave an epoch out.
+        Where a trial saves before it reports, a checkpoint counts once the report after it (or
+        another checkpoint) has come: if the trial went on from it, and that report were lost, an
+        epoch would be missing.
         """
         if self.saves_first is None:
             self.saves_first = self.reports == 0
@@ -225,7 +226,7 @@ class Trial:
         """Take note that the trial has ended, as its status says."""
         self.reason, self.error = reason, error
         self.last_report = None
-        if self.status is Status.FINISHED:  # no report has to follow its last checkpoint
+        if self.status is Status.FINISHED:  # its last checkpoint counts without a report
             self._commit_save()
 
     def reopen(self) -> None:

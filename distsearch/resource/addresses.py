@@ -2,8 +2,8 @@
 
     nodes_of("gpu1"), nodes_of(["gpu1", "ada@gpu2:2222"]), nodes_of("nodes.toml")
 
-`nodes.toml` has a table for each node. Its name is the node's address, unless it says `host`; its
-other keys are the arguments of `Node`. What `[defaults]` says counts for all.
+`nodes.toml` has a table for each node. The name of a table is the node's address, unless the table
+has `host`; its other keys are the arguments of `Node`. `[defaults]` holds for all nodes.
 
     [defaults]
     user = "ada"
@@ -37,9 +37,9 @@ KEYS = tuple(field.name for field in fields(Node))
 
 
 def nodes_of(addresses: Addresses | None) -> list[Node]:
-    """The nodes that a user has named: addresses, Nodes and files of nodes; one, several or none.
+    """The nodes that a user has named by addresses, Nodes and files of nodes; [] for None.
 
-    Raises ResourceError for what is no address, and as `read_nodes` does.
+    Raises ResourceError for what is no address, and the errors of `read_nodes`.
     """
     if addresses is None:
         return []
@@ -59,8 +59,8 @@ def nodes_of(addresses: Addresses | None) -> list[Node]:
 def read_nodes(path: str | os.PathLike[str]) -> list[Node]:
     """The nodes of a file, in its order: `read_nodes("nodes.toml")`.
 
-    Raises OptionError for a file that cannot be read, ResourceError that names the file, the table
-    and the key of what is wrong there, and the nearest valid key.
+    Raises OptionError for a file that cannot be read; ResourceError, which names the file, the
+    table and the key of what is wrong there, and the nearest valid key.
     """
     file = Path(path).expanduser()
     tables = read_toml(file)
@@ -84,7 +84,7 @@ def _node(file: Path, name: str, defaults: Mapping[str, Any], own: Mapping[str, 
         node = Node.parse(given.pop("host", name))
         if isinstance(given.get("env"), Mapping):
             given["env"] = {**defaults.get("env", {}), **given["env"]}
-        if isinstance(given.get("key"), str):  # one beside the file, wherever it is used from
+        if isinstance(given.get("key"), str):  # relative to the file, wherever that is used
             given["key"] = str(file.absolute().parent / Path(given["key"]).expanduser())
         return replace(node, **given)
     except ResourceError as error:
@@ -95,7 +95,7 @@ def _refuse_unknown(file: Path, name: str, table: Mapping[str, Any]) -> None:
     for key, value in table.items():
         if key in KEYS:
             continue
-        if isinstance(value, Mapping) and name != DEFAULTS:  # what [gpu1.lab] means in TOML
+        if isinstance(value, Mapping) and name != DEFAULTS:  # [gpu1.lab] is a table in a table
             raise ResourceError(
                 f"{file}: table [{name}] holds a table {key!r}; the name of a host with a dot "
                 f'stands in quotes: ["{_with_dots(name, table)}"]'

@@ -1,7 +1,7 @@
-"""The checkpoints that lie on a node, also as the driver asks for them: by name, in pieces.
+"""The checkpoints on a node's disk, which the driver asks for by name, and reads in pieces.
 
-Names are those of the checkpoints' folders, paths those of files in them. A checkpoint never
-changes once its manifest is there, so pieces can be read and written in any order.
+A name is that of a checkpoint's folder, a path that of a file in it. A checkpoint never changes
+once its manifest is there, so pieces can be read and written in any order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .private import FOLDER_MODE, make_folders, private
 MANIFEST = "manifest.json"  # the commit mark of a checkpoint
 UNFINISHED_MANIFEST = f".{MANIFEST}.part"
 RETURNED = "returned"  # the folder, beside `checkpoints`, for what a train function has returned
-COPY_S = 10.0  # so long one call of `hold` copies, where a disk has no links
+COPY_S = 10.0  # where a disk has no links, one call of `hold` copies for so long
 BLOCK_BYTES = 1 << 20
 INHERIT_TRIES = 10
 
@@ -29,7 +29,7 @@ Data = bytes | bytearray
 
 
 class Piece(NamedTuple):
-    """A piece of a file of a checkpoint: its path there, where it begins, its size in bytes."""
+    """A piece of a file of a checkpoint: the file's path, where the piece begins, its bytes."""
 
     path: str
     offset: int
@@ -38,13 +38,13 @@ class Piece(NamedTuple):
 
     @property
     def lands_as(self) -> str:
-        """The path under which it is to be written: a manifest has its name once it is whole."""
+        """The path under which the piece is written: a manifest gets its name when it is whole."""
         is_unfinished = self.path == MANIFEST and not self.is_last
         return UNFINISHED_MANIFEST if is_unfinished else self.path
 
 
 def returned_by(trial: int) -> int:
-    """The number under which a cache finds what a trial has returned, kept as a checkpoint is."""
+    """The number for `CheckpointCache` under which the value that a trial returned is kept."""
     return -1 - trial
 
 
@@ -55,7 +55,7 @@ class CheckpointCache:
         self._trials = trials
 
     def folder(self, trial: int) -> Path:
-        """Where the checkpoints of a trial are."""
+        """The folder of a trial's checkpoints."""
         if trial < 0:
             return self._trials / str(returned_by(trial)) / RETURNED
         return self._trials / str(int(trial)) / "checkpoints"
@@ -68,11 +68,13 @@ class CheckpointCache:
     def begin(
         self, trial: int, step: int | None, parents: Sequence[tuple[int, int | None]]
     ) -> list[str]:
-        """Have the ranks of an attempt of a trial begin with the same checkpoints; their names.
+        """Put the checkpoints in place with which all ranks of an attempt begin; their names.
 
-        What the trial saved after that of `step` is deleted, as `delete_newer` does. Where nothing
-        is left, it has that of the first parent that has one (of each the id of the trial whose
-        weights stand for it). It stays below `begins_with` while the attempt saves and deletes.
+        What the trial saved after the checkpoint of `step` is deleted, see `delete_newer`. Where
+        nothing is left, it gets the checkpoint of the first parent that has one (`parents` has, for
+        each, the id of the trial whose weights stand for it). The trial's newest lies below
+        `begins_with`, too, where it stays while the attempt saves and deletes; those of parents lie
+        below `parents`. The names are in this order.
         """
         own = self.folder(trial)
         kept = own.parent / "begins_with"
@@ -89,11 +91,11 @@ class CheckpointCache:
         return [found[-1].name for folder in folders if (found := checkpoints(folder))]
 
     def hold(self, trial: int, name: str) -> dict[str, int] | None:
-        """Keep a checkpoint readable while its trial may delete it; None: it has done so already.
+        """Keep a checkpoint readable until `release`, though its trial may delete it.
 
-        Gives its files and their sizes in bytes, the manifest last. What is held is the same files
-        under other names, until `release`. Where the disk has no links they are copies; {} says
-        that a call has copied for `COPY_S` and is to be repeated.
+        Returns its files with their sizes in bytes, the manifest last; None if it is deleted
+        already. The files get second names (links), or are copied where the disk has no links; {}
+        says that the call has copied for `COPY_S`, and is to be repeated.
         """
         checkpoint, held = self._inside(trial, name), self._held(trial, name)
         deadline = time.monotonic() + COPY_S
@@ -103,8 +105,8 @@ class CheckpointCache:
                 for path in sorted(checkpoint.rglob("*"))
                 if path.is_file()
             }
-            # Who deletes a checkpoint begins with the manifest: if it is still there when all else
-            # is held, nothing was missing.
+            # (A deletion begins with the manifest: if that is still there when all else is held,
+            # nothing is missing.)
             files[MANIFEST] = files.pop(MANIFEST)
             for path in files:
                 if not _is_held(checkpoint / path, held / path, deadline):
@@ -117,13 +119,13 @@ class CheckpointCache:
             return None
 
     def release(self, trial: int, name: str) -> None:
-        """Keep a held checkpoint no longer: it has been read."""
+        """Keep a checkpoint no longer that `hold` has kept."""
         shutil.rmtree(self._held(trial, name), ignore_errors=True)
 
     def has(self, trial: int, name: str, sha256: str) -> bool:
-        """Whether a checkpoint is here that has the manifest with this sha256.
+        """Whether a checkpoint is here whose manifest has this sha256.
 
-        That is the very same one, as a manifest has the sha256 of every file.
+        Then it is the same checkpoint, as a manifest has the sha256 of every file.
         """
         try:
             manifest = self._inside(trial, name, MANIFEST).read_bytes()
@@ -132,7 +134,7 @@ class CheckpointCache:
         return hashlib.sha256(manifest).hexdigest() == sha256
 
     def read(self, trial: int, name: str, path: str, offset: int, size: int) -> bytes:
-        """A piece of a file of a checkpoint that is held."""
+        """A piece of a file of a checkpoint that `hold` keeps."""
         with open(inside(self._held(trial, name), path), "rb") as file:
             file.seek(offset)
             return file.read(size)
@@ -154,7 +156,7 @@ class CheckpointCache:
 
 
 def inside(folder: Path, *parts: str) -> Path:
-    """A path below a folder, made of what another machine has sent. Raises ValueError otherwise."""
+    """A path below a folder, of parts that another machine has sent; ValueError if it leads out."""
     path = folder.joinpath(*parts)
     if ".." in path.parts or not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{'/'.join(parts)!r} is not below the checkpoints")
@@ -162,7 +164,7 @@ def inside(folder: Path, *parts: str) -> Path:
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """Give a file another name; copy it to another file system, or to one without links."""
+    """Give a file a second name; copy it where that cannot be."""
     try:
         os.link(source, target)
     except OSError:
@@ -170,11 +172,11 @@ def link_or_copy(source: str, target: str) -> None:
 
 
 def _is_held(source: Path, target: Path, deadline: float) -> bool:
-    """Link a file, or copy it, or go on copying it; whether the target is whole in time."""
+    """Link a file, or copy it, or go on with a copy; whether it is whole by the deadline."""
     if target.exists() and target.stat().st_size == source.stat().st_size:
         return True
     make_folders(target.parent)
-    with contextlib.suppress(OSError):  # no links here, or the copy has been begun
+    with contextlib.suppress(OSError):  # (no links here, or a copy has begun)
         os.link(source, target)
         return True
     with open(source, "rb") as original, open(target, "ab", opener=private) as copy:
@@ -187,13 +189,13 @@ def _is_held(source: Path, target: Path, deadline: float) -> bool:
 
 
 def receive_piece(checkpoint: Path, path: str, offset: int, data: Data) -> None:
-    """Write a piece to where it lands (`Piece.lands_as`); a manifest is there at once."""
+    """Write a piece to where it lands (`Piece.lands_as`); a manifest gets its name at the end."""
     if path != MANIFEST:
         write_piece(inside(checkpoint, path), offset, data)
         return
     unfinished = checkpoint / UNFINISHED_MANIFEST
     write_piece(unfinished, offset, data)
-    os.truncate(unfinished, offset + len(data))  # what a broken copy has left of it may be longer
+    os.truncate(unfinished, offset + len(data))  # (a broken copy may have left more)
     os.replace(unfinished, checkpoint / MANIFEST)
 
 
@@ -203,7 +205,7 @@ def write_piece(path: Path, offset: int, data: Data) -> None:
     file = private(path, os.O_WRONLY | os.O_CREAT)
     try:
         rest = memoryview(data)
-        while rest:  # a disk that fills up meanwhile takes what it can, and raises nothing
+        while rest:  # (a disk that fills up takes a part, and raises nothing)
             written = os.pwrite(file, rest, offset)
             rest, offset = rest[written:], offset + written
     finally:
@@ -211,7 +213,7 @@ def write_piece(path: Path, offset: int, data: Data) -> None:
 
 
 def delete(checkpoint: Path) -> None:
-    """Delete a checkpoint; its manifest first, so that what a kill leaves is none any more."""
+    """Delete a checkpoint, its manifest first: what a kill leaves then is no checkpoint."""
     with contextlib.suppress(FileNotFoundError):
         (checkpoint / MANIFEST).unlink()
     shutil.rmtree(checkpoint, ignore_errors=True)
@@ -220,7 +222,7 @@ def delete(checkpoint: Path) -> None:
 def pieces(
     sizes: Mapping[str, int], piece_bytes: Callable[[], int]
 ) -> Generator[Piece, None, None]:
-    """The pieces of some files, each as large as `piece_bytes` says then; an empty file has one."""
+    """The pieces of files, of `piece_bytes()` at that moment; an empty file has one piece."""
     for path, size in sizes.items():
         offset, is_last = 0, False
         while not is_last:
@@ -235,16 +237,16 @@ def checkpoints(folder: Path) -> list[Path]:
     names: list[str] = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         names = [name for name in os.listdir(folder) if "-step-" in name]
-    # (Not by `glob`, which takes several times as long: trials that last milliseconds look often.)
+    # (`glob` would take several times as long, and short trials look often.)
     whole = (name for name in names if os.path.exists(f"{folder}/{name}/{MANIFEST}"))
     return sorted((folder / name for name in whole), key=number_of)
 
 
 def delete_newer(folder: Path, step: int | None) -> None:
-    """Delete the checkpoints saved after that of a step, unless that leaves none; None: all.
+    """Delete the checkpoints that were saved after the one of `step`; all of them if it is None.
 
-    A trial that starts again goes on from the last checkpoint that the log knows: a later one may
-    hold epochs whose reports were lost with the driver or the node.
+    Unless that would leave none. A trial that starts again goes on from the last checkpoint that
+    the log knows: a later one may hold epochs whose reports were lost with the driver or the node.
     """
     found = checkpoints(folder)
     known = [] if step is None else up_to(found, step) or found[:1]
@@ -253,9 +255,9 @@ def delete_newer(folder: Path, step: int | None) -> None:
 
 
 def up_to(found: Sequence[Path], step: int) -> Sequence[Path]:
-    """Of a trial's checkpoints, the oldest first, those that are not newer than that of a step."""
+    """Those of a trial's checkpoints, the oldest first, that are not newer than that of `step`."""
     steps = [int(path.name.rpartition("-")[2]) for path in found]
-    # It may be missing itself; those of parents, the oldest, have steps of their own.
+    # (That one may be missing; inherited checkpoints, the oldest, have steps of their own.)
     places = [n for n, one in enumerate(steps) if one == step] or [
         n for n, one in enumerate(steps) if one < step
     ]
@@ -263,10 +265,10 @@ def up_to(found: Sequence[Path], step: int) -> Sequence[Path]:
 
 
 def inherit(folder: Path, sources: Sequence[Path]) -> None:
-    """Give a trial without a checkpoint the newest of the first source trial that has one.
+    """Give a trial without a checkpoint the newest one of the first source that has any.
 
-    The source may be running, saving and deleting meanwhile, so the files become the trial's own:
-    links to what is never written again, copies of what was saved as a folder.
+    `sources` are the folders of trials, which may save and delete meanwhile. So the trial gets
+    files of its own: links to files that nobody writes again, copies of a folder that was saved.
     """
     if checkpoints(folder):
         return
@@ -283,16 +285,16 @@ def inherit(folder: Path, sources: Sequence[Path]) -> None:
                     _link_all(found[-1], unfinished)
                 names = json.loads((unfinished / MANIFEST).read_text())["files"]
                 if all((unfinished / name).exists() for name in names):
-                    # The oldest of the trial's own, whatever number it had.
+                    # The trial's oldest, whatever number the source had given it.
                     unfinished.rename(folder / f"000000-{found[-1].name.partition('-')[2]}")
                     return
-            except (OSError, ValueError):  # deleted by its trial, which has a newer one by now
+            except (OSError, ValueError):  # its trial has deleted it, and has a newer one
                 pass
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _link_all(source: Path, target: Path) -> None:
-    """Have the files of a folder that has no folders in it in a new one too."""
+    """Link the files of a folder, which has no folders inside, into a new folder."""
     make_folders(target.parent)
     target.mkdir(FOLDER_MODE)
     for name in os.listdir(source):
@@ -300,5 +302,5 @@ def _link_all(source: Path, target: Path) -> None:
 
 
 def number_of(path: Path) -> int:
-    """The number of a checkpoint: of two of a trial the newer one has the larger."""
+    """The number of a checkpoint: of a trial's checkpoints the newer one has the larger number."""
     return int(path.name.partition("-")[0])

@@ -1,4 +1,4 @@
-"""The conversation with a starter: what runs on a node, and the connections on which it hangs."""
+"""The conversation with a node's starter, and the SSH connections on which its life hangs."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from .versions import NODE_PACKAGES, compare, own_versions
 if TYPE_CHECKING:
     from .pipe import MakeConnection, PipeConnection
 
-HELLO_S = 30  # some take 20 s to log in: a cold home on a network, `module load`
+HELLO_S = 30  # some logins take 20 s: a cold home on a network, `module load`
 START_S = 40
-PIECE = 1 << 16  # characters of the driver's distsearch that are sent at once
-PIECE_S = 30  # the slowest link takes one in so long
+PIECE = 1 << 16  # so many characters of the driver's distsearch are sent at a time
+PIECE_S = 30  # the slowest link takes so long for a piece
 LEASE_S = 30
 GRACE_S = 5
 PING_S = 5
 
 
 class NodeProcess:
-    """The starter on a node, and the SSH connections on which its life hangs; a `Lifeline`."""
+    """A starter on a node: what it runs there, and the connections that keep it; a `Lifeline`."""
 
     def __init__(
         self,
@@ -61,7 +61,8 @@ class NodeProcess:
         self._hello: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._ready: asyncio.Future[str] = loop.create_future()
         self._output: deque[str] = deque(maxlen=30)
-        self._said: asyncio.Queue[dict[str, Any]] | None = None  # by a job
+        # What the module that runs there prints.
+        self._said: asyncio.Queue[dict[str, Any]] | None = None
         self._tasks = [loop.create_task(self._listen()), loop.create_task(self._say_i_am_here())]
         self._end: asyncio.Task[tuple[bool, str]] | None = None
 
@@ -77,8 +78,8 @@ class NodeProcess:
     ) -> NodeProcess:
         """Run the starter by this command and wait for its hello. Raises NodeError.
 
-        `packages`: those whose versions the hello is to tell. `hangs_up`: whether the end of the
-        starter is that of the connections, too.
+        `packages`: the packages whose versions the hello tells. `hangs_up`: whether the connections
+        are closed when the starter ends.
         """
         try:
             process = await asyncio.wait_for(
@@ -109,13 +110,13 @@ class NodeProcess:
         return self
 
     def refuse_if_different(self) -> None:
-        """Raise NodeError if the node's Python or packages do not go with the driver's."""
+        """Raise NodeError if the node's Python or packages do not fit the driver's."""
         hello = self._hello.result()
         if problem := compare(own_versions(), hello, self.node.host, hello["executable"]):
             raise NodeError(f"{problem}; or: distsearch setup {self.node}")
 
     async def send_distsearch(self) -> None:
-        """Send this very distsearch, if the node does not have it. Raises NodeError."""
+        """Send the driver's distsearch, unless the node has the same. Raises NodeError."""
         if self._hello.result()["has_distsearch"]:
             return
         text = base64.b64encode(parcel().zipped).decode()
@@ -129,7 +130,7 @@ class NodeProcess:
                 f"distsearch itself, which it lacks, have not arrived in {PIECE_S} s"
             ) from None
         except (OSError, asyncssh.Error):
-            pass  # the node is gone; why is told by whoever waits for its answer
+            pass  # the node is gone; `_wait_for` tells why
 
     async def start_worker(self, cluster: Cluster, tunnel: bool) -> str:
         """Start the node's Dask worker; return its address once it has joined."""
@@ -152,9 +153,9 @@ class NodeProcess:
         return self._hello.result()
 
     async def run(self, module: str, spec: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Run a module of distsearch there, and give the objects of JSON that it prints.
+        """Run a module of distsearch there, and yield the JSON objects that it prints.
 
-        It gets the spec as a line on its standard input, and what `tell` sends as further ones.
+        The module gets `spec` as a line on its standard input, and a further line for each `tell`.
         """
         said = self._said = asyncio.Queue()
         self._order(module, spec)
@@ -167,7 +168,7 @@ class NodeProcess:
                 coming.cancel()
 
     async def try_forwards(self) -> None:
-        """Try what tunnel mode needs. Raises NodeError."""
+        """Try whether tunnel mode would work. Raises NodeError."""
         connection = self._connections[-1]
         try:
             there = await connection.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 9)
@@ -177,7 +178,7 @@ class NodeProcess:
             raise self._without_forwards(error) from shown_cause(error)
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Give the running module another line."""
+        """Give the module that runs another line."""
         self._write({"input": message})
 
     async def end(self) -> tuple[bool, str]:
@@ -199,8 +200,8 @@ class NodeProcess:
 
     async def _end_node(self) -> tuple[bool, str]:
         with contextlib.suppress(OSError, asyncssh.Error):
-            self._process.stdin.write_eof()  # at which the starter ends all, and says so
-        # A starter that has not said hello has nothing to end.
+            self._process.stdin.write_eof()  # (the starter then ends all, and says so)
+        # (A starter that has not said hello has nothing to end.)
         await asyncio.wait([self.over], timeout=GRACE_S + 5 if self._hello.done() else 1)
         for task in self._tasks:
             task.cancel()
@@ -209,7 +210,7 @@ class NodeProcess:
         return self.over.result() if self.over.done() else (False, "")
 
     async def _through_tunnel(self, cluster: Cluster, port: int) -> dict[str, Any]:
-        """Two forwards, both ends on loopback: node -> scheduler, driver -> the node's worker."""
+        """Join by two forwards on loopback: node to scheduler, driver to the node's worker."""
         connection = self._connections[-1]
         scheduler_port = int(cluster.own_address.rpartition(":")[2])
         try:
@@ -240,7 +241,7 @@ class NodeProcess:
         )
 
     async def _directly(self, cluster: Cluster) -> dict[str, Any]:
-        """No forwards: node and driver listen on the addresses that the SSH connection uses."""
+        """Join without forwards: node and driver listen on the addresses of the SSH connection."""
         connection = self._connections[-1]
         own_address = connection.get_extra_info("sockname")[0]
         its_address = self._hello.result()["address"] or connection.get_extra_info("peername")[0]
@@ -261,14 +262,14 @@ class NodeProcess:
         self._process.stdin.write(json.dumps(message) + "\n")
 
     async def _say_i_am_here(self) -> None:
-        await asyncio.wait([self._hello])  # a start-up file of a slow login may read what comes
+        await asyncio.wait([self._hello])  # before that, a start-up file might read it
         while True:
             await asyncio.sleep(PING_S)
             with contextlib.suppress(OSError, asyncssh.Error):
                 self._process.stdin.write("\n")
 
     async def _listen(self) -> None:
-        """Take what the starter says until it is gone; what is no message is output."""
+        """Take what the starter says, until it is gone; a line that is no message is output."""
         over = (False, "the SSH connection was lost")
         try:
             async for line in self._process.stdout:
@@ -336,10 +337,10 @@ class NodeProcess:
 
 
 async def _raise_if_prohibited(connection: asyncssh.SSHClientConnection, port: int) -> None:
-    """Raise ChannelOpenError where sshd lets nobody through to a node's port.
+    """Raise ChannelOpenError where sshd lets no connection through to a node's port.
 
-    Forwarding from here to there is refused only when somebody comes; the other way at once. Nobody
-    listens there yet, so that the connection fails in any case.
+    sshd refuses a forward from here to the node only when a connection comes (one in the other
+    direction at once). Nobody listens on the port yet, so the connection fails in any case.
     """
     try:
         _, writer = await connection.open_connection("127.0.0.1", port)
@@ -353,11 +354,11 @@ def _message(line: str) -> dict[str, Any]:
     message = json_object(line)
     if "op" in message:
         return message
-    return {"op": "output", "line": line}  # what a shell prints: a greeting, or a complaint
+    return {"op": "output", "line": line}  # from a shell: a greeting, or a complaint
 
 
 def json_object(line: str) -> dict[str, Any]:
-    """What a line says, if it is an object of JSON; else an empty one."""
+    """The JSON object in a line, or {} where the line is no JSON object."""
     with contextlib.suppress(ValueError):
         message = json.loads(line)
         if isinstance(message, dict):

@@ -1,4 +1,4 @@
-"""On a node: its agent lives in its Dask worker, and what the driver calls there.
+"""On a node: the agent in its Dask worker, and the functions that the driver calls there.
 
 The driver runs these functions by `Client.run`, in the event loop of the worker (see
 `dask_remote.py`); what the agent says goes to a topic of the search by `Worker.log_event`.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
-    """The agent of a node, which lives in its Dask worker: with the worker agent and folder end."""
+    """A node's agent, as a plugin of its Dask worker: agent and folder end with the worker."""
 
     def __init__(self, agent_id: str, topic: str) -> None:
         self.agent_id = agent_id
@@ -40,7 +40,7 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
         numbers = itertools.count()
 
         def send(messages: list[Message]) -> None:
-            # As text: msgpack has no integers above 64 bits, and Dask keeps the last events.
+            # (As text, since msgpack has no integers above 64 bits.)
             batch = {"agent": self.agent_id, "number": next(numbers), "batch": json.dumps(messages)}
             worker.log_event(self.topic, batch)
 
@@ -58,7 +58,7 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
 
 
 async def start_agent(agent_id: str, topic: str, dask_worker: Worker) -> dict[str, Any]:
-    """Start an agent in the worker; tell what the node has."""
+    """Start an agent in the worker; returns the node's facts, and whether its GPUs are `pinned`."""
     from .detect import detect
 
     plugin = AgentPlugin(agent_id, topic)
@@ -71,7 +71,7 @@ async def start_agent(agent_id: str, topic: str, dask_worker: Worker) -> dict[st
 
 
 async def stop_agent(agent_id: str, dask_worker: Worker) -> bool:
-    """End the agent and all it has, if it is there; True when that is so."""
+    """End the agent, if it is there, and all that it runs; then True."""
     if agent_id in dask_worker.plugins:
         await dask_worker.plugin_remove(name=agent_id)
     return True
@@ -97,7 +97,7 @@ def open_pipe(agent_id: str, dask_worker: Worker) -> str:
     """Open a Unix socket for pieces of checkpoints, and tell its path. Raises OSError."""
     plugin = _plugin(agent_id, dask_worker)
     if plugin.pipe is None:
-        # It is in the folder of the node process, as paths of sockets have to be short.
+        # (In the folder of the node's process, as paths of sockets have to be short.)
         plugin.pipe = PipeServer(plugin.agent.checkpoints, os.path.abspath("pipe"))
     return str(plugin.pipe.path)
 

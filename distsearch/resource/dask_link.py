@@ -1,4 +1,4 @@
-"""The link to agents on other nodes: all of them, as Dask connects them with the driver.
+"""The link to the agents on other nodes, all of them together: Dask connects them to the driver.
 
 Dask carries messages and tells who joins and leaves: see `dask_remote.py` for one node on the
 driver's side, `dask_agent.py` for what runs in a node's Dask worker. No task is ever submitted.
@@ -45,7 +45,7 @@ SCHEDULER_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.scheduler.preload": [],
     "distributed.scheduler.http.routes": [],
-    "distributed.admin.low-level-log-length": EVENTS_KEPT,  # of each topic
+    "distributed.admin.low-level-log-length": EVENTS_KEPT,  # events kept of each topic
 }
 
 
@@ -57,8 +57,8 @@ class Cluster:
         async with Cluster(listener, client=client) as cluster:       # the user's Dask cluster
             await cluster.attach_workers(on_joined)
 
-    `remote_ids` gives the nodes' running numbers. A node that has not been heard of for three
-    times `PING_S` is lost.
+    `remote_ids` gives the nodes their ids. A node of which nothing was heard for three times
+    `PING_S` is lost.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class Cluster:
         self.authority = Authority()
         self.scheduler: Scheduler | None = None
         self._users_cluster: tuple[str, Security] | None = None
-        if client is not None:  # which is closed, and forgets both, when it loses the connection
+        if client is not None:  # (a client that loses its connection forgets both)
             self._users_cluster = client.scheduler.address, client.security
         self._topic = f"distsearch-{uuid.uuid4().hex}"
         self._client: Client
         self._exits = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
-        # What agents say before `attach` is through.
+        # What agents say while `attach` has not returned yet, by agent.
         self._early: dict[str, list[Mapping[str, Any]]] = {}
         self._joined: Callable[[str], None] = lambda address: None
-        self._workers: set[str] = set()  # of the user's cluster: those that are nodes, or become it
+        self._workers: set[str] = set()  # of the user's cluster: nodes, and nodes to be
 
     async def __aenter__(self) -> Cluster:
         async with contextlib.AsyncExitStack() as exits:
@@ -92,7 +92,7 @@ class Cluster:
                 self._client = await exits.enter_async_context(self._own_scheduler())
             else:
                 self._client = await exits.enter_async_context(self._like_the_users())
-                with contextlib.suppress(Exception):  # only the user's scheduler saves memory by it
+                with contextlib.suppress(Exception):  # (it only saves memory)
                     await self._client.run_on_scheduler(keep_few_events, self._topic)
             await self._subscribe()
             self._start(self._ping_all())
@@ -107,15 +107,15 @@ class Cluster:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(remote.close() for remote in list(self.remotes.values())))
-        for topic in ("all", self._topic):  # else the scheduler would talk to a closed client
+        for topic in ("all", self._topic):  # (else the scheduler would talk to a closed client)
             with contextlib.suppress(Exception):
                 self._client.unsubscribe_topic(topic)
-        with contextlib.suppress(Exception):  # an answer means that the scheduler knows of it
+        with contextlib.suppress(Exception):  # (after an answer the scheduler knows of that)
             await asyncio.wait_for(self._client.scheduler.identity(), 2)
         await self._exits.aclose()
 
     def _like_the_users(self) -> Client:
-        """A client of our own to the user's cluster."""
+        """A second client to the user's cluster, which belongs to this search."""
         assert self._users_cluster is not None
         address, security = self._users_cluster
         return Client(address, security=security, asynchronous=True, set_as_default=False)
@@ -124,7 +124,7 @@ class Cluster:
     async def _own_scheduler(self) -> AsyncIterator[Client]:
         """A scheduler of Dask in this loop, on loopback, and a client to it."""
         tls = Security(**self.authority.issue("driver"))
-        # Dask puts this folder on sys.path, so others must not be able to write there.
+        # (Dask puts this folder on sys.path, so other users must not be able to write there.)
         folder = tempfile.mkdtemp(prefix="distsearch-")
         with dask.config.set(SCHEDULER_SETTINGS):
             self.scheduler = Scheduler(
@@ -192,8 +192,8 @@ class Cluster:
     ) -> DaskRemote:
         """Start an agent on the Dask worker with this address: the node is ready for trials.
 
-        `adapt(facts, pinned)` may change what was detected there (`pinned`: the worker has
-        CUDA_VISIBLE_DEVICES); `address` is what is shown instead of Dask's. Raises NodeError.
+        `adapt(facts, pinned)` may change the facts that were detected there (`pinned`: the worker
+        has CUDA_VISIBLE_DEVICES). `address` is shown in place of Dask's. Raises NodeError.
         """
         agent_id = f"distsearch-{uuid.uuid4().hex}"
         early = self._early[agent_id] = []
@@ -227,16 +227,16 @@ class Cluster:
     async def attach_workers(
         self, on_joined: Callable[[DaskRemote | NodeError], None]
     ) -> list[DaskRemote | NodeError]:
-        """Make every worker of the user's cluster a node that is none yet.
+        """Make each worker of the user's cluster a node, unless it is one.
 
-        `on_joined` hears of those to come.
+        `on_joined(result)` hears of workers that come later.
         """
 
         async def attach_later(address: str) -> None:
             on_joined(await self._attach_worker(address))
 
         def joined(address: str) -> None:
-            if address not in self._workers:  # or it is in the list of those that were there
+            if address not in self._workers:  # (else it is in the list below)
                 self._workers.add(address)
                 self._start(attach_later(address))
 
@@ -247,20 +247,20 @@ class Cluster:
         return not_lost(await asyncio.gather(*map(self._attach_worker, workers)))
 
     async def hear_again(self) -> None:
-        """Make sure that the user's cluster is heard, after its connection broke or it began anew.
+        """Make sure that the user's cluster is heard: its connection broke, or it was restarted.
 
-        Raises what Dask raises while it is not to be reached, and NodeError.
+        Raises NodeError, and Dask's errors while the cluster cannot be reached.
         """
-        if self._client.status == "closed":  # Dask gives up half a minute after a connection broke
+        if self._client.status == "closed":  # (by Dask, half a minute after the connection broke)
             self._client = await self._exits.enter_async_context(self._like_the_users())
         await self._subscribe()
 
     def owns(self, remote: Remote) -> bool:
-        """Whether a node is one of this cluster."""
+        """Whether a node belongs to this cluster."""
         return isinstance(remote, DaskRemote) and remote.link is self
 
     def forget(self, worker: str) -> None:
-        """Have a worker that was lost as a node taken for a new one by `attach_workers`."""
+        """Let `attach_workers` take a worker for a new one, whose node was lost."""
         self._workers.discard(worker)
 
     async def _attach_worker(self, address: str) -> DaskRemote | NodeError:
@@ -327,7 +327,7 @@ class Cluster:
                     remote.lose("its Dask worker has ended or lost the connection")
 
     async def _ping_all(self) -> None:
-        """Ping every node; give up those not heard of for three pings.
+        """Ping every node; give up nodes of which nothing was heard for three pings.
 
         Time in which this process itself stood still (suspended, a laptop asleep) does not count.
         """
@@ -361,17 +361,17 @@ def not_lost(results: Sequence[DaskRemote | NodeError]) -> list[DaskRemote | Nod
 
 
 def keep_few_events(topic: str, dask_scheduler: Scheduler) -> None:
-    """Let a scheduler of the user keep only a few events of the topic, not the last 100,000.
+    """Let the user's scheduler keep a few events of the topic, and not the last 100,000.
 
-    Private to Dask: without this all works, at the cost of memory in that scheduler.
+    It uses what is private to Dask: without it all works, at the cost of memory in that scheduler.
     """
     dask_scheduler._broker._topics[topic].events = deque(maxlen=EVENTS_KEPT)
 
 
 def _host(worker: Mapping[str, Any]) -> str:
-    return str(worker["host"]).partition("/")[0]  # in one process a path follows the host
+    return str(worker["host"]).partition("/")[0]  # (in one process a path follows the host)
 
 
 def bracketed(address: str) -> str:
-    """An address as Dask takes it: in brackets if it is one of IPv6."""
+    """An address in Dask's form: an IPv6 address is in brackets."""
     return f"[{address}]" if ":" in address else address

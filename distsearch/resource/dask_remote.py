@@ -1,7 +1,8 @@
-"""One node behind Dask, on the driver's side: messages go there one call at a time, and come back.
+"""One node behind Dask, as the driver speaks with it.
 
-Down: `Client.run(deliver)` on the node's worker, whatever has gathered meanwhile in the next call.
-Up: batches of the agent's messages, numbered, so that a missing one is seen.
+To the node, messages go by `Client.run(deliver)` on its worker, one call at a time: what gathers
+meanwhile goes with the next call. From the node, the agent's messages come in batches, which are
+numbered, so that a missing one is noticed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Lifeline(Protocol):
     async def end(self) -> tuple[bool, str]:
         """End all that runs on the node, within a bound.
 
-        Tells whether nothing is left there for sure, and why the node ended if it did by itself.
+        Returns whether surely nothing is left there, and, if the node ended by itself, why.
         """
 
     async def connect(self, path: str, make: MakeConnection) -> PipeConnection:
@@ -57,9 +58,9 @@ class Link(Protocol):
 
 
 class DaskRemote(Remote):
-    """A node whose agent lives in a Dask worker.
+    """A node whose agent lives in a Dask worker; `Cluster.attach` makes it.
 
-    `await close()` ends it and is silent; a node that is lost is told to the listener, once.
+    The listener hears once of a node that is lost, and not of one that `close()` has ended.
     """
 
     def __init__(
@@ -89,22 +90,20 @@ class DaskRemote(Remote):
         self._pump = asyncio.create_task(self._deliver_all())
 
     def send(self, message: Message) -> None:
-        """Send a message to the agent, after those before; what a lost node was sent is lost.
-
-        See `Outbox` for what overtakes what.
-        """
+        """Send a message to the agent, in the order of `Outbox`; for a lost node it is dropped."""
         if self._ending is None:
             self._outbox.put(message)
 
     async def room(self) -> None:
-        """Wait until little is waiting to be taken to the node, or it is lost."""
+        """Wait until little waits to be taken to the node, or the node is lost."""
         await self._outbox.room()
 
     async def use_cache(self, verb: str, *arguments: Any) -> Any:
-        """Call a method of the node's `CheckpointCache`: a call of its own, beside the messages.
+        """Call a method of the node's `CheckpointCache`, beside the messages.
 
-        Pieces pass Dask by where they can: it carries what cannot be carried otherwise. As nobody
-        sees how far it has come, it has `ANSWER_S` for each; the pipe sees when nothing moves.
+        Pieces go through the pipe, past Dask, where there is one. Through Dask nobody sees how far
+        a piece has come, so each has `ANSWER_S`; the pipe sees when nothing moves. Raises
+        NodeError.
         """
         if verb in ("read", "write") and (pipe := await self._working_pipe()):
             with contextlib.suppress(OSError):
@@ -126,7 +125,7 @@ class DaskRemote(Remote):
         return answer["result"]
 
     async def _working_pipe(self) -> PipeClient | None:
-        """The way past Dask, opened when it is first needed; None where there is none."""
+        """The pipe past Dask, opened when it is first needed; None where there is none."""
         if self._pipe is None and self._ending is None:
             self._pipe = asyncio.create_task(self._open_pipe())
         if self._pipe is None:
@@ -138,7 +137,7 @@ class DaskRemote(Remote):
     async def _open_pipe(self) -> PipeClient | None:
         if self._lifeline is None or not self._lifeline.tunnels:
             return None
-        with contextlib.suppress(Exception):  # whatever the error is, Dask can carry the pieces
+        with contextlib.suppress(Exception):  # (without a pipe, Dask carries the pieces)
             opening = self.link.run_on(self.worker, open_pipe, self.agent_id)
             path = await asyncio.wait_for(opening, ANSWER_S)
             return PipeClient(partial(self._lifeline.connect, path))
@@ -153,7 +152,7 @@ class DaskRemote(Remote):
             self.lose(f"batch {self._next_number} of its messages never came")
             return
         self._next_number += 1
-        # The listener is called in a turn of its own, so that its errors do not end up in Dask.
+        # The listener is called in another turn of the loop, so that its errors are not Dask's.
         messages = json.loads(event["batch"])
         asyncio.get_running_loop().call_soon(self.link.listener.on_messages, self, messages)
 
@@ -197,7 +196,7 @@ class DaskRemote(Remote):
         try:
             stop = self.link.run_on(self.worker, stop_agent, self.agent_id)
             return await asyncio.wait_for(stop, STOP_S), ""
-        except Exception:  # the node cannot be reached: its agent ends with its lease
+        except Exception:  # (where the node cannot be reached, its agent ends with its lease)
             return False, ""
 
     async def _deliver_all(self) -> None:

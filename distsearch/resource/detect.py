@@ -1,4 +1,4 @@
-"""What the machine has that this process may use: CPUs, GPUs, memory."""
+"""What this process may use of its machine: CPUs, GPUs, memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import ResourceError
 from .meeting import own_addresses
 from .node import Node, NodeFacts
 
-CGROUPS = Path("/sys/fs/cgroup")  # of version 1 or 2
+CGROUPS = Path("/sys/fs/cgroup")  # (version 1 or 2)
 OWN_CGROUPS = Path("/proc/self/cgroup")
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -26,8 +26,8 @@ NAMESPACE = Path("/proc/self/ns/pid")
 def detect() -> NodeFacts:
     """Find what this process may use of its own machine: `detect().num_cpus`.
 
-    CPUs are limited by the affinity and the cgroup's quota (rounded up), memory by the cgroup, GPUs
-    by CUDA_VISIBLE_DEVICES, whose names they keep. Without NVIDIA's driver there are no GPUs.
+    The affinity and the cgroup's quota (rounded up) limit CPUs, the cgroup limits memory,
+    CUDA_VISIBLE_DEVICES limits GPUs and names them. Without NVIDIA's driver there are no GPUs.
     """
     groups = list(_groups())
     return NodeFacts(
@@ -40,12 +40,12 @@ def detect() -> NodeFacts:
 
 
 def declared(node: Node, facts: NodeFacts) -> NodeFacts:
-    """Put what the user declared over what was detected.
+    """The facts of a node, where what the user has declared replaces what was detected.
 
         declared(Node("h", num_cpus=4), detect()).num_cpus == 4
 
-    Fewer GPUs than were found are the first of them; where none was found they are "0", "1", ...
-    Raises ResourceError when some GPUs were found, but fewer than declared.
+    If fewer GPUs are declared than were found, the first of these are used; if none was found, they
+    are called "0", "1", ... Raises ResourceError when some were found, but fewer than declared.
     """
     if node.num_cpus is not None:
         facts = replace(facts, num_cpus=node.num_cpus)
@@ -65,14 +65,14 @@ def declared(node: Node, facts: NodeFacts) -> NodeFacts:
 
 
 def machine_id() -> str:
-    """What only this machine, or this container, has while it is up; '' where nothing tells.
+    """A text that only this machine, or this container, has while it is up; '' if there is none.
 
-    A hash of the ids of the installation and of the boot, and of the container's process namespace:
-    containers of one image have the first in common, those of one host the second.
+    It is a hash of the id of the installation (the same in containers of one image), the id of the
+    boot (the same in containers of one host), and the container's process namespace.
     """
     try:
         boot, namespace = BOOT_ID.read_text().strip(), os.readlink(NAMESPACE)
-    except OSError:  # not Linux
+    except OSError:  # (not Linux)
         return ""
     installed = next(filter(None, map(_read, MACHINE_IDS)), "")
     return hashlib.sha256(f"{installed} {boot} {namespace}".encode()).hexdigest()[:16]
@@ -85,11 +85,11 @@ def _affinity() -> int:
 
 
 def _groups() -> Iterator[Path]:
-    """Every folder whose limits hold for this process: its groups and those around them."""
+    """The folders of the cgroups whose limits hold: this process's, and those around them."""
     for line in (_read(OWN_CGROUPS) or "0::/").splitlines():
         _, controllers, path = line.split(":", 2)
         inside = [part for part in path.split("/") if part]
-        if ".." in inside:  # the group lies outside of what this container sees
+        if ".." in inside:  # (the group is outside of what the container sees)
             inside = []
         # Version 2 is one tree without controllers in its name, version 1 has a tree for each.
         for tree in {CGROUPS / name for name in ("", controllers, *controllers.split(","))}:
@@ -124,25 +124,25 @@ def _read(path: Path) -> str | None:
 
 
 def _gpus() -> tuple[str, ...]:
-    """The names of the GPUs that CUDA would use, as CUDA_VISIBLE_DEVICES has them."""
+    """The GPUs that CUDA would use, by the names of CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = _nvml_devices()
     if visible is None:
         if not any(slices for _, slices in devices.values()):
             return tuple(str(index) for index in devices)
-        # A sliced GPU is used through its MIG slices, which have no index.
+        # (A GPU that is cut into MIG slices is used through these, which have no index.)
         return tuple(name for uuid, slices in devices.values() for name in slices or [uuid])
     gpus: dict[str, str] = {}
     for entry in (entry.strip() for entry in visible.split(",")):
         uuid = _resolve(entry, devices)
-        if uuid is None:  # CUDA ignores what follows an entry that it does not know
+        if uuid is None:  # (CUDA ignores all entries after an unknown one)
             break
         gpus.setdefault(uuid, entry)
     return tuple(gpus.values())
 
 
 def _resolve(entry: str, devices: Mapping[int, tuple[str, list[str]]]) -> str | None:
-    """The UUID of an index, a UUID or the beginning of one; None if there is no such GPU."""
+    """The UUID of a GPU given by index, by UUID or by its beginning; None if there is none."""
     if entry.isdigit():
         uuid, slices = devices.get(int(entry), (None, []))
         return slices[0] if slices else uuid
@@ -154,7 +154,7 @@ def _resolve(entry: str, devices: Mapping[int, tuple[str, list[str]]]) -> str | 
 
 
 def _nvml_devices() -> dict[int, tuple[str, list[str]]]:
-    """Index, UUID and the UUIDs of the MIG slices of every GPU that answers."""
+    """For each GPU that answers, by index: its UUID, and the UUIDs of its MIG slices."""
     try:
         import pynvml as nvml
     except ImportError:
@@ -187,7 +187,7 @@ def _slices(nvml: Any, gpu: Any) -> Iterator[str]:
 
 
 def _ask(nvml: Any, question: Callable[..., Any], *about: Any) -> Any:
-    """NVML's answer, or None: a lost GPU, or an old one without slices, must not hide the rest."""
+    """NVML's answer; None for an error, as one lost or old GPU must not hide the others."""
     try:
         return question(*about)
     except nvml.NVMLError:

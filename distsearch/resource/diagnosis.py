@@ -1,4 +1,4 @@
-"""From what was found on a machine to what is wrong there, and the command that mends it."""
+"""What is wrong on a machine, judged by what was found there, and the command that mends it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .versions import NODE_PACKAGES, alike
 OK, WARNING, FAULT = "ok", "warning", "fault"
 LEAST_FREE_BYTES, LITTLE_FREE_BYTES = 200 * 10**6, 5 * 10**9
 LEAST_INODES = 1000
-# what is counted, its name in limits.conf, and the least that will do
+# What is limited, the limit's name in limits.conf, and the least that will do.
 LIMITS = (("open_files", "nofile", 1024), ("processes", "nproc", 512))
-LEAST_SHARED_BYTES = 128 * 2**20  # containers have 64 MB, where nobody says more
+LEAST_SHARED_BYTES = 128 * 2**20  # (containers have 64 MB by default)
 MOST_SECONDS_OFF = 60.0
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what was found, and the command that mends it."""
+    """A thing that was looked at: its state, what was found, and the command that mends it."""
 
     check: str
     state: str
@@ -37,7 +37,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What was found on one machine; `node` is None for this one."""
+    """What was found on a machine; `node` is None for this machine."""
 
     node: Node | None
     findings: list[Finding] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def name(self) -> str:
-        """The machine's name as the user has it."""
+        """The machine's name, as the user writes it."""
         return "this machine" if self.node is None else str(self.node)
 
     @property
@@ -54,11 +54,11 @@ class Report:
         return all(finding.state != FAULT for finding in self.findings)
 
     def found(self, check: str) -> str:
-        """What was found of one thing; '' if it was not looked at."""
+        """What a check has found; '' if it was not made."""
         return "; ".join(one.found for one in self.findings if one.check == check)
 
     def add(self, check: str, state: str, found: str, mend: str = "") -> None:
-        """Take note of something."""
+        """Take note of what a check has found."""
         self.findings.append(Finding(check, state, found, mend))
 
 
@@ -68,7 +68,7 @@ def name_of(pinned: str) -> str:
 
 
 def judge_python(report: Report, node: Node | None, hello: dict[str, Any], setup: str) -> bool:
-    """Note which interpreter it is; whether it is of the driver's version."""
+    """Note a node's interpreter; returns whether it has the driver's version of Python."""
     theirs, ours = (".".join(map(str, one[:3])) for one in (hello["python"], sys.version_info))
     found = f"{theirs}, {hello['executable']}"
     if node is not None and node.python is None:
@@ -83,10 +83,10 @@ def judge_python(report: Report, node: Node | None, hello: dict[str, Any], setup
 def judge_packages(
     report: Report, environment: Environment, hello: dict[str, Any], setup: str
 ) -> None:
-    """Compare what distsearch and trials want with what is there.
+    """Compare the packages that distsearch and trials want with those that are there.
 
-    `setup`: the command that puts it there; without one it is pip's. (A node with `setup` gets it
-    from the search.)
+    `setup`: the command that installs what is missing; if it is '', pip is named. (A node with
+    `setup=True` gets its packages from the search.)
     """
     wrong = WARNING if report.node is not None and report.node.setup else FAULT
     theirs: dict[str, str | None] = hello["packages"]
@@ -133,7 +133,7 @@ def judge_facts(report: Report, node: Node | None, facts: dict[str, Any]) -> Non
 
 
 def _path_of(module: str) -> str | None:
-    """The file of a module of the driver's, or the folder of a package."""
+    """The file of a module that the driver has, or the folder of a package."""
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None:
         return None

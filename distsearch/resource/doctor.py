@@ -1,11 +1,11 @@
-"""What keeps machines from working together, and the command that mends each fault.
+"""Looks for what keeps machines from working together, and for the command that mends it.
 
     reports = asyncio.run(examine([Node("gpu1"), Node("gpu2")], environment_of(["torch"])))
     [finding for report in reports for finding in report.findings if finding.state == FAULT]
 
-All nodes are examined at once, each in at most `LIMIT_S`: it is logged in to as a search does, its
-interpreter is chosen in the same way, and `probe` runs there. Nothing is left on a node but
-distsearch itself, which the search would send, too.
+All nodes are examined at once, each for at most `LIMIT_S`: the doctor logs in and chooses the
+interpreter as a search does, and runs `probe` there. Nothing is left on a node but distsearch
+itself, which a search would send, too.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .node import Node
 from .probe import facts
 from .versions import NODE_PACKAGES, own_versions
 
-LIMIT_S = 9.5  # for one node, all in all
-MEETING_S = 5.0  # so long those that are ready wait for the others, to try to reach them
-END_S = 2.0  # what is still ending on the nodes then ends without this process
+LIMIT_S = 9.5  # the examination of a node takes at most so long
+MEETING_S = 5.0  # so long nodes that are ready wait for the others, to try to reach them
+END_S = 2.0  # the doctor waits so long for what ends on the nodes
 PROBE = "distsearch.resource.probe"
 
 
@@ -54,9 +54,9 @@ async def examine(
 ) -> list[Report]:
     """Examine nodes, all at once; without any, this machine.
 
-    `environment`: the packages that trials want, as the driver has them; what it leaves out is
-    looked for, too. `spans_nodes`: trials have ranks on several nodes, which must reach each other.
-    `setup`: the command that mends missing packages.
+    `environment`: the packages that trials want, in the driver's versions; modules that it leaves
+    out are looked for, too. `spans_nodes`: trials have ranks on several nodes, which must reach
+    each other. `setup`: the command that installs missing packages.
     """
     environment = environment or least_environment()
     if not nodes:
@@ -66,14 +66,14 @@ async def examine(
     patients = [_Patient(node, environment, meeting, config, spans_nodes, setup) for node in nodes]
     try:
         await asyncio.gather(*(patient.examine() for patient in patients))
-    finally:  # not before: others try to reach what runs there
+    finally:  # (not earlier, as other nodes try to reach what runs there)
         ends = [asyncio.ensure_future(patient.end()) for patient in patients]
         await asyncio.wait(ends, timeout=END_S)
     return [patient.report for patient in patients]
 
 
 class _Meeting:
-    """Where each node can be reached, once all that come are there."""
+    """Where each node can be reached, once all nodes that come are there."""
 
     def __init__(self, expected: int) -> None:
         self.places: dict[str, list[Any]] = {}
@@ -83,18 +83,18 @@ class _Meeting:
         self._until = time.monotonic() + MEETING_S
 
     def comes(self, name: str, place: list[Any]) -> None:
-        """Take note of where a node is."""
+        """Take note of where a node can be reached."""
         self.places[name] = place
         self.comes_not()
 
     def comes_not(self) -> None:
-        """Wait for one less."""
+        """Take note that a node does not come."""
         self._expected -= 1
         if self._expected <= 0:
             self._complete.set()
 
     async def others(self, name: str) -> dict[str, list[Any]]:
-        """Where the others are, once all are there or the time for it is over."""
+        """Where the other nodes are, once all are there, or the time is over."""
         try:
             left_s = self._until - time.monotonic()
             await asyncio.wait_for(self._complete.wait(), max(0.0, left_s))
@@ -104,7 +104,7 @@ class _Meeting:
 
 
 class _Patient:
-    """One node, while it is examined."""
+    """A node that is examined."""
 
     def __init__(
         self,
@@ -124,11 +124,11 @@ class _Patient:
         self._config = config
         self._spans_nodes = spans_nodes
         self._setup = setup
-        self._at = "login"  # what is being looked at
-        self._is_expected = True  # at the meeting
+        self._at = "login"  # which check is being made
+        self._is_expected = True  # whether the meeting waits for the node
 
     async def examine(self) -> None:
-        """Examine it, within its time; whatever is wrong is in the report."""
+        """Examine the node, within `LIMIT_S`; whatever is wrong gets into the report."""
         began = time.monotonic()
         self.work = asyncio.ensure_future(self._examine())
         await asyncio.wait([self.work], timeout=LIMIT_S)
@@ -213,7 +213,7 @@ class _Patient:
         raise NodeError(f"it ended before its time: {reason}")
 
     async def _meet(self, meeting: dict[str, Any]) -> dict[str, list[Any]]:
-        """Say where this node is; where the others are."""
+        """Say where this node can be reached; returns where the other nodes are."""
         own = self.node.address
         addresses = meeting["addresses"] if own is None else [own]
         self._is_expected = False
@@ -235,7 +235,7 @@ class _Patient:
 
 
 async def _examine_this_machine(environment: Environment) -> Report:
-    """The same without a login: this interpreter, and what this process may use."""
+    """Examine this machine: this interpreter, and what this process may use."""
     report = Report(None)
     began = time.monotonic()
     judge_python(report, None, {**own_versions(), "executable": sys.executable}, "")

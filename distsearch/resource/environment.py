@@ -1,11 +1,11 @@
-"""Which packages of the driver a node is to have: what `setup` installs, and a search looks for.
+"""Which of the driver's packages a node is to have: `setup` installs them, a search looks for them.
 
     environment = environment_of(["torch", "sklearn"])     # modules that trials import
     environment.wanted      # ('cloudpickle==3.1.2', ..., 'scikit-learn==1.7.2', 'torch==2.9.1')
-    environment.name        # 'environment-3f9c...': another one when a version is another
+    environment.name        # 'environment-3f9c...', which depends on the versions
 
-Versions are without their local part: `torch==2.9.1` is also a node's `2.9.1+cu128`, from whatever
-index the node uses. What the driver did not get from an index is left out: an index may have a
+Versions have no local part: `torch==2.9.1` may be `2.9.1+cu128` on a node, from whatever index the
+node uses. Packages that the driver did not get from an index are left out: an index may have a
 stranger's package of the same name.
 """
 
@@ -32,9 +32,9 @@ PREFIX = "environment-"
 
 @dataclass(frozen=True)
 class Environment:
-    """Packages with the driver's versions, as pip reads them.
+    """Packages in the driver's versions, as pip reads them.
 
-    `left_out`: modules that setup cannot get from an index.
+    `left_out`: the modules that `setup` cannot get from an index.
     """
 
     wanted: tuple[str, ...]
@@ -42,20 +42,20 @@ class Environment:
 
     @functools.cached_property
     def constraints(self) -> tuple[str, ...]:
-        """What those that are wanted need besides, with the driver's versions."""
+        """The further packages that the wanted ones need, in the driver's versions."""
         names = [pinned.partition("==")[0] for pinned in self.wanted]
         found = {name: package for name in names if (package := _installed(name)) is not None}
         return _pinned({n: one for n, one in _needed_by(found).items() if n not in found})
 
     @property
     def name(self) -> str:
-        """The folder of this environment on a node."""
+        """The name of this environment's folder on a node."""
         parts = [*sys.version_info[:2], *self.wanted, "", *self.constraints]
         return PREFIX + hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
 def environment_of(modules: Iterable[str] = ()) -> Environment:
-    """What distsearch needs on a node, and the packages of these modules of the driver's."""
+    """What distsearch needs on a node, and the packages from which the driver has these modules."""
     found: dict[str, Distribution] = {}
     left_out = []
     for name in (*NODE_PACKAGES, GPU_FACTS):
@@ -80,7 +80,7 @@ def least_environment() -> Environment:
 
 def distribution_of(module: str) -> Distribution | None:
     """The package from which the driver has a module, by the module's top name; None if unknown."""
-    package = _installed(module)  # most are called as their module, and to list all takes long
+    package = _installed(module)  # (most have the name of their module, and to list all takes long)
     if package is not None and _holds(package, module):
         return package
     names = _packages_of_all_modules().get(module)
@@ -88,7 +88,7 @@ def distribution_of(module: str) -> Distribution | None:
 
 
 def pin(package: Distribution) -> str:
-    """How pip is told to install this very version: `torch==2.9.1`."""
+    """A package and its version, as pip reads them: `torch==2.9.1`."""
     return f"{_canonical(package.name)}=={package.version.partition('+')[0]}"
 
 
@@ -110,11 +110,11 @@ def _holds(package: Distribution, module: str) -> bool:
 
 
 def _is_from_an_index(package: Distribution) -> bool:
-    return package.read_text("direct_url.json") is None  # which pip writes for paths and addresses
+    return package.read_text("direct_url.json") is None  # (pip writes it for paths and URLs)
 
 
 def _needed_by(packages: dict[str, Distribution]) -> dict[str, Distribution]:
-    """All that some packages need, as the driver has it, and these themselves."""
+    """Some packages of the driver, and all packages that these need."""
     found = dict(packages)
     waiting = list(packages.values())
     while waiting:
@@ -127,7 +127,9 @@ def _needed_by(packages: dict[str, Distribution]) -> dict[str, Distribution]:
 
 
 def _requirements(package: Distribution) -> Iterator[str]:
-    from packaging.requirements import Requirement  # not what a search without SSH has to load
+    from packaging.requirements import (
+        Requirement,  # (here, as a search without SSH need not load it)
+    )
 
     for text in package.requires or ():
         requirement = Requirement(text)

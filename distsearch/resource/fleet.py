@@ -21,9 +21,9 @@ if TYPE_CHECKING:  # Dask and asyncssh are imported only when there is another n
     from .environment import Environment
 
 T = TypeVar("T")
-START_S = 5.0  # what those that are up wait for the others
+START_S = 5.0  # so long nodes that are up wait for the others
 LEASE_OVER_S = 35.0  # after so long a lost node has ended all that ran there
-LONGEST_REST_S = 60.0  # between two attempts to reach a lost node
+LONGEST_REST_S = 60.0  # the longest pause between attempts to reach a lost node
 CLOSE_S = 15.0
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -38,9 +38,13 @@ class Owner(Listener, Protocol):
 class Fleet:
     """The nodes of one search; used in the loop's thread.
 
-    `failed` are the errors of those that could not be brought up. Those that are lost later are
-    brought up again when they can be, after 1, 2, 4, ... and at most 60 s each time.
-    `modules` are those of installed packages that trials import.
+        fleet = Fleet(folder, experiment, tunnel=None, ssh_config=None, say=print)
+        await fleet.start(local=True, addresses=nodes_of("nodes.toml"), client=None)
+        await fleet.close()
+
+    `failed` has the errors of nodes that could not be brought up. Nodes that are lost later are
+    brought up again, with attempts after 1, 2, 4, ... and at most 60 s. `modules`: the modules of
+    installed packages that trials import.
     """
 
     def __init__(
@@ -70,11 +74,11 @@ class Fleet:
         self._client_cluster: Cluster | None = None
         self._nodes: dict[int, Node] = {}
         self._nodes_to_go: set[int] = set()
-        self._comebacks: dict[asyncio.Task[None], Node] = {}  # of lost nodes
+        self._comebacks: dict[asyncio.Task[None], Node] = {}  # lost nodes that are to come back
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closed = False
         self._also: dict[int, list[Node]] = {}  # other names of the same machine
-        self._declared: set[int] = set()  # nodes whose CPUs the user has declared
+        self._declared: set[int] = set()  # ids of nodes whose CPUs the user has declared
 
     async def start(
         self,
@@ -84,12 +88,13 @@ class Fleet:
         client: Any,
         enough: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Bring all nodes up at once. Raises NodeError if there is none then.
+        """Bring all nodes up at once. Raises NodeError if none comes up.
 
-        `local`: None for this machine beside nodes over SSH; then one of these has to come up.
+        `local=None`: this machine is a node unless there is a client, and where nodes over SSH are
+        named, one of them has to come up.
 
-        Returns when all are up or have failed, or `START_S` are over and those that are up are
-        `enough`: the others join when they can.
+        Returns when all nodes are up or have failed; or, after `START_S`, as soon as `enough()`
+        says that the nodes which are up will do: the others join later.
         """
         if local or (local is None and client is None):
             node = local if isinstance(local, Node) else None
@@ -144,19 +149,19 @@ class Fleet:
         await self.take_away(leaving, "it was removed")
 
     async def named(self, node: Node) -> list[Remote]:
-        """The nodes that an address names; one that is lost is not waited for any more.
+        """The nodes that an address names; a lost one among them need not come back any more.
 
-        Raises ResourceError for a node that is not there.
+        Raises ResourceError for an address that names no node.
         """
         was_lost = await self._stop_waiting_for(node)
         return self._called(node, may_be_none=was_lost)
 
     def does_not_come_back(self, remote: Remote) -> None:
-        """Have a node, should it be lost now, not brought up again."""
+        """Let a node not be brought up again, should it be lost."""
         self._nodes_to_go.add(remote.remote_id)
 
     def comes_back(self, remote: Remote) -> None:
-        """Have a node brought up again, should it be lost."""
+        """Let a node be brought up again, should it be lost."""
         self._nodes_to_go.discard(remote.remote_id)
 
     async def take_away(self, leaving: Sequence[Remote], reason: str) -> None:
@@ -199,7 +204,7 @@ class Fleet:
     async def _start_all(
         self, nodes: Sequence[Node]
     ) -> Sequence[asyncio.Task[DaskRemote | NodeError]]:
-        """Begin to bring up nodes over SSH: for each the task that does it."""
+        """Begin to bring up nodes over SSH; returns a task for each."""
         from .dask_link import Cluster
         from .environment import environment_of
         from .ssh import start_all
@@ -224,14 +229,14 @@ class Fleet:
     # Who comes back
 
     def _wait_for(self, node: Node, after_s: float) -> None:
-        """Bring a lost node up again: nothing of it may be left there by then."""
+        """Bring a lost node up again, when nothing of its old agent can be left there."""
         if not self._is_closed:
             task = self._run(self._bring_back(node, after_s))
             self._comebacks[task] = node
             task.add_done_callback(self._comebacks.pop)
 
     async def _stop_waiting_for(self, node: Node) -> bool:
-        """Do without a lost node, also where it is just coming up; whether it was waited for."""
+        """Wait for a lost node no longer, also if it is just coming up; False: nobody did wait."""
         tasks = [
             task
             for task, lost in self._comebacks.items()
@@ -257,19 +262,19 @@ class Fleet:
                     self._take_share(result)
                     await self._welcome(result)
                     is_back = True
-                except SameMachine as same:  # which has come under another name meanwhile
+                except SameMachine as same:  # (it has come under another name meanwhile)
                     self._is_also(result, same)
                     return
                 except (UploadError, NodeError) as refused:
                     refusal = NodeError(f"node {str(node)!r}: {refused}")
                 finally:
-                    if not is_back:  # refused, or not waited for any more
+                    if not is_back:  # (it was refused, or nobody waits any more)
                         self.remotes.pop(result.remote_id, None)
                         await result.close()
                 if is_back:
                     if result.lost_because is None:
                         self._say(f"node {node.host} is back")
-                    return  # or it was lost again, and is waited for
+                    return  # (or it was lost again, and another task waits for it)
                 result = refusal
             if isinstance(result, HostKeyError):
                 self._say(f"{result}\nnode {node.host} is not tried again")
@@ -282,8 +287,8 @@ class Fleet:
     async def _take_up_again(self, worker: str, after_s: float) -> None:
         """Make a lost worker of the user's cluster a node again, once the connection is back.
 
-        So are those that joined while nothing was heard of the cluster. A worker that is not there
-        any more is a new one when it comes.
+        Workers that joined while nothing was heard of the cluster become nodes, too. A worker that
+        is not there any more counts as a new one when it comes.
         """
         assert self._client_cluster is not None
         await asyncio.sleep(after_s)
@@ -292,7 +297,7 @@ class Fleet:
             try:
                 await self._client_cluster.hear_again()
                 results = await self._client_cluster.attach_workers(self._welcome_later)
-            except Exception as error:  # Dask's errors are of many kinds
+            except Exception as error:  # (Dask raises many kinds)
                 results = [NodeError(f"the cluster of client= does not answer: {error!r}")]
             for remote in results:
                 if isinstance(remote, Remote) and await self._welcome_or_say(remote) is None:
@@ -325,7 +330,7 @@ class Fleet:
         self._run(self._welcome_or_say(result))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Have something done beside all else, until the fleet is closed."""
+        """Do something in the background, until the fleet is closed."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -338,7 +343,7 @@ class Fleet:
             try:
                 self._take_share(result)
                 await self._welcome(result)
-            except SameMachine as same:  # which is no fault
+            except SameMachine as same:  # (that is no fault)
                 await result.close()
                 self._is_also(result, same)
             except (UploadError, NodeError) as refused:
@@ -352,7 +357,7 @@ class Fleet:
         return error
 
     def _is_also(self, remote: Remote, same: SameMachine) -> None:
-        """Take note that a node is a machine that goes by another name already."""
+        """Take note that a node is a machine that is there already, under another name."""
         self._also.setdefault(same.other.remote_id, []).append(self._name_of(remote))
         self._say(str(same))
 
@@ -360,9 +365,9 @@ class Fleet:
         return self._nodes.get(remote.remote_id, Node(remote.host))
 
     def _take_share(self, remote: Remote) -> None:
-        """Leave a node what no other has of its machine. Raises NodeError when that is nothing."""
+        """Give a node what no other node has of its machine; NodeError if nothing is left."""
         node = self._name_of(remote)
-        if remote.remote_id not in self._nodes:  # a worker of the user's cluster has its threads
+        if remote.remote_id not in self._nodes:  # (the CPUs of a cluster's worker are its threads)
             self._declared.add(remote.remote_id)
         if line := take_share(
             remote,
@@ -408,7 +413,7 @@ class Fleet:
         self.owner.retire(remote)
 
     def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
-        """Take a lost node out; what waits for it fails, and the owner is told."""
+        """Take a lost node out, let what waits for it fail, and tell the owner."""
         if self.remotes.pop(remote.remote_id, None) is not None:
             remote.on_gone(reason)
             self.owner.on_lost(remote, reason, confirmed_dead)
@@ -417,7 +422,7 @@ class Fleet:
     # Files
 
     async def upload(self, files: Mapping[str, Path]) -> None:
-        """Put files on every node, those that come later too."""
+        """Put files on every node, also on nodes that come later."""
         remotes = list(self.remotes.values())
         self.uploaded.update(files)
         for remote in remotes:
@@ -426,7 +431,7 @@ class Fleet:
             *(self._upload_to(remote, files) for remote in remotes), return_exceptions=True
         )
         for remote, error in zip(remotes, ends, strict=True):
-            # Of a node that was lost meanwhile the owner has heard; the other nodes have the files.
+            # (The owner has heard of a node that was lost; the other nodes have the files.)
             if isinstance(error, BaseException) and remote.remote_id in self.remotes:
                 raise error
 
@@ -440,7 +445,7 @@ class Fleet:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        if tasks:  # what was just coming up is taken down again
+        if tasks:  # (nodes that were just coming up are taken down again)
             await asyncio.wait(tasks, timeout=CLOSE_S)
         await asyncio.gather(*(remote.close() for remote in self.remotes.values()))
         for cluster in (self._ssh_cluster, self._client_cluster):

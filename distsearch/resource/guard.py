@@ -1,10 +1,10 @@
 """The guard: a process between a node's agent and its launcher, which outlives both by a moment.
 
-Nobody else could clean up when both are killed, or when the launcher cannot (it is stopped, or
-amid an import). The guard imports nothing, holds nothing and has one thought: when its parent, the
-agent, or its child, the launcher, is gone, it kills whatever descends from it. As it is a
-subreaper, what trials leave comes to it, in whatever session and with whatever environment. Were
-the guard itself killed, the launcher would do the same.
+It is there for the case that both are killed, or that the launcher cannot act (it is stopped, or in
+the midst of an import). The guard imports nothing and holds nothing: when its parent, the agent, or
+its child, the launcher, is gone, it kills all its descendants. It is a subreaper, so that orphans
+of trials become its children, in whatever session and with whatever environment. If the guard
+itself is killed, the launcher does the same.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .proc import children, kill
 
 LINUX = sys.platform.startswith("linux")
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
-NAME = b"distsearch"  # not "python": who kills all of these means others
+NAME = b"distsearch"  # (not "python", which people kill by its name)
 PERIOD_S = 1.0  # so often the guard looks whether the agent lives
-END_ALL = signal.SIGUSR1  # to the guard: end the launcher and all that descends from it
+END_ALL = signal.SIGUSR1  # tells the guard to end the launcher and all its descendants
 
 
 def set_process_option(option: int, value: int | bytes) -> None:
@@ -45,39 +45,39 @@ def _libc() -> Any:
 
 
 def begin_with_own_signals() -> None:
-    """Hear all signals again: a driver may have blocked some, or nohup and cron ignore them.
+    """Hear all signals again: a driver may have blocked some, and nohup and cron ignore some.
 
-    Else no trial would hear of its end, and nobody of the end of a child.
+    Else a trial would not hear that it is to end, nor its parent that it has ended.
     """
     for number in signal.valid_signals():
-        is_python_s = number in (signal.SIGPIPE, signal.SIGXFSZ)  # which Python always ignores
+        is_python_s = number in (signal.SIGPIPE, signal.SIGXFSZ)  # (Python always ignores these)
         if signal.getsignal(number) is signal.SIG_IGN and not is_python_s:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def become_guarded(control: socket.socket) -> None:
-    """Return in a child, which is to be the launcher, while this process becomes its guard.
+    """Fork: this process becomes the guard, and the call returns in the child, the launcher.
 
-    `control`: the launcher's end of the socket to the agent. Elsewhere than on Linux there is no
-    guard, and this process returns.
+    `control`: the launcher's end of the socket to the agent. Where the system is not Linux there is
+    no guard, and the call returns in this process.
     """
     if not LINUX:
         return
     agent = os.getppid()
     poll = select.poll()
     poll.register(control, 0)
-    if poll.poll(0):  # the agent had gone before it could be watched
+    if poll.poll(0):  # (the agent had gone already)
         os._exit(0)
     set_process_option(PR_SET_CHILD_SUBREAPER, 1)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, END_ALL))
     guard = os.getpid()
     launcher = os.fork()
     if launcher:
-        control.close()  # the agent sees its end when the launcher has gone
+        control.close()  # (so that the agent sees when the launcher's end is closed)
         _guard(agent, launcher)
     set_process_option(PR_SET_CHILD_SUBREAPER, 1)
-    # A signal of its own comes through amid an import, where nothing else is looked at.
+    # (A signal is heard also in the midst of an import, when nothing else is looked at.)
     signal.signal(_guard_died(), _end_all)
     set_process_option(PR_SET_PDEATHSIG, _guard_died())
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -86,14 +86,14 @@ def become_guarded(control: socket.socket) -> None:
 
 
 def wake_guard() -> None:
-    """In a launcher that ends: make its guard go on if somebody has stopped it, so that it ends."""
+    """In a launcher that ends: continue a guard that somebody has stopped, so that it ends, too."""
     if LINUX:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(os.getppid(), signal.SIGCONT)
 
 
 def forget_guard() -> None:
-    """In a child of the launcher: be no launcher any more."""
+    """In a child of the launcher: forget what makes it a launcher."""
     if LINUX:
         signal.signal(_guard_died(), signal.SIG_DFL)
 
@@ -122,7 +122,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def end_children() -> None:
-    """Kill all children of this process, and what comes to it when they end, until none is left."""
+    """Kill all children of this process, also orphans that come to it, until none is left."""
     while True:
         for pid in children():
             kill(pid)

@@ -4,10 +4,10 @@ It reads one line of JSON from its standard input:
 
     {"name": "environment-3f9c...", "wanted": ["numpy==2.1.0"], "constraints": ["six==1.17.0"]}
 
-and says lines of JSON: `{"progress": "..."}` while it works, in the end `{"python": "/path"}`, or
+and prints lines of JSON: `{"progress": "..."}` while it works, at the end `{"python": "/path"}` or
 `{"failed": "...", "mend": "..."}`. The environment lies beside the distsearch that drivers send. It
-counts once `complete` is in it, the list of what was wanted; one without it was not finished, and
-is made anew. The end of its input ends it, with all that it has started.
+is whole once the file `complete` is in it, with the list of what was wanted; an environment without
+that file is made anew. The end of its input ends the installer, with all that it has started.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from typing import Any
 from .starter import cache_folder, delete_old, is_private
 
 COMPLETE = "complete"
-WAIT_S = 3600.0  # for another driver that makes the same environment
+WAIT_S = 3600.0  # so long it waits for another driver that makes the same environment
 LOOK_S = 0.5
 TOLD = ("Downloading", "Building", "Installing", "Successfully", "Installed")
 LAST_LINES, LAST_CHARACTERS = 12, 1200
 QUIETLY = ("install", "--no-input", "--progress-bar", "off")
-PIP_WITH_PYTHON = (22, 3)  # from here on pip installs into other interpreters
+PIP_WITH_PYTHON = (22, 3)  # the first pip that installs into other interpreters
 
 
 class Failed(Exception):
@@ -62,9 +62,9 @@ def main() -> None:
 
 
 def make(name: str, wanted: list[str], constraints: list[str]) -> Path:
-    """The interpreter of the environment of this name, which is made unless it is there.
+    """Make the environment of this name, unless it is there; returns its interpreter.
 
-    Raises Failed, and OSError.
+    Raises Failed and OSError.
     """
     cache = Path(cache_folder())
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,12 +83,12 @@ def make(name: str, wanted: list[str], constraints: list[str]) -> Path:
                 (home / file).write_text("\n".join(lines) + "\n")
             _Maker(home, python, lock).make()
             (home / "wanted.txt").replace(home / COMPLETE)
-        os.utime(home)  # it is in use: see `delete_old`
+        os.utime(home)  # it was used now: see `delete_old`
     return python
 
 
 class _Maker:
-    """Makes one environment, by whatever this machine has for it."""
+    """Makes an environment with the tool that this machine has for it: uv, or pip."""
 
     def __init__(self, home: Path, python: Path, lock: int) -> None:
         self.home = home
@@ -96,9 +96,9 @@ class _Maker:
         self.lock = lock
 
     def make(self) -> None:
-        """Make it, with all packages. Raises Failed."""
+        """Make the environment, with all packages. Raises Failed."""
         venv = [sys.executable, "-m", "venv", str(self.home)]
-        if uv := os.environ.get("UV"):  # which has found this Python, or got it
+        if uv := os.environ.get("UV"):  # uv has found this Python, or got it
             self._run([uv, "venv", "--allow-existing", "--python", sys.executable, str(self.home)])
             self._install([uv, "pip", "install", "--python", self.python])
         elif _version_of_pip() >= PIP_WITH_PYTHON:
@@ -118,7 +118,7 @@ class _Maker:
         self._run([*command, *lists])
 
     def _run(self, command: list[str]) -> None:
-        """Run a command to its end, and tell what it says of its progress. Raises Failed."""
+        """Run a command to its end, and pass on what it prints of its progress. Raises Failed."""
         last: deque[str] = deque(maxlen=LAST_LINES)
         # What a login puts on its path is not what the environment has.
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -129,7 +129,7 @@ class _Maker:
             stderr=subprocess.STDOUT,
             errors="replace",
             env={**env, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
-            pass_fds=[self.lock],  # held by it, too, where this process is killed
+            pass_fds=[self.lock],  # (the command holds it, too, if this process is killed)
         )
         assert process.stdout is not None
         for line in process.stdout:
@@ -143,13 +143,13 @@ class _Maker:
 
 
 def say(**message: Any) -> None:
-    """Tell the driver something, as one line."""
+    """Tell the driver something, in one line of JSON."""
     print(json.dumps(message), flush=True)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Hold a lock, for which other drivers wait. Raises Failed where it is not to be had."""
+    """Hold the lock of an environment, for which other drivers wait. Raises Failed."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + WAIT_S
@@ -183,7 +183,7 @@ def _version_of_pip() -> tuple[int, ...]:
 
 
 def _end_with_input() -> None:
-    """When the starter is gone, end this process and what it has started: they are one group."""
+    """End this process group, with all that was started, when the starter is gone."""
     sys.stdin.read()
     os.killpg(0, signal.SIGKILL)
 

@@ -1,8 +1,8 @@
 """Which Python of a node runs the starter, and the command that does it.
 
-A node whose `python` is not named has several that may do: the driver's own path (homes on a
+Where a node's `python` is not named, several interpreters may do: the driver's own path (homes on a
 network, machines of one image), an environment that `setup` has made, `python3`. The first is taken
-that is of the driver's Python version and has Dask; if none has, the first that is there, which
+that has the driver's Python version and Dask; if none has these, the first that is there, which
 then says what it lacks.
 """
 
@@ -19,10 +19,10 @@ from . import starter
 from .environment import Environment, least_environment
 from .node import Node
 
-MADE_BY_SETUP = "environment"  # in the place of a path: the newest that has what is wanted
-UV = "uv"  # in the place of a path: a Python that uv finds or gets
+MADE_BY_SETUP = "environment"  # stands for the newest environment that has what is wanted
+UV = "uv"  # stands for a Python that uv finds or downloads
 
-# Runs before the starter, which an older Python cannot even compile; Python 2 too reads this.
+# Runs before the starter, which older Pythons cannot compile; Python 2 can run this.
 _FIRST_LOOK = """
 import sys
 sys.path[:] = [path for path in sys.path if path]
@@ -34,17 +34,17 @@ if sys.version_info < (3, 8):
     sys.stdout.flush()
     sys.exit(0)
 """
-# Whether an interpreter will do; with modules that it has to have.
+# Exits with 0 if an interpreter has this version of Python, and these modules.
 _LOOK = (
     "import sys,importlib.util as u;sys.path[:]=[p for p in sys.path if p];"
     "sys.exit(0 if sys.version_info[:2]=={version} and all(map(u.find_spec,{modules})) else 1)"
 )
-# $1: the starter; $2: the look; $3: the cache folder, if it is not the usual one; $4, $5: what is
-# wanted of an environment, and the least; then the interpreters. One line, as some shells want it.
+# $1: the starter; $2: the look; $3: the cache folder, if it is not the usual one; $4, $5: what an
+# environment should have, and what it must have; then the interpreters. One line, for all shells.
 _FIRST_THAT_WILL_DO = (
     'code="$1"; look="$2"; cache="${3:-${XDG_CACHE_HOME:-$HOME/.cache}}/distsearch"; '
     'wanted="$4"; least="$5"; first=""; shift 5; '
-    # An environment in a folder into which others can write may be a stranger's.
+    # (Where others can write, an environment may be a stranger's.)
     'is_own() { [ -O "$1" ] && case "$(ls -ld "$1")" in d????-??-*) true;; *) false;; esac; }; '
     "made() { "
     'for name in $(ls -t "$cache" 2>/dev/null | grep "^environment-"); do '
@@ -65,7 +65,7 @@ _FIRST_THAT_WILL_DO = (
 
 
 def interpreters(node: Node) -> list[str]:
-    """Where the interpreter of a node's trials may be: as named, else in these places, in order."""
+    """Where the interpreter of a node's trials may be: the named one, else these, in order."""
     if node.setup:
         return [MADE_BY_SETUP, *makers(node)]
     return [node.python] if node.python else [sys.executable, MADE_BY_SETUP, "python3"]
@@ -78,14 +78,14 @@ def makers(node: Node) -> list[str]:
 
 
 def in_words(python: str) -> str:
-    """One of these as a message names it."""
+    """An interpreter, as messages name it."""
     return "environment made by `distsearch setup`" if python == MADE_BY_SETUP else repr(python)
 
 
 def starter_command(node: Node, environment: Environment | None = None) -> str:
-    """The command that runs the starter with the interpreter of a node's trials.
+    """The command, one line for any shell, that runs the starter with a node's interpreter.
 
-    `environment`: the one that its trials want. In one line that every shell reads alike.
+    `environment`: the packages that its trials want.
     """
     if node.python is not None and not node.setup:
         return _named(node.python)
@@ -100,7 +100,7 @@ def maker_command(node: Node) -> str:
 
 
 def _named(python: str) -> str:
-    home = "~/" if python.startswith("~/") else ""  # a shell replaces no ~ in quotes
+    home = "~/" if python.startswith("~/") else ""  # (shells replace no ~ in quotes)
     return f"exec {home}{shlex.quote(python[len(home) :])} -u -c {shlex.quote(_code())}"
 
 
@@ -125,6 +125,6 @@ def _code() -> str:
 
 
 def _packed(source: bytes) -> str:
-    """An expression of Python that gives a source text, without any sign that a shell reads."""
+    """A Python expression that gives a source text, without any sign that shells interpret."""
     packed = base64.b64encode(zlib.compress(source, 9)).decode()
     return f'zlib.decompress(base64.b64decode("{packed}"))'

@@ -32,9 +32,9 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Lease:
-    """Slots held from the grant until `DistributedResourceManager.release`.
+    """Slots, from when they are granted until `DistributedResourceManager.release`.
 
-    `held`: of each rank, those of one node one after the other; one for a trial of one process.
+    `held`: the slots of each rank; ranks on one node stand one after the other.
     """
 
     number: int
@@ -42,9 +42,10 @@ class Lease:
 
 
 class Manager(Protocol):
-    """The nodes of one search, as its requests see them: see `DistributedResourceManager`.
+    """The nodes of one search, as the queue sees them: see `DistributedResourceManager`.
 
-    `queue` is where they wait. `leases`: those of each node, by the node's id and their numbers.
+    `queue`: where its requests wait. `leases`: the leases of each node, by the node's id and their
+    numbers.
     """
 
     queue: LeaseQueue
@@ -54,16 +55,16 @@ class Manager(Protocol):
         """The node whose slots these are, if the search may lease of it."""
 
     def choices(self, resource: Resource) -> Iterator[Remote]:
-        """Nodes with free CPUs and GPUs for this, the best first."""
+        """The nodes with free CPUs and GPUs for a request, the best first."""
 
     def prospects(self, resource: Resource) -> Iterator[Remote]:
-        """All nodes, those on which the least is missing for this first."""
+        """All nodes, those first on which the least is missing for a request."""
 
     def can_meet(self, resource: Resource) -> bool:
         """Whether the nodes could ever meet a request, when nothing else runs."""
 
     def release(self, lease: Lease) -> None:
-        """Give slots back and serve who waits."""
+        """Give slots back, and serve requests that wait for them."""
 
     def note_level(self, slots: NodeResourceManager) -> None:
         """Take note of how full a node is now."""
@@ -71,24 +72,27 @@ class Manager(Protocol):
 
 @dataclass(eq=False)
 class Part:
-    """What a request needs of one node at once; `fence` is the node that it keeps others off."""
+    """What a request needs at once on one node.
+
+    `fence`: the node off which the part keeps later requests. `held`: the slots that it has.
+    """
 
     request: LeaseRequest
     ranks: int
-    resource: Resource  # what all these ranks need
+    resource: Resource  # what all ranks of the part need together
     fence: NodeResourceManager | None = None
     held: tuple[Held, ...] = ()
 
 
 @dataclass(eq=False)
 class LeaseRequest:
-    """A request in the queue. `is_parked`: all nodes together could not meet it."""
+    """A request for slots; `is_parked`: all nodes together could not meet it."""
 
     number: int
     manager: Manager
     resource: Resource
     granted: Callable[[Lease], None]
-    avoid: Collection[int] = ()  # ids of nodes
+    avoid: Collection[int] = ()  # ids of nodes on which it wants no slots
     waits: bool = True
     is_parked: bool = False
     parts: list[Part] = field(init=False)
@@ -100,19 +104,22 @@ class LeaseRequest:
 
     @property
     def fences(self) -> list[NodeResourceManager]:
-        """The nodes that it keeps later requests off."""
+        """The nodes off which the request keeps later requests."""
         return [part.fence for part in self.parts if part.fence is not None]
 
     def cancel(self) -> None:
-        """Leave the queue; nothing happens when the lease was handed over already."""
+        """Leave the queue; nothing happens once `granted` was called."""
         self.manager.queue.withdraw(self)
 
 
 class LeaseQueue:
-    """Requests of all managers of a process, oldest first, so that searches share fairly.
+    """The requests of all managers of a process, oldest first, so that searches share fairly.
 
-    To be used from one thread. Grants are handed over before the outermost call returns, and never
-    from inside another grant: what a callback asks for is served after it has returned.
+        queue = LeaseQueue()
+        first, second = DistributedResourceManager(queue), DistributedResourceManager(queue)
+
+    To be used from one thread. `granted` is called before the outermost call returns, and never
+    inside another `granted`: what that asks for is served after it has returned.
     """
 
     def __init__(self) -> None:
@@ -120,10 +127,10 @@ class LeaseQueue:
         self._waiting: dict[int, LeaseRequest] = {}
         self._fences: dict[NodeResourceManager, Part] = {}
         self._members: dict[NodeResourceManager, set[Manager]] = {}
-        # Parts that hold slots of a node while others of their requests wait.
+        # By node: the parts that hold slots there while other parts of their requests wait.
         self._holders: dict[NodeResourceManager, list[Part]] = {}
-        # Nodes that may have room which nobody was offered, parts that have yet to look at the
-        # nodes, and leases that are not handed over yet.
+        # Nodes that may have room for requests that wait; parts that have yet to look at the nodes;
+        # and leases for which `granted` was not called yet.
         self._changed: deque[NodeResourceManager] = deque()
         self._unplaced: deque[Part] = deque()
         self._granted: dict[int, tuple[LeaseRequest, Lease]] = {}
@@ -154,7 +161,7 @@ class LeaseQueue:
         self.freed(slots)
 
     def keep_off(self, slots: NodeResourceManager, manager: Manager) -> None:
-        """Let the requests of a manager wait for other nodes than this one."""
+        """Let the requests of a manager neither hold slots of a node nor wait for it."""
         holder = self._fences.get(slots)
         for part in [*self._holders.get(slots, ()), *([holder] if holder else [])]:
             if part.request.manager is manager:
@@ -162,7 +169,7 @@ class LeaseQueue:
                 self._unplaced.append(part)
 
     def leave(self, slots: NodeResourceManager, manager: Manager) -> None:
-        """Keep the requests of a manager off a node that it has given up."""
+        """Offer a node to a manager no longer, which has given it up."""
         self._members[slots].discard(manager)
         if not self._members[slots]:
             del self._members[slots]
@@ -173,14 +180,14 @@ class LeaseQueue:
         self.freed(slots)
 
     def freed(self, slots: NodeResourceManager) -> None:
-        """Serve whoever waits for what became free on a node."""
+        """Serve the requests that wait for what has become free on a node."""
         self._moved(slots)
         self._changed.append(slots)
         self.serve()
 
     def serve(self) -> None:
         """Grant what can be granted."""
-        if self._serving:  # a callback has called this: the loop below, which called it, goes on
+        if self._serving:  # (called by a callback of the loop below, which goes on)
             return
         self._serving = True
         try:
@@ -198,12 +205,12 @@ class LeaseQueue:
             self._serving = False
 
     def _offer(self, slots: NodeResourceManager) -> None:
-        """Offer a node to those who wait, oldest first, up to the one that has it fenced off."""
+        """Offer a node to the requests, oldest first, up to the one that has it fenced off."""
         for request in list(self._waiting.values()):
             remote = request.manager.remote_with(slots)
             if remote is None or request.is_parked or remote.remote_id in request.avoid:
                 continue
-            # What has it fenced off comes first: it drains for that.
+            # The part that has fenced the node off comes first: for it the node drains.
             parts = _missing_parts(request)
             if len(parts) > 1:
                 parts.sort(key=lambda part: part.fence is not slots)
@@ -219,7 +226,7 @@ class LeaseQueue:
                     return
 
     def _place(self, part: Part) -> None:
-        """Have a part hold slots, or fence the node off on which the least is missing."""
+        """Let a part hold slots, or else fence off the node on which the least is missing."""
         request = part.request
         if not request.waits or part.held or part.fence is not None:
             return
@@ -241,7 +248,7 @@ class LeaseQueue:
                 return
 
     def _choices(self, part: Part) -> Iterator[Remote]:
-        """Nodes with room for a part, the best first: where its gang is, or all of it could be."""
+        """Nodes with room for a part, the best first: where its gang is, or could be as a whole."""
         request = part.request
         if len(request.parts) > 1 and request.resource.ranks_per_node is None:
             yield from dict.fromkeys(one.held[0].remote for one in request.parts if one.held)
@@ -256,14 +263,14 @@ class LeaseQueue:
         return holder is None or holder.request.number >= part.request.number
 
     def _may_fence(self, part: Part, slots: NodeResourceManager) -> bool:
-        """Whether a node could hold a part beside what its own gang has there."""
+        """Whether a part may fence off a node, which could hold it beside its gang's others."""
         holder = self._fences.get(slots)
         if holder is not None and holder.request.number <= part.request.number:
             return False
         return _could_hold(part, slots)
 
     def _fence(self, part: Part, slots: NodeResourceManager) -> None:
-        """Keep later requests off a node; what they have there they have to look for elsewhere."""
+        """Let a part keep later requests off a node; what they hold there, they give up."""
         self._unfence(part)
         holder = self._fences.get(slots)
         for other in [*self._holders.get(slots, ()), *([holder] if holder else [])]:
@@ -274,7 +281,7 @@ class LeaseQueue:
         part.fence = slots
 
     def _unfence(self, part: Part) -> None:
-        """Open the node that a part has fenced off."""
+        """Let a part keep no requests off its node any more."""
         if part.fence is None:
             return
         del self._fences[part.fence]
@@ -282,7 +289,7 @@ class LeaseQueue:
         part.fence = None
 
     def _hold(self, part: Part, remote: Remote) -> None:
-        """Have a part hold slots; its request is granted when no other part is missing."""
+        """Let a part hold slots of a node; with the last part its request is granted."""
         self._unfence(part)
         request, slots = part.request, remote.slots
         each = request.resource
@@ -294,19 +301,20 @@ class LeaseQueue:
             self._holders.setdefault(slots, []).append(part)
 
     def _give_up(self, part: Part) -> None:
-        """Have a part neither hold nor fence off anything."""
+        """Let a part neither hold slots nor fence off a node."""
         self._unfence(part)
         if not part.held:
             return
         slots = part.held[0].remote.slots
-        self._let_go(part, slots)
+        self._forget_holder(part, slots)
         for _, allocation in part.held:
             slots.release(allocation)
         part.held = ()
         self._moved(slots)
         self._changed.append(slots)
 
-    def _let_go(self, part: Part, slots: NodeResourceManager) -> None:
+    def _forget_holder(self, part: Part, slots: NodeResourceManager) -> None:
+        """Take note that a part does not hold slots of a node while others of its gang wait."""
         holders = self._holders.get(slots, [])
         if part in holders:
             holders.remove(part)
@@ -318,7 +326,7 @@ class LeaseQueue:
             self._give_up(part)
 
     def _park(self, request: LeaseRequest) -> bool:
-        """Let a gang that all nodes together could not hold keep nobody off any; whether it is so.
+        """Park a gang that all nodes together could not hold: it keeps no request off; True if so.
 
         (A request of one part has a fence only where it fits.)
         """
@@ -330,16 +338,16 @@ class LeaseQueue:
 
     def _grant(self, request: LeaseRequest) -> None:
         held = tuple(itertools.chain.from_iterable(part.held for part in request.parts))
-        if len(held) > 1:  # the ranks of a node one after the other, where most of them are first
+        if len(held) > 1:  # ranks of one node stand together; the node with most of them first
             ranks = Counter(remote.remote_id for remote, _ in held)
             held = tuple(sorted(held, key=lambda one: (-ranks[one.remote.remote_id], _id(one))))
         lease = Lease(request.number, held)
         request.waits = False
         del self._waiting[request.number]
-        for part in request.parts:  # what they have held is the lease's
-            self._let_go(part, part.held[0].remote.slots)
+        for part in request.parts:  # their slots are the lease's now
+            self._forget_holder(part, part.held[0].remote.slots)
             part.held = ()
-        request.parts.clear()  # which know it: two that know each other stay until gc finds them
+        request.parts.clear()  # (parts and request refer to each other: only gc would free them)
         for remote, _ in held:
             request.manager.leases[remote.remote_id][request.number] = lease
         self._granted[request.number] = request, lease
@@ -363,7 +371,7 @@ def _missing_parts(request: LeaseRequest) -> list[Part]:
 
 
 def _could_hold(part: Part, slots: NodeResourceManager) -> bool:
-    """Whether the empty node could hold a part beside those of its gang that are there."""
+    """Whether a node, if nothing else ran there, could hold a part beside its gang's others."""
     request = part.request
     if len(request.parts) == 1:
         return slots.fits(part.resource)

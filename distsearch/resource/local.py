@@ -14,7 +14,7 @@ from .remote import Listener, Remote
 from .slots import NodeResourceManager
 
 _shared_slots: dict[NodeFacts, NodeResourceManager] = {}
-os.register_at_fork(after_in_child=_shared_slots.clear)  # the parent frees what it has leased
+os.register_at_fork(after_in_child=_shared_slots.clear)  # (the parent frees what it has leased)
 
 
 class LocalRemote(Remote):
@@ -37,14 +37,14 @@ class LocalRemote(Remote):
     async def start(
         cls, remote_id: int, folder: Path, listener: Listener, node: Node | None = None
     ) -> LocalRemote:
-        """Detect this machine's slots (or take those that `node` declares); start its launcher."""
+        """Start this machine's agent; its slots are detected, or those that `node` declares."""
         facts = detect() if node is None else declared(node, detect())
         remote = cls(remote_id, facts, folder, listener)
         await remote.agent.start()
         return remote
 
     def send(self, message: Message) -> None:
-        """Hand a message to the agent, in the loop's next turn."""
+        """Give a message to the agent, in the loop's next turn."""
         if not self._inbox:
             asyncio.get_running_loop().call_soon(self._deliver)
         self._inbox.append(message)

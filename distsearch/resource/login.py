@@ -23,13 +23,13 @@ from ..errors import HostKeyError, NodeError, printable
 from .node import Node
 
 CONNECT_S = 10  # so long a host has to answer
-LOGIN_S = 30  # and so long then to let somebody in: it may ask a directory that is slow
+LOGIN_S = 30  # so long it has then for the login: it may ask a slow directory
 LOGIN_AGAIN_AFTER_S = (0.5, 1.0, 2.0, 4.0)
-LINE_LIMIT = 1000  # characters of a line that a node says, or that its login says
+LINE_LIMIT = 1000  # so many characters of a line of a node, or of its login, are kept
 
-# Preferred, unless the configuration names ciphers: twice as fast as asyncssh's first choice.
+# Preferred unless the configuration names ciphers; twice as fast as asyncssh's first choice.
 FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-NOT_SENT_BYTES = 1 << 17  # so much of a connection the system may hold ahead of the network
+NOT_SENT_BYTES = 1 << 17  # the system may hold so much of a connection that is not sent yet
 DEFAULT_CONFIG = "~/.ssh/config"
 DEFAULT_KNOWN_HOSTS = ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"]
 GLOBAL_KNOWN_HOSTS = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]
@@ -41,9 +41,9 @@ async def log_in(
     through: asyncssh.SSHClientConnection | None = None,
     on_the_way_to: tuple[Node, ...] = (),
 ) -> list[asyncssh.SSHClientConnection]:
-    """Connect and authenticate: the connection to the node, after those to its jump hosts.
+    """Log in to a node; returns the connections, to its jump hosts first, to the node last.
 
-    Raises NodeError, or HostKeyError, with the command that mends it.
+    Raises NodeError or HostKeyError, with the command that mends it.
     """
     if node in on_the_way_to:
         raise NodeError(f"node {str(node)!r}: its jump hosts (ProxyJump) lead in a circle")
@@ -67,10 +67,9 @@ async def log_in(
 def watch(connection: asyncssh.SSHClientConnection) -> asyncio.Event:
     """An event that is set while a connection takes more, and clear while data waits in it.
 
-    asyncssh goes on taking what comes: 2 MB a channel. On a slow link the pings that keep a node
-    alive would wait behind that for longer than its lease. Private to
-    asyncssh: the connection is the protocol of its transport, which calls these two methods, and
-    asyncssh has them do nothing.
+    asyncssh takes 2 MB for each channel before a writer has to wait. On a slow link the pings that
+    keep a node alive would wait behind that for longer than its lease. Private to asyncssh: the
+    connection is the protocol of its transport, which calls the two methods that are replaced here.
     """
     is_free = asyncio.Event()
     is_free.set()
@@ -78,13 +77,13 @@ def watch(connection: asyncssh.SSHClientConnection) -> asyncio.Event:
     connection.resume_writing = is_free.set  # type: ignore[method-assign]
     own_socket = connection.get_extra_info("socket")
     if own_socket is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        with contextlib.suppress(OSError):  # the system's buffer holds up pings as asyncssh's does
+        with contextlib.suppress(OSError):  # (the system's buffer would hold up pings, too)
             own_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
     return is_free
 
 
 async def hang_up(connections: list[asyncssh.SSHClientConnection]) -> None:
-    """Close connections, the last first; bounded."""
+    """Close connections, the last one first, within a bound."""
     for connection in reversed(connections):
         connection.close()
         try:
@@ -94,23 +93,23 @@ async def hang_up(connections: list[asyncssh.SSHClientConnection]) -> None:
 
 
 class _Login:
-    """One login: its settings, and what its errors mean."""
+    """A login to one host: its settings, and the meaning of its errors."""
 
     def __init__(self, node: Node, config: list[str]) -> None:
         self.node = node
         self.offered: asyncssh.SSHKey | None = None
-        self.connection: asyncssh.SSHClientConnection | None = None  # as it begins
+        self.connection: asyncssh.SSHClientConnection | None = None  # once it is made
         self.known = asyncssh.SSHKnownHosts()
         self.known_hosts_file = DEFAULT_KNOWN_HOSTS[0]
         self.options: asyncssh.SSHClientConnectionOptions | None = None
         self.settings: dict[str, Any] = {
             "host": node.host,
             "config": config,
-            "connect_timeout": None,  # see `connect`
+            "connect_timeout": None,  # (`connect` has its own bounds)
             "login_timeout": 0,
             "keepalive_interval": 5,
             "keepalive_count_max": 3,
-            "ignore_encrypted": True,  # the SSH agent may hold the keys that are locked
+            "ignore_encrypted": True,  # (locked keys may be in the SSH agent)
             "agent_forwarding": False,
             "client_factory": lambda: _Witness(self),
         }
@@ -145,9 +144,10 @@ class _Login:
     async def insist(
         self, through: asyncssh.SSHClientConnection | None
     ) -> asyncssh.SSHClientConnection:
-        """Connect, again if the server drops the connection: of many at once it takes but some.
+        """Connect, and try again if the server drops the connection.
 
-        (MaxStartups of sshd; a jump host sees the logins of all nodes behind it.)
+        sshd takes only some of many logins at once (MaxStartups), and a jump host has the logins of
+        all nodes behind it.
         """
         for pause_s in LOGIN_AGAIN_AFTER_S:
             try:
@@ -161,7 +161,7 @@ class _Login:
     async def connect(
         self, through: asyncssh.SSHClientConnection | None
     ) -> asyncssh.SSHClientConnection:
-        """Connect and authenticate: the host has its time to answer, and then to let us in."""
+        """Connect and authenticate, each within its bound."""
         self.connection = None
         connecting = asyncio.ensure_future(
             asyncssh.connect(known_hosts=self.known, tunnel=through, **self.settings)
@@ -173,7 +173,7 @@ class _Login:
             return await asyncio.wait_for(connecting, LOGIN_S)
         except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost):
             host, port = self._where()
-            if self._known_keys(host, port):  # perhaps the host has none of that kind any more
+            if self._known_keys(host, port):  # (perhaps the host has no key of this kind any more)
                 look = asyncssh.get_server_host_key(host, port, tunnel=through, config=None)
                 with contextlib.suppress(asyncssh.Error, OSError, asyncio.TimeoutError):
                     self.offered = await asyncio.wait_for(look, CONNECT_S)
@@ -195,7 +195,7 @@ class _Login:
         return self.options.config.get(name, default)
 
     def explain(self, error: Exception) -> NodeError:
-        """Say what an error of the login means, and what mends it."""
+        """The NodeError for an error of the login: what it means, and what mends it."""
         if isinstance(error, NodeError):
             return error
         name, (host, port) = f"node {str(self.node)!r}", self._where()
@@ -281,7 +281,7 @@ class _Login:
 
 
 class _Witness(asyncssh.SSHClient):
-    """Keeps what errors tell: how far the connection came, and the host key if it is unknown."""
+    """Keeps what explains errors: how far the connection came, and an unknown host key."""
 
     def __init__(self, login: _Login) -> None:
         self._login = login
@@ -297,7 +297,7 @@ class _Witness(asyncssh.SSHClient):
 
 
 def config_files(ssh_config: Sequence[str] | None) -> list[str]:
-    """The configuration files to read: those given, else ~/.ssh/config if it is there."""
+    """The configuration files to read: the given ones, else ~/.ssh/config if it is there."""
     if ssh_config is not None:
         return [str(Path(file).expanduser()) for file in ssh_config]
     default = Path(DEFAULT_CONFIG).expanduser()
@@ -305,7 +305,7 @@ def config_files(ssh_config: Sequence[str] | None) -> list[str]:
 
 
 def ssh(node: Node) -> str:
-    """The command that a user would type."""
+    """The `ssh` command that a user would type for a node."""
     port = f" -p {node.port}" if node.port is not None else ""
     user = f"{node.user}@" if node.user is not None else ""
     return f"ssh{port} {user}{node.host}"
@@ -322,9 +322,9 @@ def _is_locked(path: Path) -> bool:
 
 
 def shown_cause(error: BaseException) -> BaseException | None:
-    """The cause of an error, unless its text could do something to a terminal.
+    """The cause of an error; None if its text has control characters.
 
-    Whoever answers at an address may write into it, before it is known who that is; Python shows
-    causes as they are.
+    Whoever answers at an address may write into such a text, before it is known who that is, and
+    Python shows causes as they are.
     """
     return error if printable(str(error)) == str(error) else None

@@ -1,7 +1,7 @@
 """Which nodes are one machine, so that no CPU and no GPU of it counts twice.
 
-Names say little: a machine may be listed twice, by its name and by its address, or beside this very
-one. What tells is the machine's own identity (`detect.machine_id`).
+Names do not tell: a machine may be listed twice, by its name and by its address, or be this very
+machine. Its identity tells (`detect.machine_id`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .remote import Remote
 
 
 class SameMachine(NodeError):
-    """A node is a machine whose slots another node has already."""
+    """Raised for a node that is a machine whose slots another node (`other`) has."""
 
     def __init__(self, text: str, other: Remote) -> None:
         super().__init__(text)
@@ -24,11 +24,12 @@ class SameMachine(NodeError):
 def take_share(
     remote: Remote, others: Iterable[Remote], *, name: str, shares: set[int], declares_gpus: bool
 ) -> str:
-    """Leave a new node what the other nodes do not have of its machine; a line if that is less.
+    """Give a new node what the other nodes do not have of its machine.
 
-    `name`: what the user calls it. `shares`: the ids of nodes whose CPUs somebody has declared:
-    these may share a machine. `declares_gpus`: its number of GPUs was declared.
-    Raises SameMachine for one whose CPUs another has, NodeError for GPUs that others have.
+    Returns a line to be said if that is not all, else ''. `name`: what the user calls the node.
+    `shares`: the ids of nodes whose CPUs were declared, which may share a machine. `declares_gpus`:
+    whether the node's number of GPUs was declared. Raises SameMachine where another node has the
+    machine's CPUs, NodeError where others have its GPUs.
     """
     machine = remote.facts.machine
     same = [one for one in others if one is not remote and machine == one.facts.machine != ""]

@@ -1,4 +1,4 @@
-"""The slots of all nodes of one search: which node has which free, and who leases them."""
+"""The slots of all nodes of one search: which are free, and requests for them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class DistributedResourceManager:
         request = manager.request(resource, granted=launch)    # launch(lease), now or later
         manager.release(lease)                                 # when the trial has ended
 
-    `remotes` maps remote ids to nodes, `changes` is how often one came or was to go. Managers share
-    one queue (that of the process when it is None), and may share nodes: whoever asked first is
+    `remotes` maps ids to nodes. `changes` counts how often a node came or was to go. All managers
+    of a process share one queue, unless they are given one, and may share nodes: who asks first is
     served first. To be used from one thread.
     """
 
@@ -32,14 +32,14 @@ class DistributedResourceManager:
         self.changes = 0
         self.leases: dict[int, dict[int, Lease]] = {}
         self._by_slots: dict[NodeResourceManager, Remote] = {}
-        # Nodes that are equally full stand together: few levels to look at, however many nodes.
+        # The nodes by how full they are: there are few such levels, however many nodes there are.
         self._at_level: dict[Level, dict[int, Remote]] = {}
         self._level_of: dict[int, Level] = {}
         self._resting: set[int] = set()
-        self._draining: set[int] = set()  # of those that rest: they are to go
+        self._draining: set[int] = set()  # those of the resting nodes that are to go
 
     def add(self, remote: Remote) -> None:
-        """Take a node in and serve who waits for it; ResourceError if its id is taken."""
+        """Take a node in, and serve requests that wait; ResourceError if its id is taken."""
         if remote.remote_id in self.remotes:
             raise ResourceError(f"remote id {remote.remote_id} is taken; give each node its own")
         self.remotes[remote.remote_id] = remote
@@ -49,7 +49,7 @@ class DistributedResourceManager:
         self.queue.join(remote.slots, self)
 
     def remove(self, remote: Remote) -> None:
-        """Give a node up, if it is known; its leases are void, releasing them later is harmless."""
+        """Give a node up, if it is known: its leases are void, and to release them does no harm."""
         if self.remotes.get(remote.remote_id) is not remote:
             return
         del self.remotes[remote.remote_id], self._by_slots[remote.slots]
@@ -57,7 +57,7 @@ class DistributedResourceManager:
         self._resting.discard(remote.remote_id)
         self._draining.discard(remote.remote_id)
         self._forget_level(remote)
-        # Another search may go on with this node, so its slots have to be free.
+        # (Another search may use the node, so that its slots have to be free.)
         for lease in self.leases.pop(remote.remote_id).values():
             for where, allocation in lease.held:
                 if where is remote:
@@ -65,7 +65,7 @@ class DistributedResourceManager:
         self.queue.leave(remote.slots, self)
 
     def rest(self, remote: Remote) -> None:
-        """Lease nothing more of a node until `wake`; what is leased stays so."""
+        """Lease nothing more of a node until `wake`; its leases stay."""
         if self.remotes.get(remote.remote_id) is remote:
             self._resting.add(remote.remote_id)
             self._forget_level(remote)
@@ -73,7 +73,7 @@ class DistributedResourceManager:
             self.queue.serve()
 
     def wake(self, remote: Remote) -> None:
-        """Lease of a node again, if it is still there, and serve who waits for it."""
+        """Lease slots of a resting node again, if it is there, and serve requests that wait."""
         number = remote.remote_id
         if number in self._draining:
             return
@@ -88,7 +88,7 @@ class DistributedResourceManager:
         self.rest(remote)
 
     def keep(self, remote: Remote) -> None:
-        """Use a node again that was to go."""
+        """Use a node again that `drain` was called for."""
         self._draining.discard(remote.remote_id)
         self.changes += 1
         self.wake(remote)
@@ -110,7 +110,7 @@ class DistributedResourceManager:
         return [one for one in remotes if not self.is_draining(one)]
 
     def check(self, resource: Resource) -> None:
-        """Raise ResourceError, which says what every node has, if they can never meet this."""
+        """Raise ResourceError, which says what each node has, if they can never meet a request."""
         if self.can_meet(resource):
             return
         if not self.remotes:
@@ -139,16 +139,16 @@ class DistributedResourceManager:
         return self._parts(resource) >= count
 
     def _parts(self, resource: Resource) -> int:
-        """How many parts of a request like this one all nodes can hold at once."""
+        """How many parts of such a request all nodes can hold at once."""
         _, ranks = resource.parts
         needed, most = resource.of_ranks(ranks), resource.ranks_per_node is None
         held = (remote.slots.most(needed) for remote in self._staying)
         return sum(each if most else min(each, 1) for each in held)
 
     def room_for(self, resource: Resource) -> int:
-        """How many requests like this one all nodes can meet at once, when nothing else runs."""
+        """How many such requests all nodes can meet at once, when nothing else runs."""
         count, ranks = resource.parts
-        needed = resource.of_ranks(ranks)  # other threads ask, too: of a copy
+        needed = resource.of_ranks(ranks)  # (`_staying` is a copy, as other threads ask, too)
         return sum(remote.slots.most(needed) for remote in self._staying) // count
 
     def request(
@@ -159,15 +159,16 @@ class DistributedResourceManager:
     ) -> LeaseRequest:
         """Ask for slots; `granted(lease)` is called when they are leased, at once or later.
 
-        All or nothing, in order of request, on none of the nodes to `avoid` (ids). A request that
-        fits on no node waits for one that is added: use `check` to refuse it.
+        A request gets all its slots or none, in the order of requests, and none on the nodes to
+        `avoid` (ids). A request that fits on no node waits for one that is added: `check` refuses
+        it.
         """
         request = LeaseRequest(next(self.queue.numbers), self, resource, granted, avoid)
         self.queue.submit(request)
         return request
 
     def release(self, lease: Lease) -> None:
-        """Give slots back and serve who waits; harmless for a lease that is void."""
+        """Give slots back, and serve requests that wait; no harm is done for a void lease."""
         left = [one for one in lease.held if self._is_valid(lease, one.remote)]
         for remote, allocation in left:
             self.leases[remote.remote_id].pop(lease.number, None)
@@ -181,19 +182,19 @@ class DistributedResourceManager:
         return self.leases[remote.remote_id].get(lease.number) is lease
 
     def remote_with(self, slots: NodeResourceManager) -> Remote | None:
-        """The node whose slots these are, if it belongs to this manager."""
+        """The node whose slots these are, unless it rests, or is none of this manager."""
         remote = self._by_slots.get(slots)
         return None if remote is None or remote.remote_id in self._resting else remote
 
     def choices(self, resource: Resource) -> Iterator[Remote]:
-        """Nodes with free CPUs and GPUs for this, the best first."""
+        """The nodes with free CPUs and GPUs for a request, the best first."""
         levels = [level for level in self._at_level if level.admits(resource)]
         if len(levels) > 1:
             levels.sort(key=lambda level: level.preference(resource))
         return itertools.chain.from_iterable(self._at_level[level].values() for level in levels)
 
     def prospects(self, resource: Resource) -> Iterator[Remote]:
-        """All nodes, those on which the least is missing for this first."""
+        """All nodes, those first on which the least is missing for a request."""
         levels = list(self._at_level)
         if len(levels) > 1:
             levels.sort(key=lambda level: level.missing(resource))

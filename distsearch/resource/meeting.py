@@ -1,11 +1,11 @@
 """Where the ranks of a trial meet: a port on the node of rank 0, which the other nodes reach.
 
-    point = await Network().open(alone=False)                     # where rank 0 will run
-    await Network().reach(["10.0.0.7"], point.port, point.token)  # elsewhere: at which, by what
+    point = await Network().open(alone=False)                     # on the node of rank 0
+    await Network().reach(["10.0.0.7"], point.port, point.token)  # on another node: {address: ...}
     point.give_way()                                              # rank 0 starts, and listens there
 
-Until the ranks start, the port answers with a token: so whoever reaches it knows that it has come
-to this node, and not to another machine that has the same address.
+Until the ranks start, the port answers with a token: so a node that reaches it knows that it has
+come to the node of rank 0, and not to another machine with the same address.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Any
 
 import psutil
 
-MEETING_S = 30.0  # what is kept of a meeting at most, whose ranks do not start
+MEETING_S = 30.0  # so long the port is kept for ranks that do not start
 REACH_S = 4.0  # so long a node tries to reach the port of rank 0
-VISITORS = 64  # that may be connected to a port at once; then the first of them has to go
+VISITORS = 64  # so many may be connected to a port at once; then the first of them has to go
 LOOPBACK = "127.0.0.1"
 
 
 async def _read_to_the_end(reader: asyncio.StreamReader) -> None:
-    """Wait until the other side has closed; what it says is not kept."""
+    """Wait until the other side has closed; drop what it says."""
     while await reader.read(1 << 16):
         pass
 
 
 class MeetingPoint:
-    """A port of this node that nobody else gets, and that shows that it is here."""
+    """A port of this node that no other program gets, and that shows a token."""
 
     def __init__(self, reserved: socket.socket) -> None:
         self.port: int = reserved.getsockname()[1]
@@ -40,10 +40,10 @@ class MeetingPoint:
         self._host = reserved.getsockname()[0]
         self._socket = reserved
         self._server: asyncio.Server | None = None
-        self._visitors: list[asyncio.StreamWriter] = []  # the first to come first
+        self._visitors: list[asyncio.StreamWriter] = []  # in the order in which they came
 
     async def listen(self) -> None:
-        """Show whoever connects that this is the place."""
+        """Show the token to each that connects."""
         self._server = await asyncio.start_server(self._show, sock=self._socket)
 
     async def _show(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,7 +52,7 @@ class MeetingPoint:
         self._visitors.append(writer)
         with contextlib.suppress(OSError, asyncio.TimeoutError):
             writer.write(self.token.encode())
-            # Whoever closes first leaves the port in use for a minute: so not this side.
+            # (The side that closes first has its port in use for a minute more: not this side.)
             await asyncio.wait_for(_read_to_the_end(reader), REACH_S)
         if writer in self._visitors:
             self._visitors.remove(writer)
@@ -64,13 +64,13 @@ class MeetingPoint:
             return
         self._server.close()
         self._server = None
-        # A socket that does not listen keeps the system from giving the port to others, and lets
-        # one with SO_REUSEADDR, as PyTorch's, listen there.
+        # A socket that does not listen keeps the system from giving the port to other programs; a
+        # socket with SO_REUSEADDR, as PyTorch's, can listen there nevertheless.
         with contextlib.suppress(OSError):
             self._socket = reserve(self._host, self.port)
 
     def close(self) -> None:
-        """Have the port no more."""
+        """Give the port up."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -100,7 +100,7 @@ class Network:
         }
 
     async def reach(self, addresses: Sequence[str], port: int, token: str) -> dict[str, str]:
-        """Of some addresses those at which the port is reached, and the interface that does it."""
+        """The addresses at which a port is reached from here, and the interface of each."""
         found = await asyncio.gather(*(_reach(one, port, token) for one in addresses))
         return {
             address: interface
@@ -110,15 +110,15 @@ class Network:
 
 
 class MeetingPoints:
-    """Those of the attempts whose rank 0 is on this node; the other nodes come to them.
+    """The meeting points of a node: one for each attempt whose rank 0 is here.
 
-        answer = await points.meet(message)      # here is rank 0
-        answer = await points.reach(message)     # here are others
+        answer = await points.meet(message)      # rank 0 is here
+        answer = await points.reach(message)     # other ranks are here
         points.give_way(7, attempt=1)            # the ranks start
         points.is_over(7, attempt=1)
 
-    `begin_with(trial, step, parents)`, which is called in a thread, puts the checkpoints in their
-    places with which a trial goes on, the same on all nodes, and returns their names.
+    `begin_with(trial, step, parents)`, which is called in a thread, puts the checkpoints in place
+    from which a trial goes on, the same on all nodes, and returns their names.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class MeetingPoints:
         self._points: dict[tuple[int, int], MeetingPoint] = {}  # by trial and attempt
 
     async def meet(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Choose a port for rank 0, which shows that it is reached until the ranks start."""
+        """Choose a port for rank 0, which shows its token until the ranks start."""
         address = message["trial"], message["attempt"]
         answer: dict[str, Any] = {"port": 0, "token": "", "begins_with": [], "error": ""}
         answer["interfaces"] = self._network.interfaces()
@@ -146,7 +146,7 @@ class MeetingPoints:
         return answer
 
     async def reach(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Look at which of its addresses rank 0 can be reached from here."""
+        """Try at which addresses of the node of rank 0 its port is reached from here."""
         answer: dict[str, Any] = {"interfaces": {}, "begins_with": [], "error": ""}
         try:
             answer["begins_with"] = await self._goes_on(message)
@@ -158,7 +158,7 @@ class MeetingPoints:
         return answer
 
     async def _goes_on(self, message: dict[str, Any]) -> list[str]:
-        """Have all ranks here begin with the same checkpoints; their names."""
+        """Put the checkpoints in place with which the ranks here begin; returns their names."""
         goes_on = message["goes_on"]
         if goes_on is None:
             return []
@@ -171,7 +171,7 @@ class MeetingPoints:
             point.give_way()
 
     def is_over(self, trial: int, attempt: int) -> None:
-        """Have the port of an attempt no more."""
+        """Give up the port of an attempt."""
         if (point := self._points.pop((trial, attempt), None)) is not None:
             point.close()
 
@@ -181,13 +181,13 @@ class MeetingPoints:
             del self._points[address]
 
     def close(self) -> None:
-        """Have no port any more."""
+        """Give up all ports."""
         for point in self._points.values():
             point.close()
 
 
 def reserve(host: str, port: int) -> socket.socket:
-    """A socket that is bound to a port (0: to one that is free), and does not listen."""
+    """A socket that is bound to a port (0: any free one), and does not listen."""
     family = socket.AF_INET6 if not host and has_ipv6() else socket.AF_INET
     reserved = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -214,7 +214,7 @@ def has_ipv6() -> bool:
 
 
 async def _reach(address: str, port: int, token: str) -> str | None:
-    """The interface by which a port shows this token, None if it does not in time."""
+    """The interface through which a port shows this token; None if it does not in time."""
     try:
         return await asyncio.wait_for(_interface_to(address, port, token), REACH_S)
     except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
@@ -236,7 +236,7 @@ async def _interface_to(address: str, port: int, token: str) -> str | None:
 def own_addresses() -> tuple[str, ...]:
     """The addresses at which other machines may reach this one, the likeliest first.
 
-    None of them is sure to be: whoever wants to know has to try.
+    None of them is sure to be reached: only a try tells.
     """
     names = {name for name, state in psutil.net_if_stats().items() if state.isup}
     found = {
@@ -256,10 +256,10 @@ def own_addresses() -> tuple[str, ...]:
 
 
 def _to_the_default_route() -> str | None:
-    """The address with which this machine would speak to far ones; nothing is sent."""
+    """The address from which this machine would speak to far machines; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # an address of documentation
+            probe.connect(("192.0.2.1", 9))  # (an address for documentation)
         except OSError:
             return None
         address: str = probe.getsockname()[0]

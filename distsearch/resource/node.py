@@ -25,18 +25,18 @@ _FORMS = "give 'host', 'user@host', 'user@host:port', '[::1]:22', or Node('host'
 
 @dataclass(frozen=True)
 class Node:
-    """A machine to be reached over SSH; what is None comes from ~/.ssh/config or is detected.
+    """A machine that is reached over SSH; what is None comes from ~/.ssh/config, or is detected.
 
         Node("gpu7", user="ada", key="~/.ssh/lab", python="/opt/env/bin/python", num_gpus=2)
 
-    `key` is the path of a private key, `python` the node's interpreter (None: where the driver has
-    its own, if there is one, else `python3`), `env` is added to the environment of everything that
-    runs there. `num_cpus`, `num_gpus` and `memory_gb` (1e9 bytes) take the place of what is
-    detected on the node. `tunnel=True` sends everything through the SSH connection, `False`
-    nothing, None leaves it to the scheduler. `address` is where the ranks of a trial on other nodes
-    reach this one, None for its own. `setup=True` makes an environment there, with the driver's
-    versions of what trials import, and uses that; `python` is then what it is made from.
-    Raises ResourceError for values that make no sense.
+    `key` is the path of a private key. `python` is the node's interpreter (None: the driver's path,
+    if there is one on the node, else `python3`). `env` is added to the environment of all that runs
+    there. `num_cpus`, `num_gpus` and `memory_gb` (1e9 bytes) replace what is detected on the node.
+    `tunnel=True` sends everything through the SSH connection, `False` nothing, None leaves it to
+    the scheduler. `address` is where ranks on other nodes reach this node, None for its own
+    address. `setup=True` makes an environment on the node, with the driver's versions of what
+    trials import; `python` is then the interpreter from which it is made. Raises ResourceError for
+    values that make no sense.
     """
 
     host: str
@@ -45,7 +45,7 @@ class Node:
     port: int | None = None
     key: str | None = None
     python: str | None = None
-    # `repr` does not show it, as environments hold tokens.
+    # (Not in `repr`, as environments hold tokens.)
     env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     num_cpus: int | None = None
     num_gpus: int | None = None
@@ -62,8 +62,8 @@ class Node:
             self._refuse("tunnel", "True, False or None")
         if not isinstance(self.setup, bool):
             self._refuse("setup", "True or False")
-        # Command line tools would read a leading dash as an option; a shell would read other signs:
-        # that of a ProxyCommand, or the user's, who is shown commands that mend things.
+        # Command line tools would read a leading dash as an option, and shells other signs: the
+        # shell of a ProxyCommand, or the user's, as commands that mend things are shown.
         if not isinstance(self.host, str) or not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
             raise ResourceError(f"{self.host!r} is no host name or address; {_FORMS}")
         if self.user is not None and not re.fullmatch(_USER, self.user):
@@ -108,7 +108,7 @@ class Node:
             raise ResourceError(f"a node is text or a Node, got {address!r}; {_FORMS}")
         match = _ADDRESS.fullmatch(address.strip())
         if match is None:
-            # What stands before the @ may hold a password, and is not shown.
+            # (Not shown is what stands before the @, which may hold a password.)
             shown = "...@" + address.rpartition("@")[2] if "@" in address else address
             raise ResourceError(f"{shown!r} is no address of a node; {_FORMS}")
         port = match["port6"] if match["port6"] is not None else match["port"]
@@ -129,16 +129,16 @@ class Node:
 class NodeFacts:
     """What a node has to give: CPUs, GPUs, bytes of memory.
 
-    `gpus` names each GPU as CUDA_VISIBLE_DEVICES wants it, by index or UUID: `("0", "1")`.
+    `gpus` has the names of GPUs for CUDA_VISIBLE_DEVICES, indices or UUIDs: `("0", "1")`.
     `machine` is the same for all nodes that are one machine, '' where that is not known.
-    `addresses` are those at which others may reach it, the likeliest first.
+    `addresses` are those at which other nodes may reach it, the likeliest first.
     """
 
     num_cpus: int
     gpus: tuple[str, ...]
     memory_bytes: int
     machine: str = ""
-    addresses: tuple[str, ...] = field(default=(), compare=False)  # a laptop's change
+    addresses: tuple[str, ...] = field(default=(), compare=False)  # (those of a laptop change)
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as values of JSON: `NodeFacts.from_dict(facts.to_dict()) == facts`."""

@@ -1,8 +1,8 @@
 """The Dask worker of a node: `python -m distsearch.resource.node_process`.
 
 It reads one line of JSON from its standard input (addresses, certificates, folder), joins the
-driver's cluster, says so, and lives until it is told to end (TERM, or the end of its standard
-input) or the driver's cluster is gone. The agent lives in it as a plugin; no trial's code does.
+driver's cluster, says so, and runs until it is told to end (TERM, or the end of its standard input)
+or the driver's cluster is gone. The agent is a plugin of it; no trial's code runs in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ READY = "distsearch node ready at "
 SETTINGS: dict[str, Any] = {
     "distributed.comm.timeouts.connect": "10s",
     "distributed.comm.timeouts.tcp": "15s",
-    "distributed.worker.http.routes": [],  # nobody needs pages or metrics of this process
+    "distributed.worker.http.routes": [],  # (nobody needs pages or metrics of this process)
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -42,7 +42,7 @@ def main() -> None:
     dask.config.set(SETTINGS)
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_live(spec))
-    shutil.rmtree(spec["folder"], ignore_errors=True)  # the starter deletes it too, if it lives
+    shutil.rmtree(spec["folder"], ignore_errors=True)  # (the starter deletes it, too, if it lives)
 
 
 async def _live(spec: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ async def _live(spec: dict[str, Any]) -> None:
         security=Security(**spec["tls"]),
         local_directory=spec["folder"],
         dashboard=False,
-        dashboard_address="127.0.0.1:0",  # Dask always opens this port; it must be on loopback
+        dashboard_address="127.0.0.1:0",  # (Dask always opens this port: on loopback)
         death_timeout=spec["start_timeout_s"],
     )
     async with worker:

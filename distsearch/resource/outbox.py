@@ -23,8 +23,8 @@ class Outbox:
         await outbox.room()          # until little is left
         outbox.close()               # nothing is taken any more
 
-    Signs of life overtake the others, so that a node does not end for want of them; a large message
-    goes in parts, after each of which they can.
+    Signs of life overtake other messages, so that a node does not end for want of them; a large
+    message goes in parts, of which they overtake what is left.
     """
 
     def __init__(self, pace: Pace) -> None:
@@ -47,7 +47,7 @@ class Outbox:
         self._filled.set()
 
     async def filled(self) -> None:
-        """Return when a message was put since the last call."""
+        """Wait until a message was put since the last call."""
         await self._filled.wait()
         self._filled.clear()
 
@@ -64,7 +64,7 @@ class Outbox:
         return batch
 
     async def room(self) -> None:
-        """Return when less waits than goes at a time, or the outbox is closed."""
+        """Wait until less waits than goes at a time, or the outbox is closed."""
         while not self._is_closed and self._bytes > self._pace.piece_bytes:
             self._taken.clear()
             await self._taken.wait()
@@ -76,12 +76,12 @@ class Outbox:
 
 
 def size_of(message: Message) -> int:
-    """About the bytes of a message: those of its data, and some for the rest."""
+    """The bytes of a message, about: those of its data, and some for the rest."""
     return len(message.get("data", b"")) + MESSAGE_BYTES
 
 
 def parts(message: Message) -> Iterator[Message]:
-    """A message with much data as several: each says where its part begins, the last is `done`."""
+    """A message, in parts if it has much data: each says its offset, the last is `done`."""
     data = message.get("data", b"")
     if len(data) <= SMALLEST_PIECE or "done" in message:  # it is a part already
         yield message

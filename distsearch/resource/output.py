@@ -1,7 +1,7 @@
-"""Standard output that a full disk does not stop: what does not fit is lost, and that is said.
+"""Standard output that a full disk does not stop: what does not fit is lost, which it says.
 
-Printing is no reason to fail. Trials write what they print to a file in the experiment's folder,
-and without this each `print` of theirs would raise while that disk is full.
+A trial should not fail because it prints. What trials print goes to a file in the experiment's
+folder, and else each `print` would raise while that disk is full.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What a machine may lack for a while: room, descriptors, processes, memory, or the disk itself.
+# Errors of what a machine may lack for a while: room, descriptors, processes, memory, the disk.
 SHORTAGES = (
     *NO_SPACE,
     errno.EMFILE,
@@ -23,18 +23,18 @@ SHORTAGES = (
     errno.EIO,
     errno.ESTALE,
 )
-_LOST_TOO = (*NO_SPACE, errno.EIO, errno.ESTALE)  # of a disk that fails, or is gone
+_LOST_TOO = (*NO_SPACE, errno.EIO, errno.ESTALE)  # (a disk that fails, or is gone)
 
 
 class PatientFile(io.FileIO):
-    """A descriptor that takes all that is written, though not all may get into its file."""
+    """A file that takes all that is written to it, though not all may get onto the disk."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self._lost = 0
 
     def write(self, data: Any) -> int:
-        """Write, or lose and count, the bytes; say how many were lost once there is room."""
+        """Write the bytes, or drop and count them; once there is room, write how many were lost."""
         try:
             if self._lost:
                 super().write(f"\n[{self._lost} bytes of output were lost: no space]\n".encode())
@@ -50,13 +50,13 @@ class PatientFile(io.FileIO):
 def stream(descriptor: int) -> io.TextIOWrapper:
     """A text stream to standard output (1) or standard error (2), which is written line by line."""
     raw = PatientFile(descriptor)
-    raw.name = {1: "<stdout>", 2: "<stderr>"}.get(descriptor, descriptor)  # as Python has it
+    raw.name = {1: "<stdout>", 2: "<stderr>"}.get(descriptor, descriptor)  # (Python's names)
     errors = "backslashreplace" if descriptor == 2 else None
     return io.TextIOWrapper(io.BufferedWriter(raw), errors=errors, line_buffering=True)
 
 
 def make_patient() -> None:
-    """Have what this process prints, and its forked children, go through such streams."""
+    """Let standard output and error of this process and its forked children be patient files."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         with contextlib.suppress(OSError):  # there is no such descriptor
             made = stream(descriptor)

@@ -1,4 +1,4 @@
-"""How much is sent at a time over a link whose speed nobody knows."""
+"""How much to send at a time over a link whose speed is not known."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Pace:
         with pace.timed(pace.piece_bytes):          # at the end the next piece may be larger
             await send(data[: pace.piece_bytes])
 
-    So an answer that is very late means that nothing moves, however slow the link is, and other
-    messages never wait for long behind pieces. Where nothing is known yet pieces are small.
+    So however slow the link is, a very late answer means that nothing moves, and other messages
+    never wait long behind pieces. As long as nothing is known, pieces are small.
     """
 
     def __init__(self, piece_bytes: int = SMALLEST_PIECE) -> None:
@@ -26,7 +26,7 @@ class Pace:
 
     @contextlib.contextmanager
     def timed(self, size: int) -> Iterator[None]:
-        """Learn from the time that `size` bytes take, or after which they are given up."""
+        """Learn from the time that the block takes to send `size` bytes, also if it fails."""
         loop = asyncio.get_running_loop()
         begin = loop.time()
         try:
@@ -35,9 +35,9 @@ class Pace:
             self.note(size, loop.time() - begin)
 
     def note(self, size: int, seconds: float) -> None:
-        """Learn from `size` bytes that took so many seconds.
+        """Learn that `size` bytes took `seconds`.
 
-        A piece that was cut before the size was last changed says nothing about the new size.
+        A piece that was cut before the last change of the size says nothing about the new size.
         """
         if seconds > LONG_S and size <= self.piece_bytes:
             would_be_quick = int(self.piece_bytes * QUICK_S / seconds)

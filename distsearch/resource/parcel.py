@@ -1,4 +1,4 @@
-"""This very distsearch, as nodes over SSH get it: no index has to have it, nor is asked for it."""
+"""The driver's own distsearch, as it is sent to nodes over SSH: no index is asked for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 class Parcel(NamedTuple):
-    """The Python files of this package: the hash of what they hold, and a zip of them."""
+    """The Python files of this package: a hash of their contents, and a zip of them."""
 
     content: str
     zipped: bytes
@@ -22,7 +22,7 @@ class Parcel(NamedTuple):
 
 @functools.cache
 def parcel() -> Parcel:
-    """What this process has imported, or would: taken once, at the first node."""
+    """The files that this process imports; read once, for the first node."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
         for path in sorted(_PACKAGE.rglob("*.py")):

@@ -1,7 +1,7 @@
-"""Files and folders for nobody else: their modes whatever the umask, and never through a link.
+"""Files and folders that no other user can read, whatever the umask; never through a link.
 
-Somebody else may have prepared the folder in which a search is to live, with links that lead to
-files of yours. So what is written there is opened without following them.
+Another user may have prepared the folder of a search, with links that lead to files of yours. So
+files are opened there without following links.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 
 
 def private(path: str | os.PathLike[str], flags: int) -> int:
-    """Open a file that nobody else can read, and that is no link: the `opener` of `open`.
+    """Open a file that no other user can read, and that is no link; the `opener` of `open`.
 
-    Raises OSError (ELOOP) that says so for a link, and for what is no file at all.
+        with open(path, "wb", opener=private) as file: ...
+
+    Raises OSError for a link (ELOOP), and for what is no file, and says so.
     """
     try:
-        # (Not to wait for who reads the other end, where somebody has put a pipe.)
+        # (O_NONBLOCK: not to wait for a reader, where another user has put a named pipe.)
         file = os.open(path, flags | _NO_LINK | os.O_NONBLOCK | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
         if os.path.islink(path):
@@ -42,10 +44,10 @@ def private(path: str | os.PathLike[str], flags: int) -> int:
 
 
 def make_folder(path: str | os.PathLike[str]) -> bool:
-    """Make a folder that nobody else can enter, unless there is one: then it becomes private.
+    """Make a folder that no other user can enter; one that is there becomes private.
 
-    Its parents have to be there. Says whether it was made. Raises OSError (ELOOP) that says so for
-    a link.
+    Its parents have to be there. Returns whether the folder was made. Raises OSError (ELOOP) for a
+    link, and says so.
     """
     is_new = True
     try:
@@ -62,14 +64,14 @@ def make_folder(path: str | os.PathLike[str]) -> bool:
 
 
 def make_folders(path: Path) -> None:
-    """Make a folder, and those above it that are missing, all of them private."""
+    """Make a folder, and missing folders above it, all private."""
     if not path.parent.exists():
         make_folders(path.parent)
     make_folder(path)
 
 
 def make_private(path: Path) -> None:
-    """Take a file, or a folder and all in it, from everybody else; links are left as they are."""
+    """Close a file, or a folder with all in it, to other users; links are left as they are."""
     mode = os.lstat(path).st_mode
     if stat.S_ISREG(mode) and stat.S_IMODE(mode) != private_mode(mode):
         os.chmod(path, private_mode(mode))
@@ -80,7 +82,7 @@ def make_private(path: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Delete what is there, if anything is: a file, a folder with all in it, or just the link."""
+    """Delete a file, a folder with all in it, or a link (not what it leads to), if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -88,7 +90,7 @@ def delete(path: Path) -> None:
 
 
 def private_mode(mode: int) -> int:
-    """The mode of a file for nobody else: what its owner can run stays so.
+    """The mode of a private file, which its owner can run if he could before.
 
     >>> oct(private_mode(0o755))
     '0o700'
@@ -97,8 +99,8 @@ def private_mode(mode: int) -> int:
 
 
 def name_of(pickled: bytes) -> str:
-    """The name of the file with a train function, by which its content is known before it runs."""
-    # (sha256 is OpenSSL's, whose first use takes a forked process 0.2 ms.)
+    """The file name of a pickled train function: a hash, by which the content is checked."""
+    # (Not sha256, which is OpenSSL's: its first use takes a forked process 0.2 ms.)
     return f"{hashlib.blake2b(pickled, digest_size=32).hexdigest()}.pickle"
 
 

@@ -1,18 +1,18 @@
-"""What there is to know of a machine: `python -m distsearch.resource.probe`, run by the doctor.
+"""Tells what there is to know of a machine: `python -m distsearch.resource.probe`, by the doctor.
 
 It reads one line of JSON from its standard input:
 
-    {"modules": ["helper"], "meets": true}      what is to be looked for; whether there are others
+    {"modules": ["helper"], "meets": true}      modules to look for; whether there are other nodes
 
-and says lines of JSON:
+and prints lines of JSON:
 
     {"facts": {...}}                                             clock, disks, limits, GPUs, ...
     {"meeting": {"port": 40123, "token": "...", "addresses": [...]}}   where others try to reach it
 
-Of the other nodes it is told, on a second line, where they are: `{"others": {"gpu2": [[addresses],
-port, token]}}`. It tries to reach them, says of each at which addresses it does (`{"reached":
-"gpu2", "at": ["10.0.0.2"]}`), and can itself be reached until its input ends. Packages may be
-lacking here: those that distsearch needs are imported where they are used.
+On a second line it is told where the other nodes are: `{"others": {"gpu2": [[addresses], port,
+token]}}`. It tries to reach them, prints for each at which addresses it does (`{"reached": "gpu2",
+"at": ["10.0.0.2"]}`), and can be reached itself until its input ends. Packages that distsearch
+needs may be missing here, so they are imported where they are used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 from .starter import cache_folder
 
 MOST_ADDRESSES = 20
-LIMIT_S = 30.0  # after so long it ends by itself
+LIMIT_S = 30.0  # after so long the probe ends by itself
 GPU_S = 5.0
 GPU_QUERY = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
 SHARED_MEMORY = "/dev/shm"
@@ -49,17 +49,17 @@ def main() -> None:
     try:
         if spec["meets"]:
             asyncio.run(_meet())
-    except ImportError as error:  # psutil, which tells the addresses
+    except ImportError as error:  # (psutil, which knows the addresses)
         say(meeting=None, why=f"no {error.name}")
 
 
 def say(**message: Any) -> None:
-    """Tell the doctor something, as one line."""
+    """Tell the doctor something, in one line of JSON."""
     print(json.dumps(message), flush=True)
 
 
 def facts(modules: list[str]) -> dict[str, Any]:
-    """Clock, disks, limits and GPUs of this machine, and which of some modules it lacks."""
+    """Clock, disks, limits and GPUs of this machine, and which of these modules it lacks."""
     return {
         "time": time.time(),
         "disks": _disks(tempfile.gettempdir(), cache_folder()),
@@ -73,7 +73,7 @@ def facts(modules: list[str]) -> dict[str, Any]:
 
 
 def _disks(*folders: str) -> list[dict[str, Any]]:
-    """The disks on which some folders are, or will be made; each once."""
+    """The disks of these folders (also of folders that are not there yet), each once."""
     disks: dict[int, dict[str, Any]] = {}
     for there in map(Path, folders):
         while not there.exists():
@@ -105,7 +105,7 @@ def _is_there(module: str) -> bool:
 
 
 def _gpus() -> dict[str, Any]:
-    """The GPUs as the driver tells them, and how many of them trials would get."""
+    """The GPUs by NVIDIA's driver, and how many of them trials would get."""
     told: dict[str, Any] = {"gpus": [], "gpu_driver": None, "gpu_fault": None, "usable_gpus": None}
     if (smi := shutil.which("nvidia-smi")) is not None:
         try:
@@ -127,13 +127,13 @@ def _gpus() -> dict[str, Any]:
         from .detect import detect
 
         told["usable_gpus"] = list(detect().gpus)
-    except ImportError:  # packages are lacking, which is told elsewhere
+    except ImportError:  # (another check tells which packages are missing)
         pass
     return told
 
 
 async def _meet() -> None:
-    """Let others reach this machine, and reach them."""
+    """Let other nodes reach this machine, and try to reach them."""
     from .meeting import Network, own_addresses
 
     network = Network()

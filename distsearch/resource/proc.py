@@ -1,6 +1,6 @@
-"""What /proc says of processes: who descends from whom, what they use, to whom they belong (Linux).
+"""What Linux's /proc says of processes: who descends from whom, what they use, whose they are.
 
-Elsewhere there is no /proc, and each function here finds nothing.
+On systems without /proc each function here finds nothing.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from .private import private
 
-MARK = "DISTSEARCH_AGENT"  # the variable by which what runs for an agent is known
+MARK = "DISTSEARCH_AGENT"  # a variable in the environment of all that runs for an agent
 MARK_FILE = "agent-mark"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def children(pid: int | None = None) -> list[int]:
-    """The process ids of the children of a process, or of this one."""
+    """The process ids of the children of a process, by default this one."""
     root = f"/proc/{pid or os.getpid()}/task"
     found: list[int] = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(root):
-            # A thread may end while it is looked at; its children go to another one.
+            # (A thread may end meanwhile; then its children go to another thread.)
             with (
                 contextlib.suppress(OSError),
                 open(f"{root}/{thread}/children", "rb", buffering=0) as file,
@@ -34,23 +34,23 @@ def children(pid: int | None = None) -> list[int]:
 
 
 def family(pid: int) -> Iterator[int]:
-    """A process and all that descends from it, in whatever sessions these are."""
+    """A process and all its descendants, in whatever sessions they are."""
     yield pid
     for child in children(pid):
         yield from family(child)
 
 
 def kill(pid: int) -> None:
-    """Send KILL to a process, if it is still there and ours."""
+    """Send KILL to a process, if it is there, and may be killed by this user."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
 
 def families_above(limits: dict[int, int]) -> Iterator[tuple[int, int]]:
-    """The processes which, with all that descends from them, use more bytes than their limit.
+    """The processes that use, with their descendants, more bytes than their limits; and how many.
 
-    What counts is the proportional set size, in which shared pages are shared out; as that is dear
-    to find, and never above the resident set, it is looked at only where that is above the limit.
+    The proportional set size counts, which divides shared pages among processes. It takes long to
+    find, and is never above the resident set: so it is read only where that is above the limit.
     """
     for pid, limit in limits.items():
         members = list(family(pid))
@@ -69,15 +69,15 @@ def _resident_bytes(pid: int) -> int:
 def _proportional_bytes(pid: int) -> int:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
         sizes = (int(line.split()[1]) for line in file if line.startswith("Pss:"))
-        return next(sizes, 0) << 10  # a process that is just ending has none
+        return next(sizes, 0) << 10  # (a process that is just ending has none)
     return 0
 
 
 def mark_of(folder: Path) -> str:
-    """The mark of whatever runs for the agent of a folder, the same whenever that is started.
+    """The mark of all that runs for the agent of a folder; the same whenever that is started.
 
-    It is random, so that a new folder of the same name has another one, and names the folder
-    itself, so that a copy has another one too, and nobody can make it that of another search.
+    It depends on a random number, so that a new folder of the same name has another mark, and on
+    the folder itself, so that a copy has another mark, too, and no folder can have that of another.
     """
     path = folder / MARK_FILE
     about = os.stat(folder)
@@ -89,14 +89,14 @@ def mark_of(folder: Path) -> str:
         with open(path, "wb", opener=private) as file:
             file.write(token)
         return f"{token.hex()}-{about.st_dev:x}-{about.st_ino:x}"
-    return os.urandom(16).hex()  # the disk is full, say: what is left is not found by this
+    return os.urandom(16).hex()  # (on a full disk, say: then what is left is not found)
 
 
 def kill_marked(mark: str) -> None:
     """Kill every process that was started with this mark in its environment.
 
-    The launcher has it, so all that descends from it has, in whatever session: this is for what is
-    left when all who watch over it were killed. This process, and those above it, are spared.
+    The launcher has the mark, and so have all its descendants, in whatever sessions: this finds
+    what is left where guard and launcher were killed. This process, and those above it, are spared.
     """
     wanted = f"{MARK}={mark}".encode()
     spared = set(_line_of(os.getpid()))
@@ -107,7 +107,7 @@ def kill_marked(mark: str) -> None:
 
 
 def _line_of(pid: int) -> Iterator[int]:
-    """A process and those above it."""
+    """A process, its parent, the parent's parent, and so on."""
     with contextlib.suppress(OSError):
         while pid > 0:
             yield pid

@@ -1,4 +1,4 @@
-"""A process in which trials run, and who hears what becomes of it."""
+"""A process in which trials run, and the listener that hears what becomes of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Process:
 
     key: str
     channel: socket.socket
-    setting: tuple[Any, ...]  # environment, threads and folder, which cannot be changed any more
+    setting: tuple[Any, ...]  # environment, threads and folder, which stay as they are
     reuse: bool
     pid: int | None = None
     unread: bytes = b""
@@ -24,22 +24,22 @@ class Process:
 
 
 class ProcessListener(Protocol):
-    """Who hears what processes do."""
+    """Hears what processes do."""
 
     def on_started(self, process: Process) -> None:
-        """Hear that a process lives; its `pid` is known now."""
+        """Hear that a process has started; its `pid` is known now."""
 
     def on_lines(self, process: Process, lines: list[bytes]) -> None:
         """Take whole lines that a process has said."""
 
     def on_exit(self, process: Process, exit_: dict[str, Any]) -> None:
-        """Hear that a process is reaped, after all that it said; `exit_` is the launcher's word."""
+        """Hear, after all its lines, that a process was reaped; `exit_`: the launcher's message."""
 
     def on_launcher_died(self, reason: str) -> None:
-        """Hear that all processes are about to go, as the launcher has."""
+        """Hear that the launcher has died, so that all processes are about to end."""
 
     def on_trouble(self, text: str) -> None:
-        """Hear what the user should know: it goes on, but not as it should."""
+        """Hear of something that the user should know, though all goes on."""
 
     def on_given_up(self, reason: str) -> None:
-        """Hear that no launcher lives long enough to start a process: there is none any more."""
+        """Hear that launchers die before they can start a process, and none is started any more."""

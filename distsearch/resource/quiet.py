@@ -1,4 +1,4 @@
-"""What Dask, asyncssh and asyncio log of lost nodes is kept off the terminal."""
+"""Keeps off the terminal what Dask, asyncssh and asyncio log of lost nodes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import threading
 from collections.abc import Iterator
 
 CHATTERERS = {"asyncssh", "distributed", "tornado"}
-BROKEN_SOCKET = "socket.send() raised exception."  # asyncio logs it of a socket just lost
+BROKEN_SOCKET = "socket.send() raised exception."  # asyncio logs it when a socket is lost
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what Dask, asyncssh and asyncio (of broken sockets) log in this thread off the terminal.
+    """Keep what Dask and asyncssh log in this thread off the terminal, until the block is left.
 
-    Only the loop's thread is silenced: what the user does with Dask elsewhere is logged as before.
+    The same goes for asyncio's words on broken sockets. Other threads log as before, so also what
+    the user does with Dask.
     """
     thread = threading.get_ident()
 

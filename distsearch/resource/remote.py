@@ -16,32 +16,35 @@ from .pace import Pace
 from .slots import NodeResourceManager
 
 Message = dict[str, Any]
-PIECE_BYTES = 1 << 20  # of an upload at most, so that other messages can overtake the rest
-# Pieces of checkpoints on their way to or from a node. Half as many would let decisions wait a
-# third less behind them, but take a third longer.
+PIECE_BYTES = 1 << 20  # the largest piece of an upload, so that other messages overtake the rest
+# So many pieces of a checkpoint are under way at once. With half as many, decisions would wait a
+# third less behind them, but a checkpoint would take a third longer.
 MOVED_AT_ONCE = 4
 HOLD_TRIES = 10
 
 
 class Listener(Protocol):
-    """Who hears from a remote; its methods are called in the event loop that drives the remote."""
+    """Hears from remotes; its methods are called in the event loop in which the remotes live."""
 
     def on_messages(self, remote: Remote, messages: list[Message]) -> None:
         """Take messages of the node's agent, in the order in which it sent them."""
 
     def retire(self, remote: Remote) -> None:
-        """Start nothing more on a node, which is about to go; `on_lost` follows."""
+        """Hear that a node is about to go: nothing more starts there, and `on_lost` follows."""
 
     def on_lost(self, remote: Remote, reason: str, confirmed_dead: bool) -> None:
-        """Hear that the node is gone; `confirmed_dead`: nothing of it can be running any more."""
+        """Hear that a node is gone; `confirmed_dead`: nothing can be running there any more."""
 
 
 class Remote:
-    """One node: the agent that lives on it, wherever that is, and its slots.
+    """One node: its slots, and messages to and from its agent.
 
-    `address` is what `print(scheduler)` shows, `host` the name in front of the lines that its
-    trials print, `is_local` whether it is the driver's own machine. `trial_cwd` is the folder in
-    which its trials run: on this machine the driver's own; None for one of each trial's own, in
+        remote.send({"op": "start", "trial": 3, ...})        # at once, in order
+        await remote.put_checkpoint(3, folder)
+
+    `address` is what `print(scheduler)` shows, `host` the name before lines that its trials print,
+    `is_local` whether it is the driver's own machine. `trial_cwd` is the folder in which its trials
+    run: on this machine the driver's current folder; None if each trial has a folder of its own, in
     which uploads are linked.
     """
 
@@ -57,7 +60,7 @@ class Remote:
         self.trial_cwd: str | None = None
         self.lost_because: str | None = None
         self._uploads: dict[str, asyncio.Future[None]] = {}
-        self._uploaded: dict[str, Path] = {}  # by their names on the node: from which files
+        self._uploaded: dict[str, Path] = {}  # the source of each file, by its name on the node
         self._uploading = asyncio.Lock()
         self._putting = asyncio.Lock()
         self._moving = asyncio.Semaphore(MOVED_AT_ONCE)
@@ -66,7 +69,7 @@ class Remote:
         self._gone = ""
 
     def use(self, facts: NodeFacts) -> None:
-        """Use less of the node than it has; before trials run there."""
+        """Use only these slots of the node; to be called before trials run there."""
         self.facts, self.slots = facts, NodeResourceManager(facts)
 
     def send(self, message: Message) -> None:
@@ -74,9 +77,9 @@ class Remote:
         raise NotImplementedError
 
     async def close(self) -> bool:
-        """End every trial on the node, and whatever else this project started on it.
+        """End every trial on the node, and all else that was started there.
 
-        Tells whether it is certain that nothing of it is left there.
+        Returns whether surely nothing is left there.
         """
         raise NotImplementedError
 
@@ -87,16 +90,16 @@ class Remote:
     async def upload(self, name: str, source: Path) -> None:
         """Put a file into the node's work folder as `name`; return when it is there and whole.
 
-        One file after the other. Other messages overtake a large one between its pieces: answers
-        that came too late would end the node's trials. Raises UploadError when the node refuses the
-        file or cannot store it.
+        One file goes after the other. Messages overtake a large file between its pieces, as answers
+        that come too late end the node's trials. Raises UploadError when the node refuses the file
+        or cannot store it.
         """
         async with self._uploading:
             await self._upload(name, source)
             self._uploaded[name] = source
 
     async def upload_again(self) -> None:
-        """Put all files there again that were uploaded; a trial has deleted them."""
+        """Put all uploaded files there again, which a trial has deleted."""
         for name, source in list(self._uploaded.items()):
             await self.upload(name, source)
 
@@ -136,10 +139,11 @@ class Remote:
             arrived.set_result(None)
 
     async def fetch_checkpoint(self, trial: int, folder: Path) -> Path | None:
-        """Copy the newest checkpoint of a trial from the node to below `folder`; None: it has none.
+        """Copy the newest checkpoint of a trial from the node into `folder`.
 
-        What is there already is not copied again. Raises NodeError when the node is lost meanwhile
-        or cannot read it, OSError when it cannot be written here.
+        Returns where it is; None if the node has none. A checkpoint that is there is not copied
+        again. Raises NodeError when the node is lost meanwhile or cannot read the checkpoint,
+        OSError when it cannot be written here.
         """
         async with self._fetching.setdefault(trial, asyncio.Lock()):
             return await self._fetch_checkpoint(trial, folder)
@@ -180,12 +184,12 @@ class Remote:
         return target
 
     async def put_checkpoint(self, trial: int, checkpoint: Path) -> int:
-        """Copy a checkpoint of a trial (its folder here) to the node, unless it is there.
+        """Copy a checkpoint of a trial (a folder here) to the node, unless it is there.
 
-        Returns how many bytes were sent. Raises NodeError, or OSError when it cannot be read here.
+        Returns how many bytes were sent. Raises NodeError; OSError when it cannot be read here.
         """
         name = checkpoint.name
-        async with self._putting:  # so that a second child on the node finds the checkpoint there
+        async with self._putting:  # (so that a second child on the node finds it there)
             digest = hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
             if await self._ask("has", trial, name, digest):
                 return 0
@@ -211,7 +215,7 @@ class Remote:
         await self._ask("delete", trial, name)
 
     async def _move(self, sizes: dict[str, int], move: Callable[[Piece], Awaitable[None]]) -> None:
-        """Move all files in pieces, a few at a time; then the manifest, whose end commits them."""
+        """Move all files in pieces, a few at a time; the manifest comes last, and commits them."""
         files = {path: size for path, size in sizes.items() if path != MANIFEST}
         todo = pieces(files, lambda: self.pace.piece_bytes)
         movers = (_move_each(todo, move) for _ in range(MOVED_AT_ONCE))
@@ -222,9 +226,9 @@ class Remote:
         await _move_each(pieces(manifest, lambda: self.pace.piece_bytes), move)
 
     async def use_cache(self, verb: str, *arguments: Any) -> Any:
-        """Call a method of the node's `CheckpointCache` there.
+        """Call a method of the node's `CheckpointCache`.
 
-        Raises an error of whatever kind when that fails, or when nothing moves for too long.
+        Raises errors of many kinds when that fails, or when nothing moves for too long.
         """
         raise NotImplementedError
 
@@ -239,13 +243,13 @@ class Remote:
             if self._gone:
                 raise NodeError(f"{self.host}: the node is gone: {self._gone}") from None
             raise
-        except Exception as error:  # the node's disk or the connection raises many kinds
+        except Exception as error:  # (of many kinds: by the node's disk, or the connection)
             raise NodeError(f"{self.host}: {error or repr(error)}") from error
         finally:
             self._calls.discard(call)
 
     def on_gone(self, reason: str) -> None:
-        """The node is lost: what is under way to or from it fails."""
+        """Take note that the node is lost: let fail what is under way to or from it."""
         for name in list(self._uploads):
             self.on_uploaded(name, f"the node is gone: {reason}")
         self._gone = reason
@@ -264,7 +268,7 @@ class Remote:
 async def _move_each(
     todo: Generator[Piece, None, None], move: Callable[[Piece], Awaitable[None]]
 ) -> None:
-    """Move pieces until there are no more; after an error nobody takes another one."""
+    """Move pieces, until there are no more, or one of those who move them has failed."""
     try:
         for piece in todo:
             await move(piece)

@@ -18,12 +18,12 @@ from ..errors import ResourceError
 class Resource:
     """The slots that one trial takes: `Resource(num_cpus=2, num_gpus=0.25, memory_gb=4)`.
 
-    `num_gpus` is a count of whole GPUs, or a share of one GPU (0.001 to 1) that trials divide among
-    themselves. `memory_gb` (1e9 bytes) is reserved as CPUs are; None reserves none.
-    `world_size`: the trial is so many processes, its ranks, which start together, on whichever
-    nodes; each takes these slots. `ranks_per_node`: so many of them on each of its nodes, None for
-    wherever there is room. `Resource(num_gpus=1, world_size=4, ranks_per_node=2)` takes two nodes.
-    Raises ResourceError for values that make no sense.
+    `num_gpus` is a number of whole GPUs, or a share of one GPU (0.001 to 1), which several trials
+    then use. `memory_gb` (1e9 bytes) is reserved, as CPUs are; None reserves none. `world_size`:
+    how many processes, its ranks, a trial has; they start together, and each takes these slots, on
+    whichever nodes. `ranks_per_node`: how many ranks are on each node; None: wherever there is
+    room. `Resource(num_gpus=1, world_size=4, ranks_per_node=2)` takes two nodes. Raises
+    ResourceError for values that make no sense.
     """
 
     num_cpus: int = 1
@@ -44,7 +44,7 @@ class Resource:
         if memory is not None and not (_is_number(memory, Real) and 0 < memory < math.inf):
             raise ResourceError(f"memory_gb={memory!r}; give a number of GB above 0, or None")
         self._check_ranks()
-        # NumPy's numbers may be given, but JSON takes only Python's.
+        # (NumPy's numbers are welcome, but JSON takes only Python's.)
         object.__setattr__(self, "num_cpus", int(self.num_cpus))
         object.__setattr__(self, "num_gpus", float(gpus) if 0 < gpus < 1 else int(gpus))
         object.__setattr__(self, "memory_gb", None if memory is None else float(memory))
@@ -75,7 +75,7 @@ class Resource:
             )
 
     def __str__(self) -> str:
-        """What is asked for, without what is not: `num_cpus=1, world_size=4`."""
+        """What is asked for, as arguments: `num_cpus=1, world_size=4`."""
         usual = {item.name: item.default for item in fields(self)}
         asked = {name: getattr(self, name) for name in usual}
         return ", ".join(
@@ -108,7 +108,7 @@ class Resource:
 
     @cached_property
     def parts(self) -> tuple[int, int]:
-        """What it needs at once: so many times, the slots of so many ranks on one node.
+        """How many parts a request for the trial has, and how many ranks each part has on one node.
 
         >>> Resource(world_size=4).parts, Resource(world_size=4, ranks_per_node=2).parts
         ((4, 1), (2, 2))
@@ -117,7 +117,7 @@ class Resource:
         return self.world_size // ranks, ranks
 
     def of_ranks(self, ranks: int) -> Resource:
-        """What so many of its ranks need on one node, as one process that needs it all."""
+        """What `ranks` of its ranks need together on one node."""
         if ranks == self.world_size == 1:
             return self
         memory_gb = None if self.memory_gb is None else ranks * self.memory_gb

@@ -1,4 +1,4 @@
-"""One process of an attempt on its node: what it is to do, what it has said, how it has ended."""
+"""A process of an attempt on its node: its job, what it has said, how it has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .process import Process
 
 Message = dict[str, Any]
 
-OUTPUT_LIMIT = 64 << 10  # of what is printed between two looks, the rest is left out
+OUTPUT_LIMIT = 64 << 10  # of what is printed between two looks so many bytes are taken
 
 
 @dataclass(eq=False)
@@ -25,27 +25,27 @@ class RunningTrial:
     rank: int
     process: Process
     output: str
-    job: bytes  # what the process is given to do, once it lives
+    job: bytes  # what the process gets to do, once it has started
     limits: Message
-    started: float  # when the process got the job; before that, when the driver asked for it
+    started: float  # when the process got its job; until then, when the driver asked for it
     heard: float = 0.0  # when the trial last said something, or was answered
     waits_since: float | None = None  # for the driver: for its answer, or until it takes more
-    waited_s: float = 0.0  # for it, before that
+    waited_s: float = 0.0  # for the driver, before `waits_since`
     output_read: int = 0
     end: Message | None = None
-    launcher_died: bool = False  # and that has ended it
-    status: str = ""  # set when the agent ends the trial; wins over what the process says
+    launcher_died: bool = False  # the process ended, as the launcher has died
+    status: str = ""  # set when the agent ends the trial; it counts, whatever the process says
     reason: str = ""
-    leaving: tuple[str, str] | None = None  # status and reason, for its next checkpoint
-    follows: tuple[str, str] | None = None  # status and reason, as another rank is over
-    is_ended: bool = False  # by the agent, as another rank is over
-    has_saved: bool = False  # whether that checkpoint is there
+    leaving: tuple[str, str] | None = None  # status and reason of its end after a checkpoint
+    follows: tuple[str, str] | None = None  # status and reason of its end after another rank's
+    is_ended: bool = False  # the agent has ended it, as another rank is over
+    has_saved: bool = False  # the checkpoint for which `leaving` waits is there
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     memory_bytes: int | None = None
 
     @property
     def address(self) -> Message:
-        """Which process of which trial it is, for the driver."""
+        """Trial, attempt and rank of the process, for messages to the driver."""
         return {"trial": self.trial, "attempt": self.attempt, "rank": self.rank}
 
     def waits(self, now: float) -> None:
@@ -76,12 +76,12 @@ class RunningTrial:
         return left
 
     def cancel_timers(self) -> None:
-        """Let nothing that was to happen to it happen any more."""
+        """Cancel all that was to happen to the process later."""
         for timer in self.timers:
             timer.cancel()
 
     def new_output(self, last: bool = False) -> str:
-        """What it has printed since the last look, in whole lines."""
+        """What the process has printed since the last call, in whole lines."""
         try:
             size = os.stat(self.output).st_size
             if size == self.output_read:
@@ -103,7 +103,7 @@ class RunningTrial:
 
 
 def output_name(rank: int) -> str:
-    """The file with what a rank prints, in its trial's folder.
+    """The name of the file, in a trial's folder, with what a rank prints.
 
     >>> output_name(0), output_name(3)
     ('output.txt', 'output-rank3.txt')
@@ -112,7 +112,7 @@ def output_name(rank: int) -> str:
 
 
 def why_not_begun(trial: RunningTrial, exit_: Message) -> str:
-    """Why an attempt has not begun, if it has not, and nobody has ended it."""
+    """Why a process has not begun its job; '' if it has, or if it was ended on purpose."""
     if trial.end is not None and trial.end["how"] == "not begun" and not trial.status:
         return str(trial.end["error"])
     if trial.process.pid is None and (not trial.status or trial.launcher_died):
@@ -121,7 +121,7 @@ def why_not_begun(trial: RunningTrial, exit_: Message) -> str:
 
 
 def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
-    """The status of an attempt and the reason in words."""
+    """The status with which a process has ended, and the reason in words."""
     end = trial.end
     if trial.status:
         return trial.status, trial.reason
@@ -147,14 +147,14 @@ def how_it_ended(trial: RunningTrial, exit_: Message) -> tuple[str, str]:
 
 
 def _obeyed(end: Message | None, exit_: Message) -> bool:
-    """Whether a process has ended because of TERM or KILL, perhaps before it had begun."""
+    """Whether TERM or KILL has ended a process, perhaps before it had begun its job."""
     if end is not None:
         return bool(end["how"] == "stopped")
     return exit_.get("signal") in (signal.SIGTERM, signal.SIGKILL) or exit_.get("code") == 0
 
 
 def signal_name(number: int) -> str:
-    """What a signal is called; real-time ones and those of other systems have a number only.
+    """The name of a signal; real-time signals, and those of other systems, have only numbers.
 
     >>> signal_name(9), signal_name(40)
     ('SIGKILL', 'signal 40')

@@ -2,8 +2,8 @@
 
     python = await set_up(Node("gpu1"), environment_of(["torch"]), config_files(None), print)
 
-The node's own settings say from where its packages come (`pip.conf`, PIP_INDEX_URL, ...). What was
-made once is there at once the next time; `installer` is what works on the node.
+The node's own settings say where its packages come from (`pip.conf`, PIP_INDEX_URL, ...). An
+environment is made once; `installer` makes it on the node.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .interpreter import in_words, maker_command, makers
 from .login import hang_up, log_in
 from .node import Node
 
-INSTALL_S = 2 * 3600.0  # PyTorch over a slow link takes most of one
+INSTALL_S = 2 * 3600.0  # (PyTorch over a slow link takes almost an hour)
 Say = Callable[[str], None]
 
 
 async def set_up(
     node: Node, environment: Environment, config: Sequence[str], say: Say = print
 ) -> str:
-    """Make the environment on a node, unless it is there; the path of its interpreter.
+    """Make an environment on a node, unless it is there; returns the path of its interpreter.
 
-    `say` gets a line now and then. Raises NodeError with what mends it.
+    `say` gets a line now and then. Raises NodeError, which says what mends it.
     """
     connections = await log_in(node, list(config))
     try:
@@ -46,7 +46,7 @@ async def python_of(
     environment: Environment | None,
     say: Say,
 ) -> str:
-    """The same through connections that are there, and stay."""
+    """Make an environment as `set_up` does, but through connections that are there, and stay."""
     environment = environment or least_environment()
     if environment.left_out:
         names = ", ".join(environment.left_out)

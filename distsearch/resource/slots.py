@@ -15,8 +15,8 @@ from .resource import Resource, exact_share
 class Allocation:
     """Slots that one trial holds; two trials with equal slots are still two allocations.
 
-    `gpus` are the names for CUDA_VISIBLE_DEVICES, `gpu_share` the share of each that is held
-    (1 for whole GPUs, 0 without a GPU), `memory_bytes` what is reserved, None for nothing.
+    `gpus` are names for CUDA_VISIBLE_DEVICES, `gpu_share` is the share of each GPU that is held (1
+    for whole GPUs, 0 without a GPU), `memory_bytes` is what is reserved, None for nothing.
     """
 
     cpus: int
@@ -26,9 +26,9 @@ class Allocation:
 
 
 class Level(NamedTuple):
-    """How full a node is, but for memory: nodes of one level are alike to a request.
+    """How full a node is, apart from memory: to a request, nodes of one level are alike.
 
-    `open_share` is the largest free share of a GPU that other trials use already.
+    `open_share` is the largest free share of a GPU that some trial uses already.
     """
 
     has_gpus: bool
@@ -47,7 +47,7 @@ class Level(NamedTuple):
         return resource.num_gpus <= self.whole_gpus
 
     def missing(self, resource: Resource) -> float:
-        """How far the node is from admitting the request: 0 for not at all, 2 for all of it."""
+        """How much is missing for a request: 0: nothing, 2: all CPUs and GPUs."""
         missing = 0.0
         if resource.num_cpus > self.cpus:
             missing += 1 - self.cpus / resource.num_cpus
@@ -58,7 +58,7 @@ class Level(NamedTuple):
         return missing
 
     def preference(self, resource: Resource) -> tuple[float, ...]:
-        """Smaller is better: CPU trials spread and leave GPU nodes alone, GPU trials pack."""
+        """Smaller is better: CPU trials spread, and keep off GPU nodes; GPU trials pack."""
         if not resource.num_gpus:
             return (self.has_gpus, -self.cpus)
         opens_a_gpu = float(resource.gpu_share) > self.open_share
@@ -66,14 +66,14 @@ class Level(NamedTuple):
 
 
 class NodeResourceManager:
-    """The accounting of one node.
+    """Accounts for the slots of one node.
 
         slots = NodeResourceManager(NodeFacts(num_cpus=8, gpus=("0",), memory_bytes=64 * 10**9))
         allocation = slots.allocate(Resource(num_cpus=2, num_gpus=0.25))   # .gpus == ("0",)
         slots.release(allocation)
 
-    A whole GPU is given only when nobody uses it. A share goes to the GPU on which the least is
-    left that suffices, so that whole GPUs stay free. `level` says how full the node is.
+    A whole GPU is given only when no trial uses it. A share comes from the GPU with the smallest
+    free share that suffices, so that whole GPUs stay free. `level` says how full the node is.
     """
 
     def __init__(self, facts: NodeFacts) -> None:
@@ -85,13 +85,13 @@ class NodeResourceManager:
         self._empty = self.level = self._measure()
 
     def fits(self, resource: Resource) -> bool:
-        """Whether the empty node could ever hold this."""
+        """Whether the node could hold a request, if it were empty."""
         return self._empty.admits(resource) and (
             (resource.memory_bytes or 0) <= self.facts.memory_bytes
         )
 
     def most(self, resource: Resource) -> int:
-        """How many such requests the empty node could hold at once."""
+        """How many such requests the node could hold at once, if it were empty."""
         fits = []
         if resource.num_cpus:
             fits.append(self.facts.num_cpus // resource.num_cpus)
@@ -104,7 +104,7 @@ class NodeResourceManager:
         return min(fits)
 
     def free(self, resource: Resource) -> bool:
-        """Whether the node can hold this now."""
+        """Whether the node can hold a request now."""
         return self.level.admits(resource) and (resource.memory_bytes or 0) <= self._memory_bytes
 
     def allocate(self, resource: Resource) -> Allocation:
@@ -120,7 +120,7 @@ class NodeResourceManager:
         return allocation
 
     def release(self, allocation: Allocation) -> None:
-        """Give the slots back; raises ResourceError when they are not held (any more)."""
+        """Give slots back; raises ResourceError when they are not held (any more)."""
         if allocation not in self._allocations:
             raise ResourceError(f"{allocation} is not held on {self!r}; release it once, here")
         self._allocations.remove(allocation)
@@ -128,7 +128,7 @@ class NodeResourceManager:
 
     @property
     def used(self) -> tuple[int, float]:
-        """CPUs and GPUs that are taken; shares of GPUs are added up."""
+        """How many CPUs and GPUs are taken; shares of GPUs are added up."""
         gpus = len(self._gpus) - sum(self._gpus.values())
         return self.facts.num_cpus - self._cpus, float(gpus)
 
@@ -150,7 +150,7 @@ class NodeResourceManager:
         self.level = self._measure()
 
     def _measure(self) -> Level:
-        if not self._gpus:  # as on most nodes: this is asked for each lease
+        if not self._gpus:  # (as on most nodes; quick, as it is measured for each lease)
             return Level(False, self._cpus, 0, 0.0)
         whole = sum(free == 1 for free in self._gpus.values())
         open_shares = (float(free) for free in self._gpus.values() if free < 1)

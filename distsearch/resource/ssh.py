@@ -26,7 +26,7 @@ from .login import config_files, log_in, shown_cause
 from .node import Node
 from .setup import Say, python_of
 
-LOGINS_AT_ONCE = 10  # at one host; of more at once sshd drops some
+LOGINS_AT_ONCE = 10  # at one host; sshd drops some of more logins at once
 
 
 async def bring_up(
@@ -38,11 +38,11 @@ async def bring_up(
     environment: Environment | None = None,
     say: Say = print,
 ) -> list[DaskRemote | NodeError]:
-    """Bring up nodes at once; for each the remote or what went wrong, in the order of `nodes`.
+    """Bring up nodes at once; for each its remote, or what went wrong, in the order of `nodes`.
 
-    `ssh_config`: files to read instead of ~/.ssh/config. `tunnel` is for nodes that say nothing
-    themselves. `environment`: the packages that trials want; nodes with `setup` get it, and `say`
-    what becomes of that. Later calls add nodes; `await remote.close()` takes one away.
+    `ssh_config`: files to read instead of ~/.ssh/config. `tunnel` holds for nodes that do not say
+    it themselves. `environment`: the packages that trials want; nodes with `setup=True` get them,
+    of which `say` tells. Later calls add nodes; `await remote.close()` takes one away.
     """
     tasks = start_all(cluster, nodes, ssh_config, tunnel, environment, say)
     return not_lost(await asyncio.gather(*tasks))
@@ -56,7 +56,7 @@ def start_all(
     environment: Environment | None = None,
     say: Say = print,
 ) -> list[asyncio.Task[DaskRemote | NodeError]]:
-    """The same, with a task for each: one that is slow holds up no other."""
+    """Bring up nodes, with a task for each, so that a slow node holds up no other."""
     logins: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOGINS_AT_ONCE))
 
     async def one(node: Node, remote_id: int) -> DaskRemote | NodeError:
@@ -71,7 +71,7 @@ def start_all(
             return await _join(cluster, process, remote_id, tunnel)
         except NodeError as error:
             return error
-        except Exception as error:  # whatever it is, it must not fail the other nodes
+        except Exception as error:  # (of whatever kind, it must not fail the other nodes)
             failure = NodeError(f"node {str(node)!r}: {error or repr(error)}")
             failure.__cause__ = shown_cause(error)
             return failure
@@ -82,7 +82,7 @@ def start_all(
 async def _join(
     cluster: Cluster, process: NodeProcess, remote_id: int, tunnel: bool | None
 ) -> DaskRemote:
-    """Let a greeted node join the cluster; leave nothing of it when that fails."""
+    """Join a node, whose starter has said hello, to the cluster; on failure, end all there."""
     node = process.node
     if node.tunnel is not None:
         tunnel = node.tunnel

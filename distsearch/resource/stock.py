@@ -22,22 +22,22 @@ class Stock:
 
     stock = Stock(folder)
     stock.begin()
-    stock.take_function(message); stock.take_upload(message)     # a piece of it
-    stock.lacks("train-1f")                                      # [] if all is there
+    stock.take_function(message); stock.take_upload(message)     # whole, or a piece
+    stock.lacks("train-1f")                                      # what is missing; [] if nothing
     stock.make_folder_of(7)
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._folders = {name: str(folder / name) for name in FOLDERS}  # text is quicker than Path
-        self.work = self._folders["work"]  # of trials, with the uploaded files
-        self._unfinished: dict[str, Any] = {}  # the hashes of uploads that are not whole yet
-        self._uploaded: set[str] = set()  # what has to be in the work folder, at its top
+        self._folders = {name: str(folder / name) for name in FOLDERS}  # (quicker than Path)
+        self.work = self._folders["work"]  # the folder with the uploaded files
+        self._unfinished: dict[str, Any] = {}  # hashes of uploads that are not whole yet
+        self._uploaded: set[str] = set()  # names that have to be in the work folder
 
     def begin(self) -> None:
         """Make the folders."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        delete(self._folder / "functions")  # what is there now, somebody else may have put there
+        delete(self._folder / "functions")  # (another user may have put something there)
         for name in FOLDERS:
             make_folder(self._folder / name)
 
@@ -49,10 +49,10 @@ class Stock:
         if not message.get("offset"):
             delete(unfinished)
         elif os.stat(unfinished).st_size != message["offset"]:
-            return  # a piece is missing
+            return  # (a piece is missing)
         with open(unfinished, "ab", opener=private) as file:
             file.write(message["data"])
-        if message.get("done", True):  # a small one is no piece
+        if message.get("done", True):  # (a small function comes whole)
             os.replace(unfinished, path)
 
     def take_upload(self, message: Message) -> None:
@@ -94,7 +94,7 @@ class Stock:
         folder = f"{self._folders['trials']}/{trial}"
         try:
             return folder, make_folder(folder)
-        except FileNotFoundError:  # a trial has deleted that of all of them
+        except FileNotFoundError:  # a trial has deleted the folder of all trials
             self._make_folders()
             return folder, make_folder(folder)
 
@@ -106,7 +106,7 @@ class Stock:
 
 
 def receive_piece(folder: Path, open_files: dict[str, Any], message: Message) -> None:
-    """Add a piece to an upload; at the last one check the hash and put the file in its place.
+    """Add a piece to an upload; after the last piece check the hash, and put the file in place.
 
     Raises ValueError for a path outside the folder or a wrong hash.
     """

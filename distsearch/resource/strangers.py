@@ -1,7 +1,7 @@
-"""What other users of a machine can do at its loopback ports: connect, few at a time, not for long.
+"""Bounds what other users of a machine can do at its loopback ports: few connections, not for long.
 
-They get past no handshake, but each of their connections is a descriptor of this process, of which
-there are about a thousand. Nothing here is known to Dask's public interface: see docs/design.md.
+They get past no handshake, but each of their connections takes a descriptor of this process, of
+which there are about a thousand. All that is used here is private to Dask: see docs/design.md.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import os
 from collections import OrderedDict
 from typing import Any
 
-HANDSHAKES = 64  # that may be under way at a port; then the oldest has to go
+HANDSHAKES = 64  # so many may be under way at a port; then the oldest is ended
 HANDSHAKE_S = 10.0
 
 
 def bound_strangers(server: Any) -> None:
-    """Bound what strangers hold open of a scheduler or worker of Dask, and close its HTTP port.
+    """Bound the handshakes at the ports of a Dask scheduler or worker, and close its HTTP port.
 
         await Scheduler(...); bound_strangers(scheduler)
 
-    Again after it listens at one more address. Harmless where this was done before.
+    To be called again after it listens at one more address; a second call does no harm.
     """
-    server.http_server.stop()  # Dask always opens it; nobody needs it
+    server.http_server.stop()  # (Dask always opens it; nobody needs it)
     for listener in server.listeners:
         if "_prepare_stream" not in vars(listener):
             listener._prepare_stream = _Bounded(listener._prepare_stream)
@@ -52,8 +52,7 @@ class _Bounded:
 def is_own(from_port: int, to_port: int) -> bool:
     """Whether a connection between two loopback ports of this machine is this user's, or root's.
 
-    Linux tells; elsewhere, and where it does not know the connection any more, it is taken for
-    one that may be.
+    True also where nobody can tell: on systems other than Linux, and when it is closed already.
     """
     ends = [f"0100007F:{from_port:04X}", f"0100007F:{to_port:04X}"]
     with contextlib.suppress(OSError), open("/proc/net/tcp", encoding="ascii") as table:

@@ -1,8 +1,8 @@
-"""Certificates of one search: one authority made for the run, one key per party.
+"""The certificates of a search: one authority, made for the run, and a key for each party.
 
-Every Dask port is a shell for whoever can reach it, so both sides of every connection must show a
-certificate of this authority. Keys stay in memory and travel only through SSH's standard input.
-(To load its own, each process writes it for an instant to a private folder: `ssl` wants files.)
+A Dask port is a shell for everybody who can reach it, so both sides of every connection must show a
+certificate of this authority. Keys stay in memory, and travel only through SSH's standard input.
+(A process that loads its key writes it to a private folder for an instant, as `ssl` wants files.)
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-# Clocks differ, by years where a machine has none that outlasts its power. What a certificate is
-# good for ends with the authority's key, which is gone with the search, and not with a date.
+# Clocks differ, by years where a machine's clock stops without power. A certificate is of no use
+# once the authority's key is gone, with the end of the search; so dates need not limit it.
 BEGIN, END = datetime(1950, 1, 1), datetime(9999, 12, 31, 23, 59, 59)
 
 
@@ -38,7 +38,7 @@ class Authority:
     def issue(self, party: str) -> dict[str, Any]:
         """Make a key and a certificate for a party: the parameters of Dask's `Security`.
 
-        Whoever gets them shows this certificate, and demands one of this authority from everybody.
+        A process with these shows this certificate, and demands one of this authority.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         limits = x509.BasicConstraints(ca=False, path_length=None)

@@ -16,7 +16,7 @@ else:
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a file says: `read_toml("nodes.toml")["gpu1"]["port"]`.
+    """The tables of a file: `read_toml("nodes.toml")["gpu1"]["port"]`.
 
     Raises OptionError for a file that cannot be read, or is no TOML, with its name and the line.
     """
@@ -25,5 +25,5 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         return dict(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise OptionError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # no UTF-8, or no TOML
+    except ValueError as error:  # (no UTF-8, or no TOML)
         raise OptionError(f"{file} is no TOML: {error}") from error

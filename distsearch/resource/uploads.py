@@ -19,8 +19,9 @@ Source = Union[str, "os.PathLike[str]", types.ModuleType]
 def collect(sources: Source | Iterable[Source]) -> dict[str, Path]:
     """The files behind `sources`: {name in the work folder: path here}.
 
-    A relative path keeps its folders, so that `open('data/train.csv')` finds it there as here;
-    an absolute one lands under its last name. A folder brings all it holds, a module its source.
+    A relative path keeps its folders, so that `open('data/train.csv')` finds the file there as
+    here; an absolute path lands under its last name. A folder brings all that it holds, a module
+    its source.
 
     >>> collect(['data.txt', 'images/', helper])
 

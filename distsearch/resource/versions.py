@@ -13,7 +13,7 @@ _OWN = {"distsearch": "distsearch", "protocol": "a distsearch of protocol"}
 PROTOCOL = 1
 """Raised when messages between driver and node change their meaning."""
 
-# name of a package -> how many parts of its version must agree (0: all; None: none)
+# How many parts of a package's version must agree (0: all, None: none).
 NODE_PACKAGES: dict[str, int | None] = {
     "distributed": 0,
     "dask": 0,
@@ -41,9 +41,9 @@ def own_versions() -> dict[str, Any]:
 def compare(
     driver: dict[str, Any], node: dict[str, Any], host: str, python: str = "python3"
 ) -> str | None:
-    """Say what keeps a node from working with this driver, and what to do; None when all is well.
+    """What keeps a node from working with this driver, and what to do; None when nothing does.
 
-    `python` is the node's interpreter as one would type it there.
+    `python` is the node's interpreter, as people type it there.
     """
     ours, theirs = driver["python"], node["python"]
     if ours[:2] != theirs[:2]:
@@ -73,7 +73,7 @@ def compare(
             f"node {host!r} has other versions than the driver: {pairs}; "
             f"install there: {_pip(driver, different, python)}"
         )
-    for name in ("distsearch", "protocol"):  # not told by nodes that get theirs from the driver
+    for name in ("distsearch", "protocol"):  # (nodes that get both do not say them)
         if driver[name] != node.get(name, driver[name]):
             return (
                 f"node {host!r} has {_OWN[name]} {node[name]}, the driver {driver[name]}: "
@@ -83,7 +83,7 @@ def compare(
 
 
 def own_distsearch(whose: str) -> str:
-    """What gives workers that this package has not started the very distsearch of the driver."""
+    """What to do so that workers of the user's own cluster have the driver's distsearch."""
     folder = Path(__file__).parents[1]
     return f"copy the folder {folder} to a place on the PYTHONPATH of {whose}"
 
@@ -96,7 +96,7 @@ def _installed(name: str) -> str | None:
 
 
 def alike(ours: str | None, theirs: str, parts: int | None) -> bool:
-    """Whether two versions agree in so many of their parts: 0 in all, None in none."""
+    """Whether two versions agree in their first `parts` parts (0: all, None: none need agree)."""
     if ours is None or parts is None:
         return True
     if parts == 0:

@@ -46,14 +46,22 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 CLOSE_BOUND_S = 30.0
-HURRY_S = 0.5  # what close() waits for at most after a second Ctrl-C
+HURRY_S = 0.5  # so long close() waits, at most, after a second Ctrl-C
 
 
 class Scheduler(Running):
     """What all schedulers have in common; see FIFOScheduler for the arguments and an example.
 
-    A rule of your own overrides `on_report`, `on_end` or `next_launch`. One that compares trials by
-    `report.reward` says `ranks_by_reward = True`, and several objectives are then refused.
+    A rule of your own overrides `on_report`, `on_end` or `next_launch`:
+
+        class StopBelow(FIFOScheduler):
+            ranks_by_reward = True
+
+            def on_report(self, trial, report):
+                return Stop("below 0.5") if (report.reward or 0.0) < 0.5 else Continue()
+
+    `ranks_by_reward = True` says that the rule compares trials by `report.reward`, so that several
+    objectives are refused.
     """
 
     ranks_by_reward: ClassVar[bool] = False
@@ -146,7 +154,7 @@ class Scheduler(Running):
         self.num_trials, self.time_out = num_trials, time_out
 
         # From here on no other driver has the folder; what lies there decides how to go on.
-        let_go = self._take_folder(checkpoint, resume)
+        was_taken = self._take_folder(checkpoint, resume)
         with self._store.closed_on_error():
             earlier = folder.earlier_run(self.folder)
             unused = self._choose_seed(seed, earlier)
@@ -157,7 +165,7 @@ class Scheduler(Running):
             settings = options.settings(self.train_fn, self.objectives, self.folder, earlier)
 
         self._make_parts(options, settings, ssh_files)
-        self._say_how_it_begins(let_go, unused)
+        self._say_how_it_begins(was_taken, unused)
         registry.add(self)
         train_fn.note(self)
         try:
@@ -175,20 +183,20 @@ class Scheduler(Running):
     def _take_folder(self, checkpoint: str | os.PathLike[str] | None, resume: bool | None) -> bool:
         """Take the folder of the search, and open its log.
 
-        Whether an earlier scheduler of this process, whose search there has ended, was closed for
-        this one.
+        True if an earlier scheduler of this process had the folder: as its search has ended, it is
+        closed.
         """
         self._is_named = checkpoint is not None
         self.folder = folder.find(checkpoint, self.train_fn.__name__)
-        let_go = registry.close_ended(self.folder)
+        was_taken = registry.close_ended(self.folder)
         self._store = folder.take(self.folder, resume)
         self._start_time = time.time()
         self.pid = os.getpid()
         self._closed = self._hurries = False
-        return let_go
+        return was_taken
 
     def _choose_seed(self, seed: int | None, earlier: Mapping[str, Any] | None) -> str:
-        """Take the seed of the earlier run, the given one, or any; what is to be said of it."""
+        """Take the seed of an earlier run, or the given one, or any; returns a line to be said."""
         if earlier is not None:
             self.seed = earlier["seed"]
             if seed not in (None, self.seed):
@@ -200,7 +208,7 @@ class Scheduler(Running):
     def _make_parts(
         self, options: Options, settings: Settings, ssh_config: Sequence[str] | None
     ) -> None:
-        """Make what shows the search, what runs it, its nodes, and what others ask of it."""
+        """Make the parts that show the search, run it, have its nodes, and hear requests."""
         self.progress = Progress(
             options.verbose,
             self._snapshot,
@@ -239,7 +247,7 @@ class Scheduler(Running):
         num_trials: int | None,
         earlier: Mapping[str, Any] | None,
     ) -> Desk:
-        """What stands between this scheduler and its searcher, which it makes."""
+        """Make the desk, which makes the searcher, and stands between it and this scheduler."""
         return Desk(
             searcher,
             self.train_fn.space,
@@ -259,15 +267,16 @@ class Scheduler(Running):
             wake=self._wake,
         )
 
-    def _say_how_it_begins(self, let_go: bool, unused: str) -> None:
+    def _say_how_it_begins(self, was_taken: bool, unused: str) -> None:
         """Say what a user might not expect.
 
-        `let_go`: an earlier scheduler was closed for this one; `unused`: an argument that is not.
+        `was_taken`: an earlier scheduler was closed for this one. `unused`: a line about an
+        argument that is not used.
         """
         say = self.progress.say
         if self._store.put_aside is not None:
             say(f"what another search had left in {self.folder} is in {self._store.put_aside.name}")
-        if let_go:
+        if was_taken:
             say(f"the scheduler that had {self.folder} before, whose search has ended, is closed")
         if unused:
             say(unused)
@@ -289,20 +298,21 @@ class Scheduler(Running):
             client=client,
             enough=lambda: self.manager.can_meet(resource),
         )
-        workers_are_to_come = client is not None and not self.manager.remotes  # a job is queued
+        # (Workers of the user's cluster may come later, when the job that starts them begins.)
+        workers_are_to_come = client is not None and not self.manager.remotes
         if not workers_are_to_come:
             self.manager.check(resource)
 
     # What the searcher and the rule need to know
 
     def _needed_soon(self) -> int:
-        """How many trials may be launched at once: as many as there are slots, or less."""
+        """How many trials may be launched at once: one a slot, and not more than are left."""
         slots = self.manager.room_for(self.experiment.settings.resource)
         total = self.experiment.source.total
         return slots if total is None else min(slots, total - self.ledger.counts.launched - 1)
 
     def _wake(self) -> None:
-        """The searcher, in its thread, has a suggestion for which a slot waits."""
+        """Have slots filled: the searcher, in whose thread this is called, has a suggestion."""
         loop().loop.call_soon_threadsafe(self.experiment.wake)
 
     # Nodes
@@ -310,13 +320,15 @@ class Scheduler(Running):
     def add_remote(self, ip_addrs: Addresses) -> None:
         """Add nodes, also while trials run; uploaded files get there too.
 
-        Raises NodeError if one cannot be brought up (the others are then up).
+            scheduler.add_remote(['gpu3', 'me@gpu4:2222'])
+
+        Raises NodeError if a node cannot be brought up (the others are then up).
         """
         self._check_open()
         loop().call(self.fleet.add(nodes_of(ip_addrs)))
 
     def remove_remote(self, ip_addrs: Addresses) -> None:
-        """Take nodes away; what runs on them is ended and runs again elsewhere.
+        """Take nodes away; trials that run on them are ended, and run again elsewhere.
 
         Raises ResourceError for a node that is not there.
         """
@@ -328,10 +340,10 @@ class Scheduler(Running):
 
             scheduler.upload_files(['data.txt', 'images/', helper])
 
-        From then on each trial runs in a folder of its own in which just what was uploaded is
-        linked, on this machine too, so that `open('data.txt')` and `import helper` do the same
-        everywhere, and `open('model.pt', 'wb')` is the trial's own. (What it changes in an uploaded
-        file or folder, all trials of the node see.) Nodes that are added later get the files as
+        From then on each trial, on this machine too, runs in a folder of its own in which nothing
+        but the uploads is linked: `open('data.txt')` and `import helper` do the same everywhere,
+        and `open('model.pt', 'wb')` makes a file of the trial's own. (All trials of a node see what
+        a trial changes in an uploaded file or folder.) Nodes that are added later get the files as
         well. Raises UploadError.
         """
         self._check_open()
@@ -341,17 +353,17 @@ class Scheduler(Running):
 
     def close(self) -> None:
         """Stop what runs, leave nothing behind on any node, and let go of the log."""
-        if self._closed or self.pid != os.getpid():  # a forked child must leave it alone
+        if self._closed or self.pid != os.getpid():  # (in a forked child it is the parent's)
             return
         self._closed = True
         registry.remove(self)
         try:
-            if self._hurries:  # nodes end by themselves what they are not told to end
+            if self._hurries:  # what nodes are not told to end, they end by themselves
                 with contextlib.suppress(concurrent.futures.TimeoutError):
                     loop().call(self._close(), HURRY_S)
             else:
                 loop().call(self._close(), CLOSE_BOUND_S)
-        except (concurrent.futures.TimeoutError, TimeoutError):  # which were two before Python 3.11
+        except (concurrent.futures.TimeoutError, TimeoutError):  # (two classes before Python 3.11)
             why = self._store.trouble or "a node, or the disk, did not answer"
             self.progress.say(
                 f"closed after {CLOSE_BOUND_S:g} s, without waiting any longer: {why}"
@@ -362,7 +374,7 @@ class Scheduler(Running):
             loop().run(self._store.close)
 
     def shutdown(self) -> None:
-        """The same as `close()`, by AutoGluon's name."""
+        """`close()` by the name that AutoGluon has for it."""
         self.close()
 
     async def _close(self) -> None:

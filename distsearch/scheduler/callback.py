@@ -1,4 +1,4 @@
-"""The user's callback: called now and then in a thread of its own, so that it holds up nothing."""
+"""The user's callback: called now and then, in a thread of its own, for which no search waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 History = dict[int, list[dict[str, Any]]]
-LAST_CALL_S = 60.0  # what the last call may take before the search is over without it
+LAST_CALL_S = 60.0  # the end of a search waits so long for the last call
 
 
 class Callback:
@@ -17,9 +17,9 @@ class Callback:
         callback = Callback(function, period_s=60.0, read=read_history, start_time=time.time(),
                             say=print)
         callback.call_if_due()      # returns at once, also while an earlier call hangs
-        callback.call_at_the_end()  # waits for it, but not for ever
+        callback.call_at_the_end()  # waits for the call, a minute at most
 
-    An exception of the function is said, and the search goes on.
+    When the function fails, the user is told, and the search goes on.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class Callback:
         self._thread: threading.Thread | None = None
 
     def call_if_due(self) -> None:
-        """Start a call, if there was none for a period and none is going on."""
+        """Start a call, if the last one began a period ago, and none is under way."""
         is_due = time.monotonic() - self._called_at >= self._period_s
         if self._function is not None and is_due and not self._is_busy:
             self._start()
 
     def call_at_the_end(self) -> None:
-        """Call once more, and wait until that has returned; a minute at most, which is said."""
+        """Call once more, and wait for the call; after a minute the user is told that it hangs."""
         if self._function is None:
             return
         until = time.monotonic() + LAST_CALL_S
@@ -66,7 +66,7 @@ class Callback:
 
     def _start(self) -> threading.Thread:
         self._called_at = time.monotonic()
-        # A daemon: one that hangs does not keep Python from exiting.
+        # A daemon thread: a call that hangs does not keep Python from exiting.
         self._thread = threading.Thread(target=self._call, name="distsearch-callback", daemon=True)
         self._thread.start()
         return self._thread
@@ -75,5 +75,5 @@ class Callback:
         assert self._function is not None
         try:
             self._function(self._read(), self._start_time)
-        except BaseException as error:  # `sys.exit()` would end its thread without a word
+        except BaseException as error:  # (`sys.exit()` would end the thread without a word)
             self._say(f"training_history_callback failed: {error!r}")

@@ -1,4 +1,4 @@
-"""Coevolution: a population of cells on a graph, each of which goes on from its neighbours too.
+"""Coevolution: a population of cells on a graph, each of which goes on from its neighbours, too.
 
 Source: Schmiedlechner et al., "Towards Distributed Coevolutionary GANs" (Lipizzaner),
 arXiv:1807.08194 (2018), without its rounds: nobody waits for a neighbour.
@@ -20,19 +20,19 @@ from ..space.containers import Constant
 from .base import Scheduler
 from .options import with_args
 
-Graph = tuple[tuple[int, ...], ...]  # of each cell its neighbours, by their numbers
+Graph = tuple[tuple[int, ...], ...]  # for each cell the numbers of its neighbours
 Cells = Union[str, Sequence[int], Mapping[int, Iterable[int]]]
 
-FAILURES_IN_A_ROW = 3  # after which a cell has failed
+FAILURES_IN_A_ROW = 3  # so many failed generations in a row are the end of a cell
 OWN_ARGUMENTS = ("cell", "generation")
 
 
 def torus(width: int, height: int) -> Graph:
-    """The neighbours of each cell of a torus: those above, below, to its right and left.
+    """The neighbours of each cell of a torus: the cells above, below, to its right and left.
 
-    Cells are numbered row by row. Where a side is 2 cells long or less, two of these are the same
-    cell, or the cell itself, and count once, or not at all: each of 2 x 2 cells has two neighbours,
-    as has each of a ring, which is a torus of height 1.
+    Cells are numbered row by row. On a side of 2 cells both neighbours are one cell, which counts
+    once; on a side of 1 cell both are the cell itself, which does not count. So each of 2 x 2 cells
+    has two neighbours, and so has each cell of a ring, which is a torus of height 1.
 
     >>> torus(3, 3)[1], torus(2, 2)[0], torus(5, 1)[0]
     ((7, 4, 2, 0), (2, 1), (1, 4))
@@ -48,7 +48,7 @@ def torus(width: int, height: int) -> Graph:
 
 
 def graph_of(cells: Cells, name: str = "cells") -> Graph:
-    """What a user has given as cells, or under another name, as a graph.
+    """The graph that a user has given as `cells=` (or an argument of another `name`).
 
     >>> graph_of("2x2") == graph_of((2, 2)), graph_of({0: [1], 1: [2, 0], 2: [1]})
     (True, ((1,), (2, 0), (1,)))
@@ -107,9 +107,10 @@ def _check_own_arguments(train_fn: TrainFunction) -> None:
 class Cell:
     """One cell of the population: its line of trials so far.
 
-    `finished`: its trials that have finished, one a generation. `open`: the one that has not ended.
-    `launched`: the newest one, -1 before the first. `failures`: how many have failed, `in_a_row`:
-    since the last one that finished. `node`: where its newest trial has run.
+    `finished`: its trials that have finished, one for each generation. `open`: its trial that has
+    not ended. `launched`: its newest trial, -1 before the first. `failures`: how many of its trials
+    have failed; `in_a_row`: how many since the last one that finished. `node`: where its newest
+    trial has run.
     """
 
     number: int
@@ -123,12 +124,12 @@ class Cell:
 
     @property
     def generation(self) -> int:
-        """How many generations it has behind it."""
+        """How many generations the cell has finished."""
         return len(self.finished)
 
     @property
     def has_failed(self) -> bool:
-        """Whether it has been given up."""
+        """Whether the cell was given up."""
         return self.in_a_row >= FAILURES_IN_A_ROW
 
 
@@ -148,32 +149,32 @@ class CoevolutionScheduler(Scheduler):
             scheduler.run()
             scheduler.join_jobs()
 
-    Each generation of a cell is a trial, whose parents are the newest finished generations of the
-    cell (first) and of its neighbours (in the order of the graph); those that have none yet are
-    left out. It starts as soon as a slot is free, and waits for no neighbour. The train function
-    must `reporter.save` once, before it reports. Where it has arguments named `cell` and
-    `generation` (constants), they are the cell's number and the generation's, which counts from 1.
+    Each generation of a cell is a trial. Its parents are the newest finished generations of the
+    cell (first) and of its neighbours (in the order of the graph), as far as there are any. It
+    starts as soon as a slot is free, and waits for no neighbour. The train function must
+    `reporter.save` once, before it reports. Where it has constants named `cell` and `generation` as
+    arguments, these are the number of the cell and of its generation, which counts from 1.
 
-    The searcher is asked for the configuration of each cell once. Where it has no more, cells get
-    those of the first ones.
+    The searcher is asked for the configuration of each cell once. When it has no more
+    configurations, further cells get those of the first cells.
 
-    A free slot goes to the cell that is furthest behind; one that has run on the same node before
-    may be a generation ahead of the others for that. Processes are reused between generations
+    A free slot goes to the cell that is furthest behind; a cell that has run on the same node
+    before may be one generation ahead of others. Processes are reused between generations
     (`isolation="reuse"`, unless you say otherwise), so that what the train function keeps in its
     module stays: data, models, a GPU's context.
 
     A generation that fails (it raises, its process dies too often, it reports NaN) is tried again
-    from the cell's last one that has finished. Three in a row, and the cell has failed: the others
-    go on with the last that it has published.
+    from the cell's last finished generation. After three failures in a row the cell has failed: the
+    other cells go on with the last generation that it has finished.
 
-    Checkpoints go by themselves: those of a cell's newest generation stay, those that a running
-    trial reads, and that of the best. What a cell saves is sent to the nodes of its neighbours
-    at once.
+    Checkpoints are deleted as soon as nobody needs them: what stays are the newest generation of
+    each cell, what a running trial reads, and the best. What a cell saves is sent to the nodes of
+    its neighbours at once.
 
     Args (beside those of FIFOScheduler):
         cells: the torus, "WIDTHxHEIGHT" or (width, height) (a ring is "5x1"); or any graph: {cell:
             its neighbours}, with cells that count from 0.
-        generations: how many of each cell; those that fail are not counted.
+        generations: how many generations each cell finishes; failed ones do not count.
 
     Raises OptionError for fewer than two cells, neighbours that are none of the cells, generations
     below 1, and a `cell` or `generation` of the train function that is to be searched.
@@ -194,7 +195,7 @@ class CoevolutionScheduler(Scheduler):
         self.graph: Graph = graph_of(cells)
         self.generations: int = int(generations)
         self.cells: list[Cell] = [Cell(number) for number in range(len(self.graph))]
-        self._configs: list[Mapping[str, Any]] = []  # what the searcher has suggested
+        self._configs: list[Mapping[str, Any]] = []  # the searcher's, for the first cells
         self._no_more_configs: bool = False
         _check_own_arguments(with_args(train_fn, args))
         super().__init__(train_fn, args, *more, isolation=isolation, **options)
@@ -207,7 +208,7 @@ class CoevolutionScheduler(Scheduler):
 
     @property
     def planned(self) -> int:
-        """A trial for each generation, also of those that failed, as far as cells go on."""
+        """How many trials there will be: finished and failed generations, as far as cells go on."""
         return sum(
             cell.failures + (cell.generation if cell.has_failed else self.generations)
             for cell in self.cells
@@ -231,7 +232,7 @@ class CoevolutionScheduler(Scheduler):
         return self.next_launch_on("")
 
     def next_launch_on(self, node: str) -> Launch | Wait | None:
-        """The next generation of a cell, preferably of one that is warm on this node."""
+        """The next generation of a cell, preferably of a cell that last ran on this node."""
         todo = [cell for cell in self.cells if self._has_more(cell)]
         idle = [cell for cell in todo if cell.open is None]
         if not idle:
@@ -261,7 +262,7 @@ class CoevolutionScheduler(Scheduler):
     def on_end(self, trial: Trial) -> None:
         """A cell goes on from the generation that has finished, or from the one before."""
         super().on_end(trial)
-        if trial.bracket is None:  # of add_job or run_with_config
+        if trial.bracket is None:  # it is a trial of add_job or run_with_config
             return
         cell = self.cells[trial.bracket]
         cell.open, cell.node = None, trial.host
@@ -269,13 +270,13 @@ class CoevolutionScheduler(Scheduler):
             cell.finished.append(trial.id)
             cell.in_a_row = 0
         elif trial.status is not Status.STOPPED or trial.reason == NOTHING_LEFT:
-            # (All others that are stopped are so with the search, which may go on.)
+            # (Other trials are stopped with the search, which may go on with them.)
             cell.in_a_row += 1
             cell.failures += 1
             self._tell_of_failure(cell, trial)
 
     def may_need(self, trial: Trial) -> bool:
-        """Whether it is the newest generation of its cell."""
+        """Whether a trial is the newest finished generation of its cell."""
         if trial.bracket is None:
             return super().may_need(trial)
         return self._newest(self.cells[trial.bracket]) == trial.id
@@ -286,7 +287,7 @@ class CoevolutionScheduler(Scheduler):
         return True
 
     def read_on(self, trial: Trial) -> Iterable[str]:
-        """The nodes of the cells of which it is a neighbour."""
+        """The nodes of the cells to which the trial's cell is a neighbour."""
         if trial.bracket is None:
             return ()
         readers = [cell for cell in self.cells if trial.bracket in self.graph[cell.number]]
@@ -299,7 +300,7 @@ class CoevolutionScheduler(Scheduler):
     def replay_launch(
         self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
     ) -> None:
-        """When a search is resumed: the cell of that trial went on then."""
+        """When a search is resumed: hear that the cell of this trial went on."""
         bracket = self.ledger.trials[trial_id].bracket
         if given or bracket is None:
             super().replay_launch(trial_id, config, given, told)
@@ -327,7 +328,7 @@ class CoevolutionScheduler(Scheduler):
         return not cell.has_failed and cell.generation < self.generations
 
     def _turn(self, cell: Cell, node: str) -> tuple[int, int, int]:
-        """The smaller, the sooner it is its turn; one that is warm may be a generation ahead."""
+        """The turn of a cell, smallest first: one that last ran on `node` counts as one behind."""
         is_warm = bool(cell.finished) and cell.node == node
         return cell.generation - is_warm, cell.generation, cell.launched
 
@@ -348,7 +349,7 @@ class CoevolutionScheduler(Scheduler):
         cell.open = cell.launched = trial_id
 
     def _newest(self, cell: Cell) -> int | None:
-        """The newest finished generation of a cell whose weights have not been lost."""
+        """The newest finished generation of a cell that still has its weights."""
         trials = self.ledger.trials
         with_weights = (
             one for one in reversed(cell.finished) if trials[one].saved_step is not None
@@ -361,7 +362,7 @@ class CoevolutionScheduler(Scheduler):
         return tuple(one for one in newest if one is not None)
 
     def _tell_of_failure(self, cell: Cell, trial: Trial) -> None:
-        if not self.experiment.is_searching:  # an earlier run has told, or all is ending
+        if not self.experiment.is_searching:  # (an earlier run has told, or the search ends)
             return
         newest = f"generation {cell.generation}" if cell.generation else "new random weights"
         why = trial.reason.partition("\n")[0][:200] or "without a checkpoint"

@@ -1,4 +1,4 @@
-"""The rule: what a scheduler answers unless it overrides it, and what a scheduler of yours may."""
+"""The default rule: what a scheduler answers where it, or a rule of yours, overrides nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .callback import Callback
 
 
 class DefaultRule:
-    """Runs what its searcher suggests, each trial to its end; the experiment asks it all of this.
+    """Runs what the searcher suggests, each trial to its end; the experiment asks these methods.
 
-    See `core/rule.py` for the whole of what is asked of a rule.
+    See `core/rule.py` for all that is asked of a rule.
     """
 
     desk: Desk
@@ -25,13 +25,14 @@ class DefaultRule:
     _callback: Callback
 
     def next_launch(self) -> Launch | Wait | None:
-        """The next new trial; Wait() for none now, None for none any more."""
+        """The next new trial; Wait(): there is none now, None: there will be no more."""
         return self.desk.next(len(self.ledger.trials))
 
     def next_launch_on(self, node: str) -> Launch | Wait | None:
-        """The next new trial, for a free slot of this node (its host): that of `next_launch`.
+        """The next new trial, for a free slot of the node with this host.
 
-        A rule for which it matters where its trials run overrides this one.
+        By default whatever `next_launch` gives. Override it where it matters on which node a trial
+        runs.
         """
         return self.next_launch()
 
@@ -42,7 +43,7 @@ class DefaultRule:
     def due_at(self, trial: Trial) -> str | Sequence[float] | None:
         """At which reports a trial waits for the decision: 'every', at these times, or none.
 
-        By default at every one if `on_report` is overridden, else at none.
+        By default at every report if `on_report` is overridden, else at none.
         """
         return None if type(self).on_report is DefaultRule.on_report else "every"
 
@@ -51,35 +52,35 @@ class DefaultRule:
         return Continue()
 
     def on_end(self, trial: Trial) -> None:
-        """Hear that a trial has ended; call this one too when you override it."""
+        """Hear that a trial has ended; an override calls `super().on_end(trial)`."""
         self.desk.tell(trial)
         self._callback.call_if_due()
 
     @property
     def paused_may_go_on(self) -> bool:
-        """Whether each paused trial may still be resumed, according to how others fare."""
+        """Whether a paused trial may still be resumed, depending on how other trials fare."""
         return True
 
     def may_need(self, trial: Trial) -> bool:
         """Whether a trial that has ended may become a parent: its checkpoint is then kept.
 
-        Asked when checkpoints take more than `max_bytes`; those of trials that have not ended, of
-        parents whose children have not saved yet, and of the best are kept anyway.
+        Asked when checkpoints take more than `max_bytes`. The checkpoints of trials that have not
+        ended, of parents whose children have not saved yet, and of the best are kept anyway.
         """
         return self.desk.may_need(trial.id)
 
     @property
     def keeps_only_needed(self) -> bool:
-        """Whether checkpoints go as soon as nobody needs them, however little all of them take.
+        """Whether checkpoints are deleted as soon as nobody needs them, however few there are.
 
-        Those are needed that are kept when there are more than `max_bytes`: see `may_need`.
+        `may_need` says which are needed.
         """
         return False
 
     def read_on(self, trial: Trial) -> Iterable[str]:
         """The nodes (hosts) on which children of a trial will read what it has just saved.
 
-        It is sent there at once, and need not be sent when they start.
+        The checkpoint is sent there at once, so that children need not wait for it.
         """
         return ()
 
@@ -89,14 +90,14 @@ class DefaultRule:
         return None
 
     def on_pause(self, trial: Trial) -> None:
-        """Hear that a trial has paused; call this one too when you override it."""
+        """Hear that a trial has paused; an override calls `super().on_pause(trial)`."""
         if trial.has_result:
             self.desk.tell(trial)
 
     def on_let_go(self, trial: Trial) -> None:
         """Hear that a trial that the rule has paused goes on by request.
 
-        It is as if `next_resume` had named it, and it need not be named again.
+        It goes on as if `next_resume` had named it, which need not name it again.
         """
 
     def replay_known(self, points: Iterable[Sequence[Any]]) -> None:
@@ -108,7 +109,7 @@ class DefaultRule:
     ) -> None:
         """When a search is resumed: let the searcher suggest again what it had suggested.
 
-        `told` is that of the Launch.
+        `told` is `Launch.told`.
         """
         if not given and not self.desk.replay(trial_id, config, told):
             raise StoreError(
@@ -117,5 +118,5 @@ class DefaultRule:
             )
 
     def replay_resume(self, trial_id: int) -> None:
-        """When a search is resumed: this paused trial went on then, as `next_resume` had said."""
+        """When a search is resumed: hear that `next_resume` had let this trial go on."""
         self.next_resume()

@@ -24,11 +24,11 @@ from .rungs import WORST, Rung, Rungs, SynchronousBracket, bracket_sizes, geomet
 from .wording import limit
 
 TYPES = ("stopping", "promotion", "synchronous")
-GRACE_SHARE = 0.05  # of max_t: the first rung, unless it is given
+GRACE_SHARE = 0.05  # the first rung, unless it is given, as a share of max_t
 
 
 class HyperbandScheduler(Scheduler):
-    """Stops, or pauses, the trials that are not among the best at a few set times (rungs).
+    """Stops, or pauses, trials that are not among the best at a few set times (rungs).
 
         scheduler = HyperbandScheduler(train_fn, max_t=81)  # rungs at 4, 12, 36
         print(scheduler.plan(num_trials=200))
@@ -41,23 +41,24 @@ class HyperbandScheduler(Scheduler):
 
     Args (beside those of FIFOScheduler):
         max_t: how long a trial trains at most, in units of `time_attr`; None takes `max_t` or
-            `epochs` of the train function's arguments. A trial that goes on beyond is stopped.
+            `epochs` of the train function's arguments. A trial that goes on longer is stopped.
         grace_period: the first rung: no trial is judged before. None: 5% of max_t, rounded, at
             least 1; with several brackets 1, as in the first paper. (On half of 8 tasks of LCBench
             the first of 52 epochs misled; first rungs at 4% to 10% of max_t found good trials on
             all of them, see benchmarks/README.md. Where early reports can be trusted, 1 is
             cheaper.)
         reduction_factor: only the best 1/reduction_factor of a rung go on.
-        rung_levels: the rungs themselves, in place of the two above.
-        brackets: how many variants of the rungs share the trials; the second leaves out the first
-            rung, the third the first two, and so on. More of them guard against early reports
-            that mislead.
-        type: 'stopping': decided on arrival, against those that came before; a trial that is not
-            among the best ends, one that is as good as the last of these goes on. 'promotion':
-            every trial pauses at its rung and goes on when it is among the best; on any node, from
-            what it kept with `reporter.save` before it reported (or from the start, if it kept
-            nothing). In both, one that fails leaves its place among the best to the next.
-            'synchronous': as in the first paper: a rung is decided once all its trials are there.
+        rung_levels: the rungs themselves, in place of grace_period and reduction_factor.
+        brackets: how many variants of the rungs share the trials; the second variant leaves out
+            the first rung, the third the first two, and so on. More brackets guard against early
+            reports that mislead.
+        type: 'stopping': a trial is judged when it arrives at a rung, against the trials that came
+            before; it ends if it is not among the best, and goes on if it is as good as the last of
+            them. 'promotion': every trial pauses at its rung, and goes on when it is among the
+            best; on any node, from what it saved with `reporter.save` before it reported (or from
+            the start, if it saved nothing). In both, a trial that fails leaves its place among the
+            best to the next one. 'synchronous', as in the first paper: a rung is decided once all
+            its trials are there.
 
     Raises OptionError for settings that make no sense, and when no max_t can be found.
     """
@@ -77,7 +78,7 @@ class HyperbandScheduler(Scheduler):
         type: str = "stopping",
         **options: Any,
     ) -> None:
-        refuse_misspelt(self.__class__, options)  # before a misspelt max_t is missed
+        refuse_misspelt(self.__class__, options)  # before max_t is reported as missing
         if type == "pasha":
             raise OptionError("type='pasha'; what AutoGluon calls so is PASHAScheduler(...)")
         if type not in TYPES:
@@ -105,7 +106,7 @@ class HyperbandScheduler(Scheduler):
         self._bracket_of: dict[int, Rungs] = {}
         self._promoted: deque[int] = deque()
         self._opened: list[SynchronousBracket] = []
-        self._open: list[SynchronousBracket] = []  # those of them that are not over
+        self._open: list[SynchronousBracket] = []  # the brackets that are not over
         self._synchronous_of: dict[int, SynchronousBracket] = {}
         super().__init__(train_fn, args, *more, **options)
 
@@ -136,14 +137,14 @@ class HyperbandScheduler(Scheduler):
     def replay_launch(
         self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
     ) -> None:
-        """When a search is resumed: into the same bracket as then."""
+        """When a search is resumed: a new trial joins the bracket that it joined then."""
         super().replay_launch(trial_id, config, given, told)
         if self.type != "synchronous" or given:
             return
         number = self.ledger.trials[trial_id].bracket
         if number is None:
             raise StoreError("this search was begun by a version that did not log its brackets")
-        if number == len(self._opened):  # those before were full then, or closed
+        if number == len(self._opened):  # (all brackets before were full then, or closed)
             for one in self._open:
                 one.close()
             self._open_bracket()
@@ -156,12 +157,12 @@ class HyperbandScheduler(Scheduler):
         return self._promoted.popleft() if self._promoted else None
 
     def replay_resume(self, trial_id: int) -> None:
-        """When a search is resumed: it went on then, so it is no longer to be resumed."""
+        """When a search is resumed: this trial went on then, and is not to be resumed again."""
         bracket = self._synchronous_of.get(trial_id)
         if bracket is None:
             if trial_id in self._promoted:
                 self._promoted.remove(trial_id)
-        elif not bracket.take(trial_id):  # no more trials were to come then
+        elif not bracket.take(trial_id):  # the bracket was closed, as no more trials were to come
             for one in self._open:
                 one.close()
             bracket.take(trial_id)
@@ -172,8 +173,8 @@ class HyperbandScheduler(Scheduler):
         return [*levels, math.nextafter(self.max_t, math.inf)]
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
-        """At a rung: is it among the best? Beyond max_t: enough."""
-        if report.time >= self.max_t:  # at max_t it may still finish what follows its last epoch
+        """At a rung, is the trial among the best? Beyond max_t it has trained enough."""
+        if report.time >= self.max_t:  # (at max_t it may still do what follows its last epoch)
             self.desk.observe(trial, report.reward, math.inf)
             return Continue() if report.time == self.max_t else Stop(limit(self.max_t))
         rungs = self._rungs_of(trial.id)
@@ -185,18 +186,18 @@ class HyperbandScheduler(Scheduler):
             return Continue() if among_best else Stop(self._why_stopped(report, rungs))
         if self.type == "synchronous":
             bracket = self._synchronous_of.get(trial.id)
-            if bracket is None:  # of add_job: it is in no bracket
+            if bracket is None:  # a trial of add_job is in no bracket
                 return Continue()
             bracket.reach(trial.id, report.reward)
             return Pause(self._why_in_bracket(report, rungs, bracket))
-        # What a free worker would do next: promote a trial, perhaps this very one, or start anew.
+        # As a free slot would: promote a trial, which may be this one, or else start a new one.
         earned = self._promotable()
         goes_on = earned[:1] == [trial.id]
         self._promoted.extend(earned[1:] if goes_on else earned)
         return Continue() if goes_on else Pause(self._why_paused(report, rungs))
 
     def on_end(self, trial: Trial) -> None:
-        """A trial that ends before its rung must not be waited for, one that failed is no rival."""
+        """A trial that has ended is waited for at no rung; if it failed, it is no rival, either."""
         super().on_end(trial)
         bracket = self._synchronous_of.get(trial.id)
         if bracket is not None:
@@ -207,18 +208,18 @@ class HyperbandScheduler(Scheduler):
                 self._promoted.extend(self._promotable())
 
     def on_let_go(self, trial: Trial) -> None:
-        """One that goes on by request is promoted; no synchronous bracket has such ones."""
+        """Promote a trial that goes on by request (as none does in a synchronous bracket)."""
         if trial.id in self._promoted:
             self._promoted.remove(trial.id)
         self._rungs_of(trial.id).take(trial.id)
 
     @property
     def paused_may_go_on(self) -> bool:
-        """Not when synchronous: there a rung is decided once and for all."""
+        """Whether a paused trial may go on: not by 'synchronous', which decides rungs for good."""
         return self.type != "synchronous"
 
     def _promotable(self) -> list[int]:
-        """The trials that have earned the next rung by the last report: hardly ever several."""
+        """The trials that earned their next rung by the last report: hardly ever several."""
         return [found[0] for rungs in self.brackets for found in iter(rungs.promotable, None)]
 
     def _rungs_of(self, trial_id: int) -> Rungs:
@@ -244,7 +245,7 @@ class HyperbandScheduler(Scheduler):
         return f"{standing}; {self._needed(report.trial, rung, max(1, rungs.places_at(rung)))}"
 
     def _why_paused(self, report: Report, rungs: Rungs) -> str:
-        """The same, and what it waits for."""
+        """Where a trial stands at its rung, and what it waits for."""
         standing, rung = self._standing(report, rungs), rungs.rung_of(report.trial)
         places = rungs.places_at(rung)
         if rung.rewards[report.trial] == WORST:
@@ -252,12 +253,12 @@ class HyperbandScheduler(Scheduler):
         if not places:
             enough = math.ceil(self.reduction_factor - 1e-9)
             return f"{standing}; it waits, as nobody goes on before {enough} are there"
-        if rung.rank_of(report.trial) <= places:  # another trial has earned its next rung, too
+        if rung.rank_of(report.trial) <= places:  # another trial comes first
             return f"{standing}; it goes on when a slot is free"
         return f"{standing}; it waits, as {self._needed(report.trial, rung, places)}"
 
     def _why_in_bracket(self, report: Report, rungs: Rungs, bracket: SynchronousBracket) -> str:
-        """How far its bracket is, which has just heard of the trial."""
+        """How many trials the bracket still waits for, which has just heard of this one."""
         at, result = self._rung(report, rungs), self.wording.result(report)
         if bracket.there:
             here = f"{bracket.there} of {bracket.there + bracket.awaited} trials"
@@ -284,7 +285,7 @@ class HyperbandScheduler(Scheduler):
         return f"the rung of {time}{bracket}"
 
     def _needed(self, trial: int, rung: Rung, rank: int) -> str:
-        """Which rank a trial would need at its rung, and whose that is."""
+        """Which rank a trial would need at its rung, and which trial has that rank."""
         holder = rung.holder_of(rank)
         rival = self.wording.rival(holder, rung.rewards[holder], rung.rewards[trial])
         return f"going on takes rank {rank}, held by {rival}"
@@ -304,7 +305,7 @@ class HyperbandScheduler(Scheduler):
         self._synchronous_of[trial_id] = bracket
 
     def _next_of_synchronous(self) -> int | None:
-        if not self.experiment.is_searching:  # nobody will come to fill what is not full
+        if not self.experiment.is_searching:  # no more trials will join
             for bracket in self._open:
                 bracket.close()
         self._open = [bracket for bracket in self._open if not bracket.is_over]
@@ -317,9 +318,12 @@ class HyperbandScheduler(Scheduler):
     # The plan
 
     def plan(self, num_trials: int | None = None, seconds_per_epoch: float | None = None) -> str:
-        """What the search will do, as text: brackets, rungs, trials and epochs; before it starts.
+        """What the search will do, as text: its brackets, rungs, trials and epochs.
 
-        `seconds_per_epoch`: how long one unit of `time_attr` takes one trial, for the time.
+            print(scheduler.plan(num_trials=200, seconds_per_epoch=12))
+
+        `seconds_per_epoch`: how long a trial takes for one unit of `time_attr`; the text then says
+        how long the search takes, too.
         """
         count = self.num_trials if num_trials is None else num_trials
         count = sum(self.sizes) if count is None else count

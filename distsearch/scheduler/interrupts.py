@@ -1,4 +1,4 @@
-"""What ends a search from outside: SIGTERM, sent by whoever shuts a machine down, is Ctrl-C."""
+"""SIGTERM, which a machine sends that is shut down, ends a search as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
+    """Raised in place of KeyboardInterrupt where SIGTERM came."""
 
 
 @contextlib.contextmanager
 def term_too() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt in this block, and SystemExit(143) out of it.
+    """Let SIGTERM raise KeyboardInterrupt inside this block, which leaves it as SystemExit(143).
 
-    Not outside of the main thread, and not where the program handles SIGTERM itself.
+    Nothing changes outside of the main thread, and where the program handles SIGTERM itself.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

@@ -1,4 +1,4 @@
-"""Median stopping: a trial ends when the middle of its peers has done better on average.
+"""Median stopping: a trial ends when half of its peers have done better on average.
 
 Source: Golovin et al., "Google Vizier", KDD (2017), section 3.2.2.
 """
@@ -19,19 +19,25 @@ from .options import is_whole
 class Averages:
     """The running averages of all trials at each time, sorted; pure, so that it can be replayed.
 
-    A time is a whole number of `time_attr`: a report at epoch 2.5 belongs to 2. What a trial has
-    at a time is the average of its rewards up to then, if it has come so far: one that reports at
-    epochs 2 and 4 has its average of epoch 2 at epoch 3. What is not a number counts in none.
+        averages = Averages()
+        averages.add(trial=3, time=1, reward=0.5)
+        averages.median(1)                          # (0.5, 1): of one trial
+
+    A time is a whole number of `time_attr`: a report at epoch 2.5 belongs to 2. The value of a
+    trial at a time is the average of its rewards up to then, if it has come so far: a trial that
+    reports at epochs 2 and 4 has at epoch 3 its average of epoch 2. Rewards that are no number are
+    left out.
     """
 
     def __init__(self) -> None:
         self._at: dict[int, list[float]] = {}
         self._times: list[int] = []  # the keys of _at, sorted
         self._sums: dict[int, tuple[float, int]] = {}
-        self._curves: dict[int, tuple[list[int], list[float]]] = {}  # times and averages of each
+        # The times and averages of each trial.
+        self._curves: dict[int, tuple[list[int], list[float]]] = {}
 
     def median(self, time: int) -> tuple[float, int]:
-        """The median at a time and of how many trials it is; NaN of none."""
+        """The median at a time, and the number of trials with a value there; NaN, 0 if none has."""
         values = self._at.get(time) or self._others_at(time)
         middle = len(values) // 2
         if not values:
@@ -46,7 +52,7 @@ class Averages:
         if time not in self._at:
             insort(self._times, time)
             self._at[time] = self._others_at(time)
-        if averages:  # at the times that it jumped over it has what it had before
+        if averages:  # at times without a report the average stays what it was
             passed = slice(bisect_right(self._times, times[-1]), bisect_right(self._times, time))
             for between in self._times[passed]:
                 if between != time:
@@ -61,7 +67,7 @@ class Averages:
             insort(self._at[time], averages[-1])
 
     def _others_at(self, time: int) -> list[float]:
-        """The averages at a time at which nobody has reported yet, of those that went beyond."""
+        """The averages, at a time without any report yet, of the trials that came further."""
         found = []
         for times, averages in self._curves.values():
             if times and times[0] <= time <= times[-1]:
@@ -80,7 +86,7 @@ class MedianStoppingScheduler(Scheduler):
 
     Args (beside those of FIFOScheduler):
         grace_period: no trial is judged before this time.
-        min_samples: nor while fewer other trials than this came as far.
+        min_samples: no trial is judged while fewer other trials came as far.
 
     Raises OptionError when one of these is out of range.
     """
@@ -102,11 +108,11 @@ class MedianStoppingScheduler(Scheduler):
 
     @property
     def rule_settings(self) -> dict[str, Any]:
-        """From when on trials are judged."""
+        """From which time on, and against how many other trials, a trial is judged."""
         return {"grace_period": self.grace_period, "min_samples": self.min_samples}
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
-        """Stop below the median of those that came as far."""
+        """Stop a trial below the median of the trials that came as far."""
         if not math.isfinite(report.time):
             return Continue()
         if report.reward is not None:
@@ -124,7 +130,7 @@ class MedianStoppingScheduler(Scheduler):
         return Stop(self._why(report, median, samples)) if is_behind else Continue()
 
     def _why(self, report: Report, median: float, samples: int) -> str:
-        """What the trial has reached, and what the others."""
+        """What the trial has reached, and what the other trials have."""
         say, best = self.wording, self._best_of.get(report.trial)
         others = f"the median {say.value(median, beside=best)} of {samples} others' averages"
         at = f"at {say.time(report.time, report)}"

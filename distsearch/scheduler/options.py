@@ -29,7 +29,7 @@ from ..searcher.arguments import names_taken, refuse_unknown, same_seed
 from ..space import Dict
 from ..space.base import plain
 
-AUTOGLUON = {  # its arguments, with what they would be if all rules had them
+AUTOGLUON = {  # arguments of AutoGluon, and the values that describe what happens here
     "delay_get_config": True,
     "searcher_data": "rungs",
     "rung_system_per_bracket": True,
@@ -55,7 +55,7 @@ _KINDS: dict[Any, str] = {
 class Options:
     """The arguments of a scheduler that can be checked one by one; see FIFOScheduler.
 
-    Making one raises OptionError or ResourceError for the first that cannot be.
+    Raises OptionError or ResourceError for the first argument that cannot be.
     """
 
     resource: Mapping[str, Any] | Resource | None
@@ -128,10 +128,10 @@ class Options:
         folder: Path,
         earlier: Mapping[str, Any] | None,
     ) -> Settings:
-        """What the experiment in this folder needs to know; `earlier`: what it searched for before.
+        """The settings of the experiment in this folder; `earlier`: what its earlier run searched.
 
-        Begins the storage of its checkpoints. Raises PicklingError, ResourceError, OptionError for
-        retries that cannot be, and what `storage_of` raises.
+        Makes the place of its checkpoints in the storage. Raises PicklingError, ResourceError,
+        OptionError for retries that cannot be, and what `storage_of` raises.
         """
         resource = Resource.parse(self.resource)
         _check_gang(resource, train_fn, self.isolation)
@@ -159,7 +159,7 @@ class Options:
 
 
 def _check_gang(resource: Resource, train_fn: TrainFunction, isolation: str) -> None:
-    """Raise for what cannot be where a trial has several processes."""
+    """Raise OptionError or SpaceError for what a trial of several processes cannot have."""
     if resource.world_size == 1:
         return
     if isolation == "reuse":
@@ -175,7 +175,7 @@ def _check_gang(resource: Resource, train_fn: TrainFunction, isolation: str) -> 
 
 
 def check_bounds(num_trials: int | None, time_out: float | None) -> None:
-    """Raise ResourceError unless both are None, or above 0."""
+    """Raise ResourceError unless each bound is None, or above 0."""
     _check_bound("num_trials", num_trials, Integral)
     _check_bound("time_out", time_out)
 
@@ -183,7 +183,7 @@ def check_bounds(num_trials: int | None, time_out: float | None) -> None:
 def check_objectives(
     objectives: Objectives, rule: str, ranks_by_reward: bool, max_reward: float | None
 ) -> None:
-    """Raise OptionError where several objectives meet a rule, or a goal, that is for one reward."""
+    """Raise OptionError for several objectives with a rule, or a goal, that is for one reward."""
     if not objectives.several:
         return
     if ranks_by_reward:
@@ -221,7 +221,7 @@ def check_parameters(train_fn: TrainFunction) -> None:
     """Raise OptionError where a train function does not take what a trial gives it."""
     try:
         parameters = inspect.signature(train_fn.__wrapped__)
-    except (TypeError, ValueError):  # not every callable that is written in C has one
+    except (TypeError, ValueError):  # (a callable that is written in C may have none)
         return
     try:
         parameters.bind("args", "reporter")
@@ -233,17 +233,18 @@ def check_parameters(train_fn: TrainFunction) -> None:
 
 
 def refuse_misspelt(rule: type, names: Iterable[str]) -> None:
-    """Raise OptionError, with the nearest name, for the first that no argument of a rule has."""
-    valid = names_taken(rule, without=names_taken(Results))  # which users do not make
+    """Raise OptionError, with the nearest name, for a name that is no argument of a rule."""
+    valid = names_taken(rule, without=names_taken(Results))  # (these are for `Results` itself)
     known = {*valid, "random_seed", *AUTOGLUON}
     refuse_unknown(rule.__name__, [name for name in names if name not in known], valid)
 
 
 def seed_of_others(rule: type, others: Mapping[str, Any], seed: int | None) -> int | None:
-    """The seed, once it is sure that nothing has to be done for the other arguments.
+    """The seed, after the further arguments `others` were checked, which AutoGluon has.
 
-    Raises OptionError for a name that the rule does not have, with the nearest that it has, and
-    for what AutoGluon has beside what is done here.
+    `random_seed` among them is the seed. Raises OptionError for a name that the rule does not have,
+    with the nearest name that it has, and for an argument of AutoGluon with a value that would
+    change what happens here.
     """
     refuse_misspelt(rule, others)
     for name, value in others.items():
@@ -258,7 +259,7 @@ def seed_of_others(rule: type, others: Mapping[str, Any], seed: int | None) -> i
 
 
 def complete(space: Dict, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole configuration that a trial gets; it may have other values for constants.
+    """The whole configuration that a trial gets; `config` may have other values for constants.
 
     Raises SpaceError for what is not in the space, and for constants that JSON does not hold.
     """
@@ -291,9 +292,9 @@ def check_number(
     most: float = math.inf,
     kind: Any = Real,
 ) -> None:
-    """Raise OptionError for what is no number from `least` (or above `above`) to `most`.
+    """Raise OptionError unless a value is a number from `least` (or above `above`) to `most`.
 
-    `valid`: these limits in words.
+    `valid` says in words which values are valid.
     """
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not (is_number and least <= value <= most and value > above):
@@ -301,14 +302,14 @@ def check_number(
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is an integer, Python's or NumPy's; True and False are none."""
+    """Whether a value is an integer, of Python or NumPy; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def config_files(
     given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None,
 ) -> list[str] | None:
-    """The files that `ssh_config` names, with absolute paths; OptionError for one that is not."""
+    """The absolute paths of the files in `ssh_config`; OptionError for a file that is not there."""
     if given is None:
         return None
     if isinstance(given, str | os.PathLike):
@@ -341,7 +342,7 @@ def _check_kind(name: str, value: Any, *kinds: Any) -> None:
 
 
 def _retries(max_failures: int, retries: Mapping[str, int] | None) -> dict[Status, int]:
-    """How often a trial runs again after each kind of failure."""
+    """How often a trial runs again after each kind of end; raises OptionError."""
     kinds = [status.value for status in Status if status.is_failure]
     for name, number in (retries or {}).items():
         if name not in kinds:

@@ -1,4 +1,4 @@
-"""PASHA: Hyperband by promotion that trains longer only while the ranking is still open.
+"""PASHA: Hyperband by promotion which trains longer only while the ranking is still open.
 
 Source: Bohdal et al., "PASHA: Efficient HPO and NAS with Progressive Resource Allocation", ICLR
 (2023): algorithm 1, and section 4.2 on how the noise is measured.
@@ -21,8 +21,8 @@ from .rungs import WORST, Rungs
 def same_ranking(upper: Mapping[int, float], lower: Mapping[int, float], epsilon: float) -> bool:
     """Whether the trials of a rung are ranked as they were one rung below, give or take `epsilon`.
 
-    Soft ranking: at each place of the upper rung may stand, besides the trial that had this place
-    below, any whose reward there is at most `epsilon` away from that one's.
+    Soft ranking: at each place of the upper rung may stand the trial that had this place below, or
+    any trial whose reward below differs from that trial's by `epsilon` at most.
 
     >>> same_ranking({1: 0.9, 2: 0.8}, {1: 0.70, 2: 0.71}, epsilon=0.02)
     True
@@ -36,9 +36,9 @@ def same_ranking(upper: Mapping[int, float], lower: Mapping[int, float], epsilon
 
 
 def noise_between(one: Mapping[float, float], other: Mapping[float, float]) -> float | None:
-    """How far apart two trials are at the last time of both, if their curves cross and cross back.
+    """How far apart two trials are at their last common time, if their curves cross and cross back.
 
-    Each is {time: reward}. Two that change places at least twice cannot be told apart.
+    Each curve is {time: reward}. Trials that change places at least twice cannot be told apart.
     """
     times = sorted(one.keys() & other.keys())
     signs = [one[time] > other[time] for time in times if one[time] != other[time]]
@@ -47,7 +47,7 @@ def noise_between(one: Mapping[float, float], other: Mapping[float, float]) -> f
 
 
 def percentile(ascending: Sequence[float], share: float) -> float:
-    """The value below which `share` per cent of the values lie, linear between two; 0 of none."""
+    """The value below which `share` per cent of the values lie, interpolated; 0 without values."""
     if not ascending:
         return 0.0
     place = share / 100 * (len(ascending) - 1)
@@ -69,7 +69,7 @@ class PASHAScheduler(HyperbandScheduler):
     Args (beside those of HyperbandScheduler, without `brackets` and `type`):
         noise_percentile: 0 to 100, 90 in the paper.
 
-    Raises OptionError when that is out of range, and what HyperbandScheduler raises.
+    Raises OptionError when `noise_percentile` is out of range, and what HyperbandScheduler raises.
     """
 
     def __init__(self, *args: Any, noise_percentile: float = 90, **options: Any) -> None:
@@ -79,8 +79,8 @@ class PASHAScheduler(HyperbandScheduler):
             raise OptionError(f"{name}= is not for PASHA, which promotes in one bracket")
         self.noise_percentile = noise_percentile
         self._curves: dict[int, dict[float, float]] = {}
-        self._noise: list[float] = []  # of pairs in the highest open rung, sorted
-        self._compared: list[int] = []  # the trials of those pairs
+        self._noise: list[float] = []  # differences within pairs of the highest open rung, sorted
+        self._compared: list[int] = []  # the trials that make up these pairs
         super().__init__(*args, type="promotion", brackets=1, **options)
 
     def _make_rungs(self, levels: Sequence[float]) -> Rungs:
@@ -90,22 +90,22 @@ class PASHAScheduler(HyperbandScheduler):
 
     @property
     def rule_settings(self) -> dict[str, Any]:
-        """Those of Hyperband, and the noise."""
+        """The settings of Hyperband, and the percentile of the noise."""
         return {**super().rule_settings, "noise_percentile": self.noise_percentile}
 
     @property
     def epsilon(self) -> float:
-        """By how much two rewards may differ that count as equal."""
+        """Rewards that differ by so much at most count as equal."""
         return percentile(self._noise, self.noise_percentile)
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
-        """As Hyperband by promotion; opens the next rung when the ranking has changed."""
+        """Pause at rungs, as Hyperband by promotion; open the next rung if the ranking changed."""
         if report.reward is not None:
             self._curves.setdefault(trial.id, {})[report.time] = report.reward
         return super().on_report(trial, report)
 
     def _why_paused(self, report: Report, rungs: Rungs) -> str:
-        """At the highest open rung: that nobody is promoted beyond it yet."""
+        """Why a trial pauses; at the highest open rung, as no trial goes beyond it yet."""
         if rungs.open < len(rungs.levels):
             highest = rungs.levels[rungs.open]
             if rungs.rung_of(report.trial).level >= highest:
@@ -122,17 +122,17 @@ class PASHAScheduler(HyperbandScheduler):
         return super()._promotable()
 
     def _ranking_is_open(self) -> bool:
-        """Whether the highest open rung ranks its trials otherwise than the one below."""
+        """Whether the highest open rung ranks its trials otherwise than the rung below."""
         rungs = self.brackets[0]
         if not 1 <= rungs.open < len(rungs.rungs):
             return False
         upper, lower = (rungs.rungs[index].rewards for index in (rungs.open, rungs.open - 1))
         if len(upper) == len(self._compared):
-            return False  # as before
+            return False  # nothing has changed
         for trial in list(upper)[len(self._compared) :]:
             self._compare(trial)
-        # One that jumped over the rung below has no place there, and one that failed, and then ran
-        # again for its children, none any more.
+        # (A trial that jumped over the rung below has no place there; a trial that failed, and then
+        # ran again for its children, has lost its place.)
         both = {t: reward for t, reward in upper.items() if lower.get(t, WORST) > WORST}
         return not same_ranking(both, lower, self.epsilon)
 

@@ -36,9 +36,10 @@ def explore(
 ) -> dict[str, Any]:
     """A configuration near another one, inside the space.
 
-    Each number is multiplied by one of the `factors` (and clipped to its range; one with steps, as
-    an integer, moves by one step at least) or, with `resample_probability`, drawn anew. Each choice
-    stays or, with this probability, moves to another option, whose own parameters are then drawn.
+    Each number is multiplied by one of the `factors`, and clipped to its range (a number with
+    steps, such as an integer, moves by one step at least); or, with `resample_probability`, it is
+    drawn anew. Each choice stays, or, with the same probability, becomes another option, whose own
+    parameters are then drawn.
     """
 
     def change(path: str, domain: Any) -> Any:
@@ -62,16 +63,16 @@ class PBTScheduler(Scheduler):
         scheduler = PBTScheduler(train_fn, population_size=8, max_t=100, perturbation_interval=5)
         scheduler.run()
 
-    Every `perturbation_interval` a member that is in the bottom quantile of the population ends,
-    and a new trial starts in its place from the newest checkpoint of one in the top quantile, with
-    its configuration explored (see `explore`). That one is its parent: `trial.parents`. The train
-    function must `reporter.save` before it reports, and start from `reporter.load()`, the number
-    of its epochs included; a member that has saved nothing is never copied.
+    Every `perturbation_interval` a member that is in the bottom quantile of the population ends.
+    In its place a new trial starts from the newest checkpoint of a member in the top quantile, its
+    parent (`trial.parents`), with the parent's configuration explored (see `explore`). The train
+    function must `reporter.save` before it reports, and start from `reporter.load()`, with the
+    number of epochs that lies in there; a member that has saved nothing is never copied.
 
-    Members are compared by their newest reward at a multiple of the interval. A population larger
-    than the slots takes turns, an interval each. Members that fail or end early are not replaced.
-    The search ends when all have reached `max_t` or ended; `num_trials`, which counts the new
-    trials too, and `time_out` may end it sooner.
+    Members are compared by their newest reward at a multiple of the interval. When there are fewer
+    slots than members, members take turns, an interval each. Members that fail or end early are not
+    replaced. The search ends when all members have reached `max_t` or ended; `num_trials`, which
+    counts the new trials, too, and `time_out` may end it sooner.
 
     Args (beside those of FIFOScheduler):
         population_size: how many trials make up the population.
@@ -109,19 +110,19 @@ class PBTScheduler(Scheduler):
         for factor in factors:
             check_number("perturbation_factors", factor, "above 0, each of them", above=0)
         self.population_size = population_size
-        refuse_misspelt(type(self), options)  # before a misspelt max_t is missed
+        refuse_misspelt(type(self), options)  # before max_t is reported as missing
         self.max_t = max_t_of(train_fn, args, max_t)
         self.perturbation_interval = perturbation_interval
         self.quantile_fraction = quantile_fraction
         self.resample_probability, self.perturbation_factors = resample_probability, factors
         self._living: set[int] = set()  # the members that have not ended
-        self._interval: dict[int, int] = {}  # of every member: at which it was compared last
-        self._scores: dict[int, float] = {}  # of the living: their rewards at that interval
-        self._turns: dict[int, int] = {}  # how often a member, and whom it replaced, was compared
+        self._interval: dict[int, int] = {}  # at which each member was compared last
+        self._scores: dict[int, float] = {}  # the rewards of the living at that interval
+        self._turns: dict[int, int] = {}  # comparisons of a member and those it replaced
         self._done: set[int] = set()  # the members that have reached max_t
-        self._founded = 0  # members that replaced none
-        self._all_founded = False  # also when the searcher had no more
-        self._children: deque[tuple[Launch, int]] = deque()  # each with the member it replaces
+        self._founded = 0  # how many members have replaced nobody
+        self._all_founded = False  # there are enough, or the searcher has no more
+        self._children: deque[tuple[Launch, int]] = deque()  # with the members that they replace
         super().__init__(train_fn, args, *more, **options)
 
     @property
@@ -133,7 +134,7 @@ class PBTScheduler(Scheduler):
 
     @property
     def _could_go_on_forever(self) -> bool:
-        return False  # see _turns
+        return False  # `_turns` bounds it
 
     # The rule
 
@@ -148,7 +149,7 @@ class PBTScheduler(Scheduler):
         return launch
 
     def next_resume(self) -> int | None:
-        """Of the paused members the one that is furthest behind, if no new one is further."""
+        """The paused member that is furthest behind, unless a new member is further behind."""
         paused = [trial_id for trial_id in self._living if self._is_paused(trial_id)]
         if not paused:
             return None
@@ -165,10 +166,10 @@ class PBTScheduler(Scheduler):
         return [*times, math.nextafter(self.max_t, math.inf)]
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
-        """At a multiple of the interval: is it in the bottom quantile?"""
+        """At a multiple of the interval, is the member in the bottom quantile?"""
         if report.time > self.max_t:
             return Stop(limit(self.max_t))
-        if trial.id not in self._living:  # of add_job or run_with_config
+        if trial.id not in self._living:  # a trial of add_job or run_with_config
             return Continue()
         interval = math.floor(max(report.time, 0) / self.perturbation_interval)
         if interval <= self._interval[trial.id]:
@@ -191,19 +192,19 @@ class PBTScheduler(Scheduler):
         return Continue()
 
     def on_end(self, trial: Trial) -> None:
-        """A member that has ended is compared no longer."""
+        """Compare a member that has ended no longer."""
         super().on_end(trial)
         self._leave(trial.id)
 
     def may_need(self, trial: Trial) -> bool:
-        """Whether a child waits to start from it."""
+        """Whether a child is to start from the checkpoint of this trial."""
         is_next = any(trial.id in launch.parents for launch, _ in self._children)
         return is_next or super().may_need(trial)
 
     def replay_launch(
         self, trial_id: int, config: Mapping[str, Any], given: bool, told: int | None = None
     ) -> None:
-        """When a search is resumed: the same first generation, and the same children."""
+        """When a search is resumed: a trial joins the population as it did then."""
         if given:
             return
         is_child = bool(self.ledger.trials[trial_id].parents)
@@ -227,10 +228,10 @@ class PBTScheduler(Scheduler):
             return
         launch, replaced = self._children.popleft()
         self._turns[trial_id] = self._turns[replaced]
-        self._interval[trial_id] = self._interval[launch.parents[0]]  # from where it goes on
+        self._interval[trial_id] = self._interval[launch.parents[0]]  # (it goes on from there)
 
     def _next_child(self) -> Launch | None:
-        """The child that is to start next; where its parent is at max_t, nothing is left to do."""
+        """The child that is to start next; children of parents at max_t have nothing left to do."""
         while self._children and self._children[0][0].parents[0] in self._done:
             self._children.popleft()
         return self._children[0][0] if self._children else None
@@ -240,7 +241,7 @@ class PBTScheduler(Scheduler):
         self._scores.pop(trial_id, None)
 
     def _replace(self, trial_id: int, parent: int) -> None:
-        """Let a child of another member take the place of one."""
+        """Let a child of another member (`parent`) take the place of a member."""
         config = explore(
             self.train_fn.space,
             self.ledger.trials[parent].config,
@@ -252,9 +253,9 @@ class PBTScheduler(Scheduler):
         self._leave(trial_id)
 
     def _parent_for(self, trial_id: int) -> int | None:
-        """One of the top quantile, if the member is in the bottom one and that one is better."""
+        """A better member of the top quantile, if this member is in the bottom one; else None."""
         if self._turns[trial_id] > self.max_t / self.perturbation_interval:
-            return None  # its place has had its share: so the search ends, whatever is reported
+            return None  # its place has had all its turns: so the search ends in any case
         ranked = sorted(self._scores, key=lambda member: (-self._scores[member], member))
         places = min(math.ceil(len(ranked) * self.quantile_fraction - 1e-9), len(ranked) // 2)
         if ranked.index(trial_id) < len(ranked) - places:

@@ -1,4 +1,4 @@
-"""The schedulers of this process that are not closed: at exit each is, and stops what it runs."""
+"""The open schedulers of this process: each is closed at exit, and stops what it runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Protocol
 
 
 class Closable(Protocol):
-    """A scheduler, as this sees it."""
+    """A scheduler, as the registry sees it."""
 
     folder: Path
-    pid: int  # of the process that made it
+    pid: int  # the process that made it
 
     @property
     def has_ended(self) -> bool:
-        """Whether its search has begun, and is over."""
+        """Whether the scheduler's search has begun, and is over."""
 
     def close(self) -> None:
         """Stop what runs."""
@@ -37,14 +37,15 @@ def remove(scheduler: Closable) -> None:
 
 
 def all_open() -> list[Closable]:
-    """Those that are not closed."""
+    """The schedulers that are not closed."""
     return list(_open)
 
 
 def close_ended(folder: Path) -> bool:
-    """Close a scheduler of this process whose search in a folder has ended; whether there was one.
+    """Close the scheduler of this process whose search in a folder has ended; False: there is none.
 
-    So a cell of a notebook can run again. One that has not begun, or goes on, keeps its folder.
+    So a cell of a notebook can run again. A search that has not begun, or goes on, keeps its
+    folder.
     """
     for scheduler in all_open():
         is_own = scheduler.pid == os.getpid()

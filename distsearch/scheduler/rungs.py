@@ -1,8 +1,8 @@
 """Successive halving as a pure table: who has reached which rung, and with what reward.
 
-One object serves the three kinds of Hyperband. It is told of a trial that reached a rung and
-answers two questions: is it among the best there (stopping), and who has earned the next rung
-(promotion). It knows neither clock nor processes, so that it can be replayed from a log.
+A `Rungs` hears which trials have reached which rung, and answers two questions: is a trial among
+the best there (stopping), and which trial has earned the next rung (promotion). It knows neither
+clock nor processes, so that it can be replayed from a log.
 
 Sources: Li et al., "Hyperband", JMLR 18 (2018), algorithm 1; Li et al., "A System for Massively
 Parallel Hyperparameter Tuning", MLSys (2020), algorithm 2 (ASHA).
@@ -29,7 +29,7 @@ def geometric_levels(
     >>> geometric_levels(1, 3, 81)
     (1, 3, 9, 27)
 
-    Raises OptionError where that has no end.
+    Raises OptionError where the levels would have no end.
     """
     if number(grace_period) is None or not grace_period > 0:
         raise OptionError(f"grace_period={grace_period!r}, but it must be above 0")
@@ -53,16 +53,16 @@ def _check_factor(reduction_factor: float) -> None:
 
 
 class Rung:
-    """One level: the rewards of the trials that reached it; of equals the earlier is better."""
+    """One rung: the rewards of the trials that reached it; of equal ones the earlier is better."""
 
     def __init__(self, level: float) -> None:
         self.level = level
-        self.rewards: dict[int, float] = {}  # of each trial, in the order of arrival
+        self.rewards: dict[int, float] = {}  # by trial, in the order of arrival
         self._trials: list[int] = []  # in the order of arrival
-        self._numbers: dict[int, int] = {}  # of arrival
+        self._numbers: dict[int, int] = {}  # of arrival, by trial
         self._ascending: list[tuple[float, int]] = []  # (reward, -number of arrival)
         self._waiting: list[tuple[float, int, int]] = []  # heap of (-reward, number, trial)
-        self._taken: set[int] = set()  # those that went on, though they were not the best
+        self._taken: set[int] = set()  # trials that went on without being the best
 
     def __len__(self) -> int:
         return len(self._ascending)
@@ -78,7 +78,7 @@ class Rung:
         return self._rank(key)
 
     def rank_of(self, trial: int) -> int:
-        """The rank of a recorded trial by now, 1 for the best."""
+        """The rank that a recorded trial has by now, 1 for the best."""
         return self._rank((self.rewards[trial], -self._numbers[trial]))
 
     def holder_of(self, rank: int) -> int:
@@ -86,7 +86,7 @@ class Rung:
         return self._trials[-self._ascending[-rank][1]]
 
     def is_as_good(self, trial: int, rank: int) -> bool:
-        """Whether a recorded trial has the reward of the one at a rank by now, and that is one."""
+        """Whether a trial has the same reward as the trial at a rank, and that is a number."""
         return WORST < self.rewards[trial] == self.rewards[self.holder_of(rank)]
 
     def take_best(self, places: int) -> int | None:
@@ -102,15 +102,15 @@ class Rung:
         return trial
 
     def take(self, trial: int) -> None:
-        """Take this one, which keeps its rank."""
+        """Take this trial, whatever its rank; the rank stays."""
         self._taken.add(trial)
 
     def _is_gone(self, negative: float, number: int, trial: int) -> bool:
-        """Whether a trial that waits has failed since, or was taken."""
+        """Whether a trial that waited was taken, or has failed, since then."""
         return -negative != self.rewards[trial] or trial in self._taken
 
     def put_last(self, trial: int) -> None:
-        """Rank a trial below all others, as one that reported nothing."""
+        """Rank a trial below all others, like a trial that reported nothing."""
         number = -self._numbers[trial]
         del self._ascending[bisect_left(self._ascending, (self.rewards[trial], number))]
         insort(self._ascending, (WORST, number))
@@ -146,17 +146,16 @@ class Rungs:
         self.levels = tuple(levels)
         self.rungs = [Rung(level) for level in levels]
         self.open = len(levels)  # the index of the highest rung to which trials are promoted
-        self._reached: dict[int, int] = {}  # trial -> index of the highest rung it was recorded at
+        self._reached: dict[int, int] = {}  # by trial: the index of its highest rung
 
     def reach(self, trial: int, time: float, reward: float | None) -> bool:
         """Record a report; tell whether the trial is among the best 1/reduction_factor there.
 
-        A report counts at the highest rung that it reaches, once: a trial that reports only at
-        epochs 2, 4 and 9 is compared at 1, 3 and 9, one that jumps over a rung is not compared
-        there. With fewer trials at a rung than the factor, only the best so far belongs to the
-        best. One that is as good as the last of the best is among them: at chance level, or where
-        a reward is rounded, equals say nothing about each other. True also where nothing was to
-        be decided.
+        A report counts once, at the highest rung that it reaches: a trial that reports only at
+        epochs 2, 4 and 9 is compared at 1, 3 and 9; a trial that jumps over a rung is not compared
+        there. While fewer trials than the factor are at a rung, only the best so far is among the
+        best. A trial that equals the last of the best is among them: at chance level, or where
+        rewards are rounded, equal rewards say nothing. True also where nothing was to be decided.
         """
         index = self._highest(time)
         if index <= self._reached.get(trial, -1):
@@ -168,7 +167,7 @@ class Rungs:
         return reward is not None and (rank <= places or rung.is_as_good(trial, places))
 
     def fail(self, trial: int) -> None:
-        """Rank a trial that has failed last wherever it was: its place goes to the next best."""
+        """Rank a trial last at all its rungs, as it has failed: its place goes to the next best."""
         for rung in self.rungs[: self._reached.get(trial, -1) + 1]:
             if trial in rung.rewards:
                 rung.put_last(trial)
@@ -187,7 +186,7 @@ class Rungs:
         return self.rungs[self._reached[trial]]
 
     def places_at(self, rung: Rung) -> int:
-        """How many of the trials at a rung have earned the next one."""
+        """How many of the trials at a rung have earned the next rung."""
         return math.floor(len(rung) / self.reduction_factor + 1e-9)
 
     def level_at(self, time: float) -> float:
@@ -200,7 +199,7 @@ class Rungs:
         return self.levels[self._reached.get(trial, -1) + 1 :]
 
     def promotable(self) -> tuple[int, float] | None:
-        """A trial that has earned the next rung, looked for from the top, and that rung's level.
+        """A trial that has earned its next rung, and that rung's level; from the highest rung down.
 
         The trial counts as promoted from then on.
         """
@@ -235,10 +234,10 @@ def bracket_sizes(levels: int, reduction_factor: float) -> list[int]:
 
 
 class SynchronousBracket:
-    """One bracket of the first paper: a rung is decided when all its trials are there.
+    """A bracket of the first paper: each rung is decided when all its trials are there.
 
     `index` says which of the scheduler's brackets it is, `size` how many trials it starts with,
-    `rungs` how often they are compared.
+    `rungs` how often the trials are compared.
     """
 
     def __init__(self, index: int, size: int, rungs: int, reduction_factor: float) -> None:
@@ -248,7 +247,7 @@ class SynchronousBracket:
         self.reduction_factor = reduction_factor
         self._level = 0
         self._joined = 0
-        self._out: set[int] = set()  # on their way to the present rung
+        self._out: set[int] = set()  # trials on their way to the present rung
         self._there: list[tuple[float, int, int]] = []  # (-reward, number of arrival, trial)
         self._promoted: list[int] = []
 
@@ -259,7 +258,7 @@ class SynchronousBracket:
 
     @property
     def is_over(self) -> bool:
-        """Whether no trial of it will be promoted any more."""
+        """Whether no trial of the bracket will be promoted any more."""
         return not (self.has_room or self._out or self._promoted)
 
     @property
@@ -269,7 +268,7 @@ class SynchronousBracket:
 
     @property
     def awaited(self) -> int:
-        """How many trials are still to come to the present rung, those yet to join included."""
+        """How many trials are still to come to the present rung, with those yet to join."""
         return self.size - self._joined + len(self._out)
 
     @property
@@ -283,27 +282,27 @@ class SynchronousBracket:
         self._out.add(trial)
 
     def reach(self, trial: int, reward: float | None) -> None:
-        """A trial is at the present rung."""
+        """Take note that a trial is at the present rung."""
         self._out.discard(trial)
         self._there.append((math.inf if reward is None else -reward, len(self._there), trial))
         self._decide()
 
     def leave(self, trial: int) -> None:
-        """A trial has ended: it will not come to another rung."""
+        """Take note that a trial has ended, and will come to no other rung."""
         self._out.discard(trial)
         self._decide()
 
     def close(self) -> None:
-        """No more trials will join."""
+        """Take note that no more trials will join."""
         self.size = self._joined
         self._decide()
 
     def take_promoted(self) -> int | None:
-        """A trial that may go on to the next rung."""
+        """Take a trial that may go on to the next rung; None if there is none."""
         return self._promoted.pop(0) if self._promoted else None
 
     def take(self, trial: int) -> bool:
-        """Take this one of those that may go on; False if it may not."""
+        """Take this trial, if it may go on to the next rung; False if it may not."""
         if trial not in self._promoted:
             return False
         self._promoted.remove(trial)

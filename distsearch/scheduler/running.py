@@ -27,9 +27,9 @@ from .default_rule import DefaultRule
 from .options import check_bounds, check_number, complete
 from .state import Resumable
 
-CHECKPOINT_S = 30.0  # what Ctrl-C leaves a trial for its next checkpoint
+CHECKPOINT_S = 30.0  # so long a trial has after Ctrl-C for its next checkpoint
 INTERRUPT_BOUND_S = CHECKPOINT_S + 15.0
-DISK_PATIENCE_S = 3.0  # what Ctrl-C and close() wait for a log that cannot be written
+DISK_PATIENCE_S = 3.0  # so long Ctrl-C and close() wait for a log that cannot be written
 LOOK_S = 0.2
 
 
@@ -53,9 +53,9 @@ class Running(DefaultRule, Resumable):
         return self.experiment.has_begun and not self.is_running
 
     def _check_function(self) -> None:
-        """Raise SpaceError where the train function's arguments are others than at the start.
+        """Raise SpaceError where arguments of the train function were changed since the start.
 
-        Of other code, of a helper that was defined anew in a notebook, it is said.
+        Where its code, or that of a helper, was changed (in a notebook), the user is told.
         """
         if reach.fingerprint(self.train_fn) != self.searched["code"]:
             self.progress.say(
@@ -72,9 +72,13 @@ class Running(DefaultRule, Resumable):
     def run(self, num_trials: int | None = None, time_out: float | None = None) -> None:
         """Start the search and return at once; `join_jobs()` waits for its end.
 
-        At most `num_trials` trials are launched, for at most `time_out` seconds; then running
-        trials are stopped. Both default to the constructor's. Called again after the end, it goes
-        on with more trials.
+            scheduler.run(num_trials=20, time_out=3600)
+            scheduler.join_jobs()
+
+        At most `num_trials` trials are launched, and after `time_out` seconds those that run are
+        stopped. Both default to the scheduler's own. Called again after the end, the search goes on
+        with more trials. Raises ResourceError for a search that would never end, DistsearchError
+        while it runs, SpaceError where the train function's arguments were changed.
         """
         self._check_open()
         self._check_function()
@@ -93,18 +97,18 @@ class Running(DefaultRule, Resumable):
     @property
     def _could_go_on_forever(self) -> bool:
         if not type(self).next_launch.__module__.startswith(f"{__package__}."):
-            return False  # a rule of the user's own, which may end by itself
+            return False  # a rule of the user's own may end by itself
         has_no_end = self.searcher.endless and self.train_fn.space.size == math.inf
         return has_no_end and self.experiment.settings.max_reward is None
 
     def join_jobs(self, timeout: float | None = None) -> bool:
         """Wait until all trials have ended, for `timeout` seconds in total; True if they have.
 
-        Otherwise it says what is left. Ctrl-C ends the search in order and raises
+        Otherwise a line says what is left. Ctrl-C ends the search in order and raises
         KeyboardInterrupt: nothing more is started, trials that save checkpoints have 30 s for their
-        next one, and the command that goes on with it is printed. SIGTERM does the same and raises
-        SystemExit(143). Raises SearchFailed when the first trials all failed alike, and whatever
-        the searcher or a rule of your own raised.
+        next one, and the command that goes on with the search is printed. SIGTERM does the same and
+        raises SystemExit(143). Raises SearchFailed when the first trials all failed alike, and
+        whatever the searcher or a rule of your own raised.
         """
         self._check_open()
         if timeout is not None:
@@ -114,7 +118,7 @@ class Running(DefaultRule, Resumable):
         with interrupts.term_too():
             try:
                 waiting.result(timeout)
-            except concurrent.futures.TimeoutError:  # before Python 3.11 not the built-in one
+            except concurrent.futures.TimeoutError:  # (not the built-in one before 3.11)
                 waiting.cancel()
                 self.progress.say(f"after join_jobs(timeout={timeout:g}): {self._what_is_left()}")
                 return False
@@ -135,7 +139,7 @@ class Running(DefaultRule, Resumable):
         )
         loop().run(lambda: self.experiment.end(INTERRUPTED, after_save_s=CHECKPOINT_S))
         try:
-            self._wait_for_the_last(waiting)  # close() ends what is left
+            self._wait_for_the_last(waiting)  # (close() ends what is left then)
         except KeyboardInterrupt:
             self._hurries = True
             raise
@@ -143,7 +147,7 @@ class Running(DefaultRule, Resumable):
         self.progress.say(self._how_to_go_on())
 
     def _wait_for_the_last(self, waiting: concurrent.futures.Future[None]) -> None:
-        """Wait for trials that are to end, unless they would not hear of it: the disk is full."""
+        """Wait for trials that are to end, unless a full disk keeps them from hearing of that."""
         until = time.monotonic() + INTERRUPT_BOUND_S
         while time.monotonic() < until and self._store.stuck_s < DISK_PATIENCE_S:
             with contextlib.suppress(concurrent.futures.TimeoutError):
@@ -161,13 +165,18 @@ class Running(DefaultRule, Resumable):
         return f"{text}, {waiting} not started" if waiting else text
 
     def add_job(self, config: Mapping[str, Any]) -> int:
-        """Run one more trial with this configuration, before the searcher's next; its task id."""
+        """Run one more trial, with this configuration, before the searcher's next; its task id.
+
+            scheduler.add_job({"lr": 0.01})
+
+        Raises SpaceError for a configuration outside the space, and for one with constants.
+        """
         self._check_open()
         valid = self._valid_job(config)
         return loop().run(lambda: self.experiment.add(valid)).id
 
     def _valid_job(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A whole configuration, with the constants of the search."""
+        """The whole configuration of a further trial; raises SpaceError for one with constants."""
         self._check_function()
         if constants := list(self.train_fn.space.constants_of(config)[0]):
             raise SpaceError(
@@ -179,14 +188,16 @@ class Running(DefaultRule, Resumable):
     def run_with_config(self, config: Mapping[str, Any]) -> Any:
         """Run one trial with this configuration, wait for it, and return what train_fn returned.
 
-        For the final training with `get_best_config()`, also with other constants, as in
-        `run_with_config({**scheduler.get_best_config(), 'epochs': 100})`: this trial does not count
-        when the best is looked for, and is in no history, curve or count of the search
+        For the final training, also with other constants:
+
+            model = scheduler.run_with_config({**scheduler.get_best_config(), 'epochs': 100})
+
+        This trial is never the best, and in no history, curve or count of the search
         (`Trial.is_final`). Numbers, text, bytes, arrays, tensors, and lists, tuples and dicts of
-        these come back as they were; other objects, such as models, as their text, of which a
-        RuntimeWarning tells: keep them with `reporter.save`. Ctrl-C stops the trial. Raises
+        these come back as they were. Other objects, such as models, come back as their text, of
+        which a RuntimeWarning tells: keep them with `reporter.save`. Ctrl-C stops the trial. Raises
         SpaceError for a configuration that makes no sense, TrialFailed, with the traceback, if the
-        trial fails, and if it is stopped, NodeError if its node is lost right after its end.
+        trial fails or is stopped, NodeError if its node is lost right after its end.
         """
         self._check_open()
         self._check_function()

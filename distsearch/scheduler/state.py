@@ -1,4 +1,4 @@
-"""What a search keeps of itself, and how it goes on from that: with its log, or with a copy."""
+"""How a search is described, kept and gone on with: from its log, or from a copy of it."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Resumable(Results):
     seed: int
     _store: store.Store
     _start_time: float
-    _is_named: bool  # the folder, by the user
+    _is_named: bool  # whether the user has named the folder
     _closed: bool
-    pid: int  # of the process that made it
+    pid: int  # the process that made the scheduler
 
     def state_dict(self) -> dict[str, Any]:
         """The search so far as plain data: its settings, configurations, reports and ends."""
@@ -54,9 +54,9 @@ class Resumable(Results):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with a search of which `state_dict()` was kept; before the first `run()`.
+        """Go on with a search whose `state_dict()` was kept; to be called before the first `run()`.
 
-        Raises StoreError when it searched for something else, showing the difference.
+        Raises StoreError when that search was for something else, and shows the difference.
         """
         self._check_open()
         if self.trials:
@@ -85,20 +85,20 @@ class Resumable(Results):
     def save(self, checkpoint: str | os.PathLike[str] | None = None) -> Path:
         """Write `state_dict()` as JSON; by default into the experiment's folder. Returns the path.
 
-        The log itself is always up to date: this is for taking a copy elsewhere. Nobody else can
-        read it.
+        The log itself is always up to date: this is for a copy that goes elsewhere. No other user
+        can read the file.
         """
         path = self.folder / "state.json" if checkpoint is None else Path(checkpoint)
         path = path.expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        target = path if checkpoint is None else path.resolve()  # a link of the user's own
+        target = path if checkpoint is None else path.resolve()  # (a link here is the user's own)
         with open(target, "w", encoding="utf-8", opener=private) as file:
             file.write(json.dumps(self.state_dict()))
         return path
 
     @property
     def rule_settings(self) -> dict[str, Any]:
-        """What the decisions depend on, as JSON holds it: with other values no search goes on."""
+        """The settings of the rule, as JSON: a search goes on only with the same ones."""
         return {}
 
     @property
@@ -157,7 +157,7 @@ class Resumable(Results):
         )
 
     def _restore(self, earlier: Mapping[str, Any], events: Iterable[store.Event]) -> None:
-        """Go on with an earlier run, if it searched for the same."""
+        """Go on with an earlier run; raises StoreError if it searched for something else."""
         changes = description.changes(earlier, self.searched)
         if changes:
             raise StoreError(

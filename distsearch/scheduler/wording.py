@@ -1,4 +1,4 @@
-"""How rules say why: rewards and times by the user's own names, and in the user's own sign."""
+"""How rules give reasons: rewards and times by the user's own names, in the user's own sign."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Wording:
         return f"{self.name}={self.value(reward)}"
 
     def value(self, reward: float, beside: float | None = None) -> str:
-        """A reward to six digits; to all if it would look like the other one `beside` it."""
+        """A reward to six digits; to all its digits if it would look like the one `beside` it."""
         text = f"{reward * self._sign:.6g}"
         looks_alike = beside is not None and text == f"{beside * self._sign:.6g}"
         return repr(reward * self._sign) if looks_alike and reward != beside else text
 
     def rival(self, trial: int, reward: float, own: float) -> str:
-        """A trial that has done better than another one, whose reward is `own`."""
+        """A trial that has done better than the one in question, whose reward is `own`."""
         if reward == own:
             return f"trial {trial} with the same, which came first"
         return f"trial {trial} with {self.value(reward, beside=own)}"

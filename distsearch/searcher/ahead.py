@@ -1,4 +1,4 @@
-"""Runs a slow searcher in a thread of its own, so that neither the search's loop nor slots wait."""
+"""Runs a slow searcher in a thread of its own, so that neither the loop nor slots wait for it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ..core.words import Launch, Wait
 from ..errors import LineageError
 from .base import Config, Reward, Searcher, Suggested, launch_of
 
-CHEAP = 0.01  # of the time between launches: a suggestion that takes less is not made ahead of time
-RECENT = 64  # so many launches tell how fast they follow one another
+CHEAP = 0.01  # a suggestion that takes less of the time between launches is not made ahead
+RECENT = 64  # so many launches tell how fast launches come
 CLOSE_BOUND_S = 10.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """The reward of a trial, by its number: at a rung (`time`), or of all so far (None)."""
+    """A reward of a trial (by the searcher's number): at a rung, or the best (`time` is None)."""
 
     number: int
     config: Config
     reward: Reward | None
-    more: tuple[Any, ...] = ()  # what else `tell` is given
+    more: tuple[Any, ...] = ()  # further arguments of `tell`
     time: float | None = None
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What was suggested (None: there is none left), and how many results the searcher knew."""
+    """A suggestion (None: none is left), and how many results the searcher knew by then."""
 
     suggested: Suggested | None
     told: int
@@ -41,18 +41,22 @@ class Suggestion:
 class Ahead:
     """The owner of a slow searcher: hands over results, and keeps suggestions ready.
 
-    `soon()` says how many suggestions may be needed at once; `ready()` is called, in the
-    searcher's thread, when there is one for whom `next` had to tell to wait. All else is called in
-    one other thread.
+        ahead = Ahead(searcher, soon=lambda: 4, ready=wake)
+        ahead.next(trial_id=0)               # a Launch, Wait() while it thinks, None: none is left
+        ahead.tell(0, config, 0.9)
 
-    As many suggestions as may be needed are made ahead of time, but none while making one takes
-    less than 1% of the time between launches: then it costs next to nothing to make it on demand,
-    knowing more. Suggestions are used in the order in which they were made. The searcher sees
-    their running numbers, not the ids of trials (of which others may take some in between), and
-    those of trials that it did not suggest as -1, -2, ...
+    `soon()` says how many suggestions may be needed at once. `ready()` is called, in the searcher's
+    thread, when a suggestion has come for which `next` has answered Wait(). All methods are called
+    in one other thread.
 
-    What a suggestion knew depends on timing, so it is part of the launch that the log keeps; with
-    it `replay` leads the searcher through the same asks and tells again.
+    As many suggestions as may be needed are made ahead of time; but none as long as making one
+    takes less than 1% of the time between launches: it is then made on demand, and knows more.
+    Suggestions are used in the order in which they were made. The searcher does not see the ids of
+    trials, but the running numbers of its suggestions; trials that it did not suggest are -1, -2,
+    ... to it.
+
+    How many results a suggestion knew depends on timing, so the log keeps that number with the
+    launch; by it `replay` leads the searcher through the same asks and tells again.
     """
 
     def __init__(
@@ -65,20 +69,20 @@ class Ahead:
         # These are shared by both threads.
         self._tells: deque[Result] = deque()
         self._prepared: deque[Suggestion] = deque()
-        self._wanted = 0  # so many are to be prepared
+        self._wanted = 0  # so many suggestions are to be prepared
         self._somebody_waits = False
         self._error: Exception | None = None
         self._closed = False
-        self._cost_s = 0.0  # of a suggestion, lately
-        # The searcher's thread, and before it is started the other one.
+        self._cost_s = 0.0  # what a suggestion takes, in seconds, lately
+        # Used in the searcher's thread; before that is started, in the other thread.
         self._told = 0
         self._asked = 0
-        # The other thread.
+        # Used in the other thread.
         self._thread: threading.Thread | None = None
-        self._number_of: dict[int, int] = {}  # what the searcher calls each trial
+        self._number_of: dict[int, int] = {}  # the searcher's number of each trial
         self._launched = 0
         self._strangers = 0
-        self._launches: deque[float] = deque(maxlen=RECENT)  # when they were, in seconds
+        self._launches: deque[float] = deque(maxlen=RECENT)  # their times, in seconds
 
     def next(self, trial_id: int) -> Launch | Wait | None:
         """The searcher's next trial, Wait() if it is still thinking, None if there is none left.
@@ -103,7 +107,7 @@ class Ahead:
         return replace(launch, parents=self._trials_of(launch), told=suggestion.told)
 
     def _trials_of(self, launch: Launch) -> tuple[int, ...]:
-        """The ids of the parents, which the searcher knows under its own numbers."""
+        """The ids of the parents, which the searcher has named by its own numbers."""
         trial_of = {number: trial_id for trial_id, number in self._number_of.items()}
         unknown = [parent for parent in launch.parents if parent not in trial_of]
         if unknown:
@@ -118,11 +122,14 @@ class Ahead:
         self._hand_over(Result(self._number(trial_id), dict(config), reward, more))
 
     def observe(self, trial_id: int, config: Config, reward: float | None, time: float) -> None:
-        """Hand over a reward at a rung, likewise."""
+        """Hand over a reward at a rung; the searcher hears it before its next suggestion."""
         self._hand_over(Result(self._number(trial_id), dict(config), reward, time=time))
 
     def replay(self, trial_id: int, config: Config, told: int | None) -> bool:
-        """Before the first `next`: what was suggested once, after so many results (None: all)."""
+        """Let the searcher suggest again what it suggested when it knew `told` results (None: all).
+
+        Only before the first `next`. False if it suggests something else.
+        """
         while self._tells and (told is None or self._told < told):
             self._hear(self._tells.popleft())
         number, self._asked = self._asked, self._asked + 1
@@ -154,7 +161,7 @@ class Ahead:
         self._launched += 1
 
     def _worth_preparing(self) -> int:
-        """How many suggestions to keep ready; launches before the first result do not count."""
+        """How many suggestions to keep ready; launches before the first result tell nothing."""
         if self._told:
             self._launches.append(time.monotonic())
         if len(self._launches) < 2:

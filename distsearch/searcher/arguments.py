@@ -1,6 +1,6 @@
-"""Which arguments a searcher takes by name, and what is said of the others.
+"""Which arguments a searcher takes by name, and the errors for other names.
 
-AutoGluon's names are taken where they mean the same; of others their successor is named.
+AutoGluon's names are taken where they mean the same; else the error names their successor.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Points = Iterable[Mapping[str, Any]]
 
 
 def names_taken(kind: type, without: Collection[str] = ()) -> list[str]:
-    """The names that calling a class takes, those of its bases included where it hands them on."""
+    """The names that a call of a class takes; also those of its bases, if it hands them on."""
     names: list[str] = []
     for one in kind.__mro__:
         if "__init__" not in vars(one) or one is object:
@@ -66,7 +66,7 @@ def refuse_unknown(what: str, given: Iterable[str], valid: Collection[str]) -> N
 
 
 def renamed(options: Mapping[str, Any], valid: Collection[str]) -> dict[str, Any]:
-    """Options with AutoGluon's names as they are called here, where they mean the same.
+    """The options, with our names in place of AutoGluon's where these mean the same.
 
     >>> renamed({"num_init_random": 2}, ["n_startup_trials"])
     {'n_startup_trials': 2}
@@ -80,15 +80,15 @@ def renamed(options: Mapping[str, Any], valid: Collection[str]) -> dict[str, Any
 def taken_out(
     options: Mapping[str, Any] | None, seed: int | None, points: Points | None
 ) -> tuple[dict[str, Any], int | None, Points | None]:
-    """Search options without those that are arguments of the scheduler; these besides.
+    """Search options without those that are arguments of the scheduler, and these arguments.
 
-    `seed`, and AutoGluon's `random_seed` and `first_is_default` (the default configuration is tried
-    first, or is not).
+    They are `seed`, and AutoGluon's `random_seed` and `first_is_default` (whether the default
+    configuration is tried first): search options, seed and points to evaluate are returned.
 
     >>> taken_out({"random_seed": 7, "sample": 5}, None, None)
     ({'sample': 5}, 7, None)
 
-    Raises OptionError for what is no dict, and for another seed than that of the scheduler.
+    Raises OptionError for options that are no dict, and for a seed other than the scheduler's.
     """
     if not isinstance(options, Mapping | None):
         raise OptionError(f"search_options={options!r}; give a dict of names and values")

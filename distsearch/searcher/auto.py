@@ -8,7 +8,7 @@ from ..space import Choice, Space
 from . import SEARCHERS
 
 NAMES = {made.__name__: name for name, made in SEARCHERS.items()}
-MANY = 5000  # trials; a model that looks at 500 of them earns little, and each suggestion costs
+MANY = 5000  # of so many trials a model, which looks at 500, gains little for its cost
 
 
 def choose(
@@ -22,14 +22,14 @@ def choose(
 ) -> tuple[str, str]:
     """The name of the searcher that suits a search, and why, in one line.
 
-    `rule`: the name of the scheduler's class; `max_t`: how long a trial trains at most, if the rule
-    stops or pauses trials before (None: it does not); `objectives`: how many rewards there are.
-    `earlier`: the class of the searcher of the run that is resumed, which then goes on.
+    `rule`: the name of the scheduler's class. `max_t`: how long a trial trains at most, if the rule
+    stops or pauses trials earlier; None if it does not. `objectives`: how many rewards there are.
+    `earlier`: the class of the searcher of a run that is resumed, with which the search goes on.
 
     >>> choose(Dict(lr=Real(1e-4, 1e-1, log=True)), rule='HyperbandScheduler', max_t=81)
     ('mfgp', 'a Gaussian process learns most from few trials, and from short ones, up to 81')
 
-    The figures behind it are in benchmarks/README.md.
+    The figures behind these choices are in benchmarks/README.md.
     """
     if earlier in NAMES:
         return NAMES[earlier], "the search that is resumed has begun with it"

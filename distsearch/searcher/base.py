@@ -14,8 +14,8 @@ from ..space.autogluon import missing
 from .arguments import names_taken
 
 Config = Mapping[str, Any]
-Suggested = Union[Config, Launch]  # a Launch names parents too
-Reward = Union[float, tuple[float, ...]]  # one, or with several objectives one for each
+Suggested = Union[Config, Launch]  # (a Launch names parents, too)
+Reward = Union[float, tuple[float, ...]]  # a tuple has one for each of several objectives
 
 
 class Searcher:
@@ -28,24 +28,24 @@ class Searcher:
                 vector = self.space.encode(self.best) + rng.normal(0, 0.1, self.space.dimension)
                 return self.space.decode(vector.clip(0, 1))
 
-    What a configuration leaves out has its default. One that is outside the space ends the search
-    with SpaceError.
+    Parameters that a configuration leaves out get their defaults. A configuration outside the space
+    ends the search with SpaceError.
 
-    State is what was asked and told, in that order, and nothing else: the randomness of trial 7
-    comes from (seed, 7), so that a search does not depend on timing and can be replayed.
+    A searcher's state is what was asked and told, in that order, and nothing else: the randomness
+    of trial 7 comes from (seed, 7), so that a search does not depend on timing and can be replayed.
 
-    Instead of a configuration it may return `Launch(config, parents=(3,))`: that trial goes on from
-    the weights of trial 3, and starts once these are committed (see `Launch`).
+    `suggest` may return `Launch(config, parents=(3,))` instead of a configuration: the new trial
+    goes on from the weights of trial 3, and starts once these are committed (see `Launch`).
 
     `slow = True` in the class says that a suggestion may take longer than a few milliseconds: then
     the search calls the searcher in a thread of its own, ahead of time where that is worth it.
 
-    `several = True`: it can be told a tuple, a reward for each of several objectives.
-    `constrained = True`: its `tell` has a fourth argument, by how much each constraint is violated
-    (0 or less: it is met); to other searchers a trial that violates one has failed.
+    `several = True`: `tell` takes tuples, with a reward for each of several objectives.
+    `constrained = True`: `tell` has a fourth argument, by how much each constraint is violated (0
+    or less: it is met); other searchers hear of a trial that violates a constraint as failed.
 
-    `endless = True`: where the space has no end, its suggestions have none, so that a search has to
-    be told when to end (`num_trials`, `time_out`, `max_reward`). Others end by returning None.
+    `endless = True`: in an infinite space the suggestions never end, so that a search has to be
+    told when to end (`num_trials`, `time_out`, `max_reward`). Other searchers return None at last.
 
     `points_to_evaluate`: configurations (whole or in part; the rest are defaults) to suggest
     first. None means the default configuration, [] means none.
@@ -72,21 +72,21 @@ class Searcher:
 
     @classmethod
     def takes(cls) -> list[str]:
-        """The names of the options that it has beside those of every searcher."""
+        """The names of the options of this searcher, beside those that all searchers have."""
         return names_taken(cls, without=("space", "seed", "points_to_evaluate"))
 
     @property
     def described(self) -> Mapping[str, Any]:
-        """Of options that are more than plain data, what tells them from others, as text.
+        """A text for each option that is more than plain data, such as a file's fingerprint.
 
-        The log keeps it; a search goes on only with the same. By default it is nothing.
+        The log keeps the texts, and a search goes on only with the same ones. By default none.
         """
         return {}
 
     def aim(self, objectives: int, constraints: int = 0) -> None:
-        """Hear, before anything else, how many rewards and constraints it will be told of.
+        """Hear, before anything else, how many rewards and constraints `tell` will have.
 
-        Raises OptionError when it cannot learn from so many rewards.
+        Raises OptionError when this searcher cannot learn from so many rewards.
         """
         learns = type(self).tell is not Searcher.tell
         if objectives > 1 and learns and not self.several:
@@ -113,42 +113,42 @@ class Searcher:
         reward: Reward | None,
         violations: tuple[float, ...] = (),
     ) -> None:
-        """Hear the best reward of a trial; larger is better, None: it failed or had none.
+        """Hear the best reward of a trial; larger is better, None: the trial failed, or had none.
 
-        With several objectives `reward` is a tuple, each larger where better.
+        With several objectives `reward` is a tuple of such rewards.
 
-        Called when the trial ends, and whenever it pauses with a reward: then again, perhaps with
-        a better one, when it pauses or ends after it was resumed; and a second time when a failed
-        one runs again for its children (on_parent_failure='retry'). Trials that this searcher did
-        not suggest, from the user or an earlier search, are told too; the latter before the first
-        `ask`, under negative numbers.
+        Called when a trial ends, and whenever it pauses with a reward; so once more, perhaps with a
+        better reward, when it pauses or ends after it was resumed, or when a failed trial runs
+        again for its children (on_parent_failure='retry'). Called also for trials that this
+        searcher did not suggest: those of the user, and, before the first `ask` and under negative
+        numbers, those of earlier searches.
         """
 
     def observe(self, trial_id: int, config: Config, reward: float | None, time: float) -> None:
-        """Hear the reward of a trial at a rung of Hyperband, where it is compared with others.
+        """Hear the reward of a trial at a rung of Hyperband, where trials are compared.
 
-        `time`: the level of the rung (epochs), math.inf for a training up to max_t; None: no
-        reward. `tell` comes too when the trial then pauses or ends, with the best reward so far;
-        by default only that counts.
+        `time` is the level of the rung (epochs), math.inf for a training up to max_t. `reward` is
+        None where the trial had none. `tell` is called as well when the trial then pauses or ends;
+        by default only `tell` counts.
         """
 
     def may_need(self, trial_id: int) -> bool:
-        """Whether a trial that has ended may become a parent of one still to be suggested.
+        """Whether a trial that has ended may become a parent of a trial still to be suggested.
 
-        Its checkpoint is then kept, however much all of them take.
+        Its checkpoint is then kept, however much space all checkpoints take.
         """
         return False
 
     def replay(self, trial_id: int, config: Config) -> bool:
         """When a search is resumed: take note of an earlier suggestion, in place of `ask`.
 
-        By default it asks anew. False when that leads to another configuration, with which the
-        search cannot be resumed.
+        By default this calls `ask`. False when `ask` gives another configuration, as the search
+        cannot be resumed then.
         """
         suggested = self.ask(trial_id)
         if suggested is None:
             return False
-        # Of a search with more parameters than this space has, the others were left to it.
+        # (Parameters that this space does not have were not this searcher's to suggest.)
         return self.space.validate(config_of(suggested)).items() <= config.items()
 
 

@@ -19,8 +19,8 @@ from ..space.base import Domain
 from .base import Config, Reward, Searcher, config_of
 from .random import draw_new, key
 
-LEAST_WIDTH = 1e-3  # of a kernel
-Row = dict[str, float]  # path of an active parameter -> its place in [0, 1], or option's number
+LEAST_WIDTH = 1e-3  # the least width of a kernel
+Row = dict[str, float]  # by path: the place in [0, 1], or the number of an option
 
 
 class BOHBSearcher(Searcher):
@@ -28,16 +28,18 @@ class BOHBSearcher(Searcher):
 
         scheduler = HyperbandScheduler(train_fn, searcher='bohb', type='promotion', max_t=81)
 
-    It looks at the longest budget (rung, or whole training) at which parameters + 3 trials were
-    observed. The best `top_share` of these are the good ones. Of `candidates` drawn near the good
-    ones it suggests the one where they are densest in relation to the others; to these count the
-    trials that failed and those that run and were not observed yet, so that suggestions made side
-    by side differ. `random_share` of the suggestions are random, and all of them until there is
-    enough to learn from. What was suggested or told once is not suggested again.
+    The model learns from the longest budget (rung, or whole training) at which parameters + 3
+    trials were observed. The best `top_share` of these trials are the good ones. `candidates` are
+    drawn near them, and the one is suggested where the density of the good trials is highest in
+    relation to that of the others. Trials that failed, or run and were not observed yet, count
+    among the others, so that suggestions made side by side differ. `random_share` of the
+    suggestions are random, and all of them until there is enough to learn from. No configuration
+    that was suggested or told is suggested again.
 
-    The densities are products of one kernel per parameter, `bandwidth_factor` times as wide when
-    drawn from. Where a parameter was not active it says nothing, so conditional spaces need no
-    made-up values. Without rungs (FIFOScheduler) all trials count as whole trainings.
+    A density is a product of one kernel for each parameter; to draw from it, the kernels are
+    `bandwidth_factor` times as wide. A parameter that was not active tells nothing, so conditional
+    spaces need no made-up values. Without rungs (FIFOScheduler) all trials count as whole
+    trainings.
 
     Raises OptionError for settings that make no sense.
     """
@@ -68,15 +70,15 @@ class BOHBSearcher(Searcher):
         self.top_share = top_share
         self.candidates = candidates
         self.bandwidth_factor = bandwidth_factor
-        self._domains: dict[str, Domain] = {}  # of every parameter that was active once
-        self._rows: dict[int, Row] = {}  # of every trial
-        self._rewards: dict[float, dict[int, float]] = {}  # budget -> trial -> reward
+        self._domains: dict[str, Domain] = {}  # of each parameter that was ever active
+        self._rows: dict[int, Row] = {}  # by trial
+        self._rewards: dict[float, dict[int, float]] = {}  # by budget and trial
         self._observed: set[int] = set()
-        self._failed: dict[int, None] = {}  # in order
+        self._failed: dict[int, None] = {}  # the failed trials, in order
         self._seen: set[str] = set()
 
     def ask(self, trial_id: int) -> Config | None:
-        """A new configuration; None once every one of a finite space was suggested."""
+        """A new configuration; None once all of a finite space were suggested."""
         suggested = super().ask(trial_id)
         if suggested is None:
             return None
@@ -85,7 +87,7 @@ class BOHBSearcher(Searcher):
         return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
-        """From the model, or for a share of the trials, and at first, a random configuration."""
+        """A configuration from the model; a random one at first, and for a share of the trials."""
         split = None if rng.random() < self.random_share else self._split()
         found = None if split is None else self._best_candidate(*split, rng)
         return draw_new(self.space, rng, self._seen) if found is None else found
@@ -105,19 +107,19 @@ class BOHBSearcher(Searcher):
         violations: tuple[float, ...] = (),
     ) -> None:
         """Take note of a failure, or of the reward of a trial for which there are no rungs."""
-        assert not isinstance(reward, tuple)  # it aims at one
+        assert not isinstance(reward, tuple)  # (`aim` refuses several objectives)
         self._begin(trial_id, config)
         if reward is None or not math.isfinite(reward):
             self._failed[trial_id] = None
             for rewards in self._rewards.values():
-                rewards.pop(trial_id, None)  # what was good before it failed is not to be repeated
+                rewards.pop(trial_id, None)  # (rewards before a failure do not count)
         elif trial_id not in self._observed or trial_id in self._rewards.get(math.inf, ()):
             self.observe(trial_id, config, reward, math.inf)
 
     def replay(self, trial_id: int, config: Config) -> bool:
         """Take note of an earlier suggestion without computing it again.
 
-        False only when a given point was another one.
+        False only where the user's points to evaluate have changed.
         """
         if self._first:
             return super().replay(trial_id, config)
@@ -142,7 +144,7 @@ class BOHBSearcher(Searcher):
         return row
 
     def _split(self) -> tuple[list[Row], list[Row]] | None:
-        """The good ones and the others at the longest budget with enough of both."""
+        """The good trials and the others, at the longest budget with enough of both."""
         least = len(self._domains) + 1
         enough = [time for time, rewards in self._rewards.items() if len(rewards) >= least + 2]
         if not enough:
@@ -162,7 +164,7 @@ class BOHBSearcher(Searcher):
     def _best_candidate(
         self, good: Sequence[Row], others: Sequence[Row], rng: np.random.Generator
     ) -> Config | None:
-        """Of some drawn near the good ones, the new one that is best by the densities' ratio."""
+        """Of candidates near the good trials, the new one with the best ratio of densities."""
         dense, rare = Density(self._domains, good), Density(self._domains, others)
         drawn = [
             self.space.walk(dense.drawer(rng, self.bandwidth_factor))
@@ -177,9 +179,10 @@ class BOHBSearcher(Searcher):
 class Density:
     """A kernel density estimate over configurations, from at least one.
 
-    Of a number: a normal kernel, cut off at the ends of its range. Of a choice: the same option,
-    or with some probability any other (Aitchison and Aitken 1976). The widths follow the normal
-    reference rule; the spread of a choice is the probability that two of them differ.
+    The kernel of a number is normal, cut off at the ends of its range; the kernel of a choice has
+    the same option, or with some probability any other (Aitchison and Aitken 1976). The widths
+    follow the normal reference rule; the spread of a choice is the probability that two
+    configurations differ in it.
     """
 
     def __init__(self, domains: dict[str, Domain], rows: Sequence[Row]) -> None:
@@ -196,7 +199,7 @@ class Density:
         }
 
     def drawer(self, rng: np.random.Generator, wider: float) -> Any:
-        """What `Space.walk` asks for a configuration near one of them."""
+        """An `ask` for `Space.walk` that draws near one of the configurations."""
         centre = self.rows[int(rng.integers(len(self.rows)))]
 
         def draw(path: str, domain: Domain) -> Any:
@@ -229,7 +232,7 @@ class Density:
     def _log_kernel(
         self, path: str, at: NDArray[np.float64], centres: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Uniform around a configuration in which the parameter was not active."""
+        """The logarithm of a kernel; uniform where the parameter was not active."""
         width, options = self.widths[path], self.options[path]
         if options:
             away = min(width, 1 - 1 / options)

@@ -1,4 +1,4 @@
-"""Between a scheduler and its searcher: all asking, telling and replaying passes over this desk."""
+"""Between a scheduler and its searcher: whatever one tells the other passes over this desk."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ class Desk:
         desk.tell(trial)        # once the trial has ended, or pauses
         desk.close()
 
-    The searcher hears rewards of which larger ones are better; a slow one works ahead in a thread
-    of its own (see `Ahead`). Whatever it suggests is completed and checked by `space`.
+    The searcher hears rewards of which larger ones are better. A slow searcher works ahead in a
+    thread of its own (see `Ahead`). `space` completes and checks each suggestion.
 
-    `options`, `points_to_evaluate`: of a searcher that is named. `choice`: which one 'auto' stands
-    for, and why (see `auto.choose`); `why` is that reason then, and else ''. `needed_soon()`: how
-    many suggestions may be needed at once. `wake()` is called in the searcher's thread.
+    `options`, `points_to_evaluate`: arguments of a searcher that is named. `choice`: the searcher
+    for which 'auto' stands, and the reason (see `auto.choose`), which `why` then has ('' for other
+    searchers). `needed_soon()`: how many suggestions may be needed at once. `wake()` is called in
+    the searcher's thread.
 
-    Raises OptionError for an unknown name, for options that the searcher does not have, and when it
-    cannot learn from so many objectives; SpaceError for given points outside the space.
+    Raises OptionError for an unknown name, for options that the searcher does not have, and where
+    it cannot learn from so many objectives; SpaceError for given points outside the space.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Desk:
     def replay(self, trial_id: int, config: Config, told: int | None = None) -> bool:
         """When a search is resumed: let the searcher suggest again what it had suggested.
 
-        False if it suggests something else. `told` is that of the Launch.
+        False if it suggests something else. `told` is `Launch.told`.
         """
         config = self._complete(config)
         if self._ahead is not None:
@@ -144,12 +145,12 @@ class Desk:
             ) from error
 
     def _tell(self, trial_id: int, config: Config, reward: float | None) -> None:
-        """Tell of a reward in the user's sign."""
+        """Tell the searcher a reward that is in the user's sign."""
         sign = -1.0 if self._objectives.modes[0] == "min" else 1.0
         self._listener.tell(trial_id, config, None if reward is None else sign * reward)
 
     def _tell_point(self, trial_id: int, config: Config, point: Point | None) -> None:
-        """Tell of several rewards, of violated constraints, or of both."""
+        """Tell the searcher several rewards, violated constraints, or both."""
         if point is None or not (point.is_feasible or self.searcher.constrained):
             self._listener.tell(trial_id, config, None)
             return
@@ -159,7 +160,7 @@ class Desk:
 
 
 def _refuse_unmade(searcher: Searcher) -> None:
-    """Raise OptionError for a searcher of the user's own that has left out how all begin."""
+    """Raise OptionError for a searcher whose `__init__` has left out `super().__init__`."""
     if "_first" not in vars(searcher):
         name = type(searcher).__name__
         raise OptionError(
@@ -212,7 +213,7 @@ def _make(
 
 
 def _valid_names(name: Any) -> str:
-    """What may stand in the place of a searcher that is not there."""
+    """What to give in place of a name that no searcher has."""
     if isinstance(name, str) and name in SUCCESSORS:
         return f"what AutoGluon calls so is {SUCCESSORS[name]}"
     if isinstance(name, type) and issubclass(name, Searcher):

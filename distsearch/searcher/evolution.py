@@ -21,7 +21,7 @@ from .base import Config, Reward, Searcher, Suggested, config_of
 from .random import draw_new, key
 
 TRIES = 50
-STEP = 0.2  # the standard deviation of a number's mutation, in widths of its range
+STEP = 0.2  # the standard deviation of a mutation of a number, as a share of its range
 
 
 class EvolutionSearcher(Searcher):
@@ -29,21 +29,22 @@ class EvolutionSearcher(Searcher):
 
         scheduler = FIFOScheduler(train_fn, searcher='evolution', search_options={'population': 50})
 
-    The first `population` trials are random (after the given points). From then on each suggestion
-    takes the best of `sample` random members and changes each of its parameters with
-    `mutation_probability`, at least one: a choice to another option, a number by a normal step of
-    a fifth of its range (on its scale). Parameters of a newly chosen option are drawn. A trial
-    joins when it is told, and the oldest leaves: good ones live on only in their children.
+    The first `population` trials are random (after the given points). Then each suggestion takes
+    the best of `sample` random members, and changes each of its parameters with
+    `mutation_probability`, at least one of them: a choice to another option, a number by a normal
+    step of a fifth of its range (on its scale). Parameters of a newly chosen option are drawn. A
+    trial joins the population when it is told, and the oldest leaves: good configurations live on
+    only in their children.
 
     With `inherit=True` a child goes on from its parent's weights: `reporter.load()` gives these,
-    and `distsearch.train.inherit` picks those of layers that are still what they were.
+    and `distsearch.train.inherit` takes the weights of layers that have not changed.
 
-    Trials that run do not hold it up: the parent is taken from those that are there. What was
-    suggested or told once is not suggested again. Failed trials do not join.
+    A suggestion does not wait for trials that run: the parent is one of the members there are. No
+    configuration that was suggested or told is suggested again. Failed trials do not join.
 
-    With several objectives or constraints the parent is a member of the sample that no other one
-    beats by constrained domination (Deb et al. 2002): one that is feasible, or else violates the
-    constraints least, and is not dominated by another such.
+    With several objectives or constraints the parent is a member of the sample that no other
+    member beats by constrained domination (Deb et al. 2002): it violates the constraints least (a
+    feasible one not at all), and none that violates them as little dominates it.
 
     Raises OptionError for settings that make no sense.
     """
@@ -83,7 +84,7 @@ class EvolutionSearcher(Searcher):
         self._seen: set[str] = set()
 
     def ask(self, trial_id: int) -> Suggested | None:
-        """A new configuration; None once every one of a finite space was suggested."""
+        """A new configuration; None once all of a finite space were suggested."""
         suggested = super().ask(trial_id)
         if suggested is not None:
             self._begun.add(trial_id)
@@ -91,14 +92,14 @@ class EvolutionSearcher(Searcher):
         return suggested
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Suggested | None:
-        """A child of one of the best, or a random configuration while there are too few."""
+        """A child of a good member, or a random configuration while members are too few."""
         if self._members and len(self._begun) >= self.population:
             for _ in range(TRIES):
                 parent = self._parent(rng)
                 child = self._mutate(self._members[parent][1], rng)
                 if key(child) in self._seen:
                     continue
-                # Those of earlier searches, whose weights are not here, have negative numbers.
+                # (Trials of earlier searches, with negative numbers, have no weights here.)
                 return Launch(child, (parent,)) if self.inherit and parent >= 0 else child
         return draw_new(self.space, rng, self._seen)
 
@@ -118,7 +119,7 @@ class EvolutionSearcher(Searcher):
         if any(map(math.isnan, rewards)):
             return
         standing = Point(rewards, rewards, violations).standing
-        self._members[trial_id] = standing, self.space.validate(config)  # in the order of the space
+        self._members[trial_id] = standing, self.space.validate(config)  # in the space's order
         if len(self._members) > self.population:
             oldest = next(iter(self._members))
             del self._members[oldest]
@@ -129,12 +130,12 @@ class EvolutionSearcher(Searcher):
         return self.inherit and trial_id in self._members
 
     def _parent(self, rng: np.random.Generator) -> int:
-        """The best of a random sample; of equals, as of several in its front, one drawn early."""
+        """The best member of a random sample; of several that none beats, the one drawn first."""
         members = list(self._members)
         drawn = rng.choice(len(members), min(self.sample, len(members)), replace=False).tolist()
         best: int = members[drawn[0]]
         for index in drawn[1:]:
-            # So does none that was drawn before, as domination is transitive.
+            # (Nor does any that was drawn before, as domination is transitive.)
             if beats(self._members[members[index]][0], self._members[best][0]):
                 best = members[index]
         return best

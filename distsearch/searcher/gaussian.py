@@ -1,4 +1,4 @@
-"""A Gaussian process: what values at some points say about all others, and how surely.
+"""A Gaussian process: what values at some points say about other points, and how surely.
 
 Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), algorithm 2.1 and
 section 5.4.1.
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-JITTER = 1e-6  # of the variance, so that equal points do no harm
-EVALUATIONS = 40  # of the likelihood, at most, for one fit
-LEAST_GAIN = 1e-3  # of the log likelihood: with less from a step, a fit is good enough
+JITTER = 1e-6  # this share of the variance is added, so that equal points do no harm
+EVALUATIONS = 40  # one fit evaluates the likelihood so often at most
+LEAST_GAIN = 1e-3  # a fit ends with a step that raises the log likelihood by less
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What is thought of the logarithm of a setting before there are values: normal."""
+    """A normal distribution of the logarithm of a setting, before there are values."""
 
     mean: float
     deviation: float
@@ -31,10 +31,10 @@ class Belief:
 class Kernel:
     """How alike the values at two points are: Matern 5/2, with a width for each group of columns.
 
-    Its settings are one vector of logarithms: of the widths, of the variance of the values, and of
-    their noise; with a `trend` the last one is that of the variance of its weights. The trend is a
-    sum of straight lines and parabolas, one of each for every column (points from 0 to 1), to which
-    the Matern kernel adds what they leave.
+    Its settings are one vector of logarithms: of the widths, of the variance of the values, of
+    their noise, and, with a `trend`, of the variance of the trend's weights. The trend is a sum of
+    a straight line and a parabola for each column (points from 0 to 1); the Matern kernel describes
+    what the trend leaves.
 
         kernel = Kernel(groups=[0, 0, 1], widths=[Belief(0, 1), Belief(1, 1)],
                         variance=Belief(0, 1), noise=Belief(-4, 1.5))
@@ -57,7 +57,7 @@ class Kernel:
         self._deviations = np.array([belief.deviation for belief in beliefs])
 
     def fit(self, points: Array, values: Array) -> Array:
-        """The likeliest settings, given the values and what was thought before."""
+        """The likeliest settings, given the values and the beliefs."""
         return minimise(lambda settings: self.loss(settings, points, values), self._means)
 
     def scaled(self, settings: Array, points: Array) -> Array:
@@ -127,7 +127,8 @@ class Kernel:
 class Posterior:
     """What values at points say about other points.
 
-    `expected`: points whose values are under way. They change no mean, but near them less is open.
+    `expected`: points whose values are under way. They change no mean, but make values near them
+    surer.
     """
 
     def __init__(
@@ -156,9 +157,10 @@ class Posterior:
 
 
 def matern(squared: Array) -> tuple[Array, Array]:
-    """Matern 5/2 at squared distances, and by how much it falls as their logarithm grows by two.
+    """Matern 5/2 at squared distances, and how fast it falls with them.
 
-    The latter is given in relation to the squared distance: the fall itself is that times it.
+    The second array, times the squared distances, is by how much the first falls while the
+    logarithm of the squared distances grows by two.
     """
     distance = np.sqrt(5 * squared)
     decay = np.exp(-distance)
@@ -181,7 +183,7 @@ def _squared_distances(one: Array, other: Array) -> Array:
 def minimise(
     function: Callable[[Array], tuple[float, Array]], start: Array, evaluations: int = EVALUATIONS
 ) -> Array:
-    """Where a function, which gives its value and slope, is lowest near the start: BFGS.
+    """The place near the start where a function, which gives value and slope, is lowest: BFGS.
 
     Source: Nocedal and Wright, "Numerical Optimization" (2006), algorithm 6.1, with steps that are
     cut back until the function falls (algorithm 3.1).
@@ -202,7 +204,7 @@ def minimise(
                 break
             size *= 0.4
         else:
-            break  # no step was good
+            break  # no step makes the function fall
         step, change = new - place, new_slope - slope
         is_done = value - new_value < LEAST_GAIN
         place, value, slope = new, new_value, new_slope

@@ -1,4 +1,4 @@
-"""A tree that grows in a thread of its own, while suggestions go on from the one before it."""
+"""A tree that grows in a thread of its own, while suggestions come from the tree before it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .worth import Scale
 
 @dataclass(frozen=True)
 class Grown:
-    """A tree, the scale of the scores that it was grown from, and what else was learned."""
+    """A tree, the scale of its trials' scores, and what else was learned."""
 
     tree: Tree
     scale: Scale
@@ -25,14 +25,14 @@ class Grown:
 
 
 class Growth:
-    """What grows once it is started, or at the latest when it is needed.
+    """A tree that grows from when it is started, or at the latest from when it is needed.
 
         growth = Growth(lambda: grown_from(results), count=40, since=43)
         growth.start()
-        growth.result()      # waits if it has not grown yet; raises what growing raised
+        growth.result()      # waits until the tree has grown; raises what growing raised
 
-    `count`: so many rewards it is grown from; `since`: the number of the suggestion from which on
-    it is used, however soon it has grown.
+    `count`: from how many rewards it grows. `since`: the number of the first suggestion that uses
+    the tree, however soon it has grown.
     """
 
     def __init__(self, grow: Callable[[], Grown], *, count: int, since: int) -> None:
@@ -42,13 +42,13 @@ class Growth:
         self._grown: Future[Grown] = Future()
 
     def start(self) -> None:
-        """Let it grow aside, unless it does already."""
+        """Let the tree grow in a thread, unless it does so already."""
         if not self._is_begun:
             self._is_begun = True
             threading.Thread(target=self._work, name="distsearch-tree", daemon=True).start()
 
     def result(self) -> Grown:
-        """What has grown."""
+        """The tree, once it has grown."""
         if not self._is_begun:
             self._is_begun = True
             self._work()
@@ -58,14 +58,15 @@ class Growth:
         try:
             with undisturbed():
                 self._grown.set_result(self._grow())
-        except BaseException as error:  # it is raised where the tree is needed
+        except BaseException as error:  # (raised where the tree is needed)
             self._grown.set_exception(error)
 
 
 class OneThread:
-    """While anybody is inside, BLAS and OpenMP use one thread; afterwards as many as before.
+    """While any thread is inside, BLAS and OpenMP use one thread; then as many as before.
 
-    What a single limit restores is wrong where two overlap: the later one would keep the limit.
+    Two limits of threadpoolctl that overlap would restore the wrong number: the later one would
+    restore the limit of the earlier one.
     """
 
     def __init__(self) -> None:

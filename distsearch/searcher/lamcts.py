@@ -19,23 +19,23 @@ from .region_searcher import RegionSearcher
 from .regions import Mask, Region, with_worst
 from .worth import Scale
 
-MOST_FITTED = 200  # results to which the kernel is fitted
-MOST_KNOWN = 400  # results that the model holds
-CENTRES = 8  # so many of the best in a region are looked around
-BOXES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of which the largest is taken that lies
-MOSTLY = 0.5  # with this share of it in the region
-SIZES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # of the boxes around them, which grow
-ROUNDS = 8  # of looking around the best candidates
-SHRINK = 4.0  # so many times as small are the boxes in each round
-TRIED = 50  # so many of the best candidates may have been seen before
-STARTS = 4  # of KMeans
+MOST_FITTED = 200  # the kernel is fitted to at most so many results
+MOST_KNOWN = 400  # the model holds at most so many results
+CENTRES = 8  # boxes are around so many of the best trials of a region
+BOXES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # the largest is taken that lies mostly in a leaf
+MOSTLY = 0.5  # with this share of the box
+SIZES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # of the boxes around centres, which grow
+ROUNDS = 8  # so often candidates are drawn around the best candidates
+SHRINK = 4.0  # in each round the boxes are so many times smaller
+TRIED = 50  # so many of the best candidates are looked at for a new one
+STARTS = 4  # so many starts of KMeans
 
 
 @dataclass(frozen=True)
 class Curved:
     """A support vector machine that tells the good cluster of a region from the bad one.
 
-    split = Curved.fit(places, rows, scores, penalty=10.0, seed=0)     # None: it does not
+    split = Curved.fit(places, rows, scores, penalty=10.0, seed=0)     # None: it cannot
     split.is_good(rows)
     """
 
@@ -46,7 +46,7 @@ class Curved:
     def fit(
         cls, places: Places, rows: Array, scores: Array, penalty: float, seed: int
     ) -> Curved | None:
-        """Two KMeans clusters of [x, f(x)], told apart by x alone."""
+        """A machine that tells two KMeans clusters of [x, f(x)] apart by x; None if none can."""
         cluster, svm = (importlib.import_module(f"sklearn.{name}") for name in ("cluster", "svm"))
         points = places.points(rows)
         spread = float(scores.std())
@@ -73,19 +73,19 @@ class LaMCTSSearcher(RegionSearcher):
         scheduler = FIFOScheduler(train_fn, searcher='lamcts', search_options={'first': 20})
 
     A region with more than `leaf_size` trials is split by a support vector machine between the two
-    KMeans clusters of [x, f(x)], if that tells them apart, up to `height` splits deep. A leaf is
-    chosen by UCB as in 'lanas' (`exploration`; trials that run count as visits). In it the
-    configuration is suggested of which a Gaussian process expects the largest improvement; its
+    KMeans clusters of [x, f(x)], if it can tell them apart, up to `height` splits deep. A leaf is
+    chosen by UCB as in 'lanas' (`exploration`; trials that run count as visits). In the leaf the
+    configuration is suggested of which a Gaussian process expects the largest improvement. The
     candidates lie in boxes around the leaf's trials, which grow while they stay in the region (in
-    one of them evenly, as a Sobol sequence), and all meet every inequality on the path.
+    one box evenly, as a Sobol sequence), and meet every inequality on the path.
 
-    Rewards count as they are, except that none is further below the median than twice what the best
-    is above it; a trial that failed is the worst of each of its regions, and one that violates
-    constraints, all of them counted, is below all that do not. The `first` trials are random (after
-    the given points). Once they were suggested and half of them have results, tree and process are
-    fitted to these, and anew after `rebuild_every` further results. Where trials are compared at
-    rungs, one counts with what is to be expected of its whole training. What was suggested or told
-    once is not suggested again.
+    Rewards count as they are, but none is further below the median than twice the distance of the
+    best above it. A trial that failed is the worst of each of its regions; a trial that violates
+    constraints is below all that do not, by the sum of its violations. The `first` trials are
+    random (after the given points). Once they were suggested and half of them have results, tree
+    and process are fitted to these results, and anew after `rebuild_every` further ones. Where
+    trials are compared at rungs, a trial counts with the reward that is to be expected of its whole
+    training. No configuration that was suggested or told is suggested again.
 
     Raises OptionError for settings that make no sense, MissingPackage without scikit-learn.
 
@@ -129,13 +129,13 @@ class LaMCTSSearcher(RegionSearcher):
         self._kernel = _kernel(self.places)
 
     def split(self, rows: Array, scores: Array) -> Curved | None:
-        """Between the good and the bad cluster, if there are trials enough."""
+        """The boundary between the good and the bad cluster, if there are enough trials."""
         if len(rows) <= self.leaf_size:
             return None
         return Curved.fit(self.places, rows, scores, self.penalty, self.seed % 2**32)
 
     def suggest_in(self, leaf: Region, rng: np.random.Generator) -> Config | None:
-        """Where in a leaf the largest improvement is expected."""
+        """The configuration in a leaf of which the largest improvement is expected."""
         inside, scores = self.in_leaf(leaf)
         known = scores > -math.inf
         model, best = self._model(leaf)
@@ -162,12 +162,12 @@ class LaMCTSSearcher(RegionSearcher):
         return next((config for config in configs if self.is_new(config)), None)
 
     def _drawn(self, leaf: Region, centre: Array, rng: np.random.Generator) -> Array:
-        """Rows of a leaf in a box around one, as large as still lies in the leaf for the most part.
+        """Rows of a leaf in the largest box around a centre that lies mostly in the leaf.
 
-        They are evenly spread there, as a Sobol sequence is; without luck the result is empty.
+        The rows are evenly spread, as a Sobol sequence; if none lies in the leaf, there are none.
         """
         qmc = importlib.import_module("scipy.stats.qmc")
-        doublings = round(math.log2(self.candidates))  # a Sobol sequence is even at powers of two
+        doublings = round(math.log2(self.candidates))  # (a Sobol sequence is even at powers of two)
         cube = qmc.Sobol(len(self.places), seed=rng).random_base2(doublings)
         found = np.empty((0, len(self.places)))
         for size in BOXES:
@@ -181,7 +181,7 @@ class LaMCTSSearcher(RegionSearcher):
     def _around(
         self, leaf: Region, centres: Array, sizes: Iterable[float], rng: np.random.Generator
     ) -> Array:
-        """Rows in boxes around centres, as large as still has some inside the leaf."""
+        """Rows in boxes around centres; the boxes grow while some rows are inside the leaf."""
         sizes = tuple(sizes)
         each = max(1, self.candidates // len(sizes))
         found = []
@@ -200,15 +200,15 @@ class LaMCTSSearcher(RegionSearcher):
         return scale.standard(rewards, violation)
 
     def learn(self, rows: Array, scores: Array) -> Array:
-        """Settings of the kernel that fit what is known."""
+        """The settings of the kernel that fit these results."""
         scores = with_worst(scores)
         kept = _kept(scores, np.zeros(len(rows), dtype=bool), MOST_FITTED)
         return self._kernel.fit(self.places.points(rows[kept]), scores[kept])
 
     def _model(self, leaf: Region) -> tuple[Posterior, float]:
-        """What is known, the leaf's trials before others, and the best that it believes in.
+        """The process, given the leaf's results before others, and the best value by its belief.
 
-        That is the highest mean at a trial: where results are noisy, less than the best result.
+        That value is the highest mean at a trial: where results are noisy, less than the best one.
         """
         trials = list(self._results)
         scores = with_worst(np.array([self._scores[trial] for trial in trials]))
@@ -236,13 +236,13 @@ def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
 
 
 def _kept(scores: Array, first: Mask, most: int) -> Any:
-    """The places of at most so many: those that come first, then the best."""
+    """The indices of at most `most` results: those of `first`, then the best of the others."""
     order = np.lexsort((-scores, ~first))
     return np.sort(order[:most])
 
 
 def _kernel(places: Places) -> Kernel:
-    """A trend, and short widths for what it leaves, in units of the parameters' ranges."""
+    """A kernel with a trend, and short widths, as shares of the ranges, for what that leaves."""
     count = len(places)
     width = Belief(math.log(0.15 * math.sqrt(count)) if count else 0.0, 0.3)
     widths = [width] * count

@@ -16,11 +16,11 @@ from .pool import Given, Indices, Pool
 from .region_searcher import RegionSearcher
 from .regions import Region, Tree
 
-SMALL = 50_000  # configurations; so small a space is its own pool, which is looked through at once
-DRAWN = 20_000  # of a larger pool, or of a space without one, so many are drawn at a time
-TRIES = 64  # random ones, before all of a pool are looked through for one that is new
-ROUNDS = 4  # of drawing from a space
-NEAR = 0.1  # how far a number moves, in widths of its range, where none is drawn in the region
+SMALL = 50_000  # a space with at most so many configurations is its own pool
+DRAWN = 20_000  # from a larger pool, or a space, so many configurations are drawn at a time
+TRIES = 64  # so many random draws before a whole pool is looked through for a new configuration
+ROUNDS = 4  # so often configurations are drawn from a space
+NEAR = 0.1  # then trials' numbers move by this share of their ranges, to find some in the region
 
 
 class LaNASSearcher(RegionSearcher):
@@ -29,25 +29,25 @@ class LaNASSearcher(RegionSearcher):
         scheduler = FIFOScheduler(train_fn, searcher='lanas')
         scheduler = FIFOScheduler(train_fn, searcher='lanas', search_options={'pool': 'pool.npy'})
 
-    Every region is split by a linear model (ridge regression on one-hot encoded choices) where that
+    Every region is split where a linear model (ridge regression on one-hot encoded choices)
     predicts the region's mean, up to `height` splits deep, while both parts have `least` results.
-    From the root on the part with the higher bound is chosen: mean + 2 `exploration`
-    sqrt(2 ln n / n_part), in which trials that run count as visits. Of `drawn` configurations
-    from the chosen leaf, uniformly, the one is suggested for which the models on its path predict
-    most; with `drawn=1` it is the paper's uniform draw. Rewards count by rank, as normal scores; a
-    trial that failed is the worst of each of its regions, and one that violates constraints is
+    From the root on, the part with the higher bound is chosen: mean + 2 `exploration`
+    sqrt(2 ln n / n_part), in which trials that run count as visits. `drawn` configurations are
+    drawn uniformly from the chosen leaf, and the one is suggested for which the models on its path
+    predict most; `drawn=1` is the paper's uniform draw. Rewards count by rank, as normal scores; a
+    trial that failed is the worst of each of its regions, and a trial that violates constraints is
     below all that do not.
 
     The `first` trials are random (after the given points). Once they were suggested and half of
     them have results, the tree is grown from these, and anew after `rebuild_every` further results.
-    Where trials are compared at rungs, one counts with what is to be expected of its whole training
-    (see `worth.Scale`), so that it learns from hopeless trials that were stopped early. What was
-    suggested or told once is not suggested again.
+    Where trials are compared at rungs, a trial counts with the reward that is to be expected of its
+    whole training (see `worth.Scale`), so that hopeless trials that were stopped early teach, too.
+    No configuration that was suggested or told is suggested again.
 
     `pool`: the configurations to choose from, as codes (see `Pool`): an array, a .npy file, which
-    is mapped into memory and never copied, or an iterable of rows. Without given points it then
-    begins in the pool, not with the default. Without a pool they are drawn from the space, and kept
-    if they meet every inequality on the path.
+    is mapped into memory and never copied, or an iterable of rows. Unless points are given, the
+    first trial is then of the pool, and not the default configuration. Without a pool
+    configurations are drawn from the space, and kept if they meet every inequality on the path.
 
     Raises OptionError for settings that make no sense, SpaceError for a pool that has rows outside
     the space, of another width, given twice, or none.
@@ -91,29 +91,29 @@ class LaNASSearcher(RegionSearcher):
         self.ridge = ridge
         self.pool = Pool.whole(space, SMALL) if pool is None else Pool.of(space, pool)
         self._is_given = pool is not None
-        self._inside: dict[Region, Indices] = {}  # what lies in regions of the tree
+        self._inside: dict[Region, Indices] = {}  # what of the pool lies in regions of the tree
         self._inside_of: Tree | None = None
         self._taken = np.zeros(0 if self.pool is None else len(self.pool), dtype=bool)
-        self._looked_up = 0  # so many of all trials were looked up in the pool
+        self._looked_up = 0  # so many trials were looked up in the pool
 
     @property
     def described(self) -> Mapping[str, Any]:
-        """Which pool was given."""
+        """The fingerprint of the pool."""
         return {} if self.pool is None or not self._is_given else {"pool": self.pool.fingerprint}
 
     def split(self, rows: Array, scores: Array) -> Linear:
-        """Where a linear model predicts the mean."""
+        """The linear model of a region, which splits the region where it predicts the mean."""
         return Linear.fit(self.places, rows, scores, self.ridge)
 
     def suggest_in(self, leaf: Region, rng: np.random.Generator) -> Config | None:
-        """The most promising of some drawn uniformly from a leaf."""
+        """The most promising of some configurations that are drawn uniformly from a leaf."""
         if self.pool is not None:
             return self._from_pool(self.pool, leaf, rng)
         rows = self._drawn(leaf, rng)
         return self._first_new(rows[_descending(self._hopes(leaf, rows))])
 
     def suggest_anywhere(self, rng: np.random.Generator) -> Config | None:
-        """A random configuration, of the pool if there is one."""
+        """A random configuration that is new, from the pool if there is one."""
         if self.pool is None:
             return super().suggest_anywhere(rng)
         found = self._first_new(self.pool.rows(rng.integers(len(self.pool), size=TRIES)))
@@ -144,7 +144,7 @@ class LaNASSearcher(RegionSearcher):
         return next((found for found in found_in if found is not None), None)
 
     def _look_up(self, pool: Pool) -> None:
-        """Mark what was suggested or told since the last time as taken from the pool."""
+        """Mark as taken from the pool what was suggested or told since the last call."""
         rows = list(self._rows.values())[self._looked_up :]
         if rows:
             self._taken[pool.find(np.array(rows))] = True
@@ -155,7 +155,7 @@ class LaNASSearcher(RegionSearcher):
         return self._first_new(pool.rows(indices[_descending(hopes)]))
 
     def _all_inside(self, pool: Pool, leaf: Region) -> Indices:
-        """All of a pool that lie in a leaf, which is remembered as long as the tree."""
+        """All configurations of a pool that lie in a leaf, kept as long as the tree is used."""
         if self._inside_of is not self._tree:
             self._inside, self._inside_of = {}, self._tree
         if leaf in self._inside:
@@ -174,7 +174,7 @@ class LaNASSearcher(RegionSearcher):
     # Without a pool
 
     def _drawn(self, leaf: Region, rng: np.random.Generator) -> Array:
-        """Rows in a leaf: drawn from the space and kept if they lie in it, or near its trials."""
+        """Rows in a leaf, drawn from the space; where none of these is in it, near its trials."""
         found: list[Array] = []
         for _ in range(ROUNDS):
             rows = self.places.draw(rng, DRAWN // ROUNDS)

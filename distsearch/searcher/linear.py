@@ -9,7 +9,7 @@ import numpy as np
 from .places import Array, Places
 from .regions import Mask
 
-UNKNOWN = 0.5  # the place of a number that is not active
+UNKNOWN = 0.5  # the place that stands for a number that is not active
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,17 @@ class Linear:
         split = Linear.fit(places, rows, scores, ridge=0.15)
         split.is_good(rows)
 
-    Predictions are sums of one term for each parameter, `of_column`, in their order: they are the
-    same to the last bit however many rows are scored at once, and in whatever form.
+    A prediction is the sum of one term for each parameter, `of_column`, in the order of the
+    parameters. So it is the same to the last bit, however many rows are scored at once.
     """
 
     start: float
-    weights: tuple[Array, ...]  # by column: of each option; of a number a single one
+    weights: tuple[Array, ...]  # by column: one for each option; one for a number
     is_choice: tuple[bool, ...]
 
     @classmethod
     def fit(cls, places: Places, rows: Array, scores: Array, ridge: float) -> Linear:
-        """Ridge regression in closed form, of standardised scores on one-hot encoded rows."""
+        """The ridge regression of standardised scores on one-hot encoded rows, in closed form."""
         points = places.points(rows)
         middle = points.mean(axis=0)
         centred = points - middle
@@ -44,7 +44,7 @@ class Linear:
         return cls(start, tuple(scaled), is_choice)
 
     def of_column(self, column: int, values: Array) -> Array:
-        """What the values of one parameter add to the prediction; NaN: it is not active."""
+        """What values of one parameter add to a prediction; NaN is a value that is not active."""
         weights = self.weights[column]
         inactive = np.isnan(values)
         if self.is_choice[column]:
@@ -60,6 +60,6 @@ class Linear:
         return total
 
     def is_good(self, rows: Array) -> Mask:
-        """Whether more than the mean is predicted."""
+        """Which rows have a prediction above the mean."""
         good: Mask = self.predict(rows) > 0
         return good

@@ -17,18 +17,18 @@ from .gaussian import Belief, Kernel, Posterior
 from .places import Array, Places
 from .random import draw_new, key
 
-STEP = 3.0  # how much longer a whole training is than the last rung, while there is one rung
-GROWTH = 1.15  # so many times as many results, and the kernel is fitted again
-MOST_FITTED = 200  # results from which the kernel is fitted
-MOST_KNOWN = 500  # results that the model holds
+STEP = 3.0  # a whole training takes so many times as long as the rung, while there is one rung
+GROWTH = 1.15  # the kernel is fitted again when there are so many times as many results
+MOST_FITTED = 200  # the kernel is fitted to at most so many results
+MOST_KNOWN = 500  # the model holds at most so many results
 HOPE_AT_RUNGS = 4.0
 HOPE = 1.0
-CENTRES = 5  # so many of the best are looked around
-ROUNDS = 2  # of looking around the best candidates
+CENTRES = 5  # candidates are drawn near so many of the best trials
+ROUNDS = 2  # so often candidates are drawn near the best candidates
 AROUND = 100  # candidates in such a round
-TRIED = 50  # so many of the best candidates may have been seen before
+TRIED = 50  # so many of the best candidates are looked at for a new one
 
-Rewards = dict[int, dict[float, float]]  # trial -> time -> reward, -inf where there was none
+Rewards = dict[int, dict[float, float]]  # by trial and time; -inf where there was none
 
 
 class MFGPSearcher(Searcher):
@@ -36,22 +36,22 @@ class MFGPSearcher(Searcher):
 
         scheduler = HyperbandScheduler(train_fn, searcher='mfgp', type='promotion', max_t=81)
 
-    The model says what reward a configuration has after how long a training, and how sure that
-    is: a Gaussian process (Matern 5/2, a width for each parameter and for the logarithm of the
-    time) over all that trials reached at rungs. Rewards count by their ranks among all, as normal
-    scores, so that their scale does not matter; a trial that failed has the lowest. Of `candidates`
-    that are drawn at random and near the best ones, and of those found around the best of these, it
-    suggests the one for whose whole training the model hopes for most: the mean and `hope`
-    standard deviations. None stands for 4 where trials are compared at rungs, since what is hoped
-    for in vain costs little there, and for 1 where each is a whole training. Where trials run that
-    were not observed yet, the model is surer already, so that suggestions made side by side
-    differ. The `first` trials are random, and a `random_share` later. What was suggested or told
-    once is not suggested again.
+    The model predicts the reward of a configuration after a training of any length, and how sure
+    that is: a Gaussian process (Matern 5/2, with a width for each parameter and for the logarithm
+    of the time) over all rewards of trials at rungs. Rewards count by their ranks among all, as
+    normal scores, so that their scale does not matter; a trial that failed has the lowest score.
+    `candidates` are drawn at random and near the best trials, and then more near the best of these
+    candidates. The one is suggested whose whole training promises most: the mean plus `hope`
+    standard deviations. `hope=None` is 4 where trials are compared at rungs, since a hope that is
+    disappointed costs little there, and 1 where each trial is a whole training. Near trials that
+    run and were not observed yet the model is surer, so that suggestions made side by side differ.
+    The `first` trials are random, and so is a `random_share` later. No configuration that was
+    suggested or told is suggested again.
 
-    A parameter that is not active says nothing. Without rungs (FIFOScheduler) all trials count as
-    whole trainings, and it is a plain Gaussian process. The kernel is fitted to at most 200
-    results, whenever there are 15% more of them, and at most 500 are in the model: the best half,
-    and of the others every so-manyth.
+    A parameter that is not active tells nothing. Without rungs (FIFOScheduler) all trials count as
+    whole trainings, and the model is a plain Gaussian process. The kernel is fitted to at most 200
+    results, whenever there are 15% more of them. At most 500 results are in the model: the best
+    half, and an even sample of the others.
 
     Raises SpaceError for settings that make no sense.
 
@@ -87,20 +87,21 @@ class MFGPSearcher(Searcher):
         self.random_share = random_share
         self.candidates = candidates
         self.hope = hope
-        from threadpoolctl import ThreadpoolController  # which sets an environment variable
+        # (Here, as its import sets an environment variable.)
+        from threadpoolctl import ThreadpoolController
 
         self._threads = ThreadpoolController()
         self._places = Places(space)
         self._kernel = _kernel(self._places)
-        self._rows: dict[int, Array] = {}  # of every trial
+        self._rows: dict[int, Array] = {}  # by trial
         self._rewards: Rewards = {}
         self._failed: set[int] = set()
         self._seen: set[str] = set()
         self._to_fit: Rewards = {}  # what was known when the kernel was to be fitted
-        self._settings: Array | None = None  # of the kernel, once it is fitted to that
+        self._settings: Array | None = None  # of the kernel, once it is fitted to `_to_fit`
 
     def ask(self, trial_id: int) -> Config | None:
-        """A new configuration; None once every one of a finite space was suggested."""
+        """A new configuration; None once all of a finite space were suggested."""
         suggested = super().ask(trial_id)
         if suggested is None:
             return None
@@ -109,12 +110,12 @@ class MFGPSearcher(Searcher):
         return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
-        """From the model, or at first, and for a share of the trials, a random configuration."""
+        """A configuration from the model; a random one at first, and for a share of the trials."""
         found = None
         knows = len(self._rewards) >= self.first and len(self._places) > 0
         if knows and rng.random() >= self.random_share:
-            # Its matrices are small: where other cores were busy, several threads waited for each
-            # other, and slots for a suggestion 62% of their time, not 0.2%.
+            # The matrices are small: where other cores were busy, several threads waited for each
+            # other, and slots waited for suggestions 62% of their time instead of 0.2%.
             with self._threads.limit(limits=1):
                 found = self._best_candidate(rng)
         return draw_new(self.space, rng, self._seen) if found is None else found
@@ -122,7 +123,7 @@ class MFGPSearcher(Searcher):
     def observe(self, trial_id: int, config: Config, reward: float | None, time: float) -> None:
         """Take note of a reward at a rung."""
         self._begin(trial_id, config)
-        if trial_id in self._failed:  # it runs again
+        if trial_id in self._failed:  # (the trial runs again)
             self._failed.discard(trial_id)
             del self._rewards[trial_id]
         works = reward is not None and math.isfinite(reward)
@@ -137,11 +138,11 @@ class MFGPSearcher(Searcher):
         violations: tuple[float, ...] = (),
     ) -> None:
         """Take note of a failure, or of the reward of a trial for which there are no rungs."""
-        assert not isinstance(reward, tuple)  # it aims at one
+        assert not isinstance(reward, tuple)  # (`aim` refuses several objectives)
         self._begin(trial_id, config)
         if reward is None or not math.isfinite(reward):
             self._failed.add(trial_id)
-            self._rewards[trial_id] = {math.inf: -math.inf}  # what was good before counts no more
+            self._rewards[trial_id] = {math.inf: -math.inf}  # earlier rewards do not count
             self._note_growth()
         elif math.inf in self._rewards.get(trial_id, {math.inf: 0.0}):
             self.observe(trial_id, config, reward, math.inf)
@@ -149,7 +150,7 @@ class MFGPSearcher(Searcher):
     def replay(self, trial_id: int, config: Config) -> bool:
         """Take note of an earlier suggestion without computing it again.
 
-        False only when a given point was another one.
+        False only where the user's points to evaluate have changed.
         """
         if self._first:
             return super().replay(trial_id, config)
@@ -162,9 +163,9 @@ class MFGPSearcher(Searcher):
             self._seen.add(key(config))
 
     def _note_growth(self) -> None:
-        """Let the kernel be fitted, with the next suggestion, to what is known now.
+        """Have the next suggestion fit the kernel to what is known now, if that has grown enough.
 
-        When that is depends on results alone, so that a replay, which does not ask, fits it alike.
+        It depends on results alone, so that after a replay, which asks nothing, it is the same.
         """
         if _count(self._rewards) >= GROWTH * _count(self._to_fit):
             self._to_fit = {trial: dict(rewards) for trial, rewards in self._rewards.items()}
@@ -173,7 +174,7 @@ class MFGPSearcher(Searcher):
     # The model
 
     def _best_candidate(self, rng: np.random.Generator) -> Config | None:
-        """The new configuration for which the model hopes for most."""
+        """The new configuration that promises most."""
         results = self._results(self._rewards).spread(MOST_KNOWN)
         model = self._model(results)
 
@@ -196,14 +197,14 @@ class MFGPSearcher(Searcher):
         return next((config for config in configs if key(config) not in self._seen), None)
 
     def _hope(self) -> float:
-        """How many standard deviations count."""
+        """How many standard deviations are added to the mean."""
         if self.hope is not None:
             return self.hope
         has_rungs = any(time < math.inf for rewards in self._rewards.values() for time in rewards)
         return HOPE_AT_RUNGS if has_rungs else HOPE
 
     def _model(self, results: Results) -> Posterior:
-        """What is known, fitted, with those trials in it that were not observed yet."""
+        """The process, given these results; trials that were not observed yet are expected."""
         if self._settings is None:
             few = self._results(self._to_fit).spread(MOST_FITTED)
             self._settings = self._kernel.fit(self._points(few.rows, few.levels), few.scores)
@@ -232,7 +233,7 @@ class MFGPSearcher(Searcher):
     def _near(
         self, centres: Array, count: int, rng: np.random.Generator, least: float, most: float
     ) -> Array:
-        """So many rows near some of the centres, of widths from the least to the most."""
+        """`count` rows near random centres, by steps of random widths from `least` to `most`."""
         chosen = centres[rng.integers(len(centres), size=count)]
         widths = np.exp(rng.uniform(math.log(least), math.log(most), (count, 1)))
         share = max(0.3, 2 / max(1, chosen.shape[1]))
@@ -241,9 +242,9 @@ class MFGPSearcher(Searcher):
 
 @dataclass(frozen=True)
 class Results:
-    """What trials reached, one a row: their configuration, how long they trained, normal score.
+    """The rewards of trials, one a row: configuration, how long it trained, normal score.
 
-    `levels` are logarithms of times; `whole` is that of a whole training.
+    `levels` are the logarithms of the times, `whole` is the level of a whole training.
     """
 
     rows: Array
@@ -253,7 +254,7 @@ class Results:
 
     @classmethod
     def of(cls, rewards: Rewards, rows: Mapping[int, Array]) -> Results:
-        """Of all rewards of trials, whose rows are given."""
+        """All rewards of trials; `rows` are the trials' configurations."""
         flat = [(t, time, r) for t, by_time in rewards.items() for time, r in by_time.items()]
         trials, times, values = zip(*flat, strict=True)
         whole = whole_level(times)
@@ -262,7 +263,7 @@ class Results:
         return cls(np.array([rows[t] for t in trials]), np.array(levels), scores, whole)
 
     def spread(self, most: int) -> Results:
-        """At most so many of them: the best half, and of the others every so-manyth."""
+        """At most `most` of the results: the best half, and an even sample of the others."""
         if len(self.scores) <= most:
             return self
         order = _highest(self.scores, len(self.scores))
@@ -273,9 +274,9 @@ class Results:
 
 
 def whole_level(times: Sequence[float]) -> float:
-    """The level of a whole training, which lies beyond the last rung as that beyond those before.
+    """The level of a whole training: as far beyond the last rung as rungs are from each other.
 
-    >>> whole_level([1, 3, 9, math.inf])     # as the one at 27
+    >>> whole_level([1, 3, 9, math.inf])     # log 27, to base 3
     3.0
     """
     rungs = sorted({_level(time) for time in times if time < math.inf})
@@ -289,7 +290,7 @@ def _level(time: float) -> float:
 
 
 def normal_scores(values: Array) -> Array:
-    """What values of these ranks would be in a sample of a normal distribution; equal ones share.
+    """The values that a normal sample has at the ranks of these values; equal values share one.
 
     >>> normal_scores(np.array([3.0, -math.inf, 7.0])).round(2)
     array([ 0.  , -0.97,  0.97])
@@ -301,7 +302,7 @@ def normal_scores(values: Array) -> Array:
 
 
 def _highest(values: Array, count: int) -> Any:
-    """The places of the highest values, the highest first."""
+    """The indices of the highest values, the highest first."""
     return np.argsort(-values, kind="stable")[:count]
 
 
@@ -310,7 +311,7 @@ def _count(rewards: Rewards) -> int:
 
 
 def _kernel(places: Places) -> Kernel:
-    """In units of the parameters' ranges, and for the time of rungs."""
+    """A kernel with widths in units of the parameters' ranges, and one for the time."""
     groups = np.append(places.groups, len(places))
     width = Belief(math.log(0.5 * math.sqrt(len(places))) if len(places) else 0.0, 1.0)
     widths = [width] * len(places) + [Belief(2.0, 1.0)]

@@ -24,7 +24,7 @@ from .arguments import names_taken, refuse_unknown
 from .base import Config, Reward, Searcher
 from .random import draw_new, key
 
-TRIES = 3  # suggestions that were there before, after which a random one is taken
+TRIES = 3  # after so many suggestions that are not new a random one is taken
 TALKERS = (
     "_gp.optim_mixed",
     "storages._in_memory",
@@ -42,22 +42,23 @@ class OptunaSearcher(Searcher):
 
         scheduler = FIFOScheduler(train_fn, searcher='tpe', search_options={'multivariate': True})
 
-    Options beside those of every searcher go to Optuna's sampler. Its trials are ours: those that
-    run are RUNNING there, which TPE and GP take into account, failed ones (NaN, infinite rewards)
-    FAIL, and a paused one is COMPLETE with its best reward, which may grow. Every objective is
-    maximised there, and constraints are `constraint 0`, ... of its trials. Conditional parameters
-    exist only in the trials that have them. The name of a parameter is its path, of a Choice the
-    value is the position of the option. What was suggested or told once is not suggested again.
+    Options beside those of all searchers go to Optuna's sampler. Each trial of the search is one of
+    Optuna's: RUNNING while it runs, which TPE and GP take into account; FAIL if it failed (also
+    with NaN and infinite rewards); COMPLETE when it has ended or paused, with its best reward,
+    which may grow. All objectives are maximised there, and constraints are `constraint 0`, ... of
+    a trial. Conditional parameters exist only in the trials that have them. The name of a parameter
+    is its path; the value of a Choice is the position of the option. No configuration that was
+    suggested or told is suggested again.
 
     Each suggestion comes from a sampler of its own, seeded by (seed, trial_id): it depends on what
-    was asked and told before and on nothing else.
+    was asked and told before, and on nothing else.
 
     Raises MissingPackage when Optuna is missing, OptionError for options that the sampler refuses.
     """
 
     endless = True
     slow = True
-    sampler_name: ClassVar[str] = ""  # of the class in optuna.samplers
+    sampler_name: ClassVar[str] = ""  # the name of the class in optuna.samplers
     stateless: ClassVar[bool] = False  # whether the sampler looks only at parameters and values
     needs: ClassVar[tuple[str, ...]] = ("optuna",)
 
@@ -85,7 +86,7 @@ class OptunaSearcher(Searcher):
                     f"{type(self).__name__} cannot be made with {options!r}: {error}"
                 ) from error
         self._common = self._optuna.search_space.IntersectionSearchSpace(include_pruned=True)
-        self._number_of: dict[int, int] = {}  # what Optuna calls each trial
+        self._number_of: dict[int, int] = {}  # Optuna's number of each trial
         self._seen: set[str] = set()
 
     @classmethod
@@ -96,7 +97,7 @@ class OptunaSearcher(Searcher):
         return own + names_taken(getattr(samplers, cls.sampler_name, object), without=("seed",))
 
     def aim(self, objectives: int, constraints: int = 0) -> None:
-        """Make a study of so many objectives."""
+        """Make a study with this number of objectives."""
         super().aim(objectives, constraints)
         with quietly():
             self._study = self._optuna.create_study(directions=["maximize"] * objectives)
@@ -114,7 +115,7 @@ class OptunaSearcher(Searcher):
         return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
-        """What the sampler suggests, if that is new, else a random configuration."""
+        """The configuration that the sampler suggests, or a random one if that is not new."""
         for _ in range(TRIES):
             number, config = self._ask_optuna(rng)
             if key(config) not in self._seen:
@@ -150,15 +151,15 @@ class OptunaSearcher(Searcher):
             _constrain(trial, violations)
             self._study.tell(number, rewards, state=state.COMPLETE)
         elif trial.state is state.COMPLETE:
-            # Optuna has no call for it; in memory this is its own object.
+            # (Optuna has no call for that; in memory this is its own object.)
             _constrain(trial, violations)
             trial.values = rewards
 
     def replay(self, trial_id: int, config: Config) -> bool:
-        """Take note of an earlier suggestion, without computing it again if that can be.
+        """Take note of an earlier suggestion, which few samplers have to compute again.
 
-        False only when a given point was another one: floats that differ from one machine to the
-        next do not keep a search from being resumed.
+        False only where the user's points to evaluate have changed: floats that differ from one
+        machine to the next do not keep a search from being resumed.
         """
         if self._first:
             return super().replay(trial_id, config)
@@ -168,19 +169,19 @@ class OptunaSearcher(Searcher):
         return True
 
     def _optuna_trial(self, trial_id: int) -> Any:
-        """Optuna's own object, which in memory may be changed."""
+        """Optuna's own object of a trial, which may be changed, as the study is in memory."""
         return self._study.get_trials(deepcopy=False)[self._number_of[trial_id]]
 
     def _fail(self, number: int) -> None:
         self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
 
     def _forget(self, trial_id: int) -> None:
-        """Let Optuna know that a suggestion was not taken up."""
+        """Tell Optuna that a suggestion was not used."""
         if trial_id in self._number_of:
             self._fail(self._number_of.pop(trial_id))
 
     def _begin(self, trial_id: int, config: Config) -> None:
-        """Let Optuna know of a trial with this configuration, as one that runs."""
+        """Tell Optuna of a trial with this configuration, which runs."""
         config = self.space.validate(config)
         self._seen.add(key(config))
         self._number_of[trial_id] = len(self._study.get_trials(deepcopy=False))
@@ -200,28 +201,28 @@ class OptunaSearcher(Searcher):
                     distributions={path: self._distribution(d) for path, d in domains.items()},
                 )
             )
-        else:  # the sampler writes down what it needs to learn from this trial
+        else:  # (the sampler notes in a trial what it needs to learn from it)
             self._study.enqueue_trial(params)
             self._ask_optuna(np.random.default_rng((self.seed, abs(trial_id))))
 
     def _ask_optuna(self, rng: np.random.Generator) -> tuple[int, Config]:
-        """What Optuna calls its next trial, and its configuration."""
+        """Optuna's number of its next trial, and the configuration."""
         with quietly():
             sampler = self.sampler(int(rng.integers(2**31)))
-            if "_search_space" in vars(sampler):  # so that it does not go through all trials anew
+            if "_search_space" in vars(sampler):  # spares it a look through all trials
                 sampler._search_space = self._common
             self._study.sampler = sampler
             trial = self._study.ask()
             config = self.space.walk(lambda path, domain: _suggested(trial, path, domain))
             self._correct(trial.number, config)
         if self.stateless:
-            # There it keeps for other processes what it suggests, also for parameters which the
-            # trial turned out not to have: a replay knows nothing of those.
+            # Optuna notes there, for other processes, what it suggests, also for parameters that
+            # the trial turned out not to have. A replay would not know of these.
             self._study.get_trials(deepcopy=False)[trial.number].system_attrs = {}
         return trial.number, config
 
     def _correct(self, number: int, config: Config) -> None:
-        """Let Optuna know the values that a trial gets where it has no steps on a log scale."""
+        """Tell Optuna the values that a trial gets of ranges with steps on a log scale."""
         params = self._study.get_trials(deepcopy=False)[number].params
         for path, (domain, _) in self.space._layout.items():
             if path in params and _has_steps(domain) and domain.log:
@@ -243,8 +244,8 @@ class OptunaSearcher(Searcher):
 class TPESearcher(OptunaSearcher):
     """Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023), `searcher='tpe'`.
 
-    Models where the good and where the other trials lie; running ones count among the others. The
-    first 10 results (`n_startup_trials`) are random.
+    Models where the good trials lie, and where the others; running trials count among the others.
+    Until there are 10 results (`n_startup_trials`) suggestions are random.
     """
 
     sampler_name = "TPESampler"
@@ -269,7 +270,7 @@ class TPESearcher(OptunaSearcher):
         reward: Reward | None,
         violations: tuple[float, ...] = (),
     ) -> None:
-        """Complete a trial that trained up to its end, prune one that did not, or fail it."""
+        """Complete a trial that trained to its end, prune one that stopped early, or fail it."""
         state = self._optuna.trial.TrialState
         if trial_id not in self._number_of:
             self._begin(trial_id, config)
@@ -279,7 +280,7 @@ class TPESearcher(OptunaSearcher):
             super().tell(trial_id, config, reward, violations)
             return
         works = reward is not None and math.isfinite(reward)
-        if trial.state is state.PRUNED and math.inf in times:  # it was paused, and went on
+        if trial.state is state.PRUNED and math.inf in times:  # (it had paused, and went on)
             _constrain(trial, violations)
             trial.state, trial.value = state.COMPLETE, reward
         elif works and math.inf not in times:
@@ -293,8 +294,8 @@ class TPESearcher(OptunaSearcher):
 class GPSearcher(OptunaSearcher):
     """Gaussian process with expected improvement, `searcher='gp'`; needs torch.
 
-    For few, costly trials: a suggestion takes seconds after a thousand results. The first 10
-    (`n_startup_trials`) are random.
+    For few, costly trials: a suggestion takes seconds after a thousand results. Until there are 10
+    results (`n_startup_trials`) suggestions are random.
     """
 
     sampler_name = "GPSampler"
@@ -309,7 +310,7 @@ class GPSearcher(OptunaSearcher):
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
         """What the sampler suggests, computed on one core."""
-        # Its matrices are small: more threads than one made it ten times slower.
+        # (The matrices are small: with several threads it was ten times slower.)
         with self._threads.limit(limits=1):
             return super().suggest(trial_id, rng)
 
@@ -337,14 +338,14 @@ class CMAESSearcher(OptunaSearcher):
 class QMCSearcher(OptunaSearcher):
     """A scrambled Sobol' sequence, `searcher='qmc'`: random search with fewer holes.
 
-    Results do not change what it suggests. Conditional parameters are drawn at random.
+    Its suggestions do not depend on results. Conditional parameters are drawn at random.
     """
 
     sampler_name = "QMCSampler"
     several = True
     needs = ("optuna", "scipy")
     _sequence: Any = None
-    _rest: Any = None  # draws what the sequence leaves out
+    _rest: Any = None  # the sampler of parameters that the sequence does not have
 
     def sampler(self, seed: int) -> Any:
         """The sampler of all suggestions: the sequence is one, with the seed of the search."""
@@ -353,7 +354,7 @@ class QMCSearcher(OptunaSearcher):
             options = {"scramble": True, "warn_independent_sampling": False, **self.options}
             self._rest = samplers.RandomSampler()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it is experimental
+                warnings.simplefilter("ignore")  # (Optuna says that it is experimental)
                 sampler = samplers.QMCSampler(
                     seed=self.seed, independent_sampler=self._rest, **options
                 )
@@ -374,7 +375,7 @@ class NSGA2Searcher(OptunaSearcher):
 
 
 def _constrain(trial: Any, violations: tuple[float, ...]) -> None:
-    """Set, or replace, by how much a trial violates each constraint."""
+    """Note, in place of an earlier note, by how much a trial violates each constraint."""
     if not violations:
         return
     attributes = trial.system_attrs.items()
@@ -386,7 +387,7 @@ def _constrain(trial: Any, violations: tuple[float, ...]) -> None:
 def _suggested(trial: Any, path: str, domain: Domain) -> Any:
     """The value that Optuna suggests for a parameter."""
     if isinstance(domain, Choice):
-        # By position, since to Optuna 1, 1.0 and True are one.
+        # By position, as 1, 1.0 and True are equal to Optuna.
         return domain.choices[trial.suggest_categorical(path, range(len(domain.choices)))]
     assert isinstance(domain, (Real, Int))
     if _has_steps(domain):
@@ -399,7 +400,7 @@ def _suggested(trial: Any, path: str, domain: Domain) -> Any:
 
 
 def _has_steps(domain: Domain) -> TypeGuard[Real | Int]:
-    """Whether a range has steps of its own; in Optuna it is the range of their numbers."""
+    """Whether a range has steps that Optuna cannot have: there it is a range of step numbers."""
     return isinstance(domain, (Real, Int)) and domain.step != domain.whole_step
 
 
@@ -412,7 +413,7 @@ def _to_optuna(domain: Domain, value: Any) -> Any:
 
 
 def _load(name: str, modules: Iterable[str]) -> Any:
-    """The optuna module, once it is sure that all is there."""
+    """The optuna module; raises MissingPackage where a package is missing."""
     try:
         first, *_ = [importlib.import_module(module) for module in modules]
     except ImportError as error:
@@ -425,7 +426,7 @@ def _load(name: str, modules: Iterable[str]) -> Any:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Optuna's log without what it says in this thread; its settings are as before afterwards."""
+    """Let Optuna log nothing of what this thread does, until the block is left."""
     thread = threading.get_ident()
     loggers = [logging.getLogger(f"optuna.{name}") for name in TALKERS]
 

@@ -1,4 +1,4 @@
-"""Configurations as rows of numbers, many at a time: drawn, changed, and as points of a model."""
+"""Configurations as rows of numbers: drawn and changed many at a time, and as points of a model."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .base import Config
 
 Array = NDArray[np.float64]
 
-INACTIVE = 0.5  # the coordinate of a number that is not active: amid all that it could be
-MOST_STEPS = 10_000  # an Int with more values is taken for a real number
+INACTIVE = 0.5  # the coordinate of a number that is not active: the middle
+MOST_STEPS = 10_000  # an Int with more values is treated like a real number
 
 
 class Places:
     """The parameters of a space, each a column of the rows that stand for configurations.
 
-    In a row a number has its place in [0, 1], a choice the number of its option, and what is not
-    active NaN.
+    In a row, a number is its place in [0, 1], a choice is the number of its option, and a parameter
+    that is not active is NaN.
 
         places = Places(space)
         rows = places.near(places.draw(rng, 100), rng, widths=0.1, share=0.5)
         points = places.points(rows)             # (100, places.groups.size)
         config = places.config(rows[0])
 
-    `groups` names for each column of `points` the column of the rows from which it comes.
+    `groups`: for each column of `points`, the column of the rows from which it comes.
     """
 
     def __init__(self, space: Space) -> None:
@@ -45,7 +45,7 @@ class Places:
             for column, domain in enumerate(domains.values())
             if isinstance(domain, Int) and 1 < domain.size <= MOST_STEPS
         }
-        # A column, and the option of another column without which it is not active.
+        # A column that is active only with this option of another column.
         self._conditions = [
             (self._column[inner], self._column[path], option)
             for path, domain in domains.items()
@@ -67,10 +67,10 @@ class Places:
     def misplaced(
         self, inactive: NDArray[np.bool_], options: NDArray[Any]
     ) -> tuple[int | None, int]:
-        """The first row in which a parameter is active or inactive that must not be, and which.
+        """The first row in which a parameter is wrongly active or inactive, and the parameter.
 
-        `inactive`: which are said to be so; `options`: the number of each choice's option. Both
-        have the shape of rows. The row is None if all are right.
+        `inactive` says which parameters are inactive, `options` has the number of each choice's
+        option; both have the shape of rows. The row is None if all are right.
         """
         should = np.zeros(inactive.shape, dtype=bool)
         for inner, choice, option in self._conditions:
@@ -107,10 +107,10 @@ class Places:
     def near(
         self, centres: Array, rng: np.random.Generator, widths: Array | float, share: float
     ) -> Array:
-        """One row near each centre, of which it changes about a share of the parameters.
+        """One row near each centre, in which about a `share` of the parameters is changed.
 
-        A number moves by a normal step of the width, and is reflected at the ends of its range; a
-        choice is drawn again, and so is what becomes active.
+        A number moves by a normal step with the standard deviation `widths`, reflected at the ends
+        of its range; a choice is drawn again, and so are parameters that become active.
         """
         fresh = self._draw(rng, len(centres))
         moved = centres + widths * rng.normal(size=centres.shape)
@@ -123,8 +123,8 @@ class Places:
     def in_box(self, centre: Array, cube: Array, size: float) -> Array:
         """Rows in a box around a centre, one for each point of the unit cube: (n, parameters).
 
-        A number is at most `size` away, within its range; a choice changes in that share of the
-        cube, and what then becomes active is drawn anew there.
+        A number is at most `size` away from the centre, within its range; a choice changes in a
+        share `size` of the cube, and parameters that become active are drawn.
         """
         low, high = np.maximum(centre - size, 0.0), np.minimum(centre + size, 1.0)
         numbers = np.where(np.isnan(centre), cube, low + cube * (high - low))
@@ -133,7 +133,7 @@ class Places:
         return self._settled(np.where(self._options > 0, np.where(stays, centre, fresh), numbers))
 
     def points(self, rows: Array) -> Array:
-        """The points of rows: two options of a choice are as far apart as the ends of a range."""
+        """The points of rows; two options of a choice are as far apart as the ends of a range."""
         points = np.empty((len(rows), len(self.groups)))
         start = 0
         for column, options in zip(rows.T, self._options, strict=True):
@@ -152,7 +152,7 @@ class Places:
         return np.where(self._options > 0, np.floor(rows * self._options), rows)
 
     def _settled(self, rows: Array) -> Array:
-        """The same, integers at their places and NaN for what is not active."""
+        """The rows, with integers at their places, and NaN for parameters that are not active."""
         for column, steps in self._steps.items():
             rows[:, column] = steps.nearest(rows[:, column])
         for inner, choice, option in self._conditions:
@@ -161,7 +161,7 @@ class Places:
 
 
 def _inside(path: str, choice: Choice) -> Iterator[tuple[int, str]]:
-    """The paths of all parameters that an option of a choice brings in, with its number."""
+    """The paths of the parameters of a choice's options, each with the number of its option."""
     for label, space in choice.branches():
         option = choice.choices.index(label)
         for name in space.parameters:

@@ -1,4 +1,4 @@
-"""The configurations among which a search chooses: an array of codes, perhaps on the disk."""
+"""Pools: the configurations from which a search chooses, as an array of codes, in memory or not."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ Codes = NDArray[np.integer[Any]]
 Indices = NDArray[np.intp]
 Given = Union[str, "PathLike[str]", NDArray[Any], Iterable[Sequence[int]]]
 
-MOST_VALUES = 65_536  # of one parameter
-AT_ONCE = 65_536  # rows that are looked at
-SHOWN = 3  # rows that an error names
+MOST_VALUES = 65_536  # a parameter may have so many values
+AT_ONCE = 65_536  # so many rows are looked at in one go
+SHOWN = 3  # an error names so many rows
 
 
 class Pool:
-    """Configurations as codes, one a row: what a pool is given as and how it is kept.
+    """Configurations as codes, one a row; so pools are given, and kept.
 
         pool = Pool.of(space, "pool.npy")               # or an array, or rows from a generator
-        rows = pool.rows(np.array([7, 12]))             # as `Places` has them
+        rows = pool.rows(np.array([7, 12]))             # rows of `Places`
         scores = pool.predict(linear, np.arange(len(pool)))
 
-    The code of a choice is the number of its option, that of a number how many steps it is above
-    the lowest value; -1 stands for a parameter that is not active. So a file of 1,000,000 rows of
-    28 bytes (`numpy.save`, dtype uint8) takes 28 MB; it is mapped into memory and not copied.
+    The code of a choice is the number of its option; the code of a number says how many steps it is
+    above the lowest value; -1 is the code of a parameter that is not active. So a file of 1,000,000
+    rows with 28 parameters (`numpy.save`, dtype uint8) takes 28 MB; it is mapped into memory, and
+    not copied.
 
-    Raises SpaceError for rows outside the space, of another width, given twice, or no rows.
+    Raises SpaceError for rows outside the space, of another width, or given twice, and for no rows.
     """
 
     def __init__(self, places: Places, codes: Codes) -> None:
@@ -50,14 +51,14 @@ class Pool:
 
     @classmethod
     def of(cls, space: Space, given: Given) -> Pool:
-        """The pool that a path of a .npy file, an array, or an iterable of rows stands for."""
+        """The pool in a .npy file (its path), in an array, or of an iterable of rows."""
         pool = cls(Places(space), _codes(space, given))
         pool._check()
         return pool
 
     @classmethod
     def whole(cls, space: Space, most: int) -> Pool | None:
-        """All of a space, if that has at most so many configurations and no conditions."""
+        """All configurations of a space, if there are at most `most`, and no conditions."""
         domains = space.parameters.values()
         has_conditions = any(domain.branches() for domain in domains)
         if not 1 < space.size <= most or has_conditions or not domains:
@@ -71,21 +72,21 @@ class Pool:
 
     @property
     def fingerprint(self) -> str:
-        """Text that is the same for the same codes in the same order, however they are given."""
+        """A text that is the same for the same codes in the same order, however they are given."""
         hashes, order = self._by_hash
         in_order = np.empty_like(hashes)
         in_order[order] = hashes
         return f"{len(self):,} rows, {hashlib.sha256(in_order.tobytes()).hexdigest()[:12]}"
 
     def rows(self, indices: Indices) -> Array:
-        """The rows, as `Places` has them, of some configurations."""
+        """The rows of `Places` for the configurations at these indices."""
         codes = self._codes[indices]
         return np.column_stack(
             [values[codes[:, column]] for column, values in enumerate(self._values)]
         )
 
     def find(self, rows: Array) -> Indices:
-        """Where in the pool rows (see `Places`) are; those that are not in it are left out."""
+        """The indices in the pool of rows of `Places`; rows that are not in it are left out."""
         codes = np.full(rows.shape, -1, dtype=np.int64)
         for column, values in enumerate(self._values):
             active = ~np.isnan(rows[:, column])
@@ -95,13 +96,13 @@ class Pool:
         first = np.searchsorted(hashes, _hashes(codes), side="left")
         last = np.searchsorted(hashes, _hashes(codes), side="right")
         for wanted, begin, end in zip(rows, first, last, strict=True):
-            for index in order[begin:end]:  # one, unless hashes are the same by chance
+            for index in order[begin:end]:  # (one, but hashes may be equal by chance)
                 if np.array_equal(self.rows(np.array([index]))[0], wanted, equal_nan=True):
                     found.append(index)
         return np.array(found, dtype=np.intp)
 
     def predict(self, linear: Linear, indices: Indices) -> Array:
-        """What a linear model predicts for some configurations."""
+        """What a linear model predicts for the configurations at these indices."""
         terms = [linear.of_column(column, values) for column, values in enumerate(self._values)]
         predicted = np.empty(len(indices))
         for begin in range(0, len(indices), AT_ONCE):
@@ -142,7 +143,7 @@ class Pool:
 
     @cached_property
     def _by_hash(self) -> tuple[NDArray[np.uint64], Indices]:
-        """The hashes of all rows in ascending order, and whose they are."""
+        """The hashes of all rows in ascending order, and the indices of their rows."""
         hashes = np.empty(len(self), dtype=np.uint64)
         for begin in range(0, len(self), AT_ONCE):
             hashes[begin : begin + AT_ONCE] = _hashes(self._codes[begin : begin + AT_ONCE])
@@ -167,7 +168,7 @@ class Pool:
 
 
 def _values(path: str, domain: Domain) -> Array:
-    """The value in a row for each code; the last, at -1, is that of what is not active."""
+    """The value in a row for each code; the last one, at -1, is for what is not active."""
     if isinstance(domain, Choice):
         return np.append(np.arange(len(domain.choices), dtype=float), np.nan)
     if domain.size > MOST_VALUES or not isinstance(domain, Number):
@@ -181,7 +182,7 @@ def _values(path: str, domain: Domain) -> Array:
 
 
 def _hashes(codes: Codes) -> NDArray[np.uint64]:
-    """One number for each row, which is the same for equal ones and hardly for others."""
+    """One number for each row: the same for equal rows, and hardly ever for others."""
     factors = np.random.default_rng(0).integers(2**63, size=codes.shape[1], dtype=np.uint64)
     found: NDArray[np.uint64] = (codes.astype(np.uint64) * factors).sum(axis=1)
     return found
@@ -210,7 +211,7 @@ def _from_file(path: Path) -> NDArray[Any]:
         raise SpaceError(f"the pool {str(path)!r} is not there; give a .npy file") from error
     except OSError as error:
         raise SpaceError(f"the pool {str(path)!r} cannot be read: {error}") from error
-    except (ValueError, EOFError) as error:  # numpy's advice would be to trust the file
+    except (ValueError, EOFError) as error:  # (numpy would advise to trust the file)
         raise SpaceError(
             f"the pool {str(path)!r} is no file that numpy.save has written of an array of integers"
         ) from error
@@ -241,5 +242,5 @@ def _packed(given: Iterable[Sequence[int]], space: Space, width: int) -> NDArray
 
 
 def _least_type(values: int) -> np.dtype[Any]:
-    """The smallest unsigned type for codes of so many values."""
+    """The smallest unsigned type for codes of this number of values."""
     return np.min_scalar_type(max(0, values - 1))

@@ -29,7 +29,7 @@ class RandomSearcher(Searcher):
         self._seen: set[str] | None = set() if self.space.size < FINITE else None
 
     def ask(self, trial_id: int) -> Suggested | None:
-        """A configuration; None once every one of a finite space was suggested."""
+        """A configuration; None once all of a finite space were suggested."""
         suggested = super().ask(trial_id)
         if self._seen is not None and suggested is not None:
             self._seen.add(key(config_of(suggested)))
@@ -43,9 +43,9 @@ class RandomSearcher(Searcher):
 
 
 def draw_new(space: Space, rng: np.random.Generator, seen: Collection[str]) -> Config | None:
-    """A random configuration whose `key` is not among the seen; None when there is none left.
+    """A random configuration whose `key` is not in `seen`; None when there is none left.
 
-    In a space of a million and more it may be one of the seen, if almost all draws are.
+    In a space of a million configurations or more it may be in `seen`, if nearly all draws are.
     """
     for _ in range(TRIES):
         config = space.sample(rng)
@@ -58,5 +58,5 @@ def draw_new(space: Space, rng: np.random.Generator, seen: Collection[str]) -> C
 
 
 def key(config: Config) -> str:
-    """A configuration as text, by which equal ones are found."""
+    """A text that is the same for equal configurations."""
     return json.dumps(config, sort_keys=True)

@@ -18,20 +18,20 @@ from .random import draw_new, key
 from .regions import Region, Split, Tree, grow, levels
 from .worth import Scale
 
-Results = dict[int, dict[float, float]]  # trial -> time -> reward, -inf where it failed
+Results = dict[int, dict[float, float]]  # by trial and time; -inf where it failed
 
-PART = 8  # a tree grows during so large a part (1 / PART) of the suggestions that are under way
-KNOWN = 0.5  # so large a part of the first trials has results when the first tree grows
+PART = 8  # a tree grows while a share of 1 / PART of the suggestions under way is made
+KNOWN = 0.5  # the first tree grows when this share of the first trials has results
 
 
 @dataclass(frozen=True)
 class Seen:
     """A region as its picture shows it.
 
-    `depth`: splits above it; `side`: whether it is the good part of what it is in, None for the
-    whole space; `trials`: with a result, `running`: without; `mean`: of their rewards, None where
-    none has worked; `is_chosen`: whether the highest bounds lead to it, so that from there the next
-    suggestion would come.
+    `depth`: how many splits lead to it. `side`: whether it is the good part of its parent, None for
+    the whole space. `trials`: its trials with a result, `running`: those without. `mean`: the mean
+    of their rewards, None where all have failed. `is_chosen`: whether the next suggestion would
+    come from it, as the highest bounds lead there.
     """
 
     depth: int
@@ -46,12 +46,12 @@ class Seen:
 class RegionSearcher(Searcher):
     """Learns a tree of regions from results and suggests from the leaf that UCB chooses.
 
-    A searcher of this kind says how a region is split (`split`) and what is suggested in a leaf
-    (`suggest_in`). The tree is grown once `first` trials were suggested and half of them have
-    results, and anew after `rebuild_every` more. It grows in a thread of its own; meanwhile
-    suggestions go on from the tree before it (at first, at random): one, or an eighth as many as
-    there are trials under way. When a tree grows, and from which suggestion on it is used, depends
-    on the order of suggestions and results alone and not on how long it takes, so that a replay,
+    A subclass says how a region is split (`split`), and what is suggested in a leaf (`suggest_in`).
+    A tree is grown once `first` trials were suggested and half of them have results, and anew after
+    `rebuild_every` further results. It grows in a thread of its own. Meanwhile some suggestions
+    come from the tree before it (or, before the first tree, at random): an eighth as many as trials
+    are under way, at least one. When a tree grows, and from which suggestion on it is used, depends
+    on the order of suggestions and results alone, not on the time that growing takes: so a replay,
     which suggests nothing, comes to the same tree. One tree grows at a time.
     """
 
@@ -82,27 +82,27 @@ class RegionSearcher(Searcher):
                 raise OptionError(f"{name}={value!r}, but it must be {at_least} or more")
         self.first, self.rebuild_every = first, rebuild_every
         self.height, self.least, self.exploration = height, least, exploration
-        self._one_thread = OneThread()  # the matrices are small
+        self._one_thread = OneThread()  # (the matrices are small)
         self.places = Places(space)
-        self._rows: dict[int, Array] = {}  # of every trial
+        self._rows: dict[int, Array] = {}  # by trial
         self._results: Results = {}
         self._failed: set[int] = set()
         self._violations: dict[int, float] = {}
         self._seen: set[str] = set()
-        self._suggested = 0  # so many suggestions were made, or replayed
-        self._is_live = False  # it suggests; while it replays, no tree needs to grow
-        self._used: Growth | None = None  # suggestions come from this tree,
-        self._next: Growth | None = None  # and later from this one
-        self._tree: Tree | None = None  # what is used, once it was needed
+        self._suggested = 0  # how many suggestions were made, or replayed
+        self._is_live = False  # whether it suggests: in a replay no tree needs to grow
+        self._used: Growth | None = None  # the tree from which suggestions come
+        self._next: Growth | None = None  # the tree from which they come later
+        self._tree: Tree | None = None  # what `_used` has grown, once that was needed
         self.scale = Scale.of({}, {})
-        self.learned: Any = None  # by `learn`
-        self._leaves: dict[int, int] = {}  # of every trial that was counted in the tree
-        self._scores: dict[int, float] = {}  # of every trial with a result
+        self.learned: Any = None  # what `learn` has returned
+        self._leaves: dict[int, int] = {}  # by trial that is counted in the tree
+        self._scores: dict[int, float] = {}  # by trial with a result
 
-    # What a searcher of this kind adds
+    # What a subclass adds
 
     def split(self, rows: Array, scores: Array) -> Split | None:
-        """How a region is split in which these rows have these scores."""
+        """The split of a region with these rows and scores; None: it stays whole."""
         raise NotImplementedError(f"{type(self).__name__} needs a method split(rows, scores)")
 
     def score(self, scale: Scale, rewards: Mapping[float, float], violation: float) -> float:
@@ -110,13 +110,13 @@ class RegionSearcher(Searcher):
         return scale.score(rewards, violation)
 
     def learn(self, rows: Array, scores: Array) -> Any:
-        """What else is needed from what a tree is grown from (-inf: it failed): see `learned`.
+        """What else to learn from the rows and scores (-inf: failed) of a tree: for `learned`.
 
-        It is called in the thread in which the tree grows.
+        Called in the thread in which the tree grows.
         """
 
     def suggest_in(self, leaf: Region, rng: np.random.Generator) -> Config | None:
-        """A configuration in a leaf that was not seen before; None if there is none to be found."""
+        """A configuration in a leaf that was not seen before; None if none is found."""
         raise NotImplementedError(f"{type(self).__name__} needs a method suggest_in(leaf, rng)")
 
     def suggest_anywhere(self, rng: np.random.Generator) -> Config | None:
@@ -126,7 +126,7 @@ class RegionSearcher(Searcher):
     # Ask and tell
 
     def ask(self, trial_id: int) -> Config | None:
-        """A new configuration; None once every one of a finite space or pool was suggested."""
+        """A new configuration; None once all of a finite space or pool were suggested."""
         self._is_live = True
         self._use_what_is_due()
         if self._next is not None:
@@ -140,7 +140,7 @@ class RegionSearcher(Searcher):
         return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
-        """From the leaf that is chosen, or at first, or where none has any left, a random one."""
+        """A configuration from the chosen leaf; a random one at first, or if no leaf has one."""
         found = None
         if self._used is not None:
             with self._one_thread:
@@ -150,7 +150,7 @@ class RegionSearcher(Searcher):
     def observe(self, trial_id: int, config: Config, reward: float | None, time: float) -> None:
         """Take note of a reward at a rung."""
         self._begin(trial_id, config)
-        if trial_id in self._failed:  # it runs again
+        if trial_id in self._failed:  # (the trial runs again)
             self._failed.discard(trial_id)
             del self._results[trial_id]
         works = reward is not None and math.isfinite(reward)
@@ -164,13 +164,13 @@ class RegionSearcher(Searcher):
         violations: tuple[float, ...] = (),
     ) -> None:
         """Take note of a failure, or of the reward of a trial for which there are no rungs."""
-        assert not isinstance(reward, tuple)  # it aims at one
+        assert not isinstance(reward, tuple)  # (`aim` refuses several objectives)
         self._begin(trial_id, config)
         amounts = [amount if amount > 0 else 0.0 for amount in violations]
         self._violations[trial_id] = sum(amounts) if np.isfinite(amounts).all() else math.inf
         if reward is None or not math.isfinite(reward) or math.isinf(self._violations[trial_id]):
             self._failed.add(trial_id)
-            self._results.pop(trial_id, None)  # what was good before counts no more
+            self._results.pop(trial_id, None)  # earlier rewards do not count
             self._note(trial_id, math.inf, -math.inf)
         elif math.inf in self._results.get(trial_id, {math.inf: 0.0}):
             self.observe(trial_id, config, reward, math.inf)
@@ -179,7 +179,7 @@ class RegionSearcher(Searcher):
     def replay(self, trial_id: int, config: Config) -> bool:
         """Take note of an earlier suggestion without computing it again.
 
-        False only when a given point was another one.
+        False only where the user's points to evaluate have changed.
         """
         self._is_live = False
         self._use_what_is_due()
@@ -210,9 +210,9 @@ class RegionSearcher(Searcher):
     # The tree
 
     def _is_enough(self, count: int) -> bool:
-        """Whether a tree may grow from so many results.
+        """Whether a tree may grow from this number of results.
 
-        The first one grows once the first trials have been suggested, of which some may still run.
+        The first tree grows once all first trials were suggested, of which some may still run.
         """
         if self._used is not None:
             return count >= self._used.count + self.rebuild_every
@@ -221,9 +221,9 @@ class RegionSearcher(Searcher):
         return known >= self.first or (all_suggested and known >= KNOWN * self.first)
 
     def _growth(self, count: int) -> Growth:
-        """A tree of what is known now, and from which suggestion on it is used.
+        """The growth of a tree from what is known now, with the first suggestion that uses it.
 
-        What was told before the first suggestion counts from the first one on.
+        What was told before the first suggestion counts from that one on.
         """
         results = {trial: dict(one) for trial, one in self._results.items()}
         violations = dict(self._violations)
@@ -237,7 +237,7 @@ class RegionSearcher(Searcher):
         )
 
     def _use_what_is_due(self) -> None:
-        """Let the next tree take the place of the one before it, if its suggestion has come."""
+        """Let the next tree take the place of the one before it, once its suggestion has come."""
         if self._next is not None and self._suggested >= self._next.since:
             self._used, self._next, self._tree = self._next, None, None
 
@@ -253,7 +253,7 @@ class RegionSearcher(Searcher):
         return None
 
     def tree(self) -> Tree | None:
-        """The tree that is used, with all trials counted in it; None while there is none."""
+        """The tree that is used, in which all trials are counted; None while there is none."""
         if self._used is None:
             return None
         if self._tree is None:
@@ -284,17 +284,17 @@ class RegionSearcher(Searcher):
         return Grown(tree, scale, learned)
 
     def in_leaf(self, leaf: Region) -> tuple[Array, Array]:
-        """The rows of the trials in a leaf, and their scores; NaN: outstanding, -inf: failed."""
+        """The rows of the trials in a leaf, and their scores (NaN: no result yet, -inf: failed)."""
         trials = [trial for trial, number in self._leaves.items() if number == leaf.number]
         scores = [self._scores.get(trial, math.nan) for trial in trials]
         return np.array([self._rows[trial] for trial in trials]), np.array(scores)
 
     def is_new(self, config: Config) -> bool:
-        """Whether it was neither suggested nor told yet."""
+        """Whether a configuration was neither suggested nor told yet."""
         return key(config) not in self._seen
 
     def overview(self) -> list[Seen]:
-        """Every region with its trials, each before its parts; of no tree an empty list."""
+        """Every region with its trials, each before its parts; [] while there is no tree."""
         tree = self.tree()
         if tree is None:
             return []

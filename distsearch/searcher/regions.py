@@ -1,4 +1,4 @@
-"""A tree of regions: each inner one is split by a learned boundary, and a leaf is chosen by UCB.
+"""A tree of regions: learned boundaries split inner regions, and UCB chooses a leaf.
 
 Source: Wang et al., "Sample-Efficient Neural Architecture Search by Learning Actions for Monte
 Carlo Tree Search", arXiv:1906.06832 (2019), section 3.
@@ -23,7 +23,7 @@ class Split(Protocol):
     """A learned boundary through a region."""
 
     def is_good(self, rows: Array) -> Mask:
-        """Which rows, of shape (n, parameters), lie on its good side."""
+        """Which rows, of shape (n, parameters), lie on the good side of the boundary."""
 
 
 Splitter = Callable[[Array, Array], "Split | None"]
@@ -31,10 +31,10 @@ Splitter = Callable[[Array, Array], "Split | None"]
 
 @dataclass(eq=False)
 class Region:
-    """A part of the space. An inner one has a split and two parts, a leaf has a number.
+    """A part of the space. An inner region has a split and two parts, a leaf has a number.
 
-    `visits`: results and outstanding trials in it; `results`: so many of them have a score, whose
-    sum is `total`.
+    `visits`: how many trials are in it, with and without results. `results`: how many of these have
+    a score; `total`: the sum of these scores.
     """
 
     parent: Region | None = None
@@ -48,26 +48,26 @@ class Region:
 
     @property
     def parts(self) -> tuple[Region, ...]:
-        """The good and the bad part of an inner region; of a leaf none."""
+        """The good and the bad part of an inner region; () for a leaf."""
         return () if self.good is None or self.bad is None else (self.good, self.bad)
 
     @property
     def mean(self) -> float:
-        """The mean score in it, or else in the smallest region around it that has one."""
+        """The mean score in the region, or in the smallest region around it that has scores."""
         if self.results:
             return self.total / self.results
         return self.parent.mean if self.parent is not None else 0.0
 
     @property
     def path(self) -> list[tuple[Split, bool]]:
-        """The splits from the root down to it, each with whether it is on the good side."""
+        """The splits from the root down to the region, each with whether it is on the good side."""
         if self.parent is None:
             return []
         assert self.parent.split is not None
         return [*self.parent.path, (self.parent.split, self is self.parent.good)]
 
     def contains(self, rows: Array) -> Mask:
-        """Which rows lie in it: those that meet every inequality on its path."""
+        """Which rows lie in the region: those that meet every inequality on its path."""
         inside: Mask = np.ones(len(rows), dtype=bool)
         for split, side in self.path:
             left = np.flatnonzero(inside)
@@ -77,13 +77,13 @@ class Region:
 
 @dataclass(eq=False)
 class Tree:
-    """The regions that were grown from some results, the root first, and each before its parts.
+    """The regions that were grown from results, each before its parts; the root is the first.
 
         tree = grow(rows, scores, splitter, height=7, least=4)
         tree.count(tree.leaves_of(rows), scores)
         leaf = tree.choose(0.1, rng)
 
-    Trials are counted in the leaves with `count`, by which leaves are then chosen.
+    `count` counts trials in the leaves, and `choose` goes by these counts.
     """
 
     regions: list[Region] = field(default_factory=list)
@@ -117,10 +117,10 @@ class Tree:
             yield region, inside
 
     def count(self, leaves: NDArray[np.intp], scores: Array) -> None:
-        """Count trials anew: the leaf of each, and its score.
+        """Count trials anew, by their leaves and scores.
 
-        NaN is the score of an outstanding trial, which is a visit alone (a virtual loss); -inf that
-        of a failed one, which counts as the worst in its leaf.
+        A trial without a result has the score NaN, and counts as a visit only (a virtual loss). A
+        failed trial has the score -inf, and counts as the worst in its leaf.
         """
         number = len(self.leaves)
         visits = np.bincount(leaves, minlength=number)
@@ -147,9 +147,9 @@ class Tree:
     def choose(
         self, exploration: float, rng: np.random.Generator, without: Collection[Region] = ()
     ) -> Region | None:
-        """The leaf to which the highest bounds lead from the root; None if all are left out.
+        """The leaf to which the highest bounds lead from the root.
 
-        `without`: leaves of which nothing is left.
+        `without`: leaves to leave out, as nothing is left in them. None if all leaves are left out.
         """
         closed = set(without)
         for region in reversed(self.regions):
@@ -167,7 +167,7 @@ class Tree:
 
 
 def upper_bound(part: Region, exploration: float) -> float:
-    """How good a part of a region may be (UCB1); infinite where nobody has been.
+    """How good a part of a region may be (UCB1); infinite where no trial has been.
 
     >>> upper_bound(Region(parent=Region(visits=20), visits=0), 0.1)
     inf
@@ -182,8 +182,8 @@ def upper_bound(part: Region, exploration: float) -> float:
 def grow(rows: Array, scores: Array, splitter: Splitter, *, height: int, least: int) -> Tree:
     """A tree whose leaves are `height` splits deep at most, each with `least` results or more.
 
-    `rows` (n, parameters) with their `scores` (n,), -inf for what failed: it counts as the worst in
-    each region. `splitter(rows, scores)` gives the split of a region, or None: it stays whole. A
+    `rows` (n, parameters) have `scores` (n,); a failed trial has -inf, and counts as the worst in
+    each region. `splitter(rows, scores)` gives the split of a region, or None if it stays whole. A
     region with fewer than twice `least` results, or whose scores are all the same, stays whole.
     """
     tree = Tree()
@@ -221,7 +221,7 @@ def _split(
 
 
 def with_worst(scores: Array) -> Array:
-    """Scores in which what failed has the lowest of the others (0 if there is none).
+    """The scores; failed trials have the lowest score of the others (0 if all have failed).
 
     >>> with_worst(np.array([0.5, -math.inf, 0.2]))
     array([0.5, 0.2, 0.2])

@@ -1,4 +1,4 @@
-"""A searcher as it was in a search that is read from its folder: its tree can be looked at.
+"""The searcher of a search that is read from its folder, so that its tree can be looked at.
 
 searcher = by_regions(distsearch.open("runs/digits"))
 searcher.overview()
@@ -20,7 +20,7 @@ BY_REGIONS: dict[str, type[RegionSearcher]] = {
 
 
 def by_regions(results: Results) -> RegionSearcher:
-    """The searcher of a search that learns a tree of regions, told all that it had been told.
+    """The searcher of a search, which learns a tree of regions; told all that it was told there.
 
     Raises DistsearchError for a search with another searcher, SpaceError where the log does not
     tell all of its space.
@@ -29,7 +29,7 @@ def by_regions(results: Results) -> RegionSearcher:
     if name not in BY_REGIONS:
         raise DistsearchError(f"{name} learns no tree of regions")
     options = dict(results.searched.get("search_options", {}))
-    options.pop("pool", None)  # the tree does not depend on it
+    options.pop("pool", None)  # (the tree does not depend on the pool)
     space = described(results.searched["space"])
     searcher = BY_REGIONS[name](space, points_to_evaluate=[], **options)
     for trial in results.trials:

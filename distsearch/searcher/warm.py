@@ -18,12 +18,12 @@ from ..space.base import plain
 from .base import Config
 
 Folder = str | os.PathLike[str]
-Result = float | Mapping[str, float] | None  # one reward, or the metrics; None: it failed
+Result = float | Mapping[str, float] | None  # one reward, or several metrics; None: a failure
 
 
 @dataclass
 class Known:
-    """Pairs of a configuration and its reward in the user's sign (None: it failed).
+    """Pairs of a configuration and its reward, in the user's sign (None: it failed).
 
     With several objectives or constraints the reward is a dict of the metrics that these need.
 
@@ -40,11 +40,11 @@ def collect(
     folders: Folder | Iterable[Folder] | None,
     objectives: Objectives,
 ) -> Known:
-    """What the arguments `evaluated_points` and `warm_start` of a scheduler say.
+    """What is known by the arguments `evaluated_points` and `warm_start` of a scheduler.
 
-    Raises SpaceError for a given point outside the space, OptionError for one that is no pair
-    with a number, StoreError for a folder that has no
-    experiment, or none that reported this reward.
+    Raises SpaceError for a given point outside the space, OptionError for a point that is no pair
+    with a number, StoreError for a folder that has no experiment, or no trial that has reported
+    this reward.
     """
     known = Known()
     if not isinstance(evaluated, Iterable | None):
@@ -71,7 +71,7 @@ def collect(
 
 
 def _given(reward: Any, objectives: Objectives) -> Result:
-    """The reward of an evaluated point, None for what is not finite."""
+    """The reward of an evaluated point; None if it is not finite."""
     if reward is None:
         return None
     if objectives.is_plain:
@@ -86,7 +86,7 @@ def _given(reward: Any, objectives: Objectives) -> Result:
 
 
 def _checked(reward: Any) -> float:
-    """A reward as a number; OptionError for text and the like, which would count as a failure."""
+    """A reward as a number; OptionError for other things, which would count as a failure."""
     reward = plain(reward)
     if isinstance(reward, bool) or not isinstance(reward, (int, float)):
         raise OptionError(
@@ -122,7 +122,7 @@ def _collect_from(folder: Path, space: Space, known: Known, objectives: Objectiv
 
 
 def _results(folder: Path, objectives: Objectives) -> Iterator[tuple[Config, Result]]:
-    """The trials of an experiment that failed (None), or had a result: what counts for them."""
+    """The trials of an experiment that failed (None) or have a result, and that result."""
     if not (folder / store.FILE).exists():
         raise StoreError(f"warm_start={str(folder)!r}: there is no experiment in that folder")
     store.verify(folder)
@@ -134,7 +134,7 @@ def _results(folder: Path, objectives: Objectives) -> Iterator[tuple[Config, Res
         if event.trial is None:
             continue
         if event.kind == "launched":
-            if not event.body["is_final"]:  # trained otherwise, perhaps
+            if not event.body["is_final"]:  # (a final trial may have trained otherwise)
                 configs[event.trial] = event.body["config"]
         elif event.kind == "ended":
             if Status(event.body["status"]).is_failure:

@@ -1,4 +1,4 @@
-"""What trials are worth that trained for different times: comparable scores."""
+"""Comparable scores for trials that trained for different times."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from .mfgp import normal_scores
 from .places import Array
 
-Rewards = Mapping[float, float]  # by how long a trial had trained: larger is better
+Rewards = Mapping[float, float]  # rewards by the time that a trial had trained; larger is better
 TAIL = 2.0
-FEW = 3  # with fewer trials at two times, the gain between these is the mean of theirs
+FEW = 3  # with fewer trials at two times, the line between them is their mean gain
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,23 @@ class Scale:
         scale = Scale.of({0: {1: 0.3, math.inf: 0.8}, 1: {1: 0.2}}, {})
         scale.score({1: 0.25})
 
-    A trial counts with its reward at the longest time to which it came. What is to be expected of
-    it at the longest time of all follows from the trials that came to both: by a straight line
-    from each time to the next. `score` ranks trials by such expectations and gives what these ranks
-    have in a sample of a normal distribution, so that the rewards' scale does not matter;
-    `standard` leaves their distances as they are, in standard deviations from the mean, but no
-    trial is further below the median than TAIL times the best is above it.
+    A trial counts with its reward at the longest time that it has trained. From it the reward at
+    the longest time of all is predicted: by a straight line from each time to the next, fitted to
+    the trials that came to both. `score` ranks trials by these predictions and gives the values
+    that a normal sample has at these ranks, so that the scale of rewards does not matter.
+    `standard` gives their distances from the mean, in standard deviations, but no trial is further
+    below the median than TAIL times the distance of the best above it.
 
-    A trial that violates constraints is below all that do not, the further the more it does.
+    A trial that violates constraints is below all that do not; the further, the more it does.
     """
 
     times: tuple[float, ...]
     lines: tuple[tuple[float, float], ...]  # slope and start, from each time to the next
-    lowest: float  # what was expected of the worst that violates nothing
-    values: Array  # what was expected, in order, once each
-    scores: Array  # of these
-    floor: float = -math.inf  # no value counts as less in `standard`,
-    middle: float = 0.0  # which is 0 here
+    lowest: float  # the lowest prediction for a trial that violates nothing
+    values: Array  # all predictions, in order, each once
+    scores: Array  # the scores of these values
+    floor: float = -math.inf  # in `standard` no value counts as less
+    middle: float = 0.0  # where `standard` is 0
     deviation: float = 1.0
 
     @classmethod
@@ -64,11 +64,11 @@ class Scale:
         return cls(times, lines, lowest, ordered, scores[first], *_spread(every))
 
     def expected(self, rewards: Rewards) -> float:
-        """The reward to be expected of a trial at the longest time; -inf if it failed."""
+        """The predicted reward of a trial at the longest time; -inf if it failed."""
         known = [time for time in rewards if time in self.times or not self.times]
         if _last(rewards) == -math.inf:
             return -math.inf
-        if not known:  # a time that is new: it is taken for the next longer one
+        if not known:  # a new time counts as the next longer one that is known
             time = max(rewards)
             value, place = rewards[time], int(np.searchsorted(self.times, time))
         else:
@@ -101,7 +101,7 @@ class Scale:
 
 
 def _spread(values: Array) -> tuple[float, float, float]:
-    """The floor, the mean above it and the standard deviation of values; 0 and 1 if too large."""
+    """The floor of values, and their mean and standard deviation above it (0, 1 if too large)."""
     middle = float(np.median(values))
     with np.errstate(over="ignore", invalid="ignore"):
         floor = middle - TAIL * (float(values.max()) - middle)
@@ -126,7 +126,7 @@ def _below(lowest: float, violation: float) -> float:
 
 
 def _line(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-    """The straight line through pairs of rewards, as least squares have it; it never falls."""
+    """The straight line through pairs of rewards, by least squares; it never falls."""
     if not pairs:
         return 1.0, 0.0
     before, after = np.array(pairs).T

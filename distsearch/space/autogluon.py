@@ -1,4 +1,4 @@
-"""What stands in the place of AutoGluon's names that are gone: the ends of errors about them.
+"""What there is in place of names of AutoGluon: the ends of errors about these names.
 
 `docs/coming-from-autogluon.md` has the whole table.
 """
@@ -69,7 +69,7 @@ SUCCESSORS = {
 
 
 def successor(name: str) -> str:
-    """The end of an error about a name that AutoGluon has, '' for others.
+    """The end of an error about a name of AutoGluon; '' for other names.
 
     >>> successor("join_tasks")
     "; in place of AutoGluon's there is `join_jobs()`"
@@ -78,8 +78,9 @@ def successor(name: str) -> str:
 
 
 def missing(thing: object, name: str) -> Any:
-    """For `__getattr__`: raise the AttributeError, with the successor if there is one."""
+    """Raise the AttributeError of a `__getattr__`, with the successor of a name of AutoGluon."""
     if name in SUCCESSORS:
         kind = type(thing).__name__
         raise AttributeError(f"{kind!r} object has no attribute {name!r}{successor(name)}")
-    return object.__getattribute__(thing, name)  # raises what it did, also that of a property
+    # (Raises the first error again, also the error of a property.)
+    return object.__getattribute__(thing, name)

@@ -20,11 +20,11 @@ from distsearch.space.base import (
 from distsearch.space.namespace import Namespace
 from distsearch.space.privacy import HIDDEN, is_secret, is_surely_secret, without_secrets
 
-SHOWN = 8  # so many values stand in an error one by one
+SHOWN = 8  # an error shows so many values one by one
 
 
 class Container(Space):
-    """A space of named parts, without a value of its own."""
+    """A space that consists of named parts, without a value of its own."""
 
     parts: Mapping[str, Space]
 
@@ -57,7 +57,7 @@ class Container(Space):
 
 
 class Constant(Container):
-    """Any value that is not searched: it has no parts, and is handed on as it is."""
+    """A value that is not searched: it has no parts, and trials get it as it is."""
 
     kind = "constant"
     parts = {}
@@ -83,13 +83,13 @@ class Constant(Container):
 
 
 class List(Container):
-    """A list of spaces and constants; in a configuration each has its position as its name.
+    """A list of spaces and constants; in a configuration, the name of each is its position.
 
     >>> List(Int(1, 8), 'relu').build({'0': 3})
     [3, 'relu']
 
     Raises:
-        SpaceError: for a list in place of the items; a list of one list is `List(List(1, 2))`.
+        SpaceError: for a list in place of the items; a list inside a list is `List(List(1, 2))`.
     """
 
     kind = "list"
@@ -110,9 +110,9 @@ class List(Container):
 
 
 class Dict(Container, Mapping[str, Any]):
-    """Named spaces and constants; also the space of a whole train function. Builds a Namespace.
+    """Named spaces and constants, also as the space of a train function; builds a Namespace.
 
-    It reads like a mapping of what was given: ``space['lr']``, ``'lr' in space``, ``{**space}``.
+    It is a mapping of what was given: ``space['lr']``, ``'lr' in space``, ``{**space}``.
 
     >>> space = Dict(lr=Real(0, 1), net=Dict(width=Int(16, 64), depth=4))
     >>> space.default
@@ -133,10 +133,10 @@ class Dict(Container, Mapping[str, Any]):
         vars(self).update(parts=named_parts(items))
 
     def replace(self, /, **items: Any) -> Dict:
-        """A new Dict with other spaces or constants under some of the same names.
+        """A new Dict, in which some names have other spaces or constants.
 
         Raises:
-            SpaceError: for a name that is not there.
+            SpaceError: for a name that this Dict does not have.
         """
         for name in items:
             if name not in self:
@@ -144,7 +144,7 @@ class Dict(Container, Mapping[str, Any]):
         return Dict(**{**self, **items})
 
     def constants_of(self, config: Mapping[str, Any]) -> tuple[Config, Config]:
-        """The constants that a configuration names, by path, and the rest of it.
+        """The constants in a configuration, by path, and the rest of the configuration.
 
         >>> Dict(lr=Real(0, 1), net=Dict(depth=4)).constants_of({'lr': 0.1, 'net': {'depth': 5}})
         ({'net.depth': 5}, {'lr': 0.1})
@@ -173,7 +173,7 @@ class Dict(Container, Mapping[str, Any]):
         """A new Dict with another space or constant at a path, as 'net.depth'.
 
         Raises:
-            SpaceError: for a path that is not there, or not inside of Dicts alone.
+            SpaceError: for a path that is not there, or that leads through anything but Dicts.
         """
         name, _, inner = path.partition(".")
         if not inner:
@@ -200,7 +200,7 @@ class Dict(Container, Mapping[str, Any]):
 
 
 def as_space(value: Any) -> Space:
-    """The value as a space: plain containers with a space inside are Dict or List."""
+    """The value as a space: a plain dict or list with a space inside becomes a Dict or List."""
     if isinstance(value, Space):
         return value
     if isinstance(value, type) and issubclass(value, Space):
@@ -215,9 +215,9 @@ def as_space(value: Any) -> Space:
 
 
 def refuse_several(kind: str, value: Any) -> None:
-    """Raise SpaceError for what holds several values, in place of the values one by one.
+    """Raise SpaceError for a container where its values have to be given one by one.
 
-    A dict with a space inside is a Dict, which is one part.
+    A dict with a space inside stands for a Dict, and is one value.
     """
     if isinstance(value, str | bytes | Space) or (isinstance(value, dict) and _has_space(value)):
         return
@@ -235,11 +235,11 @@ def refuse_several(kind: str, value: Any) -> None:
 
 
 def _one_by_one(values: Any) -> str:
-    """What a container holds, as the arguments of a call."""
+    """The values of a container, written as the arguments of a call."""
     if not isinstance(values, Collection) or len(values) > SHOWN:
         return "*values"
     if len(values) == 1 and isinstance(inner := next(iter(values)), list | tuple):
-        return f"List({_one_by_one(inner)})"  # else it would be taken for several again
+        return f"List({_one_by_one(inner)})"  # (a bare list would be refused again)
     return ", ".join(repr(plain(one)) for one in values)
 
 
@@ -249,7 +249,7 @@ def as_given(part: Space) -> Any:
 
 
 def named_parts(items: Mapping[Any, Any]) -> dict[str, Space]:
-    """The parts of a space that are found by name."""
+    """The named parts of a space; raises SpaceError for a name that cannot be."""
     for name in items:
         if not isinstance(name, str) or not name or "." in name:
             raise SpaceError(f"names must be strings, not empty and without dots, got {name!r}")
@@ -260,7 +260,7 @@ def named_parts(items: Mapping[Any, Any]) -> dict[str, Space]:
 
 
 def _hide_constants(described: dict[str, Any]) -> None:
-    """Take the texts out of the description of a List."""
+    """Take the constants that are texts out of the description of a List."""
     for item in described["items"].values():
         if item["type"] == List.kind:
             _hide_constants(item)
@@ -269,7 +269,7 @@ def _hide_constants(described: dict[str, Any]) -> None:
 
 
 def as_arguments(parts: Mapping[str, Space]) -> str:
-    """The parts as they stand in a call, for reprs, which show no secrets."""
+    """The parts, written as the arguments of a call that shows no secrets."""
     shown = {
         name: without_secrets(part.value, name) if isinstance(part, Constant) else part
         for name, part in parts.items()
@@ -280,14 +280,14 @@ def as_arguments(parts: Mapping[str, Space]) -> str:
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether JSON has this value as a scalar (so: no NaN, no infinities)."""
+    """Whether a value is a scalar that JSON has: NaN and the infinities are none."""
     if type(value) is float:
         return math.isfinite(value)
     return value is None or type(value) in (str, int, bool)
 
 
 def readable(value: Any) -> str:
-    """A repr that is the same in every process: no addresses, sets in order."""
+    """A repr that is the same in every process: without addresses, with sets in order."""
     if isinstance(value, set | frozenset):
         return "{" + ", ".join(sorted(map(readable, value))) + "}"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

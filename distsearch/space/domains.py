@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make e
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-NOISE = 1e-6  # of a step: so far may a number be from one that is meant
-LARGEST_INT = 2**40  # so that a coordinate, a float, tells any integer from its neighbours
+NOISE = 1e-6  # a number may be off a value by this share of a step
+LARGEST_INT = 2**40  # the coordinates (floats) of larger neighbours could be the same
 
 
 class Number(Domain):
@@ -32,10 +32,10 @@ class Number(Domain):
     lower: Any
     upper: Any
     log: bool
-    step: Any  # None: any number in between
+    step: Any  # None: any number between the bounds
     noun: ClassVar[str]
     types: ClassVar[tuple[type, ...]]
-    whole_step: ClassVar[Any]  # the step where none is given
+    whole_step: ClassVar[Any]  # the step that holds where none is given
 
     def __init__(
         self, lower: Any, upper: Any, default: Any = None, log: bool = False, step: Any = None
@@ -61,11 +61,11 @@ class Number(Domain):
         return bound
 
     def _valid_step(self, step: Any) -> Any:
-        """The step, which leads from `lower` to `upper`."""
+        """The step, once it is sure that it leads from `lower` to `upper`."""
         step, name = plain(step), type(self).__name__
         if not self._is_number(step) or not 0 < step <= sys.float_info.max:
             raise SpaceError(f"step of {name} must be {self.noun} above 0, but got {step!r}")
-        from fractions import Fraction  # which few need
+        from fractions import Fraction  # (few need it)
 
         steps = (Fraction(str(self.upper)) - Fraction(str(self.lower))) / Fraction(str(step))
         if steps > LARGEST_INT:
@@ -79,7 +79,7 @@ class Number(Domain):
         return self.types[0](step)
 
     def _at(self, steps: int, step: Any) -> Any:
-        """The value so many steps above `lower`."""
+        """The value that is `steps` steps above `lower`."""
         return self.lower + steps * step
 
     def _is_number(self, value: Any) -> bool:
@@ -97,15 +97,15 @@ class Number(Domain):
         return math.inf if self.step is None else float(self.steps_to(self.upper) + 1)
 
     def nearest(self, value: float) -> Any:
-        """The value of this range that is next to a number; of two the lower one."""
+        """The value of this range that is nearest to a number; of two the lower one."""
         return self.after(math.ceil(self._place(value) - 0.5)) if self.step else self._cut(value)
 
     def after(self, steps: int) -> Any:
-        """The value so many steps above `lower`, `upper` at the most."""
+        """The value that is `steps` steps above `lower`, or `upper` if there are fewer."""
         return self._at(min(max(steps, 0), self.steps_to(self.upper)), self.step)
 
     def beyond(self, value: float, start: Any) -> Any:
-        """The value of this range at a number or next to it, further away from `start`."""
+        """The value of this range at a number, or the next one further away from `start`."""
         if self.step is None:
             return self._cut(value)
         place = self._place(value)
@@ -126,7 +126,7 @@ class Number(Domain):
         return steps
 
     def _ends(self) -> tuple[float, float]:
-        """The outer ends of the first and last bin, on the scale on which coordinates are even."""
+        """The outer ends of the first and last value's bins, on the scale of the coordinates."""
         margin = 0.0 if self.step is None else self.step / 2
         low, high = self.lower - margin, self.upper + margin
         if not self.log:
@@ -190,7 +190,7 @@ class Real(Number):
     [0.0, 0.1, 0.2, 0.3, 0.4]
 
     Raises:
-        SpaceError: for bounds that are not finite numbers, or the wrong way round, for log with
+        SpaceError: for bounds that are not finite, or the wrong way round, for log with
             bounds that are not positive, for a step that does not lead from lower to upper, and for
             a default that is out of bounds or between two steps.
     """
@@ -219,7 +219,7 @@ class Real(Number):
         return float(bound)
 
     def _at(self, steps: int, step: Any) -> float:
-        """As it would be written: 0.3, not 0.30000000000000004."""
+        """The value as people write it: 0.3, not 0.30000000000000004."""
         from fractions import Fraction
 
         return float(Fraction(str(self.lower)) + steps * Fraction(str(step)))
@@ -267,16 +267,16 @@ class Int(Number):
 class Choice(Domain):
     """One of the options, which may be values, spaces, lazy objects, classes, anything.
 
-    In a configuration a string, number, bool or None stands for itself, type included: 1, 1.0
-    and True are three options. Any other option has a label: the name of a lazy object, class or
+    In a configuration a string, number, bool or None stands for itself, with its type: 1, 1.0 and
+    True are three options. Any other option has a label: the name of a lazy object, class or
     function, the kind of a space ('real', 'int', 'bool', 'choice', 'list', 'dict'), else its repr;
-    '#2', '#3' keep labels apart. `choices` lists them. Where one is a text with a password or a
-    token in it, all that are text are called 'secret 1', 'secret 2', ... there. The parameters of
-    an option that is a space come in only when it is chosen, under the path and the label. Default:
-    the first.
+    '#2', '#3' keep equal labels apart. `choices` lists values and labels. Where an option is a text
+    with a password or a token in it, all options that are text are called 'secret 1', 'secret 2',
+    ... there. Where an option is a space, its parameters exist only when it is chosen; their paths
+    begin with the path of the Choice and the label. The default is the first option.
 
-    Options are given one by one, `Choice(*sizes)` for those in a list. A list may be an option
-    beside others, `Choice([1, 1], [3, 3])`; where it is the only one it is `List(3, 3)`.
+    Options are given one by one, as `Choice(*sizes)` from a list. A list may be one of several
+    options, `Choice([1, 1], [3, 3])`; a single option that is a list is `List(3, 3)`.
 
     >>> Choice(Real(0, 1), 'none').choices
     ('real', 'none')
@@ -292,7 +292,7 @@ class Choice(Domain):
     choices: tuple[Any, ...]
     options: tuple[Space, ...]
     _position: dict[tuple[type, Any], int]
-    hides = False  # the names of its options say nothing of them
+    hides = False  # whether options are called 'secret 1' and so on
 
     def __init__(self, *choices: Any) -> None:
         if not choices:
@@ -308,7 +308,7 @@ class Choice(Domain):
             self._call_texts_secrets()
 
     def concealed(self) -> Choice:
-        """The same options, of which those that are text are called 'secret 1', 'secret 2', ..."""
+        """A Choice of the same options, which calls texts 'secret 1', 'secret 2', ..."""
         other = type(self)(*self.options)
         other._call_texts_secrets()
         return other
@@ -338,14 +338,14 @@ class Choice(Domain):
         return self.choices[found]
 
     def _find(self, value: Any) -> int | None:
-        """The position of the option that a value of a configuration, or itself, stands for."""
+        """The position of an option: `value` is its name in a configuration, or itself."""
         if is_scalar(value) and _key(value) in self._position:
             return self._position[_key(value)]
         matches = (i for i, option in enumerate(self.options) if _is_option(option, value))
         return next(matches, None)
 
     def option(self, value: Any) -> Space:
-        """The option that one of `choices` stands for."""
+        """The option that stands behind one of `choices`."""
         return self.options[self._position[_key(value)]]
 
     def is_option(self, value: Any) -> bool:
@@ -406,7 +406,7 @@ Categorical = Choice
 
 
 def _key(value: Any) -> tuple[type, Any]:
-    return type(value), value  # with the type, because in Python 1 == True == 1.0
+    return type(value), value  # (with the type, as 1 == True == 1.0 in Python)
 
 
 def _is_itself(option: Space) -> bool:
@@ -423,7 +423,7 @@ def _is_option(option: Space, value: Any) -> bool:
 
 
 def _name_options(options: Sequence[Space]) -> tuple[Any, ...]:
-    """What stands for each option in a configuration: itself, or a label of its own."""
+    """The name of each option in a configuration: the option itself, or a label of its own."""
     taken: set[tuple[type, Any]] = set()
     for option in filter(_is_itself, options):
         key = _key(option.value)  # type: ignore[attr-defined]

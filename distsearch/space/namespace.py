@@ -11,8 +11,8 @@ from distsearch.errors import suggest
 class Namespace(MutableMapping[str, Any]):
     """Named values: ``args.lr`` and ``args['lr']`` are the same.
 
-    It is a mapping too (``in``, ``keys()``, ``items()``, ``get()``, ``**args``, ``vars(args)``).
-    A value whose name is that of a mapping's method, such as 'items', is read by its key.
+    It is a mapping, too (``in``, ``keys()``, ``items()``, ``get()``, ``**args``, ``vars(args)``).
+    A value with the name of a method of mappings, such as 'items', can be read only by its key.
 
     >>> args = Namespace(lr=0.1, net=Namespace(width=32))
     >>> args.net.width, args['lr']
@@ -52,7 +52,7 @@ class Namespace(MutableMapping[str, Any]):
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
-        return self._values  # so that vars(args) works, as with argparse
+        return self._values  # (for vars(args), which works as with argparse)
 
     def __reduce__(self) -> tuple[type[Namespace], tuple[dict[str, Any], ...]]:
         return type(self), (self._values,)
@@ -61,15 +61,15 @@ class Namespace(MutableMapping[str, Any]):
         return f"Namespace({', '.join(f'{name}={value!r}' for name, value in self.items())})"
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dict, with the namespaces inside (also those in lists) made plain too."""
+        """A plain dict; namespaces inside, also in lists, become plain dicts, too."""
         return {name: _without_namespaces(value) for name, value in self.items()}
 
 
 class Arguments(Namespace):
     """What a train function is given: the values, and facts of its trial as further attributes.
 
-    The facts are no keys, so that `build(**args)`, `vars(args)` and loops have the values alone;
-    `args['task_id']` works nevertheless. A value of the same name takes the place of a fact.
+    Facts are not among the keys, so that `build(**args)`, `vars(args)` and loops have the values
+    alone, though `args['task_id']` works. A value hides a fact of the same name.
 
     >>> args = Arguments({'lr': 0.1}, {'task_id': 3})
     >>> args.task_id, dict(**args)

@@ -15,18 +15,18 @@ from distsearch.space.containers import Container, as_arguments, as_given, named
 class Lazy(Container):
     """A class or a function with arguments that may be spaces, called only when it is built.
 
-    What `obj` and `func` make. It is a space: a value for `args`, `Dict`, `List` and `Choice`
-    (where its label is the name of the class or function).
+    `obj` and `func` make it. It is a space: a value for `args`, `Dict`, `List` and `Choice` (where
+    its label is the name of the class or function).
 
-    - Calling it gives another Lazy with these arguments put over the known ones. Nothing that
-      exists is changed: `MyObj(rank=3)` leaves `MyObj` as it was.
+    - A call gives another Lazy, with other arguments in place of some of the known ones. The one
+      that is called does not change: `MyObj(rank=3)` leaves `MyObj` as it was.
     - ``.build(config)`` makes the instance, or the call, with the values of a configuration;
       ``.init()`` with the constants and defaults. In a train function it is already built.
     - ``.__wrapped__`` is the class or function itself. `isinstance(x, MyObj)` and
-      `class Mine(MyObj)` work as with the class, and its attributes are found, unless a space
-      has one of the same name. But `MyObj` is no type: write `super()`, not
+      `class Mine(MyObj)` work as with the class, and the attributes of the class are found,
+      except those whose names spaces have, too. But `MyObj` is no type: write `super()`, not
       `super(MyObj, self)`, and `type(x) is MyObj.__wrapped__`.
-    - It travels by cloudpickle, by value, wherever it was defined.
+    - cloudpickle pickles it by value, wherever it was defined.
     """
 
     __wrapped__: Callable[..., Any]
@@ -50,7 +50,7 @@ class Lazy(Container):
         return self.__name__.replace(".", "_")
 
     def __call__(self, *positional: Any, **named: Any) -> Lazy:
-        """The same, lazily, with other arguments (values or spaces)."""
+        """Another Lazy, with other arguments (values or spaces) in place of some."""
         known = {name: as_given(part) for name, part in self.parts.items()}
         return Lazy(self.__wrapped__, {**known, **_by_name(self.__wrapped__, positional, named)})
 
@@ -124,7 +124,7 @@ def _by_name(
     try:
         signature = inspect.signature(target)
         signature.bind_partial(*positional, **named)
-    except ValueError:  # some builtins have no signature
+    except ValueError:  # (some builtins have no signature)
         signature = inspect.Signature()
     except TypeError as error:
         raise SpaceError(f"cannot call {target!r} so: {error}; it takes {signature}") from error

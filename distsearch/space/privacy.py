@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 HIDDEN = "(a secret)"
-_SECRET = (  # a name, or a part of one, in small letters; of numbers nothing is hidden
+_SECRET = (  # names, or parts of names, in small letters (numbers are never hidden)
     r"(?:[a-z]*passw(?:or)?d|pwd|passphrase|passcode|jwt|bearer|credential|cred"
     r"|(?:client|app|api|shared)?secret|(?:access|auth|api|bearer|refresh|bot)?token"
     r"|authorization|cookie|session[_-]?id|t?otp|mfa|psk|webhook|connection[_-]?string|mnemonic"
@@ -16,7 +16,7 @@ _SECRET = (  # a name, or a part of one, in small letters; of numbers nothing is
     r"|(?:api|access|auth|private|secret|client|signing|encryption|account|ssh|master|session"
     r"|license)[_-]?key|shared[_-]?access[_-]?signature)s?"
 )
-# These only at the end: `session_length`, `pin_memory`, `salt_content` and `forward_pass` are none.
+# Only at the end of a name: `session_length`, `pin_memory` and `salt_content` are no secrets.
 _AT_THE_END = r"(?:pin|salt|dsn|session|pw|auth|pem|(?<![_-])pass|(?:db|user|smtp|ssh)[_-]?pass)"
 _SECRET_NAME = re.compile(rf"(?:^|[_-])(?:{_SECRET}(?:$|[_-])|{_AT_THE_END}$)")
 _SURELY = re.compile(rf"(?:^|[_-]){_SECRET}(?:$|[_-])")
@@ -63,7 +63,7 @@ _PART_UP_TO_SPACE = re.compile(rf"{_PART}{_QUOTED}|[^\s;]+)")
 
 
 def is_secret(name: str) -> bool:
-    """Whether what bears this name is not for everybody's eyes.
+    """Whether a value with this name is secret.
 
     >>> [is_secret(name) for name in ('DB_PASSWORD', 'clientSecret', 'max_tokens', 'tokenizer')]
     [True, True, True, False]
@@ -72,7 +72,7 @@ def is_secret(name: str) -> bool:
 
 
 def is_surely_secret(name: str) -> bool:
-    """Whether also options of a `Choice` of this name are secrets, and not kinds of something.
+    """Whether the options of a `Choice` with this name are secrets, too, and no kinds of things.
 
     >>> is_surely_secret('api_key'), is_surely_secret('salt')
     (True, False)
@@ -125,7 +125,7 @@ def _without_value(parameter: re.Match[str]) -> str:
 
 
 def command_without_secrets(words: Sequence[str]) -> str:
-    """A command line as it may be shown: what follows an option, or a variable, of such a name.
+    """A command line that may be shown: values of options and variables with such names are hidden.
 
     >>> command_without_secrets(['run.py', '--api-key', 'k', '--lr=1', 'TOKEN=t'])
     "run.py --api-key '(a secret)' --lr=1 'TOKEN=(a secret)'"
@@ -145,7 +145,7 @@ def command_without_secrets(words: Sequence[str]) -> str:
 
 
 def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
-    """The same, for a log: text under names such as `api_key`, and keys in text, are not shown.
+    """A value that may be logged: without texts under secret names, and without keys in texts.
 
     Looks `depth` dicts and lists deep.
 
@@ -158,7 +158,7 @@ def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
         return without_secrets_in_text(value)
     if not depth:
         return value
-    if type(value) is dict:  # not its subclasses, which may be anything
+    if type(value) is dict:  # (a subclass may behave in any way)
         private = _PRIVATE_IN_JWK if "kty" in value else ()
         return {
             key: HIDDEN if key in private else without_secrets(item, str(key), depth - 1)

@@ -1,4 +1,4 @@
-"""A space made again from how the log describes it."""
+"""A space is made again from its description in the log."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def described(description: Mapping[str, Any]) -> Space:
 
         described(record.searched["space"])
 
-    Raises SpaceError where a description does not tell all: of objects, of secrets, of constants
-    that are no plain values, and of options whose default is not the first.
+    Raises SpaceError where a description does not tell all: for objects, secrets, constants that
+    are no plain values, and a Choice whose default is not its first option.
     """
     try:
         space = _part(description)

@@ -122,10 +122,10 @@ def test_links_pipes_folders_and_files_of_others_are_no_requests(folder):
     elsewhere.write_bytes(asked(kind="stop_search"))
     path.symlink_to(elsewhere)
     assert "link" in requests.read(folder, NAME).why
-    requests.remove(folder, NAME)
+    requests.delete(folder, NAME)
     os.mkfifo(path)
     assert isinstance(requests.read(folder, NAME), Refused)
-    requests.remove(folder, NAME)
+    requests.delete(folder, NAME)
     path.mkdir()
     assert isinstance(requests.read(folder, NAME), Refused)
     path.rmdir()

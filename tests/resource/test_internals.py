@@ -146,6 +146,18 @@ def test_a_scheduler_keeps_events_in_the_topics_of_its_broker(client):
     )
 
 
+def test_a_client_shows_where_its_scheduler_is_how_it_is_reached_and_whether_it_is_closed(cluster):
+    async def ask():
+        address = cluster.scheduler.address
+        async with Client(address, asynchronous=True, set_as_default=False) as client:
+            assert client.scheduler.address == address
+            assert (await client.scheduler.identity())["address"] == address
+            assert isinstance(client.security, Security) and client.status == "running"
+        assert client.status == "closed"
+
+    run(ask())
+
+
 def test_a_scheduler_tells_who_its_workers_are_and_what_they_have(cluster, client):
     worker = worker_of(cluster)
     about = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.identity())["workers"]
