@@ -5,7 +5,8 @@
 
 What Ray Tune writes for people is off: its loggers, its table, and the state of the search, but at
 its end. The clock runs from the end of a search's 20th trial to that of its last, so that the start
-of the actors does not count, in the second search of a session, which is faster than the first. More pending trials than 16 are not tried: they would be made before.
+of the actors does not count, in the second search of a session, which is faster than the first.
+More pending trials than 16 are not tried: they would be made before.
 """
 
 from __future__ import annotations
