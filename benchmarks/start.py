@@ -43,7 +43,7 @@ def run(*command: str | os.PathLike[str]) -> str:
 
 
 def search_s(folder: Path) -> tuple[float, float]:
-    """From the start of python to its exit, everything closed; and the CPU time of all processes."""
+    """From the start of python to its exit, everything closed; and the CPU time of all."""
     script = folder / "one_trial.py"
     script.write_text(SEARCH)
     begin, before = time.perf_counter(), os.times()
