@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # So many tests run at once; with more, those with time limits need a machine to match.
 JOBS   ?= 2
-BENCHMARKS := $(filter-out __init__ common made_up %_peer,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ common made_up ssh_hosts %_peer,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: help demo test test-netns simulate lint check format bench clean
 

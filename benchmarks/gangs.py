@@ -5,7 +5,7 @@
 
 A start is the time from the lease (for torchrun: from the command) to the end of the first
 all-reduce, of the same function and with gloo. Nodes have imported PyTorch before, as they do it
-once for all trials of a search; torchrun does it in each process.
+once for all trials of a search; torchrun does it in each process, which imports nothing else.
 """
 
 from __future__ import annotations
@@ -24,23 +24,10 @@ from distsearch.core.store import read
 from tests.hosts import Hosts
 
 from .common import Figure, parser, scratch, show
+from .torchrun_peer import first_collective
 
 STEPS = 60
 STARTS = (2, 4, 8)
-
-
-def first_collective():
-    """Join the group and add up a number; the time when that was done."""
-    import torch
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo")
-    total = torch.ones(1)
-    dist.all_reduce(total)
-    done = time.time()
-    is_first = dist.get_rank() == 0
-    dist.destroy_process_group()
-    return done, is_first
 
 
 @ag.args(x=ag.Real(0, 1))
@@ -140,28 +127,19 @@ def torchrun(ranks: int) -> float:
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"),
             *("--nproc-per-node", str(ranks // 2), "--rdzv-backend", "c10d"),
-            *("--rdzv-endpoint", f"127.0.0.1:{port}", __file__, str(written)),
+            *("--rdzv-endpoint", f"127.0.0.1:{port}"),
+            *(str(Path(__file__).with_name("torchrun_peer.py")), str(written)),
         ]
         begin = time.time()
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        commands = [
-            subprocess.Popen(
-                [*command[:-2], "-m", "benchmarks.gangs", command[-1]], env=env, **quiet
-            )
-            for _ in range(2)
-        ]
+        commands = [subprocess.Popen(command, env=env, **quiet) for _ in range(2)]
         for one in commands:
             assert one.wait(120) == 0, "torchrun has failed"
         return float(written.read_text()) - begin
 
 
 def main() -> None:
-    if "RANK" in os.environ:  # one of torchrun's processes
-        done, is_first = first_collective()
-        if is_first:
-            Path(sys.argv[-1]).write_text(repr(done))
-        return
     options = parser(__doc__, repeats=5)
     options.add_argument("--ranks", type=int, nargs="*", default=STARTS)
     given = options.parse_args()

@@ -53,7 +53,8 @@ class Peer:
 class SynePromotion(Peer):
     """Syne Tune's schedulers of type promotion with Gaussian processes, up to version 0.13."""
 
-    kind = "MOBSTER"  # a process of its own for each rung, which is its default
+    kind = "MOBSTER"  # with its defaults: one process over configurations and times
+    brackets = 1  # which often works best, as its documentation says
 
     def open(self, space, max_t, grace, factor, seed):
         from syne_tune.backend.trial_status import Trial
@@ -69,6 +70,7 @@ class SynePromotion(Peer):
             grace_period=grace,
             reduction_factor=factor,
             type="promotion",
+            brackets=self.brackets,
             random_seed=seed,
             search_options={"debug_log": False},
         )
@@ -94,7 +96,10 @@ class SynePromotion(Peer):
 
 
 class HyperTune(SynePromotion):
+    """Syne Tune's HyperTune, which learns in which of several brackets a trial is to start."""
+
     kind = "HyperTune"
+    brackets = 4  # or as many as there are rungs, and one
 
 
 class SyneStopping(Peer):
@@ -255,6 +260,16 @@ def _configspace(space, seed):
     return found
 
 
+def _least_budget(max_t, grace, factor):
+    """A least budget with which Hyperband has a rung at about `grace`.
+
+    Its rungs are `max_t`, and that by powers of the factor, down to the least budget. On
+    NAS-Bench-201 they are 200 and 200 / 17 = 11.8, which is below 12: there would be one.
+    """
+    rung = max_t / factor
+    return grace if rung >= grace else 0.999 * rung
+
+
 def _plain(config):
     return {
         name: value.item() if hasattr(value, "item") else value
@@ -263,20 +278,29 @@ def _plain(config):
 
 
 class SMAC(ByBudget):
-    """SMAC3's MultiFidelityFacade with its Hyperband."""
+    """SMAC3's MultiFidelityFacade with its Hyperband.
+
+    A quarter of the trials at most are random at first, as usual; how many there are is what SMAC3
+    itself computes for the epochs of a search. It is not told so, as it would stop there.
+    """
 
     def open(self, space, max_t, grace, factor, seed):
         from smac import MultiFidelityFacade, Scenario
         from smac.intensifier import Hyperband
+        from smac.intensifier.hyperband_utils import get_n_trials_for_hyperband_multifidelity
         from smac.runhistory import StatusType, TrialValue
 
         self.begin()
         self.value, self.success = TrialValue, StatusType.SUCCESS
         self.output = tempfile.TemporaryDirectory()
+        least = _least_budget(max_t, grace, factor)
+        trials = get_n_trials_for_hyperband_multifidelity(
+            WHOLE_TRIALS * max_t, least, max_t, factor, print_summary=False
+        )
         scenario = Scenario(
             _configspace(space, seed),
             n_trials=100_000,
-            min_budget=grace,
+            min_budget=least,
             max_budget=max_t,
             deterministic=True,
             seed=seed,
@@ -286,6 +310,9 @@ class SMAC(ByBudget):
             scenario,
             lambda config, seed, budget: 0.0,
             intensifier=Hyperband(scenario, eta=factor),
+            initial_design=MultiFidelityFacade.get_initial_design(
+                scenario, n_configs=min(10 * len(space), trials // 4)
+            ),
             overwrite=True,
             logging_level=logging.CRITICAL,
         )
@@ -341,10 +368,10 @@ class DEHB(ByBudget):
         self.dehb = Dehb(
             f=lambda config, fidelity: None,
             cs=_configspace(space, seed),
-            min_fidelity=grace,
+            min_fidelity=_least_budget(max_t, grace, factor),
             max_fidelity=max_t,
             eta=factor,
-            n_workers=4,
+            n_workers=1,  # who asks and tells has workers of its own; more would start Dask
             seed=seed,
             output_path=self.output.name,
         )

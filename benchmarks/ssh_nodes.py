@@ -11,7 +11,7 @@ from pathlib import Path
 
 import distsearch as ag
 
-from .common import Figure, parser, scratch, show
+from .common import CPUClock, Figure, parser, scratch, show
 from .ssh_hosts import ssh_nodes
 
 GOALS = {8: 2.2, 32: 6.0}  # nodes -> seconds
@@ -24,19 +24,21 @@ def train_fn(args, reporter):
 
 def up_and_closed(folder: Path, count: int, repeats: int) -> Iterator[Figure]:
     """How long it takes until all nodes are up, and until nothing is left of them."""
-    up, closed = [], []
+    up, cpu, closed = [], [], []
     with ssh_nodes(folder, count, num_cpus=1) as nodes:
         for _ in range(repeats):
-            begin = time.perf_counter()
+            clock, begin = CPUClock(), time.perf_counter()
             scheduler = ag.scheduler.FIFOScheduler(train_fn, verbose=0, **nodes)
             try:
                 wait_for(scheduler, count)
                 ready = time.perf_counter()
+                cpu.append(clock.seconds())
             finally:
                 scheduler.close()
             up.append(ready - begin)
             closed.append(time.perf_counter() - ready)
     yield Figure(f"{count} nodes up", up, "s", at_most=GOALS.get(count))
+    yield Figure(f"{count} nodes up: CPU time of all processes", cpu, "s")
     yield Figure(f"{count} nodes closed", closed, "s")
 
 
