@@ -210,7 +210,7 @@ class Story:
         yield detect, "detect", lambda: NodeFacts(1, (), 10**9, "", ("10.0.0.1", "127.0.0.1"))
         yield agent_module, "Agent", partial(WatchedAgent, self)
         # Looked at less often, for speed: fake trials print nothing and use no memory.
-        yield agent_module, "OUTPUT_PERIOD_S", 1000.0
+        yield agent_module, "LOOK_PERIOD_S", 5.0
         yield agent_module, "MEMORY_PERIOD_S", 1000.0
         yield steering, "EVERY_S", 1000.0
         yield progress.Progress, "say", lambda _, line: self.judge.told.append(line)
