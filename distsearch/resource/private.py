@@ -79,6 +79,14 @@ def make_private(path: Path) -> None:
             make_private(inner)
 
 
+def replace(path: Path, content: bytes) -> Path:
+    """Write a file that nobody else can read, all at once and through no link; its path."""
+    unfinished = path.with_name(f".{path.name}.part")
+    with open(unfinished, "wb", opener=private) as file:
+        file.write(content)
+    return unfinished.replace(path)
+
+
 def delete(path: Path) -> None:
     """Delete what is there, if anything is: a file, a folder with all in it, or just the link."""
     if path.is_dir() and not path.is_symlink():
