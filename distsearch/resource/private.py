@@ -6,6 +6,7 @@ files of yours. So what is written there is opened without following them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -82,9 +83,14 @@ def make_private(path: Path) -> None:
 def replace(path: Path, content: bytes) -> Path:
     """Write a file that nobody else can read, all at once and through no link; its path."""
     unfinished = path.with_name(f".{path.name}.part")
-    with open(unfinished, "wb", opener=private) as file:
-        file.write(content)
-    return unfinished.replace(path)
+    try:
+        with open(unfinished, "wb", opener=private) as file:
+            file.write(content)
+        return unfinished.replace(path)
+    except OSError:  # of a full disk: what was there stays
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def delete(path: Path) -> None:
