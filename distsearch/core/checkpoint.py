@@ -361,8 +361,13 @@ def _bring_to_disk(paths: Iterable[Path]) -> None:
 
     Three files of together 1 MB took four times as long when each was waited for by itself.
     """
-    with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
-        list(pool.map(_sync, paths))
+    paths = list(paths)
+    try:
+        with ThreadPoolExecutor(SYNCS_AT_ONCE) as pool:
+            list(pool.map(_sync, paths))
+    except RuntimeError:  # no more threads are to be had
+        for path in paths:
+            _sync(path)
 
 
 def _sync(path: Path) -> None:

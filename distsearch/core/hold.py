@@ -91,9 +91,16 @@ class Hold:
 
     def has_database(self) -> bool:
         """Whether the database itself is where it was."""
+        return self._has(self._database.name)
+
+    def has_log(self) -> bool:
+        """Whether the write-ahead log is where it was."""
+        return self._has(f"{self._database.name}-wal")
+
+    def _has(self, name: str) -> bool:
         with self._mutex:
             there = self._inodes()
-            return all(there.get(file.name) == file.inode for file in self._files[:1])
+            return all(there.get(name) == file.inode for file in self._files if file.name == name)
 
     def _are_there(self) -> bool:
         """Whether all the files are where they were.

@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +231,7 @@ class Reporter:
                 self.checkpoints, self._keep, self._young(), is_over=True
             )
 
-    def _young(self) -> Iterable[str]:
+    def _young(self) -> Collection[str]:
         """The checkpoints of which the log may not know yet; clocks of disks and days may jump."""
         since = time.monotonic() - checkpoint.YOUNG_S
         self._saved_at = {name: at for name, at in self._saved_at.items() if at > since}

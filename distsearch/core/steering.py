@@ -111,7 +111,12 @@ class Steering:
         while True:
             await asyncio.sleep(EVERY_S)
             state = live.state_of(self._experiment)
-            found = await loop.run_in_executor(None, self._look, state)
+            try:
+                found = await loop.run_in_executor(None, self._look, state)
+            except RuntimeError as error:
+                if "new thread" not in str(error):  # but that the program ends
+                    raise
+                continue
             for one in found:
                 self.hear(one)
             if done := [one for one in self._draining if not self._experiment.trials_on(one)]:

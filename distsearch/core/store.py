@@ -119,7 +119,8 @@ class Store:
                 raise in_words(error, self.path) from error
             raise
         self._mark = MarkFile(folder, self.log_id)
-        self._mark.write(self._next_id - 1, self._seal)
+        self._acknowledged = self._next_id - 1
+        self._mark.write(self._acknowledged, self._seal)
         self._pending: list[tuple[Any, ...]] = []
         self._callbacks: list[Callable[[], None]] = []
         self._writing = False
@@ -264,8 +265,8 @@ class Store:
             if self._hold.renew():
                 self._is_unsure = False
                 if new:
-                    self._seal = new[-1][-1]
-                    self._mark.write(new[-1][0], self._seal)
+                    self._acknowledged, self._seal = new[-1][0], new[-1][-1]
+                    self._mark.write(self._acknowledged, self._seal)
                 return
             self._reopen()
         raise sqlite3.OperationalError("others delete its files again and again")
@@ -283,11 +284,31 @@ class Store:
         if not self._hold.has_database():
             raise sqlite3.OperationalError("it is no longer in its folder: put it back")
         self._is_unsure = True
+        self._save_what_is_deleted()
         self._connection.close()
         self._hold.close()
         self._connection = _connect(self.path)
         self._connection.execute("pragma synchronous=full")
         self._hold = Hold(self.path)
+
+    def _save_what_is_deleted(self) -> None:
+        """Merge the write-ahead log, if that was deleted before anybody had merged it.
+
+        (If a reader has merged it, others may read the database now: nothing may change there.)
+        """
+        if self._hold.has_log() or self._is_merged():
+            return
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("pragma wal_checkpoint(truncate)")
+
+    def _is_merged(self) -> bool:
+        uri = f"{self.path.absolute().as_uri()}?immutable=1"  # without any write-ahead log
+        query = "select coalesce(max(id), 0) from events"
+        try:
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+                return bool(database.execute(query).fetchone()[0] >= self._acknowledged)
+        except sqlite3.Error:
+            return False
 
     def mend(self) -> None:
         """Make sure that readers in this process find the files that all others do."""

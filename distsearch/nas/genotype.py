@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpaceError, nearest, suggest
+from ..resource.private import replace
 
 FILE = "genotype.json"
 SPACE = "pc-darts"
@@ -62,10 +63,7 @@ class Genotype:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write genotype.json into a folder, all at once; its path."""
-        path = Path(folder) / FILE
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(self.as_text() + "\n", encoding="utf-8")
-        return unfinished.replace(path)
+        return replace(Path(folder) / FILE, f"{self.as_text()}\n".encode())
 
 
 def _cell(*edges: Edge) -> Cell:

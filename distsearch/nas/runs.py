@@ -7,8 +7,10 @@ there.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..core.words import Continue, Decision, Report, Status, Trial
 from ..errors import OptionError, TrialFailed
 from ..resource.addresses import Addresses
 from ..resource.node import Node
+from ..resource.private import replace
 from ..scheduler import FIFOScheduler
 from ..space import Choice
 from .checks import check_number
@@ -149,9 +152,17 @@ def run(
         scheduler.join_jobs()
         found = _best(scheduler, arguments)
         found.genotype.save(scheduler.folder)
-        scheduler.get_training_curves(scheduler.folder / CURVES)
-        draw(found.genotype, scheduler.folder / CELLS)
+        _draw_into(scheduler.folder / CURVES, scheduler.get_training_curves)
+        _draw_into(scheduler.folder / CELLS, partial(draw, found.genotype))
     return found
+
+
+def _draw_into(path: Path, draw: Callable[[Path], object]) -> None:
+    """Have a picture in a search's folder, which nobody else can read, through no link."""
+    with tempfile.TemporaryDirectory(prefix="distsearch-") as folder:
+        drawn = Path(folder) / path.name
+        draw(drawn)
+        replace(path, drawn.read_bytes())
 
 
 def _best(scheduler: FIFOScheduler, arguments: Mapping[str, Any]) -> Found:

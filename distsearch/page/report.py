@@ -13,7 +13,8 @@ from typing import Any
 
 from ..core import summary as core_summary
 from ..core.progress import format_value
-from ..errors import MissingPackage, NothingReported
+from ..errors import MissingPackage, NothingReported, StoreError
+from ..resource.private import replace
 from . import table
 from .searches import open_view
 from .view import View
@@ -38,7 +39,7 @@ def write(
 
     Bokeh, styles and data are in it, and texts of the search are shown as text. By default it lies
     in the folder of the first search, readable by you alone. Raises StoreError for a folder that
-    holds no search, MissingPackage without Bokeh.
+    holds no search and for a file that cannot be written, MissingPackage without Bokeh.
     """
     views = [open_view(folder) for folder in folders]
     target = (
@@ -47,14 +48,14 @@ def write(
         else Path(path).expanduser()
     )
     text = page_of(views)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if path is None:
-        from ..resource.private import private
-
-        with open(target, "w", encoding="utf-8", opener=private) as file:
-            file.write(text)
-    else:
+    try:
+        if path is None:
+            return replace(target, text.encode())
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(f"the report {target} cannot be written: {reason}") from error
     return target
 
 

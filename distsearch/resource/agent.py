@@ -71,8 +71,8 @@ Message = dict[str, Any]
 MADE = (*FOLDERS, LOG_FILE, MARK_FILE)  # all that an agent makes in its folder
 WINDOW = 8 << 20
 KILL_GRACE_S = 10.0
-LOOK_S = 0.01
-OUTPUT_PERIOD_S = 0.2
+LOOK_PERIOD_S = 0.2
+STILL_S = 1.0  # an agent that looks later than that was suspended, and has not heard its trials
 MEMORY_PERIOD_S = 0.25
 AFTER_SAVE_S = 1.0
 REST_AFTER = 1.5  # after so many leases without an answer the node keeps no process
@@ -124,7 +124,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self._stock.begin()
         self.processes.start()
-        self._tasks.append(self._loop.create_task(self._follow_output()))
+        self._tasks.append(self._loop.create_task(self._look_after_trials()))
         self._tasks.append(self._loop.create_task(self._watch_memory()))
         if self.lease_s is not None:
             self._lease_from = self._clock()
@@ -350,7 +350,6 @@ class Agent:
         if trial.follows is not None:
             self.processes.write(trial.process, b"alone\n")
         trial.memory_bytes = trial.limits.get("memory_bytes")
-        self._watch_time(trial)
 
     # What trials say
 
@@ -413,18 +412,6 @@ class Agent:
         self._finish(trial, {"code": 0})
 
     # Ends
-
-    def _watch_time(self, trial: RunningTrial) -> None:
-        """End a trial whose time is over, or look again when it would be."""
-        left = trial.time_left(self._clock())
-        if not left:
-            return
-        left_s, status, reason = min(left)
-        if left_s < 0.001 and trial.waits_since is None:  # less is the rounding of clocks
-            self._end_now(trial, status, reason)
-        else:
-            after_s = max(left_s, LOOK_S)
-            trial.timers.append(self._loop.call_later(after_s, self._watch_time, trial))
 
     def _end_now(self, trial: RunningTrial, status: str, reason: str) -> None:
         """Send TERM to the trial's process group now, and KILL if it has not ended in time."""
@@ -519,11 +506,19 @@ class Agent:
 
     # What is looked at from time to time: output, memory, the lease
 
-    async def _follow_output(self) -> None:
+    async def _look_after_trials(self) -> None:
+        """Send what trials print, and end those whose time is over."""
         while True:
-            await asyncio.sleep(OUTPUT_PERIOD_S)
+            before = self._clock()
+            await asyncio.sleep(LOOK_PERIOD_S)
+            now = self._clock()
+            stood_still_s = now - before - LOOK_PERIOD_S
             for trial in list(self._trials.values()):
                 self._send_output(trial)
+                if stood_still_s > STILL_S:
+                    trial.is_given(stood_still_s)
+                elif trial.process.pid is not None and (over := trial.is_over(now)):
+                    self._end_now(trial, *over)
 
     def _send_output(self, trial: RunningTrial, last: bool = False) -> None:
         """Send what the trial has printed since the last look."""

@@ -34,6 +34,7 @@ PIECE = 1 << 16  # so many characters of the driver's distsearch are sent at a t
 PIECE_S = 30  # the slowest link takes so long for a piece
 LEASE_S = 30
 GRACE_S = 5
+GREETING_LIMIT = 1 << 18  # characters before the first word of the starter
 PING_S = 5
 
 
@@ -271,8 +272,13 @@ class NodeProcess:
     async def _listen(self) -> None:
         """Take what the starter says, until it is gone; a line that is no message is output."""
         over = (False, "the SSH connection was lost")
+        unanswered = 0
         try:
             async for line in self._process.stdout:
+                unanswered += 0 if self._hello.done() else len(line)
+                if unanswered > GREETING_LIMIT:  # and would keep the loop from all other nodes
+                    over = (False, "its login prints without end")
+                    break
                 message = _message(line)
                 if message["op"] == "ready":
                     self._write(
@@ -292,9 +298,11 @@ class NodeProcess:
                     self._ready.set_result(message["line"][len(READY) :].strip())
                 elif message["line"].strip():
                     self._output.append(str(message["line"])[:LINE_LIMIT].rstrip())
-            await asyncio.wait_for(self._process.wait_closed(), 2)
-            if not over[0] and self._process.exit_status is not None:
-                over = (False, f"the starter ended with exit code {self._process.exit_status}")
+            else:
+                await asyncio.wait_for(self._process.wait_closed(), 2)
+                if not over[0] and self._process.exit_status is not None:
+                    code = self._process.exit_status
+                    over = (False, f"the starter ended with exit code {code}")
         except (asyncssh.Error, OSError, asyncio.TimeoutError) as error:
             over = (False, f"the SSH connection was lost: {error}"[:LINE_LIMIT])
         finally:

@@ -6,6 +6,7 @@ files are opened there without following links.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -79,6 +80,19 @@ def make_private(path: Path) -> None:
         make_folder(path)
         for inner in path.iterdir():
             make_private(inner)
+
+
+def replace(path: Path, content: bytes) -> Path:
+    """Write a file that nobody else can read, all at once and through no link; its path."""
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        with open(unfinished, "wb", opener=private) as file:
+            file.write(content)
+        return unfinished.replace(path)
+    except OSError:  # of a full disk: what was there stays
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def delete(path: Path) -> None:

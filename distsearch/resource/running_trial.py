@@ -59,21 +59,27 @@ class RunningTrial:
             self.waited_s += now - self.waits_since
             self.waits_since, self.heard = None, now
 
-    def time_left(self, now: float) -> list[tuple[float, str, str]]:
-        """Of each limit of time: in how many seconds it ends the trial, as what, and why.
+    def is_given(self, seconds: float) -> None:
+        """Have so many seconds more, as its agent stood still meanwhile and did not hear it."""
+        self.started += seconds
+        self.heard += seconds
+        if self.waits_since is not None:
+            self.waits_since += seconds
+
+    def is_over(self, now: float) -> tuple[str, str] | None:
+        """As what its time has ended it, and why, if it has.
 
         What the trial waits for its driver is none of its time: that may be suspended, or its disk
         be full.
         """
-        until, left = now if self.waits_since is None else self.waits_since, []
-        if (seconds := self.limits.get("trial_timeout_s")) is not None:
-            own_s = until - self.started - self.waited_s
-            why = f"ran longer than trial_timeout={seconds:g} s"
-            left.append((seconds - own_s, "timed_out", why))
-        if (seconds := self.limits.get("report_timeout_s")) is not None:
-            why = f"no report for report_timeout={seconds:g} s"
-            left.append((seconds - (until - self.heard), "hung", why))
-        return left
+        now = now if self.waits_since is None else self.waits_since
+        seconds = self.limits.get("trial_timeout_s")
+        if seconds is not None and now - self.started - self.waited_s > seconds:
+            return "timed_out", f"ran longer than trial_timeout={seconds:g} s"
+        seconds = self.limits.get("report_timeout_s")
+        if seconds is not None and now - self.heard > seconds:
+            return "hung", f"no report for report_timeout={seconds:g} s"
+        return None
 
     def cancel_timers(self) -> None:
         """Cancel all that was to happen to the process later."""

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 from pathlib import Path
 
@@ -393,3 +394,12 @@ def test_a_trial_that_saves_slowly_keeps_no_more_than_it_is_to(tmp_path):
     for step in (1, 2, 3, 4):
         checkpoint.save({"epoch": step}, tmp_path, step, keep=2, young=[])
     assert [path.name[-1] for path in sorted(tmp_path.glob("*-step-*"))] == ["3", "4"]
+
+
+def test_where_no_thread_can_be_started_a_checkpoint_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    checkpoint.save({"w": np.arange(3), "epoch": 1}, tmp_path, 1)
+    assert checkpoint.load(tmp_path)["epoch"] == 1

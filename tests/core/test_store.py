@@ -250,6 +250,38 @@ def test_what_is_committed_while_a_reader_takes_the_files_away_is_committed_agai
     assert [event.seq for event in store.read(tmp_path)] == [1, 2]
 
 
+STAYS = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(*connection.execute("select count(*) from events").fetchone(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("deleted", [["-wal"], ["-shm"], ["-wal", "-shm"]])
+def test_what_was_committed_outlives_its_write_ahead_log_though_others_have_the_log_open(
+    tmp_path, deleted
+):
+    async def run():
+        log = Store(tmp_path)
+        log.append("report", 0, 1, 1, {})
+        await asyncio.wait_for(log.flush(), WAIT_S)
+        command, pipe = [sys.executable, "-c", STAYS, str(log.path)], subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+            assert other.stdout.readline() == "1\n"
+            for ending in deleted:
+                (tmp_path / f"{FILE}{ending}").unlink()
+            log.append("report", 0, 1, 2, {})
+            await asyncio.wait_for(log.flush(), WAIT_S)
+            with Reader(tmp_path) as reader:
+                assert reader.count() == 2
+            other.stdin.close()
+        log.close()
+
+    asyncio.run(run())
+    assert [event.seq for event in store.read(tmp_path)] == [1, 2]
+
+
 @pytest.mark.parametrize("instead", ["nothing", "a file", "another folder"])
 def test_a_log_that_was_moved_away_gets_nothing_acknowledged_until_it_is_back(
     tmp_path, monkeypatch, instead

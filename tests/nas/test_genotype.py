@@ -8,6 +8,7 @@ import pytest
 
 from distsearch.errors import SpaceError
 from distsearch.nas.genotype import NAMED, find
+from distsearch.nas.lanas import ranking
 
 PUBLISHED = NAMED["pc-darts-cifar10"]
 
@@ -16,6 +17,17 @@ def test_a_genotype_that_was_saved_is_found_by_its_file_and_by_its_folder(tmp_pa
     path = PUBLISHED.save(tmp_path)
     assert find(path) == find(tmp_path) == find("pc-darts-cifar10") == PUBLISHED
     assert [entry.name for entry in tmp_path.iterdir()] == ["genotype.json"]
+
+
+def test_what_is_written_into_a_searchs_folder_is_for_nobody_else_and_follows_no_link(tmp_path):
+    thesis, folder = tmp_path / "thesis", tmp_path / "search"
+    thesis.write_text("all of it")
+    folder.mkdir()
+    for name in ("genotype.json", "genotype.part", "results.json", "results.csv", "results.part"):
+        (folder / name).symlink_to(thesis)
+    made = [PUBLISHED.save(folder), *ranking.write([], folder)]
+    assert thesis.read_text() == "all of it"
+    assert [path.lstat().st_mode & 0o777 for path in made] == [0o600] * 3
 
 
 def test_an_unknown_name_is_told_with_the_nearest_and_a_folder_without_one_as_such(tmp_path):

@@ -125,6 +125,7 @@ def test_a_search_leaves_a_genotype_pictures_and_a_checkpoint_that_can_be_tested
     assert find_genotype(out) == found.genotype
     for name in ("cells.png", "curves.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert [path for path in out.rglob("*") if path.stat().st_mode & 0o077] == []
     tested = run_test(out)
     assert tested["accuracy"] == pytest.approx(found.report["test_accuracy"])
     assert (tested["images"], tested["data"], tested["epoch"]) == (20, "stripes", 4)

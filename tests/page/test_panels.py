@@ -1,6 +1,7 @@
 """What panels, the table and the report are made of, without a browser."""
 
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -136,6 +137,21 @@ def test_the_report_is_one_file_that_asks_no_network_and_shows_names_as_text(tmp
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
     with pytest.raises(StoreError, match="no folder"):
         report.write([tmp_path / "nothing"])
+
+
+def test_a_report_that_finds_no_room_leaves_the_one_that_is_there(tmp_path):
+    made_up.write(tmp_path / "search", 3, 2).close()
+    path = report.write([tmp_path / "search"])
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, hard))  # as a disk that fills up
+    try:
+        with pytest.raises(StoreError, match=r"report\.html cannot be written: File too large"):
+            report.write([tmp_path / "search"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".*.part"))
 
 
 def test_several_searches_are_side_by_side_with_their_quartiles(view, tmp_path):

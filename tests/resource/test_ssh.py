@@ -217,6 +217,19 @@ def test_in_direct_mode_the_node_connects_without_the_tunnel_and_refuses_strange
 
 
 @pytest.mark.skipif(SSHD is None, reason="there is no sshd here")
+@pytest.mark.parametrize("endless", ["yes", "cat /dev/zero"])
+def test_a_login_that_prints_without_end_is_given_up_at_once(world, tmp_path, endless):
+    script = tmp_path / "python3"
+    script.write_text(f"#!/bin/sh\nexec {endless}\n")
+    script.chmod(0o755)
+    with OpenSSH(tmp_path / "sshd") as host:
+        node = Node("127.0.0.1", port=host.port, python=str(script))
+        began = time.monotonic()
+        error = failure(world, node, ssh_config=[str(host.config)])
+    assert "prints without end" in str(error) and time.monotonic() - began < 15
+
+
+@pytest.mark.skipif(SSHD is None, reason="there is no sshd here")
 @pytest.mark.skipif(not has_ipv6(), reason="there is no ::1 here")
 @pytest.mark.parametrize("tunnel", [True, False])
 def test_a_node_is_reached_over_ipv6(world, tmp_path, tunnel):

@@ -299,3 +299,40 @@ def test_a_search_in_a_forked_child_does_not_wait_for_the_slots_of_its_parent(dr
     assert one.words_after("CHILD") == ["0"]
     one.end()
     assert one.process.returncode == 0
+
+
+SUSPENDED = """
+import time
+import distsearch as ag
+
+class Asks(ag.scheduler.FIFOScheduler):
+    def on_report(self, trial, report):
+        return super().on_report(trial, report)
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    for epoch in range(1, 16):
+        reporter(epoch=epoch, accuracy=args.x)
+        time.sleep(0.1)
+        print("EPOCH", epoch)
+
+if __name__ == "__main__":
+    options = {"local": ag.Node("localhost", num_cpus=4), "num_trials": 2}
+    limits = {"report_timeout": 1.5, "trial_timeout": 4.0}
+    kinds = Asks, ag.scheduler.FIFOScheduler  # trials wait for answers, or they do not
+    searches = [kind(train_fn, checkpoint=kind.__name__, **options, **limits) for kind in kinds]
+    for search in searches:
+        search.run()
+    for search in searches:
+        search.join_jobs()
+    print("ENDS", *(trial.status.value for search in searches for trial in search.trials))
+"""
+
+
+def test_a_driver_that_was_suspended_blames_no_trial_for_that(driver):
+    one = driver(SUSPENDED)
+    one.words_after("EPOCH")
+    one.process.send_signal(signal.SIGSTOP)
+    time.sleep(4.5)  # it is to be late for that long
+    one.process.send_signal(signal.SIGCONT)
+    assert one.words_after("ENDS") == ["finished"] * 4

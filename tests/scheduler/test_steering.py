@@ -420,3 +420,21 @@ def test_a_node_that_is_to_go_goes_when_its_trials_have_ended_unless_it_is_added
         assert [trial.status.value for trial in scheduler.trials] == ["finished"] * 6
         assert "is none of the nodes" in asks(folder, "drain_node", node="elsewhere").said
         scheduler.close()
+
+
+def test_a_machine_that_has_no_thread_left_for_a_moment_does_not_make_the_search_deaf(
+    search, tmp_path, monkeypatch
+):
+    look, shortages = steering.Steering._look, iter([RuntimeError("can't start new thread")])
+
+    def looks_or_cannot(self, state):
+        for error in shortages:
+            raise error
+        return look(self, state)
+
+    monkeypatch.setattr(steering.Steering, "_look", looks_or_cannot)
+    scheduler = search(waits, args={"gate": str(tmp_path / "none")}, num_trials=1)
+    scheduler.run()
+    until(lambda: scheduler.training_history, "the trial has reported")
+    assert asks(scheduler.folder, "stop_trial", trial=0).is_done
+    assert scheduler.join_jobs(timeout=20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from ...core.record import SearchRecord
 from ...core.words import Status, Trial
 from ...errors import OptionError, StoreError
+from ...resource.private import replace
 from .cells import EDGES, cell_of
 
 JSON, CSV = "results.json", "results.csv"
@@ -94,25 +96,17 @@ def at(ranked: Sequence[Ranked], rank: int) -> Ranked:
 
 def write(ranked: Sequence[Ranked], folder: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Write results.json and results.csv into a folder, each all at once; their paths."""
-    rows = [_as_json(one) for one in ranked]
-    text = json.dumps(rows, indent=1) + "\n"
-    paths = _replace(Path(folder) / JSON, text), Path(folder) / CSV
-    unfinished = paths[1].with_suffix(".part")
-    with open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        edges = [f"{name}.{edge}" for name in ("operations", "inputs") for edge in range(EDGES)]
-        writer.writerow(["rank", "trial", "accuracy", "epoch", "status", *edges])
-        for one in ranked:
-            first = [one.rank, one.trial, one.accuracy, one.epoch, one.status]
-            writer.writerow([*first, *one.operations, *one.inputs])
-    unfinished.replace(paths[1])
-    return paths
-
-
-def _replace(path: Path, text: str) -> Path:
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text, encoding="utf-8")
-    return unfinished.replace(path)
+    text = json.dumps([_as_json(one) for one in ranked], indent=1) + "\n"
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    edges = [f"{name}.{edge}" for name in ("operations", "inputs") for edge in range(EDGES)]
+    writer.writerow(["rank", "trial", "accuracy", "epoch", "status", *edges])
+    for one in ranked:
+        first = [one.rank, one.trial, one.accuracy, one.epoch, one.status]
+        writer.writerow([*first, *one.operations, *one.inputs])
+    contents = {JSON: text, CSV: table.getvalue()}
+    written = [replace(Path(folder) / name, one.encode()) for name, one in contents.items()]
+    return written[0], written[1]
 
 
 def _as_json(one: Ranked) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def seams(story: Stage) -> Iterator[tuple[Any, str, Any]]:
     yield detect, "detect", lambda: NodeFacts(1, (), 10**9, "", ("10.0.0.1", "127.0.0.1"))
     yield agent_module, "Agent", partial(WatchedAgent, story)
     # Looked at less often, for speed: fake trials print nothing and use no memory.
-    yield agent_module, "OUTPUT_PERIOD_S", 1000.0
+    yield agent_module, "LOOK_PERIOD_S", 5.0
     yield agent_module, "MEMORY_PERIOD_S", 1000.0
     yield steering, "EVERY_S", 1000.0
     yield progress.Progress, "say", lambda _, line: story.judge.told.append(line)
