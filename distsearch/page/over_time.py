@@ -118,7 +118,7 @@ def prepare_curves(views: Sequence[View], options: Options) -> Data:
         "x": ledger.time_attr,
         "y": ledger.objectives.names[number],
         "rungs": over_time.rung_levels(story.searched),
-        "alpha": 0.55 if len(shown.others) <= 60 else 0.35 if len(shown.others) <= 120 else 0.25,
+        "alpha": 0.55 if len(shown.others) <= 60 else 0.4 if len(shown.others) <= 120 else 0.3,
         "single": all(len(story.curves[n].times) == 1 for n in (*shown.leaders, *shown.others)),
     }
     return Data(shape, columns, shown.note)
