@@ -187,11 +187,11 @@ class Results:
         """Draw all trials by their objectives, those of the Pareto front with their task ids.
 
         `filename` saves a picture (its ending says which kind), `plot` shows one. Three objectives
-        and more are drawn in pairs. Raises DistsearchError when there is only one.
+        and more are drawn in pairs. Raises OptionError when there is only one.
         """
         names = self.ledger.objectives.names
         if not self.ledger.objectives.several:
-            raise DistsearchError(
+            raise OptionError(
                 f"there is one objective, {names[0]!r}: see get_training_curves(filename=...), or "
                 "give several as reward_attr"
             )

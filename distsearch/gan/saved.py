@@ -22,7 +22,7 @@ from ..core.checkpoint import write_durably
 from ..core.record import SearchRecord
 from ..core.record import open as open_record
 from ..core.words import Trial
-from ..errors import NothingReported, StoreError
+from ..errors import NoExperiment, NothingReported, OptionError, StoreError
 from . import mixture
 from .examples import DAMAGED, Examples, read_tensors
 from .individual import network_of
@@ -104,10 +104,10 @@ class Mixture:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Mixture:
-        """The mixture of a folder. Raises StoreError when there is none, or a damaged one."""
+        """The mixture of a folder. Raises NoExperiment for none, StoreError for a damaged one."""
         path = Path(folder).expanduser() / MIXTURE
         if not path.is_file():
-            raise StoreError(f"there is no {path}; give the folder of a run that has ended")
+            raise NoExperiment(f"there is no {path}; give the folder of a run that has ended")
         told, tensors = read_tensors(path)
         about = json.loads(told["about"])
         generators = []
@@ -131,7 +131,7 @@ class Run:
         self.folder = Path(folder).expanduser().absolute()
         path = self.folder / SETTINGS
         if not path.is_file():
-            raise StoreError(
+            raise NoExperiment(
                 f"{self.folder} is no folder of `distsearch gan train`: there is no {SETTINGS}"
             )
         try:
@@ -235,12 +235,12 @@ def _mixtures(
 def ensemble(runs: Sequence[Run], seed: int = 0) -> Mixture:
     """A mixture over all cells' best generators of some runs, judged by the judge of the first.
 
-    Raises StoreError when their examples have other shapes.
+    Raises OptionError when their examples have other shapes.
     """
     judge = runs[0].judge
     for run in runs[1:]:
         if run.judge.shape != judge.shape:
-            raise StoreError(
+            raise OptionError(
                 f"{run.folder} makes examples of the shape {run.judge.shape}, {runs[0].folder} of "
                 f"{judge.shape}; a mixture needs them alike"
             )

@@ -65,7 +65,7 @@ def prepare_parallel(view: View, options: Options) -> Data:
     rows = parameters.chosen(table, LINES)
     names = _shown(view, objective)
     numbers = [table.number(name) for name in names]
-    places, count = table.places[np.ix_(rows, numbers)], len(names)
+    places, count = table.places[rows][:, numbers], len(names)
     across = np.tile(np.arange(count - 1, dtype=float), len(rows))
     columns = {
         "x0": across,

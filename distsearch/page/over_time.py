@@ -118,6 +118,7 @@ def prepare_curves(views: Sequence[View], options: Options) -> Data:
         "x": ledger.time_attr,
         "y": ledger.objectives.names[number],
         "rungs": over_time.rung_levels(story.searched),
+        "alpha": 0.55 if len(shown.others) <= 60 else 0.4 if len(shown.others) <= 120 else 0.3,
         "single": all(len(story.curves[n].times) == 1 for n in (*shown.leaders, *shown.others)),
     }
     return Data(shape, columns, shown.note)
@@ -148,8 +149,6 @@ def draw_curves(data: Data) -> Any:
         fig.add_layout(Span(location=level, dimension="height", **look))
     band = {"fill_color": GREY, "fill_alpha": 0.18, "legend_label": "quartiles of all"}
     fig.varea("x", "low", "high", source=of["band"], **band)
-    look = {"line_color": GREY, "line_dash": "dashed", "legend_label": "median of all"}
-    fig.line("x", "y", source=of["median"], line_width=1.5, **look)
     single = data.shape["single"]  # reports: points, as there is nothing that a line could join
 
     def draw(source: Any, colour: str, label: str, **look: Any) -> Any:
@@ -162,11 +161,13 @@ def draw_curves(data: Data) -> Any:
     names = {"went on": "to their end", "stopped": "stopped, paused", "failed": "failed"}
     for name in ("stopped", "failed", "went on", "running"):
         if name in data.shape["groups"]:
-            look = {"line_alpha": 0.55, "line_width": 1}
+            look = {"line_alpha": data.shape["alpha"], "line_width": 1}
             if name == "failed":
                 look["line_dash"] = "dashed"
             label = names.get(name, name)
             drawn.append(draw(of[name], STATUS[name], label, **look))
+    look = {"line_color": GREY, "line_dash": "dashed", "legend_label": "median of all"}
+    fig.line("x", "y", source=of["median"], line_width=2, **look)
     for place, trial in reversed([*enumerate(data.shape["leaders"])]):
         colour = BEST if place == 0 else CYCLE[(place - 1) % 4]
         label = f"trial {trial}, the best" if place == 0 else f"trial {trial}"
@@ -176,8 +177,9 @@ def draw_curves(data: Data) -> Any:
     lines = [("trial", "@trial{0}"), (x, "@x{0.[00]}"), (data.shape["y"], "@y{0.[00000]}")]
     hover(fig, drawn, lines, point_policy="snap_to_data", line_policy="nearest")
     legend(fig)
-    fig.legend[0].orientation, fig.legend[0].ncols = "horizontal", 4
-    fig.add_layout(fig.legend[0], "below")  # within the figure it would hide curves
+    below = fig.legend[0]
+    below.orientation, below.ncols, below.spacing = "horizontal", 3, 5
+    fig.add_layout(below, "below")  # within the figure it would hide curves
     return fig
 
 

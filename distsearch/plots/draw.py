@@ -11,7 +11,7 @@ from ..core import pedigree
 from ..core.curves import as_text
 from ..core.phrases import counted
 from ..core.results import Results
-from ..errors import DistsearchError, NothingReported, OptionError
+from ..errors import NothingReported, OptionError
 from . import over_time
 from .canvas import Path_, all_results, as_results, figure_for, plain
 from .colours import BLUE, CYCLE, STATUS
@@ -188,13 +188,13 @@ def pareto(search: Results | Path_, *, path: Path_ | None = None) -> Any:
 
     ag.plots.pareto(record, path="front.pdf")
 
-    Raises DistsearchError when there is one objective only, NothingReported when no trial has
+    Raises OptionError when there is one objective only, NothingReported when no trial has
     reported all of them.
     """
     results = as_results(search)
     ledger = results.ledger
     if not ledger.objectives.several:
-        raise DistsearchError(
+        raise OptionError(
             f"there is one objective, {ledger.objectives.names[0]!r}: see plots.best_so_far"
         )
     trials = over_time.own_trials(results.story)

@@ -229,6 +229,36 @@ def test_all_of_the_page_can_be_used_by_the_keyboard_alone(page):
     assert not page.find_elements("css selector", "dialog[open]")
 
 
+def test_a_figure_is_zoomed_and_moved_by_the_keyboard_and_shows_that_it_has_the_focus(page):
+    choose(page, 1)
+
+    def across():
+        return page.execute_script(
+            "for (const doc of Bokeh.documents) if (doc.get_model_by_name('best0')) {"
+            " const range = [...doc._all_models.values()].find((m) => m.type === 'Figure').x_range;"
+            " return [range.start, range.end]; }"
+        )
+
+    def has_focus():
+        outline = "return getComputedStyle(document.querySelector('#figure-best')).outlineStyle"
+        return page.execute_script(outline) == "solid"
+
+    low, high = until(across)
+    page.execute_script("document.querySelector('#searches').focus()")
+    for _ in range(8):
+        if has_focus():
+            break
+        ActionChains(page).send_keys(Keys.TAB).perform()
+    assert has_focus()
+    ActionChains(page).send_keys("+").perform()
+    nearer = across()
+    assert nearer[1] - nearer[0] == pytest.approx(0.8 * (high - low))
+    ActionChains(page).send_keys(Keys.ARROW_RIGHT).perform()
+    assert across()[0] > nearer[0] and across()[1] > nearer[1]
+    ActionChains(page).send_keys("0").perform()
+    until(lambda: across() == pytest.approx([low, high]))
+
+
 def test_dark_and_narrow_nothing_is_wider_than_the_window(page):
     page.find_element("id", "theme").click()
     assert page.execute_script("return document.documentElement.classList.contains('dark')")

@@ -16,6 +16,7 @@ from distsearch.page import report, table
 from distsearch.page.panels import PANELS, answer
 from distsearch.page.searches import open_view
 from distsearch.searcher import replayed
+from tests.searches import some, told
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,35 @@ def test_what_was_shown_older_for_the_sake_of_speed_is_shown_anew_when_nothing_h
     assert made == [view.revision - 3, view.revision]
 
 
+def test_curves_of_single_reports_are_points_since_a_line_of_one_is_not_seen(tmp_path):
+    told(tmp_path / "search", some(8), range(8))
+    view = open_view(tmp_path / "search")
+    figure = PANELS["curves"].draw(PANELS["curves"].prepare([view], {}))
+    drawn = {one.data_source.name: type(one.glyph).__name__ for one in figure.renderers}
+    assert drawn["leader0"] == drawn["running"] == "Scatter"
+
+
+def test_of_many_parameters_the_most_important_are_shown_once_that_is_known(tmp_path):
+    pytest.importorskip("sklearn")
+    configs = some(40, width=20)
+    told(tmp_path / "search", configs, [one["p17"] for one in configs])
+    view = open_view(tmp_path / "search")
+    first = PANELS["parallel"].prepare([view], {})
+    assert len(first.shape["names"]) == 12 and first.note == "12 of 20 parameters"
+    PANELS["importance"].prepare([view], {})
+    assert view.settle()  # so that what was drawn before is drawn anew
+    for name in ("parallel", "slices"):
+        data = PANELS[name].prepare([view], {})
+        assert data.shape["names"][0] == "p17" and "12 most important of 20" in data.note
+
+
+def test_the_grid_of_gans_is_looked_for_above_the_folder_of_the_search_too(tmp_path):
+    record = told(tmp_path / "search", some(2), [1, 2], scheduler="CoevolutionScheduler")
+    (tmp_path / "settings.json").write_text("{}")
+    for folder in (tmp_path, record.folder):
+        assert "there are no samples yet" in answer("grid", [open_view(folder)], {})["empty"]
+
+
 # The table
 
 
@@ -89,6 +119,13 @@ def test_a_trial_tells_its_traceback_and_the_end_of_its_output(view):
     assert told["output"].endswith("the end\n") and len(told["output"]) < 70_000
     with pytest.raises(OptionError, match="no trial 9999"):
         table.detail(view, 9999)
+
+
+def test_a_parameter_with_the_name_of_a_column_has_a_column_of_its_own(tmp_path):
+    told(tmp_path / "search", [{"epoch": 7, "lr": 0.1}], [0.5])
+    page = table.page(open_view(tmp_path / "search"), where="config.epoch=7")
+    row = dict(zip(page.columns, page.rows[0], strict=True))
+    assert row["epoch"] == 1 and row["config.epoch"] == 7 and row["lr"] == 0.1
 
 
 # The tree of regions
@@ -152,6 +189,21 @@ def test_a_report_that_finds_no_room_leaves_the_one_that_is_there(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert not list(path.parent.glob(".*.part"))
+
+
+def test_the_report_of_several_objectives_has_the_figures_of_each(tmp_path):
+    told(tmp_path / "search", some(4), [(x, -x, x * x) for x in range(4)], ["a", "b", "c"])
+    text = report.write([tmp_path / "search"]).read_text()
+    for name in "abc":
+        assert f"Training curves: {name}</h3>" in text and f"Slices: {name}</h3>" in text
+    assert "Pareto front</h3>" in text
+
+
+def test_the_report_of_a_search_without_parameters_leaves_out_figures_of_them(tmp_path, caplog):
+    told(tmp_path / "search", [{}, {}], [1, 2])
+    text = report.write([tmp_path / "search"]).read_text()
+    assert "Training curves</h3>" in text and "Slices</h3>" not in text
+    assert not caplog.records
 
 
 def test_several_searches_are_side_by_side_with_their_quartiles(view, tmp_path):

@@ -16,6 +16,7 @@ from distsearch.core.curves import curves
 from distsearch.core.story import Curve, Story
 from distsearch.errors import DistsearchError, NothingReported, OptionError
 from distsearch.plots import over_time, parameters
+from tests.searches import some, told
 
 
 @pytest.fixture(scope="module")
@@ -238,37 +239,6 @@ def test_the_title_of_a_picture_counts_one_trial_as_one(tmp_path):
 
 
 # Searches of all kinds
-
-
-def told(folder, configs, values, names="accuracy"):
-    """The record of a search whose trials had these configurations and reported these values."""
-    about = made_up.searched("train_fn", 0, 1, False, {}, "RandomSearcher") | {"rule": {}}
-    about["reward_attr"] = names
-    about["mode"] = "max" if isinstance(names, str) else ["max"] * len(names)
-    events = [(1.0, "experiment", None, None, None, about)]
-    place = {"rank": 0, "node": "gpu0", "gpus": [], "outlives_driver": True}
-    for trial, (config, value) in enumerate(zip(configs, values, strict=True)):
-        launched = {"config": config, "given": False, "is_final": False}
-        reported = (
-            {"accuracy": value} if isinstance(names, str) else dict(zip(names, value, strict=True))
-        )
-        events += [
-            (2.0 + trial, "launched", trial, None, None, launched),
-            (2.1 + trial, "started", trial, 1, None, {"places": [place]}),
-            (2.2 + trial, "report", trial, 1, 1, {"epoch": 1, **reported}),
-        ]
-    folder.mkdir()
-    growing = made_up.Growing(folder, [])
-    growing.add(events)
-    growing.close()
-    return ag.open(folder)
-
-
-def some(count, width=2):
-    rng = np.random.default_rng(0)
-    return [
-        {f"p{n}": float(x) for n, x in enumerate(rng.uniform(size=width))} for _ in range(count)
-    ]
 
 
 def test_of_many_parameters_the_most_important_are_drawn_and_the_picture_says_so(tmp_path):

@@ -1,4 +1,4 @@
-// Light and dark: figures of Bokeh take the colours of the page around them.
+// Figures of Bokeh take the colours of the page around them, light or dark, and obey the keyboard.
 "use strict";
 const Look = {
   isDark() {
@@ -28,6 +28,24 @@ const Look = {
       } else if (type === "GlyphRenderer" && model.glyph.type === "Text") {
         model.glyph.text_color = {value: ink};
       }
+    }
+  },
+  keys: "the arrows move it, + and - zoom, 0 shows all of it",
+  // What a key does to the figures of a document: how far they move, and how wide they become (0: whole).
+  press(doc, event) {
+    const [x, y, width] = {ArrowLeft: [-0.1, 0, 1], ArrowRight: [0.1, 0, 1], ArrowUp: [0, 0.1, 1],
+      ArrowDown: [0, -0.1, 1], "+": [0, 0, 0.8], "-": [0, 0, 1.25], 0: [0, 0, 0]}[event.key] ?? [];
+    if (!doc || width === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const figures = [...doc._all_models.values()].filter((model) => model.type === "Figure");
+    if (width === 0) return figures.forEach((figure) => Bokeh.index.find_one(figure)?.reset());
+    const ranges = new Map(); // several figures may share one
+    for (const figure of figures) ranges.set(figure.x_range, x).set(figure.y_range, y);
+    for (const [range, step] of ranges) {
+      const middle = (range.start + range.end) / 2, half = width * (range.end - range.start) / 2;
+      const by = step * (range.end - range.start);
+      range.have_updated_interactively = true; // so that what comes does not move it
+      range.setv({start: middle - half + by, end: middle + half + by});
     }
   },
 };

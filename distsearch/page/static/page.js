@@ -47,7 +47,8 @@
       this.shape = "";
       this.shown = -1;
       this.options = {};
-      this.figure = element("div", {class: "figure", id: `figure-${about.name}`});
+      this.figure = element("div", {class: "figure", id: `figure-${about.name}`, role: "group",
+        "aria-label": `${about.title}: ${Look.keys}`, onkeydown: (event) => Look.press(this.doc, event)});
       this.note = element("p", {class: "quiet"}, about.about);
       this.controls = element("div", {class: "bar"});
       this.root = element("article", {class: about.wide ? "wide" : null, "aria-label": about.title},
@@ -213,7 +214,7 @@
     const one = await ask("/api/trial", {trial});
     if (one.error) { say(one.error, 6000); return; }
     const pairs = (given) => element("dl", {class: "summary"}, ...Object.entries(given).flatMap(([name, text]) =>
-      [element("dt", {}, name), element("dd", {}, shown(text))]));
+      shown(text) ? [element("dt", {}, name), element("dd", {}, shown(text))] : []));
     const live = ["running", "waiting", "paused"].includes(one.status);
     const close = element("button", {class: "main", onclick: () => $("dialog").close()}, "Close");
     const act = (kind, words, look) => element("button", {class: look, disabled: !state.canAsk, onclick: async () => {
@@ -253,10 +254,12 @@
         $("dialog").close();
         request("stop_search", {}, "the search is asked to stop");
       }}, "Stop the search");
+      const cancel = element("button", {onclick: () => $("dialog").close()}, "Cancel");
       $("dialog").replaceChildren(element("h2", {}, `Stop ${search.name}?`),
         element("p", {}, "Running trials are stopped; what they have reported stays."),
-        element("div", {class: "bar"}, sure, element("button", {onclick: () => $("dialog").close()}, "Cancel")));
+        element("div", {class: "bar"}, sure, cancel));
       $("dialog").showModal();
+      cancel.focus();
     }}, "Stop the search …");
     const pause = element("button", {disabled: off, title: "Nothing more starts; trials that save checkpoints pause",
       onclick: () => request("pause_search", {}, "the search is asked to pause")}, "Pause the search");

@@ -8,8 +8,13 @@
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
       seen.unobserve(entry.target);
-      Bokeh.embed.embed_item(items[entry.target.id], entry.target).then(() => {
-        for (const doc of Bokeh.documents) Look.paint(doc);
+      Bokeh.embed.embed_item(items[entry.target.id], entry.target).then((views) => {
+        const [view] = views.roots ?? [...views];
+        const doc = (view.model ?? view).document;
+        Look.paint(doc);
+        entry.target.setAttribute("role", "group");
+        entry.target.ariaLabel = Look.keys;
+        entry.target.addEventListener("keydown", (event) => Look.press(doc, event));
       });
     }
   }, {rootMargin: "600px"});
