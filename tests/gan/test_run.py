@@ -152,7 +152,7 @@ def test_an_ensemble_mixes_the_cells_of_several_runs_and_is_used_like_one(traine
 
 
 def test_what_is_no_run_is_said(tmp_path):
-    assert "there is no settings.json" in distsearch("score", tmp_path, code=1)
+    assert "there is no settings.json" in distsearch("score", tmp_path, code=2)
     with pytest.raises(StoreError, match="give the folder of a run"):
         Mixture.read(tmp_path)
 
