@@ -176,6 +176,33 @@ def test_names_with_html_in_them_are_shown_as_text(page):
     assert page.title == "<b>names · distsearch"
 
 
+@pytest.mark.parametrize("when", ["before Bokeh draws", "when Bokeh has drawn"])
+def test_a_view_that_is_left_while_its_figures_are_drawn_leaves_nothing_behind(page, when):
+    tab(page, "Trials")
+    page.execute_script(
+        """
+        const embed = Bokeh.embed.embed_item;
+        window.left = 0;
+        const leave = () => {
+          if (document.querySelector("[aria-selected=true]").textContent !== "Parameters") return;
+          document.querySelector("[role=tab]:not([aria-selected=true])").click();
+          window.left += 1;
+        };
+        Bokeh.embed.embed_item = async (...given) => {
+          const drawn = embed(...given);
+          if (arguments[0] === "before Bokeh draws") leave();
+          const views = await drawn;
+          if (arguments[0] === "when Bokeh has drawn") leave();
+          return views;
+        };
+        """.replace("arguments[0]", repr(when))
+    )
+    page.find_element("xpath", "//*[@role='tab'][text()='Parameters']").click()
+    until(lambda: page.execute_script("return window.left"))
+    tab(page, "Trials")
+    until(lambda: page.execute_script("return Bokeh.documents.length === 0"))
+
+
 def test_samples_of_a_gan_are_upright_and_in_their_cell(browser, tmp_path):
     image = np.zeros((8, 8, 3), np.uint8)
     image[:4] = 255, 0, 0  # red above blue

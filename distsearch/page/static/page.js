@@ -65,12 +65,12 @@
         this.shown = version;
       } finally {
         this.busy = false;
-        if (this.again) { this.again = false; this.refresh(); }
+        if (this.again && !this.isLeft) { this.again = false; this.refresh(); }
       }
     }
 
     async show(answer) {
-      if (!this.root.isConnected) return; // another view was opened meanwhile
+      if (this.isLeft) return;
       if (answer.same) return;
       if (answer.error) { this.note.textContent = answer.error; return; }
       this.root.classList.toggle("empty", Boolean(answer.empty));
@@ -88,10 +88,21 @@
       this.shape = answer.item || answer.empty ? answer.shape : "";
       if (!this.shape) this.drawn = "";
       if (!answer.item) return;
-      const [view] = await Bokeh.embed.embed_item(answer.item, this.figure).then((views) =>
-        views.roots ?? [...views]);
+      this.draws = true;
+      const views = await Bokeh.embed.embed_item(answer.item, this.figure);
+      this.draws = false;
+      const [view] = views.roots ?? [...views];
       this.doc = (view.model ?? view).document;
-      Look.paint(this.doc);
+      if (this.isLeft) this.leave();
+      else Look.paint(this.doc);
+    }
+
+    // Another view is opened. Bokeh draws under <body> alone: a figure that it is drawing waits there, unseen.
+    leave() {
+      this.isLeft = true;
+      if (this.draws) { $("left").append(this.root); return; }
+      this.clear();
+      this.root.remove();
     }
 
     clear() {
@@ -149,7 +160,7 @@
 
   const trials = new Trials(ask, (trial) => details(trial));
   function show(name) {
-    for (const panel of state.panels.values()) panel.clear();
+    for (const panel of state.panels.values()) panel.leave();
     state.panels = new Map();
     state.tab = name;
     tabs();
