@@ -24,6 +24,7 @@ RETURNED = "returned"  # the folder, beside `checkpoints`, for what a train func
 COPY_S = 10.0  # where a disk has no links, one call of `hold` copies for so long
 BLOCK_BYTES = 1 << 20
 INHERIT_TRIES = 10
+LIST_TRIES = 100
 
 Data = bytes | bytearray
 
@@ -233,13 +234,24 @@ def pieces(
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The committed checkpoints below a folder, oldest first."""
-    names: list[str] = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        names = [name for name in os.listdir(folder) if "-step-" in name]
-    # (`glob` would take several times as long, and short trials look often.)
-    whole = (name for name in names if os.path.exists(f"{folder}/{name}/{MANIFEST}"))
+    """The committed checkpoints below a folder, oldest first; a trial may save and delete there."""
+    names = _saved_in(folder)
+    for _ in range(LIST_TRIES):
+        whole = [name for name in names if os.path.exists(f"{folder}/{name}/{MANIFEST}")]
+        if whole or not names:
+            break
+        before, names = names, _saved_in(folder)
+        if names == before:  # else the trial has deleted what was seen first, and saved another
+            break
     return sorted((folder / name for name in whole), key=number_of)
+
+
+def _saved_in(folder: Path) -> set[str]:
+    """The names of the checkpoints below a folder, committed or not."""
+    # (`glob` would take several times as long, and short trials look often.)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        return {name for name in os.listdir(folder) if "-step-" in name}
+    return set()
 
 
 def delete_newer(folder: Path, step: int | None) -> None:

@@ -356,6 +356,22 @@ def test_a_record_of_a_search_that_was_started_anew_says_so(tmp_path):
     assert ag.open(tmp_path / "s.1").get_best_reward() == pytest.approx(0.6)
 
 
+def test_a_checkpoint_that_is_replaced_while_one_looks_for_it_is_not_taken_for_none(
+    tmp_path, monkeypatch
+):
+    checkpoint.save({"step": 1}, tmp_path, 1, keep=1)
+    seen = os.listdir
+
+    def replaced(folder):
+        names = seen(folder)
+        monkeypatch.setattr(os, "listdir", seen)
+        checkpoint.save({"step": 2}, tmp_path, 2, keep=1)
+        return names
+
+    monkeypatch.setattr(os, "listdir", replaced)
+    assert checkpoint.load(tmp_path) == {"step": 2}
+
+
 def test_checkpoints_of_a_trial_that_saves_and_deletes_meanwhile_are_never_called_damaged(tmp_path):
     over = threading.Event()
     state = {"weights": numpy.zeros(200_000)}
