@@ -57,7 +57,7 @@ class MarkFile:
     """Where the writer of a log keeps its end mark."""
 
     def __init__(self, folder: Path, log_id: int) -> None:
-        self._log_id = log_id
+        self._name = b"%016x" % (log_id & _MASK)
         self._file = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # a full disk: the log says so itself
             file = private(folder / FILE, os.O_WRONLY | os.O_CREAT)
@@ -66,10 +66,10 @@ class MarkFile:
 
     def write(self, last: int, seal: int) -> None:
         """Say that the log is acknowledged up to an event."""
-        line = f"{self._log_id & _MASK:016x} {last:016x} {seal & _MASK:016x}"
-        text = f"{line} {zlib.crc32(line.encode()):08x}".ljust(SIZE - 1) + "\n"
+        line = b"%s %016x %016x" % (self._name, last, seal & _MASK)
+        text = b"%-*s\n" % (SIZE - 1, b"%s %08x" % (line, zlib.crc32(line)))
         with contextlib.suppress(OSError):  # an older mark says less, but nothing wrong
-            os.pwrite(self._file, text.encode(), 0)
+            os.pwrite(self._file, text, 0)
 
     def close(self) -> None:
         """Let go of the file."""

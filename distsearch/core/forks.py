@@ -13,42 +13,43 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 WAIT_S = 5.0  # neither a fork nor a thread waits longer for the other
 
 
 class Gate:
-    """Open for all threads that work, closed while one forks."""
+    """Open for all threads that work, closed while one forks.
+
+    `with gate:` is work, which begins once no thread forks; there may be more of it inside.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._inside: set[int] = set()  # threads that work
+        self._inside: dict[int, int] = {}  # threads that work, and how deep in such work they are
         self._forking = 0
 
-    def enter(self) -> bool:
-        """Begin work, once no thread forks; False if this thread is at work already."""
+    def __enter__(self) -> None:
         me = threading.get_ident()
         with self._changed:
-            if me in self._inside:
-                return False
-            self._changed.wait_for(lambda: not self._forking, WAIT_S)
-            self._inside.add(me)
-            return True
+            depth = self._inside.get(me, 0)
+            if self._forking and not depth:
+                self._changed.wait_for(lambda: not self._forking, WAIT_S)
+            self._inside[me] = depth + 1
 
-    def leave(self) -> None:
-        """End work."""
+    def __exit__(self, *error: object) -> None:
+        me = threading.get_ident()
         with self._changed:
-            self._inside.discard(threading.get_ident())
-            self._changed.notify_all()
+            self._inside[me] -= 1
+            if not self._inside[me]:
+                del self._inside[me]
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Let no thread begin, and wait until all others have ended their work; 5 s at most."""
         me = threading.get_ident()
         with self._changed:
             self._forking += 1
-            self._changed.wait_for(lambda: self._inside <= {me}, WAIT_S)
+            self._changed.wait_for(lambda: self._inside.keys() <= {me}, WAIT_S)
 
     def open(self) -> None:
         """Let all threads go on: the fork is over."""
@@ -60,16 +61,9 @@ class Gate:
 _gate = Gate()
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed() -> Gate:
     """Work that no fork of this process is to cut in two; a fork waits for it, up to 5 s."""
-    gate = _gate
-    is_first = gate.enter()
-    try:
-        yield
-    finally:
-        if is_first:
-            gate.leave()
+    return _gate
 
 
 def _begin_anew() -> None:

@@ -34,7 +34,7 @@ class File(NamedTuple):
     name: str
     number: int
     inode: int  # no other file gets this number while the file is open here
-    lock: tuple[int, int] | None
+    lock: tuple[int, int] | None  # which bytes are locked, if any: the first, how many
 
 
 class Hold:
@@ -53,6 +53,7 @@ class Hold:
 
     def __init__(self, database: Path) -> None:
         self._database = database
+        self._folder = str(database.parent)
         self._mutex = threading.Lock()
         self._files: list[File] = []
         # The folder's inode and change time when all files were in it.
@@ -72,8 +73,12 @@ class Hold:
         Raises sqlite3.OperationalError when another process has locked the files for long.
         """
         with self._mutex:
-            for file in self._files:
-                _take(file)
+            self._take()
+
+    def _take(self) -> None:
+        for file in self._files:
+            if file.lock is not None:
+                _lock(file.number, *file.lock)
 
     @property
     def is_empty(self) -> bool:
@@ -85,8 +90,8 @@ class Hold:
 
         Raises sqlite3.OperationalError as `take` does.
         """
-        self.take()
         with self._mutex:
+            self._take()
             return bool(self._files) and self._are_there()
 
     def has_database(self) -> bool:
@@ -111,7 +116,7 @@ class Hold:
         new one with each write.)
         """
         try:
-            about = os.stat(self._database.parent)
+            about = os.stat(self._folder)
         except GONE:
             return False
         state = about.st_ino, about.st_ctime_ns
@@ -128,7 +133,7 @@ class Hold:
     def _inodes(self) -> dict[str, int]:
         """The inodes of what is in the folder, by their names."""
         try:
-            with os.scandir(self._database.parent) as entries:
+            with os.scandir(self._folder) as entries:
                 return {entry.name: entry.inode() for entry in entries}
         except GONE:
             return {}
@@ -141,15 +146,12 @@ class Hold:
             self._files = []
 
 
-def _take(file: File) -> None:
-    """Take the lock of a file again, which this process believes to have."""
-    if file.lock is None:
-        return
-    start, length = file.lock
+def _lock(number: int, start: int, length: int) -> None:
+    """Lock bytes of an open file again, which this process believes to have locked."""
     deadline: float | None = None
     while True:
         try:
-            fcntl.lockf(file.number, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+            fcntl.lockf(number, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
             return
         except (BlockingIOError, PermissionError):  # which of the two depends on the system
             deadline = deadline or time.monotonic() + BUSY_S

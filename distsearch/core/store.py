@@ -357,7 +357,11 @@ class Store:
             return
         self.trouble, self._trouble_since = "", None
         for callback in callbacks:
-            done.get_loop().call_soon(callback)  # so that the error of one spares the others
+            try:
+                callback()
+            except Exception as raised:  # the error of one spares the others
+                context = {"message": f"error in {callback!r}", "exception": raised}
+                done.get_loop().call_exception_handler(context)
         if self._pending or self._callbacks:
             self._write_soon()
 

@@ -14,7 +14,7 @@ from ..space import Dict
 from . import SEARCHERS
 from .ahead import Ahead
 from .arguments import ALIASES, SUCCESSORS, refuse_unknown, renamed
-from .base import Config, Searcher, launch_of
+from .base import Config, Searcher
 
 
 class Desk:
@@ -83,14 +83,13 @@ class Desk:
         Raises SpaceError, which names the searcher and the parameter, for a suggestion outside the
         space; and what the searcher raises.
         """
-        if self._ahead is not None:
-            found = self._ahead.next(trial_id)
-        else:
-            suggested = self.searcher.ask(trial_id)
-            found = None if suggested is None else launch_of(suggested)
-        if not isinstance(found, Launch):
+        ahead, searcher = self._ahead, self.searcher
+        found = searcher.ask(trial_id) if ahead is None else ahead.next(trial_id)
+        if found is None or isinstance(found, Wait):
             return found
-        return replace(found, config=self._complete(found.config))
+        if isinstance(found, Launch):
+            return replace(found, config=self._complete(found.config))
+        return Launch(self._complete(found))
 
     def tell(self, trial: Trial) -> None:
         """Let the searcher hear what became of a trial that has ended, or pauses."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make e
 Config = dict[str, Any]
 Ask = Callable[[str, "Domain"], Any]
 
+CACHED = "_layout", "_groups"  # what a space finds out once, and does not take along
 INACTIVE = 0.5  # the coordinate of a parameter whose branch was not chosen
 
 
@@ -222,6 +223,16 @@ class Space(ABC):
             start += domain.width
         return layout
 
+    @cached_property
+    def _groups(self) -> set[str]:
+        """The paths under which there are parameters: of `net.dict.width`, `net` and `net.dict`."""
+        groups = set()
+        for path in self._layout:
+            while "." in path:
+                path = path.rpartition(".")[0]
+                groups.add(path)
+        return groups
+
     def _flatten(self, given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
         if not isinstance(given, Mapping):
             raise SpaceError(f"a configuration must be a mapping {{name: value}}, got {given!r}")
@@ -235,8 +246,7 @@ class Space(ABC):
 
     def _flatten_item(self, path: str, value: Any) -> Iterator[tuple[str, Any]]:
         entry = self._layout.get(path)
-        is_option = entry is not None and entry[0].is_option(value)
-        if is_option or not any(known.startswith(path + ".") for known in self._layout):
+        if path not in self._groups or (entry is not None and entry[0].is_option(value)):
             yield path, value
         elif isinstance(value, Mapping):
             yield from self._flatten(value, path)
@@ -255,7 +265,7 @@ class Space(ABC):
         return f"there is no parameter {path!r}; {suggest(path, valid)}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_layout"}
+        return {name: value for name, value in vars(self).items() if name not in CACHED}
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self!r} is frozen; make a new one instead of setting {name!r}")
