@@ -280,7 +280,7 @@ FAULTS = {
         )
     ],
     "a suggestion is launched without its defaults": [
-        (Desk, "next", "replace(found, config=self._complete(found.config))", "found"),
+        (Desk, "_complete", "self._space.validate(config)", "dict(config)"),
         (Experiment, "new_trial", "self.settings.complete(launch.config)", "launch.config"),
     ],
     "a stop leaves before the report that caused it is durable": [
