@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
+import statistics
 import time
 from typing import Any
 
 import distsearch as ag
+from distsearch.core.loop import loop
+from distsearch.resource.dask_remote import DaskRemote
 
 from .common import Figure, parser, scratch, show
 
@@ -83,6 +87,26 @@ def decision_ms(count: int, nodes: dict[str, Any]) -> tuple[float, float]:
     return median, rare
 
 
+def call_ms(count: int, nodes: dict[str, Any]) -> float:
+    """The median of the time that a call to the node takes which does nothing, by Dask alone.
+
+    A decision takes as many messages: the report comes up, the answer goes down.
+    """
+
+    async def calls(remote: DaskRemote) -> list[float]:
+        seconds = []
+        for _ in range(count):
+            begin = time.perf_counter()
+            await remote.link.run_on(remote.worker, os.getpid)
+            seconds.append(time.perf_counter() - begin)
+        return seconds
+
+    with Decide(ask, args={"count": 1}, verbose=0, **nodes) as scheduler:
+        (remote,) = scheduler.manager.remotes.values()
+        assert isinstance(remote, DaskRemote)
+        return 1e3 * statistics.median(loop().call(calls(remote), BOUND_S))
+
+
 def main() -> None:
     options = parser(__doc__, repeats=9)
     options.add_argument("--reports", type=int, default=30_000, help="of each of the 2 trials")
@@ -98,18 +122,22 @@ def main() -> None:
             places["SSH"] = stack.enter_context(ssh_nodes(folder, 1, num_cpus=2))
         figures = []
         for place, nodes in places.items():
-            rates, medians, rares = [], [], []
+            rates, medians, rares, alone = [], [], [], []
             for _ in range(given.repeats):
                 rates.append(reports_per_second(given.reports, nodes))
                 median, rare = decision_ms(given.decisions, nodes)
                 medians.append(median)
                 rares.append(rare)
+                if place == "SSH":
+                    alone.append(call_ms(given.decisions, nodes))
             goal = 10_000 if place == "local" else None
             figures += [
                 Figure(f"{place}: durable reports", rates, "reports/s", at_least=goal),
                 Figure(f"{place}: decision, p50", medians, "ms", at_most=P50_MS[place]),
                 Figure(f"{place}: decision, p99", rares, "ms"),
             ]
+            if alone:
+                figures.append(Figure(f"{place}: a call by Dask that does nothing", alone, "ms"))
     show("Reports and decisions", figures, given.json)
 
 

@@ -5,6 +5,8 @@ python -m benchmarks.ssh_nodes                   # needs sshd: apt install opens
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +44,18 @@ def up_and_closed(folder: Path, count: int, repeats: int) -> Iterator[Figure]:
     yield Figure(f"{count} nodes closed", closed, "s")
 
 
+def interpreters(count: int, repeats: int) -> Figure:
+    """How long as many interpreters take that import what a Dask worker is made of, all at once."""
+    took = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        command = [sys.executable, "-c", "import distributed"]
+        started = [subprocess.Popen(command) for _ in range(count)]
+        assert all(process.wait(60) == 0 for process in started)
+        took.append(time.perf_counter() - begin)
+    return Figure(f"{count} interpreters import distributed, and nothing else", took, "s")
+
+
 def wait_for(scheduler: ag.scheduler.FIFOScheduler, count: int, bound_s: float = 60) -> None:
     """Until all have come: the constructor goes on without those that take more than 5 s."""
     deadline = time.perf_counter() + bound_s
@@ -58,6 +72,7 @@ def main() -> None:
     with scratch() as folder:
         for count in given.nodes:
             figures += up_and_closed(folder / str(count), count, given.repeats)
+            figures.append(interpreters(count, given.repeats))
     show("SSH nodes on loopback", figures, given.json)
 
 
