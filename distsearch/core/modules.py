@@ -11,7 +11,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import OptionError
-from ..resource.environment import distribution_of, pin
 from .travel import Packed
 
 _NOT_FOUND = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
@@ -97,5 +96,7 @@ def _distribution(module: str) -> str | None:
     None where that is not known: a package that an index has under the module's name may be a
     stranger's.
     """
+    from ..resource.environment import distribution_of, pin  # (10 ms, and only other nodes need it)
+
     package = distribution_of(module)
     return None if package is None else f"'{pin(package)}'"
