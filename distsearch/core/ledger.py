@@ -317,9 +317,7 @@ class Ledger:
 
     def _count_failure(self, trial: Trial, status: Status) -> None:
         if status.is_failure:
-            trial.failures = trial.failures + Counter(
-                [status]
-            )  # (a new Counter: others may share the old one)
+            trial.failures = trial.failures + Counter([status])  # (new, as others share the old)
 
     def check(self) -> None:
         """Raise AssertionError where something does not hold that always must; for tests."""

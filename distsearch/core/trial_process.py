@@ -235,13 +235,9 @@ def values_of(train_function: Any, job: dict[str, Any]) -> Arguments:
 
 def prepare(job: dict[str, Any], reporter: Reporter, shelf: Shelf | None) -> None:
     """Make ready all that has to be there before the train function is loaded."""
-    os.chdir(
-        job["cwd"] or own_work_folder(job)
-    )  # an earlier trial of this process may have left the folder
+    os.chdir(job["cwd"] or own_work_folder(job))  # (an earlier trial may have left the folder)
     redirect_output(job["output"])
-    if (
-        job["ranks"] is not None
-    ):  # the agent has put the checkpoints in place from which ranks go on
+    if job["ranks"] is not None:  # (ranks find their checkpoints in place: the agent did that)
         enter_gang(job["ranks"])
     elif shelf is None:
         if job["resume"]:
@@ -267,9 +263,8 @@ def own_work_folder(job: dict[str, Any]) -> str:
     folder = f"{job['folder']}/work"
     make_folder(folder)
     for entry in os.scandir(job["work_folder"]):
-        with contextlib.suppress(
-            FileExistsError
-        ):  # a link of an earlier attempt, or the trial's own file
+        # (There may be a link of an earlier attempt, or a file of the trial's own.)
+        with contextlib.suppress(FileExistsError):
             os.symlink(entry.path, f"{folder}/{entry.name}")
     return folder
 
@@ -353,10 +348,7 @@ def redirect_output(path: str) -> None:
         text: Any = getattr(sys, f"__{name}__")
         try:
             text.reconfigure(line_buffering=True)
-        except (
-            AttributeError,
-            ValueError,
-        ):  # an earlier trial has closed, detached or replaced the stream
+        except (AttributeError, ValueError):  # an earlier trial has closed or replaced the stream
             text = stream(descriptor)
         setattr(sys, name, text)
         setattr(sys, f"__{name}__", text)

@@ -21,8 +21,8 @@ from ..errors import OptionError
 
 Array = NDArray[np.float64]
 By = Literal["trials", "seconds"]
-LEADERS = 5  # curves that have a colour of their own
-SHOWN = 300  # of more trials only some curves are drawn, beside the quartiles of all
+LEADERS = 5  # so many curves have a colour of their own
+SHOWN = 300  # of more trials only some curves are drawn, besides the quartiles of all
 OTHERS = "others"
 
 
@@ -133,7 +133,7 @@ class Shown(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What is left out, in words; "" for nothing."""
+        """What is left out, in words; "" where nothing is."""
         count = len(self.leaders) + len(self.others)
         if count == self.of:
             return ""
@@ -235,7 +235,7 @@ def _used(spans: Sequence[Span], story: Story) -> Steps:
     change = np.concatenate([[0.0], np.ones(len(began)), -np.ones(len(ended)), [0.0]])
     order = np.argsort(x, kind="stable")
     x, y = x[order], np.cumsum(change[order])
-    last = np.append(x[1:] != x[:-1], True)  # of changes at one moment what comes out
+    last = np.append(x[1:] != x[:-1], True)  # of several changes at one moment only the last counts
     return Steps(x[last], y[last])
 
 
@@ -268,7 +268,7 @@ class Rung(NamedTuple):
     ended: int
 
 
-FATES: Mapping[str, Callable[[Rung], int]] = {  # in the order in which they are drawn
+FATES: Mapping[str, Callable[[Rung], int]] = {  # the fates are drawn in this order
     "went on": lambda rung: rung.went_on,
     "ended": lambda rung: rung.ended,
     "paused": lambda rung: rung.paused,

@@ -186,9 +186,7 @@ class Launcher:
             for name, value in env.items():
                 if os.environ.get(name) != value:  # setenv copies pages that are shared until then
                     os.environ[name] = value
-            with contextlib.suppress(
-                OSError
-            ):  # the job names the folder again, and can say what is wrong
+            with contextlib.suppress(OSError):  # (the job names the folder again, and says why)
                 os.chdir(folder)
             if os.getppid() == launcher:  # else the launcher died before the death signal was set
                 channel = socket.socket(fileno=os.dup(descriptor))
