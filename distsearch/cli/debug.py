@@ -59,7 +59,8 @@ def debug(folder: str, trial: int, with_pdb: bool, from_start: bool) -> None:
             click.echo(f"it has called sys.exit({ended.code!r})", err=True)
             raise
         except BaseException as error:
-            inner = error.__traceback__ and error.__traceback__.tb_next  # without this frame
+            # (The traceback without this frame.)
+            inner = error.__traceback__ and error.__traceback__.tb_next
             frames = own_part(error.with_traceback(inner))
             traceback.print_exception(type(error), error, frames)
             if with_pdb:
@@ -77,8 +78,9 @@ def _train_function(record: SearchRecord) -> Any:
         raise StoreError(
             f"{record.folder} has no train function: no trial of it has run on this machine"
         )
-    output.own(record, files[-1])  # a pickle runs what it says
-    sys.path.insert(0, os.getcwd())  # as `python` has it: the train function's file may lie here
+    output.own(record, files[-1])  # (to load a pickle runs its code)
+    # As with `python FILE`: modules of the train function may lie here.
+    sys.path.insert(0, os.getcwd())
     try:
         return arrival.load(str(files[-1]))
     except ModuleNotFoundError as error:
@@ -91,7 +93,7 @@ def _train_function(record: SearchRecord) -> Any:
 def _seed_as(record: SearchRecord, trial: Trial) -> None:
     """Seed the global generators as in the newest attempt of a trial, if it has begun."""
     for event in store.read(record.folder, "started", trial=trial.id):
-        seed = event.body.get("seed")  # earlier versions did not log it
+        seed = event.body.get("seed")  # earlier versions did not log the seed
         if event.attempt == trial.attempt and seed is not None:
             seed_all(seed)
 
@@ -124,7 +126,7 @@ class _Foreground(Reporter):
     from_start: bool
 
     def load(self, parent: int | None = None) -> Any:
-        """What the trial, or a parent of it, has saved."""
+        """What the trial, or its parent, has saved."""
         own = None if parent is not None else super().load()
         if own is not None or (self.from_start and parent is None):
             return own
@@ -142,7 +144,7 @@ def _sources(trial: Trial) -> list[int]:
 
 @contextlib.contextmanager
 def _reporter(record: SearchRecord, trial: Trial, from_start: bool) -> Iterator[_Foreground]:
-    """A reporter whose reports are printed, and whose folder goes afterwards."""
+    """A reporter whose reports are printed, and whose folder is deleted afterwards."""
     here, there = socket.socketpair()
     with tempfile.TemporaryDirectory(prefix="distsearch-debug-") as folder:
         reporter = _Foreground(

@@ -250,7 +250,7 @@ def _distributions(optuna: Any, space: Mapping[str, Any], path: str = "") -> dic
     return found
 
 
-# Runs, one for each trial
+# Runs of other programs, one for each trial
 
 
 def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
@@ -292,7 +292,7 @@ def _tensorboard(record: SearchRecord, target: Path | None, reports: bool) -> No
 
 def _mlflow(record: SearchRecord, target: Path | None, reports: bool) -> None:
     mlflow = _package("mlflow", "mlflow", "mlflow")
-    _package("sqlalchemy", "mlflow", "mlflow")  # which mlflow-skinny lacks
+    _package("sqlalchemy", "mlflow", "mlflow")  # (mlflow-skinny lacks sqlalchemy)
     where = Path(str(target)).absolute()
     client = mlflow.tracking.MlflowClient(tracking_uri=f"sqlite:///{where}")
     experiment = client.create_experiment(record.folder.name)

@@ -59,10 +59,10 @@ class _Widths(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 def settings_options(command: Command) -> Command:
-    """An option for each setting; one that is not given is None, and left to file or default."""
+    """An option for each setting; without it the file's value counts, or else the default."""
     kinds: dict[str, Any] = {"int": int, "float": float, "str": str, "tuple[int, ...]": _Widths()}
     for field in reversed(fields(Settings)):
-        if field.name not in HELP:  # --data and --data-root, which other commands have too
+        if field.name not in HELP:  # (--data and --data-root, which other commands have, too)
             continue
         name = f"--{field.name.replace('_', '-')}"
         text = f"{HELP[field.name]} [default: {_told(field.default)}]"
@@ -221,7 +221,8 @@ def theory(out: str) -> None:
     from ..gan.theory import experiment
 
     target = Path(out).expanduser()
-    target.mkdir(parents=True, exist_ok=True)  # what cannot be is said before the minute is over
+    # A folder that cannot be made is refused before the minute begins.
+    target.mkdir(parents=True, exist_ok=True)
     for found in experiment(target):
         share, distance = 100 * found.success.mean(), found.distance.mean()
         click.echo(f"{found.way.name}: {share:.0f}% arrive, total variation {distance:.2f}")

@@ -13,7 +13,7 @@ from .main import Group
 from .options import AMOUNT, COUNT, SEED, data_options, nodes_option, out_option
 
 EARLY = "promotion"
-SHOWN = 20  # rows of the table on the screen
+SHOWN = 20  # the table on the screen has so many rows
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -255,7 +255,7 @@ def _check_picture(name: str, file: str) -> None:
 def _settings(
     data: str, data_root: str | None, seed: int, given: dict[str, int | None]
 ) -> dict[str, Any]:
-    """The arguments of the train function; what is None is usual for the data set."""
+    """The arguments of the train function; None stands for what is usual for the data set."""
     from ..data import facts_of
     from ..nas.lanas.cells import VALIDATION
     from ..nas.recipes import settings_for

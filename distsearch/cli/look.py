@@ -20,7 +20,7 @@ from ..resource.running_trial import output_name
 from . import output
 from .options import FROM_ZERO, SOME
 
-DEEP = 4  # folders below each other in which `ls` looks
+DEEP = 4  # `ls` looks into folders that are at most so deep below each other
 SHOWN = 20
 LOOK_S = 0.5
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, for a program.")
@@ -134,7 +134,7 @@ def show(folder: str, trials: Sequence[str], top: int, sort: str, as_json: bool)
     columns = ["trial", "status", *(_names(record) if several else ["best"])]
     columns += [record.ledger.time_attr, "seconds", "host", "configuration", "reason"]
     rows = [_row(record, trial) for trial in shown]
-    if len({row[-3] for row in rows}) == 1:  # all on one node, or on none
+    if len({row[-3] for row in rows}) == 1:  # all trials ran on one node, or on none
         columns.pop(-3)
         rows = [[*row[:-3], *row[-2:]] for row in rows]
     output.table(columns, rows)

@@ -14,13 +14,13 @@ from .. import __version__
 from ..core.phrases import typed_as
 from ..errors import DistsearchError, NoDriver, suggest
 
-# What options of Python are called here, where a message names them.
+# Messages name arguments of Python functions: here these are options of the command.
 CALLED = {"checkpoint=": "--out=", "resume=False": "another --out", "dist_ip_addrs": "--nodes"}
 FAILED, WRONG_INPUT, NOBODY_THERE, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 
 
 class _Lazy(NamedTuple):
-    """Commands that are not loaded: their module here, what `--help` says, their name there."""
+    """A command that is not loaded yet: its module, what `--help` says, its name there."""
 
     module: str
     help: str
@@ -59,7 +59,7 @@ GROUPS = {
 
 
 class Group(click.Group):
-    """A group that tells an unknown command with the nearest that there is."""
+    """A group that answers an unknown command with the nearest known one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -113,7 +113,7 @@ def _code(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:  # who reads the output has enough, as `head` has
+    except BrokenPipeError:  # whoever reads the output has enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except NoDriver as error:
@@ -123,7 +123,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         click.echo(f"Error: {error}", err=True)
         asked_wrongly = isinstance(error, (ValueError, ImportError))
         return WRONG_INPUT if asked_wrongly else FAILED
-    except OSError as error:  # of a path that cannot be, a disk that is full
+    except OSError as error:  # a path that cannot be, a full disk, ...
         if isinstance(error, ConnectionError) or error.strerror is None:
             raise
         where = "" if error.filename is None else f"{error.filename}: "

@@ -90,7 +90,7 @@ def _environment(script: str | None) -> Environment:
 async def _set_up_all(
     nodes: Sequence[Node], environment: Environment, ssh_config: Sequence[str] | None
 ) -> bool:
-    """Set up nodes, all at once; whether all went well."""
+    """Set up all nodes at the same time; returns whether all went well."""
     from ..resource.login import config_files
     from ..resource.setup import set_up
 
@@ -125,7 +125,7 @@ def _plain(reports: Sequence[Report]) -> dict[str, object]:
 
 
 def _show(reports: Sequence[Report]) -> None:
-    """A table, and below it the commands, which can be copied there."""
+    """Print a table, and below it the commands, which can be copied to a shell."""
     rows = []
     for report in reports:
         for number, finding in enumerate(report.findings):
@@ -133,7 +133,7 @@ def _show(reports: Sequence[Report]) -> None:
             state = "FAULT" if finding.state == "fault" else finding.state
             rows.append((name, finding.check, state, finding.found))
     table(("node", "check", "", "found"), rows)
-    mends: dict[str, dict[str, None]] = {}  # whom each command mends
+    mends: dict[str, dict[str, None]] = {}  # the hosts that each command mends
     for report in reports:
         for finding in report.findings:
             if finding.mend:

@@ -23,7 +23,7 @@ class Amount(click.FloatRange):
         super().__init__(min=0, min_open=above_zero)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The number; fails for what is none."""
+        """The number; fails for text that is no such number."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number.", param, ctx)

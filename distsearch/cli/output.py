@@ -20,8 +20,8 @@ from ..core.words import Status, Trial
 from ..errors import OptionError, RequestRefused, printable
 
 Cell = Any
-PAUSING = "pausing"  # a status for people alone: asked to pause, and not yet at a checkpoint
-WIDE = 60  # characters of a cell in a plain table
+PAUSING = "pausing"  # (for people, not in JSON) the trial is to pause, at its next checkpoint
+WIDE = 60  # a cell of a plain table has at most so many characters
 # Columns that take several lines in a terminal.
 LONG = ("configuration", "reason", "state", "how", "found")
 
@@ -70,7 +70,7 @@ def as_json(value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The same, with null for numbers that JSON does not have."""
+    """The value, with None for numbers that JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -86,7 +86,7 @@ def opened(folder: str) -> SearchRecord:
 
 
 def own(record: SearchRecord, *files: Path) -> None:
-    """Refuse to run what others could have written into a folder.
+    """Refuse to run code that others could have written into a folder.
 
     Raises RequestRefused unless the folder, its log and these files are this user's alone.
     """
@@ -149,7 +149,8 @@ def status_of(record: SearchRecord, trial: Trial) -> str:
     It runs until its next checkpoint, for 30 s at most.
     """
     status = str(trial.status.value)
-    if trial.status is not Status.RUNNING or trial.saves_first is None:  # it ends at once
+    # (A trial that runs and does not save ends at once when it is asked to pause.)
+    if trial.status is not Status.RUNNING or trial.saves_first is None:
         return status
     is_asked = trial.id in record.ledger.held or record.ledger.paused_by
     return PAUSING if is_asked else status

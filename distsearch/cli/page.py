@@ -33,10 +33,10 @@ def page(folders: Sequence[str], port: int) -> None:
         click.echo(f"From elsewhere:  {server.tunnel}   and then the same address")
         await serve(server)
 
-    from ..page.searches import check
+    from ..page.searches import find_search
 
     for folder in folders:
-        check(folder)
+        find_search(folder)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(run())
 

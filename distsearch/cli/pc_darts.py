@@ -56,7 +56,7 @@ def group() -> None:
 def setting_options(
     recipe: Mapping[str, Any], small: Mapping[str, Any]
 ) -> Callable[[Command], Command]:
-    """An option for each setting of a recipe; one that is not given is usual for the data.
+    """An option for each setting of a recipe; its default is what is usual for the data.
 
     `small`: what is usual for small images.
     """
@@ -165,7 +165,7 @@ def test(folder: str, data: str | None, data_root: str | None, as_json: bool) ->
 
 
 def _sorted(options: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The options as the folder, those of every run, and the settings that were given."""
+    """Sort the options: the folder, those of every run, and the settings that were given."""
     machines = Machines(
         ranks=options.pop("ranks"),
         ranks_per_node=options.pop("ranks_per_node"),
@@ -193,7 +193,7 @@ def _integers(text: str) -> list[int]:
 
 
 def _tell(found: Found, part: str) -> None:
-    """Say what was found, on which part of the images it was compared, and where it is."""
+    """Say what was found, by which part of the images, and where it is."""
     for name, cell in (("normal", found.genotype.normal), ("reduction", found.genotype.reduce)):
         edges = ", ".join(
             f"{operation} {source}" for pair in cell.nodes for operation, source in pair

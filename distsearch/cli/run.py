@@ -31,7 +31,7 @@ SCHEDULERS = {
     "median": "MedianStoppingScheduler",
     "pbt": "PBTScheduler",
 }
-COMMANDS_OWN = ("space", "metric", "json_lines", "shell")  # options that only a command has
+COMMANDS_OWN = ("space", "metric", "json_lines", "shell")  # only commands have these options
 _NAMED = "[FILE.py[:FUNCTION]] [-- COMMAND...]"
 
 
@@ -97,7 +97,8 @@ def run(what: Sequence[str], **given: Any) -> None:
             scheduler.run()
             scheduler.join_jobs()
     except SearchFailed as error:
-        has_shown_it = not (given["quiet"] or given["as_json"])  # when the first trial failed
+        # Whether the traceback was shown when the first trial failed.
+        has_shown_it = not (given["quiet"] or given["as_json"])
         if has_shown_it:
             raise SearchFailed(str(error).partition("\n\nTrial ")[0]) from error
         raise
@@ -110,7 +111,7 @@ def run(what: Sequence[str], **given: Any) -> None:
 
 
 def _train_function(what: Sequence[str], given: Mapping[str, Any]) -> TrainFunction:
-    """What is to be trained: a function of a file, or a command."""
+    """The train function: one of a file, or one that runs a command."""
     is_file = len(what) == 1 and what[0].partition(":")[0].endswith(".py")
     for_commands = [name for name in COMMANDS_OWN if given[name]]
     if is_file and for_commands:
@@ -179,7 +180,7 @@ def _imported(path: Path) -> types.ModuleType:
 
 
 def _lines(error: BaseException, path: Path) -> list[int]:
-    """The lines of a file at which an error came up, the innermost first."""
+    """The lines of a file through which an error came, the innermost first."""
     found, frames = [], error.__traceback__
     while frames is not None:
         if frames.tb_frame.f_code.co_filename == str(path):

@@ -21,7 +21,7 @@ from ..resource.addresses import SUFFIX
 from . import output
 from .options import AMOUNT
 
-Wish = tuple[str, dict[str, Any]]  # the kind, and its values
+Wish = tuple[str, dict[str, Any]]  # the kind of a request, and its values
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path())
 
 
@@ -85,7 +85,7 @@ def go_on(folder: str, trials: Sequence[int], within_s: float, as_json: bool) ->
 
 
 def _leave(record: SearchRecord, wishes: Iterable[Wish], as_json: bool) -> None:
-    """Leave for the next driver what is asked, once it is sure that each wish makes sense."""
+    """Leave requests for the next driver, after checking that each makes sense."""
     wishes = list(wishes)
     for _, what in wishes:
         _check_paused(record, what.get("trial"))
@@ -158,7 +158,7 @@ def nodes(
         if not hosts:
             raise OptionError(f"which node? Give a host: distsearch nodes {folder} {what} HOST")
         kind = f"{what}_node"
-        # To bring up a node may take a while.
+        # (A node may take a while to come up.)
         wishes: list[Wish] = [(kind, {"node": _named(host)}) for host in hosts]
         _ask(folder, wishes, max(within_s, 120.0), as_json)
         return
@@ -183,12 +183,12 @@ def nodes(
 
 
 def _named(host: str) -> str:
-    """A node for the driver, which may have been started in another folder."""
+    """A node, named so that a driver in another folder understands it."""
     return str(Path(host).expanduser().absolute()) if host.endswith(SUFFIX) else host
 
 
 def _ask(folder: str, wishes: Iterable[Wish], within_s: float, as_json: bool) -> None:
-    """Ask one after the other and say what came of each; RequestRefused if one was refused."""
+    """Ask one request after the other and print the answers; RequestRefused if one was refused."""
     record = output.opened(folder)
     answers = []
     for kind, what in wishes:

@@ -15,7 +15,7 @@ from ..core.record import SearchRecord
 from ..core.words import Pause, Status, Stop, Trial
 from . import output
 
-LAST_LINES = 5  # of a traceback
+LAST_LINES = 5  # so many lines of a traceback are shown
 NOT_RUN = "no driver runs the search: `distsearch resume` goes on with it"
 
 
@@ -63,7 +63,7 @@ def _of_paused(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None
 
 
 def _attempts(record: SearchRecord, trial: Trial) -> list[str]:
-    """The attempts before the newest one, and what became of them."""
+    """What became of the attempts before the newest one."""
     lines = []
     for event in store.read(record.folder, "lost", trial=trial.id):
         status = event.body["status"]
@@ -73,7 +73,7 @@ def _attempts(record: SearchRecord, trial: Trial) -> list[str]:
 
 
 def _end_of(record: SearchRecord, trial: Trial) -> list[str]:
-    """How a trial has ended: by which decision, of whom, against whom."""
+    """How a trial has ended: by whose decision, and compared with which trials."""
     lines = [trial.reason or "its train function returned"]
     for event in store.read(record.folder, "decided", trial=trial.id):
         body = event.body
@@ -151,13 +151,13 @@ def _wait_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) 
 
 
 def _paused(record: SearchRecord) -> str:
-    """That the whole search is paused, and what lets it go on; '' if it is not."""
+    """Who has paused the whole search, and what lets it go on; '' if it is not paused."""
     by = record.ledger.paused_by
     return f"the search is paused by {by}, until: distsearch go-on {record.folder}" if by else ""
 
 
 def _want_of_slots(now: Mapping[str, Any]) -> list[str]:
-    """What slots are waited for, and who has them."""
+    """For which slots a trial waits, and which trials have them."""
     lines, waits = [], now["waits"]
     if now["trouble"]:
         lines.append(now["trouble"])

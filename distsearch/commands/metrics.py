@@ -74,12 +74,12 @@ class Watch:
         self._seen: dict[str, Any] = {}
 
     def hear(self, line: str) -> dict[str, Any] | None:
-        """The report that a line completes, if it does."""
+        """The report that a line completes, if any."""
         if self._json_lines and (found := report_in(line)) is not None:
             return found
         is_complete = False
         for name, pattern in self._patterns.items():
-            for match in pattern.finditer(line):  # the last counts
+            for match in pattern.finditer(line):  # the last match counts
                 value = value_of(match[1])
                 if not isinstance(value, str):
                     self._seen[name] = value
@@ -90,7 +90,7 @@ class Watch:
         return report
 
     def __str__(self) -> str:
-        """What it looks for, for an error."""
+        """What is looked for, as an error says it."""
         each = [f"{name}={text}" if text else name for name, text in self._metrics.items()]
         return " and ".join([*each, *["lines of JSON"] * self._json_lines])
 

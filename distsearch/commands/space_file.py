@@ -39,7 +39,7 @@ from ..errors import OptionError, SpaceError, suggest
 from ..resource.toml import read_toml
 from ..space import Bool, Choice, Dict, Int, Real
 
-OPTION = "option"  # in a table that is an option: its name
+OPTION = "option"  # the key of an option's name in the table of that option
 _NUMBERS = {"real": Real, "int": Int}
 _FIELDS = {
     "real": ("lower", "upper", "log", "step", "default"),
@@ -58,7 +58,7 @@ class Table(Dict):
 
     @property
     def label(self) -> str:
-        """Its name."""
+        """The name of the option."""
         return str(vars(self)["name_of_option"])
 
 

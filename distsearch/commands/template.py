@@ -13,7 +13,7 @@ ABOUT_TRIAL = ("task_id", "num_cpus", "num_gpus", "gpu_ids", "folder")  # what e
 
 
 class _Piece(NamedTuple):
-    """Text of a word, and the parameter that follows it; no parameter at its end."""
+    """Text of a word, and the parameter that follows the text; None at the end of the word."""
 
     text: str
     name: str | None
@@ -47,13 +47,13 @@ class Template:
 
     @property
     def names(self) -> list[str]:
-        """The parameters for which it has places, each once."""
+        """The parameters for which the command has places, each once."""
         pieces = (piece for word in self._words for piece in word)
         return list(dict.fromkeys(piece.name for piece in pieces if piece.name is not None))
 
     @property
     def program(self) -> str:
-        """A name for it: that of the script, if it is one."""
+        """A name for the command: that of its script, if it runs one."""
         words = [word[0].text for word in self._words if word and word[0].text]
         for text in words[:4]:
             name, dot, ending = text.rsplit("/", 1)[-1].rpartition(".")
@@ -62,7 +62,7 @@ class Template:
         return words[0].split()[0].rsplit("/", 1)[-1] if words else "command"
 
     def fill(self, values: Mapping[str, Any]) -> list[str]:
-        """The words with these values; a parameter that is not there is not active."""
+        """The words with these values; a parameter without a value is not active."""
         if self.shell:
             return ["/bin/sh", "-c", "".join(_shell_text(self._words[0], values))]
         filled: list[str] = []
@@ -94,7 +94,7 @@ def _pieces(word: str) -> list[_Piece]:
 
 
 def _filled(pieces: Sequence[_Piece], values: Mapping[str, Any]) -> str | None:
-    """A word with its values; None when it is to be left out."""
+    """A word with its values; None when the word is to be left out."""
     if any(piece.name is not None and piece.name not in values for piece in pieces):
         return None
     text = "".join(_texts(pieces, values))

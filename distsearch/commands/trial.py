@@ -34,11 +34,11 @@ from . import space_file
 from .metrics import Watch, parse, report_in
 from .template import ABOUT_TRIAL, Template
 
-ROOT = str(Path(__file__).resolve().parents[2])  # where this package is
+ROOT = str(Path(__file__).resolve().parents[2])  # the folder in which this package lies
 LOOK_S = 0.1  # how often the file of reports is looked at
-LAST_S = 1.0  # after the end of a command, for what others print who have its output open
-TERM_S = 5.0  # what a command has to end by itself
-SHOWN = 3  # lines of output in an error
+LAST_S = 1.0  # after a command's end, its output is read for so long if others have it open
+TERM_S = 5.0  # a command has so long to end by itself
+SHOWN = 3  # an error shows so many lines of output
 PIECE = 1 << 16
 
 
@@ -82,7 +82,7 @@ def command(
     if isinstance(metrics, str):
         metrics = [metrics]
     named = dict(metrics) if isinstance(metrics, Mapping) else parse(metrics)
-    Watch(named, json_lines=json_lines)  # which says what is wrong with them
+    Watch(named, json_lines=json_lines)  # (it refuses metrics that make no sense)
     _check_places(template, Dict(**parts))
     return TrainFunction(Command(template, named, json_lines, dict(env or {})), parts)
 
@@ -146,7 +146,8 @@ class Command:
         """Run the command to its end, or to that of the trial."""
         words = self.template.fill(dict(_values(args)))
         path = reporter.folder / f"reports-{os.getpid()}.jsonl"
-        with open(path, "wb", opener=private):  # empty, also where an earlier process had this id
+        # (Made empty, as an earlier process may have had this id.)
+        with open(path, "wb", opener=private):
             pass
         print(f"$ {shlex.join(words)}", flush=True)
         process = self._start(words, path)
@@ -179,11 +180,12 @@ class Command:
         )
 
     def _environment(self, reports: Path) -> dict[str, str]:
-        """Its variables: `python` is the interpreter that has what trials need."""
-        environment = {"PYTHONUNBUFFERED": "1", **os.environ}  # lines are to come when printed
+        """The command's environment, in which `python` is the interpreter with what trials need."""
+        environment = {"PYTHONUNBUFFERED": "1", **os.environ}  # lines come when they are printed
         own, path = os.path.dirname(sys.executable), environment.get("PATH", os.defpath)
         environment["PATH"] = f"{own}{os.pathsep}{path}"
-        if ROOT not in sysconfig.get_paths().values():  # `-m distsearch.report` is to find it
+        # So that `-m distsearch.report` finds this package:
+        if ROOT not in sysconfig.get_paths().values():
             others = environment.get("PYTHONPATH")
             environment["PYTHONPATH"] = f"{others}{os.pathsep}{ROOT}" if others else ROOT
         return {**environment, **self.env, VARIABLE: str(reports)}
@@ -227,12 +229,12 @@ class _Heard:
                     if not data:
                         break
                     yield from self._printed(data)
-                elif self._process.poll() is not None:  # somebody else has its output open
+                elif self._process.poll() is not None:  # (another process has its output open)
                     ended_at = ended_at or time.monotonic()
                     if time.monotonic() > ended_at + LAST_S:
                         break
                 yield from self._written()
-        while self._process.poll() is None:  # it has closed its output, and goes on
+        while self._process.poll() is None:  # (the command has closed its output, and goes on)
             time.sleep(LOOK_S)
             yield from self._written()
         yield from self._printed(b"\n" if self._unfinished else b"")
@@ -258,7 +260,7 @@ class _Heard:
             with open(self._path, "rb", opener=private) as file:
                 file.seek(self._read)
                 data = file.read()
-        except OSError:  # the command has deleted it
+        except OSError:  # the command has deleted the file
             return
         whole = len(data) if is_last else data.rfind(b"\n") + 1
         self._read += whole
@@ -308,7 +310,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _die_by(number: int) -> None:
-    """End as the command did: killed by a signal, so that the search knows what it was."""
+    """End as the command did, killed by the same signal, so that the search knows of it."""
     sys.stdout.flush()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if number not in (signal.SIGKILL, signal.SIGSTOP):

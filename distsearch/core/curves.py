@@ -9,13 +9,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from statistics import quantiles
-from typing import Any, Literal
+from typing import Any
 
+from .objectives import Mode
 from .store import Event
 
-Point = tuple[float, float]
-Curves = Mapping[int, Sequence[Point]]
-Mode = Literal["max", "min"]
+Curves = Mapping[int, Sequence[tuple[float, float]]]
 
 ALL_NAMED = 8  # of up to so many trials each has its own colour and entry in the legend
 LEADERS = 5  # of more trials only the best have, so many
@@ -53,7 +52,7 @@ def history(events: Iterable[Event], time_attr: str) -> dict[int, list[dict[str,
 
 def curves(
     reports: Mapping[int, Sequence[Mapping[str, Any]]], *, reward_attr: str, time_attr: str
-) -> dict[int, list[Point]]:
+) -> dict[int, list[tuple[float, float]]]:
     """The reward of every trial over time, in the order of its reports.
 
     The time is `time_attr` in its own unit (epochs, say), or the running number of the report
@@ -179,7 +178,7 @@ def render(
             pyplot.close(figure)
 
 
-def shown_range(curves: Curves, best: int | None, mode: Mode) -> Point:
+def shown_range(curves: Curves, best: int | None, mode: Mode) -> tuple[float, float]:
     """The lowest and highest reward that the picture shows.
 
     This is the whole range, unless a few very bad values would press the usual ones, and the
@@ -276,7 +275,7 @@ def _set_limits(axes: Any, curves: Curves, best: int | None, mode: Mode) -> None
         axes.text(0.99, edge, text, transform=axes.transAxes, **look)
 
 
-def _with_gaps(curve: Sequence[Point]) -> tuple[list[float], list[float]]:
+def _with_gaps(curve: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """Times and rewards; a gap where the time goes back, as it does when a trial starts again."""
     times: list[float] = []
     rewards: list[float] = []

@@ -23,8 +23,8 @@ RANK_ARGS = ("rank", "local_rank", "world_size")
 SHOWN = 100  # so many characters of a value are shown in a line
 
 
-class Search(Protocol):
-    """What uses a train function."""
+class UsingSearch(Protocol):
+    """A search that uses a train function."""
 
     @property
     def is_running(self) -> bool:
@@ -91,7 +91,7 @@ class TrainFunction:
     __wrapped__: Callable[..., Any]
     __name__: str
     _declared: Dict  # the space as it was declared, without values that were set in `args`
-    _searches: WeakSet[Search]
+    _searches: WeakSet[UsingSearch]
 
     def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         if not callable(function):
@@ -174,7 +174,7 @@ class TrainFunction:
         other._declared = self._declared
         return other
 
-    def note(self, search: Search) -> None:
+    def note(self, search: UsingSearch) -> None:
         """Refuse changes while this search runs: it uses the function as it is now."""
         self._searches.add(search)
 

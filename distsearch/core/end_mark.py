@@ -59,7 +59,7 @@ class MarkFile:
     def __init__(self, folder: Path, log_id: int) -> None:
         self._name = b"%016x" % (log_id & _MASK)
         self._file = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        with contextlib.suppress(OSError):  # a full disk: the log says so itself
+        with contextlib.suppress(OSError):  # (that a disk is full the log says itself)
             file = private(folder / FILE, os.O_WRONLY | os.O_CREAT)
             os.dup2(file, self._file, inheritable=False)
             os.close(file)
@@ -72,7 +72,7 @@ class MarkFile:
             os.pwrite(self._file, text, 0)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -22,8 +22,9 @@ MEMORY_LOCK = 128, 1  # a process that has it alone takes the shared memory for 
 GONE = FileNotFoundError, NotADirectoryError
 BUSY_S = 5.0
 PAUSE_S = 0.005
-# Two changes of a folder that are closer may get the same time: FAT counts in steps of 2 s. Where a
-# time shows that its system counts in finer steps than 10 ms, its clock ticks at least that often.
+# Two changes of a folder that are closer together than this may get the same time: FAT counts in
+# steps of 2 s. Where a time shows that its system counts in finer steps than 10 ms, the clock ticks
+# at least that often.
 COARSE_NS, FINE_NS = 2_100_000_000, 30_000_000
 STEP_NS = 10_000_000
 
@@ -64,7 +65,7 @@ class Hold:
             for path, lock in ((database, DATABASE_LOCK), (memory, MEMORY_LOCK), (log, None)):
                 number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 self._files.append(File(path.name, number, os.fstat(number).st_ino, lock))
-        except FileNotFoundError:  # deleted since it was opened
+        except FileNotFoundError:  # a file was deleted since the connection was opened
             self.close()
 
     def take(self) -> None:
@@ -139,7 +140,7 @@ class Hold:
             return {}
 
     def close(self) -> None:
-        """Let go of the files, once the connection is closed."""
+        """Close the files; to be called once the connection is closed."""
         with self._mutex:
             for file in self._files:
                 os.close(file.number)
@@ -147,7 +148,7 @@ class Hold:
 
 
 def _lock(number: int, start: int, length: int) -> None:
-    """Lock bytes of an open file again, which this process believes to have locked."""
+    """Lock bytes of an open file again; this process may or may not have lost that lock."""
     deadline: float | None = None
     while True:
         try:

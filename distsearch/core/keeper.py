@@ -24,7 +24,7 @@ from .counsel import Counsel
 from .ledger import Ledger
 from .leftovers import Leftovers
 from .settings import Settings
-from .storage import without_secrets
+from .storage import without_known_secrets
 from .store import Store
 from .words import Trial
 
@@ -422,7 +422,7 @@ class Keeper:
                     with contextlib.suppress(NodeError):  # the node is gone, and its copies with it
                         await remote.delete_checkpoint(*gone)
         except Exception as error:
-            why = without_secrets(str(error) or repr(error))
+            why = without_known_secrets(str(error) or repr(error))
             self._say(f"checkpoint {gone.name} of trial {gone.trial} could not be deleted: {why}")
         finally:
             self._deleting -= 1

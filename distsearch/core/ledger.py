@@ -51,7 +51,7 @@ MOVES: Mapping[str, Moves] = {
     "again": {END: WAITING},
     "deleted": {WAITING: WAITING, RUNNING: RUNNING, PAUSED: PAUSED, END: END},
 }
-# The same by every single status before, None for no trial yet; None after for any end.
+# MOVES for each single status before (None: no trial yet); None after stands for any end.
 _AFTER: Mapping[str, Mapping[Status | None, Status | None]] = {
     kind: {
         status: None if moves[before] is END else Status(moves[before])
@@ -66,7 +66,7 @@ VERDICTS: Mapping[str, Callable[[str, str], Decision]] = {"stop": Stop, "pause":
 
 
 class Counts:
-    """How many trials of the search are in which state; final ones are none of its own."""
+    """How many trials of the search are in which state; final trials are counted apart."""
 
     def __init__(self) -> None:
         self.launched = 0
@@ -136,7 +136,9 @@ class Ledger:
         self.paused_by = ""
         self.unconfirmed: set[int] = set()
         self.last_id = 0  # of the newest event
-        self._hosts: dict[tuple[str, ...], tuple[str, ...]] = {}  # many trials share them
+        self._hosts: dict[
+            tuple[str, ...], tuple[str, ...]
+        ] = {}  # each tuple once, for all trials that have it
         self._apply: Mapping[str, Callable[[Trial, Event], None]] = {
             kind: getattr(self, f"_{kind}") for kind in MOVES if kind != "launched"
         }
@@ -178,7 +180,7 @@ class Ledger:
     # Events
 
     def apply(self, event: Event) -> Trial | None:
-        """Take in the next event; the trial that it is about, None if it is about none.
+        """Take in the next event; returns the trial that the event is about, None if there is none.
 
         Raises InvalidMove, with the trial's story so far, for what cannot happen to it now.
         """
@@ -281,7 +283,7 @@ class Ledger:
     def _lost(self, trial: Trial, event: Event) -> None:
         trial.reason = event.body["reason"]
         self._count_failure(trial, STATUS_OF[event.body["status"]])
-        for parent in event.body.get("without", ()):  # their weights were not to be had
+        for parent in event.body.get("without", ()):  # whose weights could not be had
             self.trials[parent].lose_weights()
             trial.inherits = None
 
@@ -297,7 +299,7 @@ class Ledger:
             self.failures.note(trial)
 
     def _again(self, trial: Trial, event: Event) -> None:
-        if event.body["weights_lost"]:  # which counts as a failure too
+        if event.body["weights_lost"]:  # (the loss of weights counts as a failure)
             self._count_failure(trial, Status.NODE_LOST)
             trial.lose_weights()
         trial.reopen()
@@ -315,10 +317,10 @@ class Ledger:
 
     def _count_failure(self, trial: Trial, status: Status) -> None:
         if status.is_failure:
-            trial.failures = trial.failures + Counter([status])  # not that which others share
+            trial.failures = trial.failures + Counter([status])  # (new, as others share the old)
 
     def check(self) -> None:
-        """Raise AssertionError for whatever does not hold, though it always must; for tests."""
+        """Raise AssertionError where something does not hold that always must; for tests."""
         trials, counts = self.trials, self.counts
         assert list(trials) == list(range(len(trials))), "trials are numbered from 0"
         own = [trial for trial in trials.values() if not trial.is_final]

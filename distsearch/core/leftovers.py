@@ -10,7 +10,7 @@ from ..resource.cache import MANIFEST, delete, number_of
 from .budget import Budget, Checkpoint
 from .checkpoint import OF_AN_ATTEMPT
 from .ledger import Ledger
-from .storage import Storage, without_secrets
+from .storage import Storage, without_known_secrets
 from .store import Event
 
 
@@ -73,7 +73,7 @@ class Leftovers:
                 await asyncio.to_thread(self._storage.delete_unknown, attempts, known)
             await asyncio.to_thread(self._delete_halves, attempts)
         except Exception as error:
-            why = without_secrets(str(error) or repr(error))
+            why = without_known_secrets(str(error) or repr(error))
             self._say(f"what an earlier run has left of checkpoints was not deleted: {why}")
 
     def _delete_halves(self, attempts: Mapping[int, int]) -> None:

@@ -58,7 +58,7 @@ class Lock:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
                 file = private(self.path, os.O_RDWR | os.O_CREAT)
-            except FileNotFoundError:  # its driver has just put the folder aside
+            except FileNotFoundError:  # another driver has just put the folder aside
                 continue
             try:
                 self._lock(file)

@@ -1,4 +1,4 @@
-"""Goes on with what is whole of a damaged log."""
+"""Takes a damaged log back to its events that are whole, so that the search can go on."""
 
 from __future__ import annotations
 

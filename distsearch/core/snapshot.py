@@ -52,7 +52,7 @@ def take_snapshot(experiment: Experiment) -> Snapshot:
 
 
 def snapshot_of(record: SearchRecord, now: Mapping[str, Any] | None) -> Snapshot:
-    """How the search in a folder stands; `now` is what is live in it, see `live.read`."""
+    """How the search in a folder stands; `now` is what its driver shows (`live.read`), if any."""
     if now is None:
         runs = holder(record.folder) is not None  # a driver runs, and has shown nothing yet
         note = "" if runs else "no driver runs it"

@@ -203,7 +203,7 @@ class Storage:
 
     def cannot(self, verb: str, why: object) -> CheckpointError:
         """The error that this node cannot do so; raise it `from None`: causes may hold secrets."""
-        reason = without_secrets(str(why) or repr(why))
+        reason = without_known_secrets(str(why) or repr(why))
         return CheckpointError(f"node {self.node} cannot {verb} the storage {self.url}: {reason}")
 
 
@@ -277,7 +277,7 @@ class Shelf:
                     if not isinstance(error, damage):
                         raise storage.cannot("read from", error) from None
                     where = f"{name} of trial {trial} in {self._url}"
-                    why = CheckpointError(without_secrets(str(error) or repr(error)))
+                    why = CheckpointError(without_known_secrets(str(error) or repr(error)))
                     warnings.warn(checkpoint.damaged(where, why), RuntimeWarning, stacklevel=3)
             if names:  # all are damaged, and a parent's would be another state
                 return None
@@ -343,8 +343,8 @@ class Shelf:
         return storage
 
 
-def without_secrets(text: str) -> str:
-    """A text without the values of secret-looking variables and settings of fsspec."""
+def without_known_secrets(text: str) -> str:
+    """A text without the secrets that this process knows: variables, and settings of fsspec."""
     import fsspec
 
     settings = [item for conf in fsspec.config.conf.values() for item in dict(conf).items()]

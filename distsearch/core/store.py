@@ -93,7 +93,7 @@ class Store:
         event = store.append("started", trial=3, attempt=1, body={"places": []})
         store.when_durable(lambda: tell_the_node(event))
 
-    `lock`: that of the folder, where the caller has it already. Raises StoreLocked when another
+    `lock`: the lock of the folder, where the caller has it already. Raises StoreLocked when another
     driver writes to this folder (its process and host are named), StoreVersion when another version
     of distsearch wrote it, StoreError when the file is damaged.
     """
@@ -103,7 +103,7 @@ class Store:
         self.path = folder / FILE
         self._lock = lock or Lock(folder)
         self._made_file = not self.path.exists()
-        self.put_aside: Path | None = None  # where that is which another log has left here
+        self.put_aside: Path | None = None  # where another log's leftovers lie now
         try:
             if self._made_file:
                 self.put_aside = put_aside_leftovers(folder)
@@ -126,7 +126,7 @@ class Store:
         self._writing = False
         self._scheduled = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="distsearch-store")
-        self._is_unsure = False  # whether some of what is to be written is in the file already
+        self._is_unsure = False  # whether rows that wait may be in the file already
         self.trouble = ""
         self._trouble_since: float | None = None
         self._closed = False
@@ -190,7 +190,7 @@ class Store:
             self._write_soon()
 
     def keep_output(self, trial: int, text: str, name: str = "output.txt") -> None:
-        """Add to what a trial of another node has printed, in `trials/N/output.txt`."""
+        """Add what a trial of another node has printed to `trials/N/output.txt`."""
         folder = self.folder / "trials" / str(int(trial))
         make_folders(folder)
         with open(folder / name, "a", encoding="utf-8", opener=private) as file:
@@ -208,7 +208,7 @@ class Store:
         await durable
 
     async def flush_or_give_up(self, patience_s: float) -> bool:
-        """The same, unless for so many seconds nothing can be written; whether all is written."""
+        """Flush, or give up when nothing could be written for so long; whether all is written."""
         flushed = asyncio.ensure_future(self.flush())
         while not flushed.done() and self.stuck_s < patience_s:
             await asyncio.wait([flushed], timeout=LOOK_S)
@@ -254,7 +254,7 @@ class Store:
 
     def _write_whole(self, rows: list[tuple[Any, ...]]) -> None:
         for _ in range(TRIES):
-            if self._hold.is_empty:  # it could not be opened again
+            if self._hold.is_empty:  # the log could not be opened again
                 self._reopen()
             self._hold.take()
             if self._is_unsure:
@@ -272,7 +272,7 @@ class Store:
         raise sqlite3.OperationalError("others delete its files again and again")
 
     def _missing_of(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Of rows that may have been written, those that have not; the others end the log."""
+        """The rows that are not in the file yet; the others are the last events there."""
         query = "select id, seal from events order by id desc limit 1"
         last, self._seal = self._connection.execute(query).fetchone() or (0, self.log_id)
         if last + 1 < rows[0][0]:
@@ -294,7 +294,7 @@ class Store:
     def _save_what_is_deleted(self) -> None:
         """Merge the write-ahead log, if that was deleted before anybody had merged it.
 
-        (If a reader has merged it, others may read the database now: nothing may change there.)
+        (If a reader has merged that log, others may read the database now: it must not change.)
         """
         if self._hold.has_log() or self._is_merged():
             return
@@ -366,9 +366,9 @@ class Store:
             self._write_soon()
 
     def disown(self) -> None:
-        """Know that the search could not be made: what it has made in its folder goes at the end.
+        """Have `close` delete what this search has made in its folder, as it could not be made.
 
-        (Not if the log is that of an earlier run.)
+        (A log that an earlier run has made stays.)
         """
         self._is_unused = self._made_file
 
@@ -390,7 +390,7 @@ class Store:
 
     @contextlib.contextmanager
     def closed_on_error(self) -> Iterator[None]:
-        """Let go of the folder if what follows fails: it is then as it was before."""
+        """Close the store if what follows fails; its folder is then as it was before."""
         try:
             yield
         except BaseException:
@@ -426,7 +426,8 @@ def read(folder: Path, *kinds: str, trial: int | None = None, after: int = 0) ->
         where.append("trial = ?")
         values.append(trial)
     query = f"{SELECT} where {' and '.join(where)} order by id"
-    for store in list(_open_stores):  # of this process, which would read the files that it has open
+    # (SQLite reads the files that a store of this process has open, even if they were deleted.)
+    for store in list(_open_stores):
         if store.folder == folder:
             store.mend()
     path = folder / FILE

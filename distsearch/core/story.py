@@ -51,8 +51,8 @@ class Curve:
 
 
 @dataclass(slots=True)
-class Run:
-    """A process of a trial on a node: from when to when, in Unix seconds; None while it runs."""
+class Span:
+    """From when to when a process of a trial ran on a node, in Unix seconds; None: it runs."""
 
     trial: int
     node: str
@@ -84,7 +84,7 @@ class Story:
 
     `ledger`: how the search stands. `searched`: what is searched, by the last run of the driver.
     `began`: when the first run of the driver began, `last`: when the newest event came, in Unix
-    seconds. `curves`: the reports of each trial. `runs`: every process of every attempt.
+    seconds. `curves`: the reports of each trial. `spans`: of every process of every attempt.
     `best_so_far`: each improvement of the best (of one objective). `nodes`: which came and went.
     """
 
@@ -92,12 +92,12 @@ class Story:
         self.folder = folder
         self.searched: Mapping[str, Any] = {}
         self.curves: dict[int, Curve] = {}
-        self.runs: list[Run] = []
+        self.spans: list[Span] = []
         self.best_so_far: list[Best] = []
         self.nodes: list[NodeSeen] = []
         self.began = self.last = 0.0
         self._ledger: Ledger | None = None
-        self._running: dict[int, list[Run]] = {}
+        self._running: dict[int, list[Span]] = {}
         self._ended = 0
         self._first: store.Event | None = None
         self._catching = threading.Lock()  # several threads may ask for figures
@@ -185,13 +185,13 @@ class Story:
                     self.best_so_far.append(new)
         elif kind == "started":
             self._running[trial.id] = [
-                Run(trial.id, place["node"], place["rank"], event.time)
+                Span(trial.id, place["node"], place["rank"], event.time)
                 for place in event.body["places"]
             ]
-            self.runs += self._running[trial.id]
+            self.spans += self._running[trial.id]
         elif kind in ("ended", "paused", "lost"):
-            for run in self._running.pop(trial.id, ()):
-                run.ended = event.time
+            for span in self._running.pop(trial.id, ()):
+                span.ended = event.time
             self._ended += kind == "ended" and not trial.is_final
 
     def _report(self, event: store.Event, ledger: Ledger) -> None:

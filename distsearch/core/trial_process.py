@@ -23,7 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import cloudpickle as cloudpickle  # unpickling needs these three; the launcher imports them once
+# Unpickling needs cloudpickle, `arrival` and `decorators`; the launcher imports them for all.
+import cloudpickle as cloudpickle
 
 from ..errors import Diverged
 from ..resource.cache import delete_newer, inherit
@@ -39,7 +40,7 @@ from .reporter import Reporter, StopTrial
 from .storage import Shelf
 
 _AROUND = (__file__, decorators.__file__, arrival.__file__)
-# What a machine may lack for a while, and what a trial may have taken from the others.
+# Errors with which a trial has not begun: the machine lacks something, or a file was deleted.
 NOT_BEGUN = (*SHORTAGES, errno.ENOENT)
 REHEARSALS = 20  # Python has made most of its changes to a function after 8 calls
 _functions: dict[str, Any] = {}
@@ -58,7 +59,7 @@ def main(channel: socket.socket, threads: int) -> int:
     end: dict[str, Any] = {"code": 0}
     own_pid = os.getpid()
     try:
-        # The launcher has blocked them: what ends another rank may have come before this one began.
+        # The launcher has blocked these: one that ends all ranks may come before this rank begins.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         limit_threads(threads)
         while given := read_job(channel):
@@ -129,9 +130,9 @@ def rehearse() -> None:
 
 
 def read_job(channel: socket.socket) -> tuple[dict[str, Any], bytes] | None:
-    """The next job, or None when there will be none.
+    """The next job, and what the agent has said after it; None when there will be no job.
 
-    Behind it is what has been decided meanwhile, where another rank has begun before.
+    (Where another rank has begun earlier, something may have been decided already.)
     """
     data = b""
     while b"\n" not in data:
@@ -178,7 +179,7 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
         # As the interpreter does it: no code is 0, a text is printed and counts as 1.
         code = exit_.code
         if code is not None and not isinstance(code, int):
-            with contextlib.suppress(Exception):  # whatever the user has put there
+            with contextlib.suppress(Exception):  # the user may have put anything there
                 sys.stderr.write(f"{code}\n")
         left_with = code if isinstance(code, int) else int(code is not None)
         end.update(how="exit", code=left_with, error=str(getattr(exit_, "reason", "")))
@@ -194,7 +195,7 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
             code=1,
             error=in_words(error)[:2000],
             traceback=text[-20_000:],
-            # By its name, since torch's, which is about a GPU, is none of Python's.
+            # Known by its name: torch's error, which is about a GPU, is no MemoryError.
             memory=isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",
             no_space=number in NO_SPACE,
         )
@@ -224,7 +225,7 @@ def reporter_of(
 
 
 def values_of(train_function: Any, job: dict[str, Any]) -> Arguments:
-    """The trial's arguments: its configuration, with the constants put in place that it has."""
+    """The trial's arguments: its configuration, and constants with the values that it gives."""
     constants, config = train_function.space.constants_of(job["config"])
     space = train_function.space
     for path, value in constants.items():
@@ -233,10 +234,10 @@ def values_of(train_function: Any, job: dict[str, Any]) -> Arguments:
 
 
 def prepare(job: dict[str, Any], reporter: Reporter, shelf: Shelf | None) -> None:
-    """All that has to be there before the train function is looked at."""
-    os.chdir(job["cwd"] or own_work_folder(job))  # an earlier trial may have left it
+    """Make ready all that has to be there before the train function is loaded."""
+    os.chdir(job["cwd"] or own_work_folder(job))  # (an earlier trial may have left the folder)
     redirect_output(job["output"])
-    if job["ranks"] is not None:  # the agent has put in its place what they go on from
+    if job["ranks"] is not None:  # (ranks find their checkpoints in place: the agent did that)
         enter_gang(job["ranks"])
     elif shelf is None:
         if job["resume"]:
@@ -262,7 +263,8 @@ def own_work_folder(job: dict[str, Any]) -> str:
     folder = f"{job['folder']}/work"
     make_folder(folder)
     for entry in os.scandir(job["work_folder"]):
-        with contextlib.suppress(FileExistsError):  # of an earlier attempt, or the trial's own
+        # (There may be a link of an earlier attempt, or a file of the trial's own.)
+        with contextlib.suppress(FileExistsError):
             os.symlink(entry.path, f"{folder}/{entry.name}")
     return folder
 
@@ -287,7 +289,7 @@ def shelf_of(job: dict[str, Any]) -> Shelf | None:
 def enter_gang(ranks: dict[str, str]) -> None:
     """Put what torchrun gives its processes into the environment.
 
-    Which interface to use, the user may have said.
+    An interface that the user has chosen stays.
     """
     for name, value in ranks.items():
         if not name.endswith("_IFNAME") or name not in os.environ:
@@ -331,7 +333,7 @@ def own_part(error: BaseException) -> TracebackType | None:
 
 def report_reward(job: dict[str, Any], reporter: Reporter, reward: Any) -> None:
     """Report what a train function that never reports has returned, where there is one reward."""
-    # (One that goes on from a checkpoint may have had nothing left to report.)
+    # (A trial that goes on from a checkpoint may have had nothing left to report.)
     goes_on = job["resume"] or job["parents"]
     if job["reward_attr"] is not None and not goes_on:
         reporter(**{job["reward_attr"]: reward})
@@ -346,7 +348,7 @@ def redirect_output(path: str) -> None:
         text: Any = getattr(sys, f"__{name}__")
         try:
             text.reconfigure(line_buffering=True)
-        except (AttributeError, ValueError):  # an earlier trial has closed, detached or replaced it
+        except (AttributeError, ValueError):  # an earlier trial has closed or replaced the stream
             text = stream(descriptor)
         setattr(sys, name, text)
         setattr(sys, f"__{name}__", text)
@@ -378,7 +380,7 @@ def limit_threads(threads: int) -> None:
 def seed_all(seed: int) -> None:
     """Seed the global generators that are loaded: forked trials would all draw the same numbers.
 
-    That of Python, NumPy's and torch's; one that is loaded later seeds itself.
+    These are Python's, NumPy's and torch's; a library that is loaded later seeds its own.
     """
     random.seed(seed)
     numpy_random = sys.modules.get("numpy.random")
@@ -386,12 +388,12 @@ def seed_all(seed: int) -> None:
         numpy_random.seed(seed)
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.manual_seed(seed)  # that of GPUs too
+        torch.manual_seed(seed)  # (those of GPUs too)
 
 
 def wait_for_threads() -> None:
     """As at the end of any Python program: wait for threads that are not daemons, run atexit."""
-    # These end the threads of open executors, which would be waited for in vain.
+    # These calls end the threads of open executors, which would be waited for in vain.
     for call in reversed(getattr(threading, "_threading_atexits", ())):
         call()
     for thread in threading.enumerate():
@@ -411,7 +413,7 @@ def _tell_own_error(end: dict[str, Any]) -> None:
 
 def _flush() -> None:
     for output in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # the user may have closed it, or put anything there
+        with contextlib.suppress(Exception):  # the user may have closed or replaced the stream
             output.flush()
 
 

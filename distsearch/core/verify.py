@@ -49,7 +49,7 @@ def verify(folder: Path) -> Verified | None:
             return None
         _check_form(connection, path)
         (log_id,) = connection.execute("select id from log").fetchone()
-        if mark is not None and mark.log_id != log_id:  # of another log
+        if mark is not None and mark.log_id != log_id:  # the mark is of another log
             mark = None
         last, before, seal_at_mark = 0, log_id, log_id
         for row, before in whole_rows(connection):
@@ -107,7 +107,7 @@ def _check_form(connection: sqlite3.Connection, path: Path) -> None:
     version, recorded = schema.version_of(connection), None
     if connection.execute("select 1 from sqlite_master where name = 'log'").fetchone():
         recorded = [one for (one,) in connection.execute("select version from log")]
-    if recorded in (None, [version]):  # (logs of version 1 name it in one place)
+    if recorded in (None, [version]):  # (logs of version 1 name their version in one place)
         schema.check_version(version, f"the log {path}")
     (state,) = connection.execute("pragma integrity_check(1)").fetchone()
     if state != "ok":

@@ -24,13 +24,14 @@ from .losses import MUSTANGS, discriminator_loss, generator_loss
 from .networks import draw
 from .settings import Settings
 
-CRITIC_STEPS, CRITIC_STEPS_FIRST, FIRST_STEPS = 5, 100, 25  # of WGAN
+# A WGAN's critic takes 5 steps for each of its generator's, but 100 for each of the first 25.
+CRITIC_STEPS, CRITIC_STEPS_FIRST, FIRST_STEPS = 5, 100, 25
 FITNESS = {"average": Tensor.mean, "worst": Tensor.amax, "best": Tensor.amin}
 
 
 @dataclass(frozen=True)
 class Best:
-    """The weights of the best generator that a cell has had: of which generation, with which FID.
+    """The weights of the best generator that a cell has had, with its generation and its FID.
 
     Neighbours do not see it: it is for the mixture at the end. A GAN does not stay at its best.
     """
@@ -42,7 +43,7 @@ class Best:
 
 @dataclass
 class Published:
-    """What a cell shows its neighbours: its generator and discriminator, its mixture's weights.
+    """What a cell shows its neighbours: its generator, its discriminator, its mixture's weights.
 
     `steps`: how often its generator has been trained. `best`: the best generator that it has had.
     """
@@ -74,7 +75,7 @@ class Published:
         shape: tuple[int, ...],
         device: torch.device,
     ) -> Published:
-        """What `to_state` was kept of."""
+        """What was published, from what `to_state` has returned."""
         about = settings, shape, device
         generator = Individual.of_state("generator", state["generator"], *about)
         discriminator = Individual.of_state("discriminator", state["discriminator"], *about)
@@ -86,7 +87,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is reported of a generation: scores of the mixture, and what it was like to train."""
+    """What is reported of a generation: scores of the mixture, and measures of the training."""
 
     scores: Scores
     own_fid: float
@@ -98,7 +99,7 @@ class Measured:
 
 
 class Neighbourhood:
-    """A cell and its neighbours, of which the first is the cell itself.
+    """A cell and its neighbourhood, of which the first member is the cell itself.
 
         around = Neighbourhood(cell=3, settings=settings, examples=examples, judge=judge,
                                published=[own, *neighbours], seed=(0, 3, 17, 71))
@@ -137,7 +138,7 @@ class Neighbourhood:
         return Published(cell, 0, generator, discriminator, [1.0])
 
     def generation(self, number: int) -> tuple[Published, Measured]:
-        """Train the cell for a generation; what it publishes then, and what was measured.
+        """Train the cell for a generation; returns what it publishes, and what was measured.
 
         Raises Diverged when a loss or a score is not finite.
         """
@@ -172,7 +173,7 @@ class Neighbourhood:
         return scaled(self.examples.train[chosen])
 
     def _fitness(self, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each generator and discriminator its loss against all of the other kind."""
+        """The loss of each generator and discriminator against all of the other kind."""
         return self._all_against_all(self.generators, self.discriminators, real)
 
     def _all_against_all(
@@ -197,14 +198,14 @@ class Neighbourhood:
         return summed(of_generators, dim=1), summed(of_discriminators, dim=1)
 
     def _selected(self, among: Sequence[Individual], fitness: Tensor) -> Individual:
-        """The best of a few that are drawn from the neighbourhood."""
+        """The best of a few individuals that are drawn from the neighbourhood."""
         size = min(self.settings.tournament, len(among))
         drawn = self.rng.choice(len(among), size=size, replace=False)
         best: int = min(drawn.tolist(), key=lambda one: float(fitness[one]))
         return among[best]
 
     def _replace(self, generator: Individual, discriminator: Individual, real: Tensor) -> int:
-        """Let the new ones take the places of the cell's own; how many of the two did."""
+        """Put those that were trained in the place of the cell's own; how many of the two were."""
         generators = [*self.generators, generator]
         discriminators = [*self.discriminators, discriminator]
         of_generators, of_discriminators = self._all_against_all(generators, discriminators, real)
@@ -235,7 +236,7 @@ class Neighbourhood:
     def _train(
         self, generator: Individual, discriminator: Individual
     ) -> tuple[int, tuple[float, float]]:
-        """A pass over the cell's examples; the generator's steps so far, and the mean losses."""
+        """Pass over the cell's examples; returns the generator's steps so far, and mean losses."""
         is_wgan, steps = self.settings.loss == "wgan", self.own.steps
         losses: tuple[list[float], list[float]] = ([], [])
         since = 0
@@ -256,7 +257,7 @@ class Neighbourhood:
         return steps, (means[0], means[1])
 
     def _opponent(self, partner: Individual, neighbours: Sequence[Individual]) -> Individual:
-        """Against whom the next step is: mostly what is trained too, else a random neighbour's."""
+        """The opponent of the next step: mostly the one that is trained too, else a neighbour's."""
         if not neighbours or self.rng.random() >= self.settings.against_neighbours:
             return partner
         return neighbours[int(self.rng.integers(len(neighbours)))]
@@ -295,7 +296,8 @@ class Neighbourhood:
         weights = mixture.uniform(len(made))
         if len(self.own.weights) == len(made):
             weights = np.array(self.own.weights)
-        dice = int(self.rng.integers(2**62))  # the same for all weights: what is compared is fixed
+        # (The same dice for all weights, so that only the weights differ.)
+        dice = int(self.rng.integers(2**62))
 
         def mixed(weights: mixture.Weights) -> Any:
             if settings.sampling == "exact":
@@ -317,7 +319,7 @@ class Neighbourhood:
 
 @contextlib.contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Inside, a network's own weights take no gradients: those that pass through it cost less."""
+    """Inside, a network's own weights take no gradients, which makes passing through it cheaper."""
     network.requires_grad_(False)
     try:
         yield

@@ -21,7 +21,7 @@ DAMAGED = "is damaged ({}); restore it from a copy, or train in a new folder"
 
 @dataclass(frozen=True)
 class Examples:
-    """Real examples, those to learn from and those that are held out.
+    """Real examples: those to learn from, and those that are held out.
 
     `train` and `test` are count x shape; images are uint8 (see `scaled`), points floats. Where
     there are no `classes`, labels are -1.
@@ -36,16 +36,16 @@ class Examples:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example: (2,) or (channels, height, width)."""
+        """The shape of one example: (2,) or (channels, height, width)."""
         return tuple(self.train.shape[1:])
 
     @property
     def are_points(self) -> bool:
-        """Whether these are points in a plane, and no images."""
+        """Whether the examples are points in a plane, and no images."""
         return len(self.shape) == 1
 
     def save(self, path: Path) -> None:
-        """Write all to a file, for trials."""
+        """Write the examples to a file, for trials."""
         from safetensors.torch import save
 
         names = ("train", "train_labels", "test", "test_labels")
@@ -88,7 +88,7 @@ def load(data: str, root: str | os.PathLike[str] | None = None) -> Examples:
 
 
 def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a file of safetensors says of itself, and its tensors by name.
+    """The metadata of a file of safetensors, and its tensors by name.
 
     Raises StoreError for a damaged file.
     """

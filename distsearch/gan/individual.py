@@ -17,8 +17,8 @@ from . import networks
 from .settings import Settings
 
 BETAS = (0.5, 0.999)
-LR_STEP = 1e-4  # of the learning rate itself: what a mutation changes it by
-CLAMP = 0.01  # of a WGAN's critic
+LR_STEP = 1e-4  # a mutation changes a learning rate by about this part of the rate
+CLAMP = 0.01  # the weights of a WGAN's critic stay within this
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Individual:
                     parameter.clamp_(-CLAMP, CLAMP)
 
     def to_state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """What a checkpoint holds of the individual."""
         return {
             "weights": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -90,7 +90,7 @@ class Individual:
         shape: tuple[int, ...],
         device: torch.device,
     ) -> Individual:
-        """The individual of which `to_state` was kept."""
+        """The individual, from what `to_state` has returned."""
         network = network_of(kind, state["weights"], settings, shape).to(device)
         optimizer = _optimizer(network, state["lr"], settings.loss)
         optimizer.load_state_dict(dict(state["optimizer"]))
@@ -100,7 +100,7 @@ class Individual:
 def network_of(
     kind: str, weights: Mapping[str, Any], settings: Settings, shape: tuple[int, ...]
 ) -> nn.Module:
-    """A network with these weights, for which none are drawn at random."""
+    """A network with these weights; no random numbers are drawn for it."""
     with torch.device("meta"):
         network = _build(kind)(settings, shape)
     network.load_state_dict(dict(weights), assign=True)

@@ -1,4 +1,4 @@
-"""Who judges examples: a classifier that is trained here, on the real ones, and what it scores.
+"""The judge of examples: a classifier, trained on the real ones, and the scores it leads to.
 
 Sources: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule" (FID, arXiv:1706.08500), on
 the logits of a small classifier in the place of Inception's features; Salimans et al. 2016 (the
@@ -23,9 +23,9 @@ from .examples import Examples, read_tensors, scaled
 from .toys import TOYS
 
 STEPS, BATCH, RATE = 600, 64, 1e-3
-MOST = 20_000  # examples whose statistics stand for all
+MOST = 20_000  # the statistics of so many examples stand for those of all
 AT_ONCE = 1000
-SMALL = 16 * 16  # pixels, up to which a classifier has no convolutions
+SMALL = 16 * 16  # for images of up to so many pixels a classifier has no convolutions
 TURNS = 4
 
 
@@ -44,7 +44,7 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of features (count x n): their mean and covariance; the frequencies of classes."""
+    """The mean and the covariance of features (count x n), and the frequencies of classes."""
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
@@ -87,7 +87,7 @@ class Judge:
         else:
             from threadpoolctl import threadpool_limits  # which sets an environment variable
 
-            # For small images threads wait for each other most of the time; on a machine that is
+            # For small images threads mostly wait for each other; on a machine that is
             # busy, ten times as long as the work takes.
             is_small = examples.shape[1] * examples.shape[2] <= SMALL
             with threadpool_limits(1 if is_small else None):
@@ -110,7 +110,7 @@ class Judge:
     def opinion(
         self, features: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Of each example the probabilities of the classes, and its class; needs classes."""
+        """The probabilities of the classes for each example, and its class; needs classes."""
         logits = features
         if self._network is None:
             gaps = features[:, None, :] - TOYS[self.data]()[None]
@@ -209,7 +209,7 @@ def _classifier(shape: tuple[int, ...], classes: int) -> nn.Sequential:
 
 
 def _trained(examples: Examples, seed: int) -> tuple[nn.Module, float]:
-    """A classifier of the classes, or of turns, and its accuracy on held-out examples."""
+    """A classifier of classes, or of turns, and its accuracy on held-out examples."""
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -231,7 +231,7 @@ def _trained(examples: Examples, seed: int) -> tuple[nn.Module, float]:
 def _task(
     images: Tensor, labels: Tensor, examples: Examples, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Images and what is to be told of them: their classes, or by how much each was turned."""
+    """Images, and what a classifier is to tell: their classes, or how each was turned."""
     images = scaled(images)
     if examples.classes:
         return images, labels
@@ -242,6 +242,6 @@ def _task(
         chosen = images[turns == turn]
         if height == width:
             turned[turns == turn] = torch.rot90(chosen, turn, (2, 3))
-        else:  # a quarter turn would not fit: mirrored, upside down, or both
+        else:  # a quarter turn would not fit: these are mirrored, upside down, or both
             turned[turns == turn] = chosen.flip(((2,), (3,), (2, 3))[turn - 1])
     return turned, turns

@@ -1,4 +1,4 @@
-"""What generators and discriminators are trained to make small; from logits, so that none is inf.
+"""The losses that generators and discriminators make small; from logits, so that none is inf.
 
 Sources: Goodfellow et al. 2014 (arXiv:1406.2661), Mao et al. 2017 (least squares,
 arXiv:1611.04076), Arjovsky et al. 2017 (Wasserstein, arXiv:1701.07875), Toutouh et al., "Spatial
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-MUSTANGS = ("bce", "mse", "heuristic")  # of which Mustangs draws
+MUSTANGS = ("bce", "mse", "heuristic")  # Mustangs draws one of these
 
 
 def generator_loss(name: str, fake: Tensor) -> Tensor:
-    """The loss of a generator, of what a discriminator says of its examples.
+    """The loss of a generator, from what a discriminator says of its examples.
 
     bce: -E log D. mse: E (D - 1)^2. heuristic: -1/2 E log D. wgan: -E D.
     """
@@ -28,7 +28,7 @@ def generator_loss(name: str, fake: Tensor) -> Tensor:
 
 
 def discriminator_loss(name: str, real: Tensor, fake: Tensor) -> Tensor:
-    """The loss of a discriminator, of what it says of real examples and of others.
+    """The loss of a discriminator, from what it says of real examples and of made ones.
 
     mse: E (D(real) - 1)^2 + E D(fake)^2. wgan: E D(fake) - E D(real). All others:
     -E log D(real) - E log(1 - D(fake)).

@@ -39,7 +39,7 @@ def drawn(
 
 
 def mutated(weights: Weights, sigma: float, rng: np.random.Generator) -> Weights:
-    """Weights near others: each plus N(0, sigma), none below 0, 1 in all."""
+    """Weights near these: each plus N(0, sigma), none below 0, their sum 1."""
     found = np.clip(weights + rng.normal(0.0, sigma, len(weights)), 0.0, None)
     total = found.sum()
     return np.asarray(found / total) if total > 0 else weights.copy()
@@ -53,7 +53,7 @@ def evolve(
     steps: int,
     rng: np.random.Generator,
 ) -> tuple[Weights, float]:
-    """The best weights of a (1+1)-ES and their score, of which less is better.
+    """The best weights of a (1+1)-ES, and their score (lower is better).
 
         weights, fid = evolve(uniform(3), fid_of, sigma=0.01, steps=100, rng=rng)
 
@@ -71,6 +71,6 @@ def evolve(
 def mixed(
     features: Sequence[NDArray[np.float64]], counts: Sequence[int] | NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Features of a mixture: of each generator's (enough of them) the first so many."""
+    """Features of a mixture: from each generator the first `count`; it has to have enough."""
     parts = [own[:count] for own, count in zip(features, counts, strict=True)]
     return np.concatenate(parts)

@@ -17,8 +17,8 @@ from ..errors import OptionError
 from .settings import Settings
 
 SLOPE = 0.2
-FIRST = 4  # pixels of the smallest layer of a DCGAN
-DEEPEST, WIDEST = 64, 512  # channels next to the image, and at most
+FIRST = 4  # the smallest layer of a DCGAN has so many pixels a side
+DEEPEST, WIDEST = 64, 512  # channels of the layer next to the image, and of any layer
 
 
 def generator(settings: Settings, shape: Sequence[int]) -> nn.Module:
@@ -95,7 +95,7 @@ def _widths(shape: Sequence[int]) -> list[int]:
 
 
 def _drawn(network: nn.Module) -> nn.Module:
-    """The weights of the paper: N(0, 0.02), those of batch norms N(1, 0.02)."""
+    """Draw the weights as the paper does: N(0, 0.02), those of batch norms N(1, 0.02)."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0.0, 0.02)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from .saved import Mixture, Run
 
-SHOWN = 100  # samples in a picture
-NAMED = 10  # cells, up to which each line has its colour and name
+SHOWN = 100  # a picture shows so many samples
+NAMED = 10  # up to so many cells each line has a colour and a name
 
 
 def draw_all(run: Run, mixture: Mixture, baseline: Run | None = None) -> None:
@@ -35,7 +35,7 @@ def draw_all(run: Run, mixture: Mixture, baseline: Run | None = None) -> None:
 
 
 def _data_of(run: Run) -> str:
-    """The data of a run for a title: of a path only the last part."""
+    """The name of a run's data, for a title: the last part of a path."""
     return Path(run.settings.data).name
 
 
@@ -87,7 +87,7 @@ def tiled(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def fids(run: Run, name: str = "fid") -> dict[int, list[tuple[int, float]]]:
-    """Of each cell the generations and what was reported of them: (generation, FID), ..."""
+    """For each cell what its generations have reported: (generation, FID), ..."""
     record = run.record
     history = record.training_history
     found: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
@@ -134,7 +134,8 @@ def draw_fid(run: Run, filename: Path, baseline: Run | None = None) -> None:
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         for cell, points in ({} if baseline is None else fids(baseline)).items():
-            label = "_" if cell else "isolated"  # (What begins with _ is not in the legend.)
+            # (The legend leaves out labels that begin with _.)
+            label = "_" if cell else "isolated"
             axes.plot(*zip(*points, strict=True), "--", color="grey", lw=1.2, label=label)
         cells = fids(run)
         for cell, points in cells.items():

@@ -63,7 +63,7 @@ def evolve_cell(args: Any, reporter: Any) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _prepared(folder: str, device: str) -> tuple[Examples, Judge]:
-    """What the driver has sent; read once by each process, which serves many generations."""
+    """What the driver has sent; each process, which serves many generations, reads it once."""
     from .examples import Examples
     from .judge import Judge
     from .saved import EXAMPLES, JUDGE
@@ -85,7 +85,7 @@ def train(
     verbose: int = 1,
     say: Callable[[str], None] = print,
 ) -> Mixture:
-    """Train a grid of GANs and keep all in a folder; the best mixture.
+    """Train a grid of GANs and keep all in a folder; returns the best mixture.
 
         mixture = train(Settings(grid="2x2"), "runs/digits")
         images, _ = mixture.sample(100)
@@ -150,7 +150,7 @@ def _check_folder(folder: Path, settings: Settings) -> None:
 
 
 def _examples(settings: Settings) -> Examples:
-    """What is to be imitated, by networks that can be built."""
+    """The examples to be imitated, for which the networks can be built."""
     from .examples import load
     from .networks import discriminator, generator
 

@@ -32,15 +32,15 @@ from .settings import Settings
 
 SETTINGS, EXAMPLES, JUDGE = "settings.json", "examples.safetensors", "judge.safetensors"
 MIXTURE, SEARCH = "mixture.safetensors", "search"
-EVOLVED_ON = 2000  # examples of each generator on which weights evolve at the end
-STEPS = 300  # of that evolution
-SCORED = 10_000  # fresh examples for the scores that are told
+EVOLVED_ON = 2000  # at the end weights evolve on so many examples of each generator
+STEPS = 300  # that evolution takes so many steps
+SCORED = 10_000  # the scores that users see are of so many fresh examples
 AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained generator: where it comes from, and how it is made and fed."""
+    """A trained generator: its origin, its network, and the numbers it takes."""
 
     cell: int
     generation: int
@@ -49,7 +49,7 @@ class Generator:
     network: nn.Module
 
     def make(self, count: int, rng: torch.Generator) -> Tensor:
-        """So many examples: pixels from -1 to 1, or points."""
+        """So many examples of this generator: pixels from -1 to 1, or points."""
         parts = []
         with torch.inference_mode():
             for start in range(0, count, AT_ONCE):
@@ -82,7 +82,7 @@ class Mixture:
         return torch.cat(parts)[order], makers[order]
 
     def save(self, folder: Path) -> None:
-        """Write it into a folder."""
+        """Write the mixture into a folder."""
         from safetensors.torch import save
 
         tensors = {}
@@ -141,17 +141,17 @@ class Run:
 
     @property
     def judge(self) -> Judge:
-        """Its judge."""
+        """The judge of the coevolution."""
         return Judge.read(self.folder / JUDGE)
 
     @property
     def examples(self) -> Examples:
-        """What it learns from."""
+        """The examples from which it learns."""
         return Examples.read(self.folder / EXAMPLES)
 
     @property
     def record(self) -> SearchRecord:
-        """Its search."""
+        """The record of its search."""
         return open_record(self.folder / SEARCH)
 
     def newest(self) -> dict[int, dict[str, Any]]:
@@ -172,7 +172,7 @@ class Run:
         return found
 
     def mixture(self) -> Mixture:
-        """The best mixture: as it was saved at the end, or of what there is so far."""
+        """The best mixture: the one saved at the end, or one of what there is so far."""
         if (self.folder / MIXTURE).is_file():
             return Mixture.read(self.folder)
         return best_mixture(self)
@@ -216,7 +216,7 @@ def best_mixture(run: Run) -> Mixture:
 def _mixtures(
     run: Run, generators: Mapping[int, Generator]
 ) -> Iterator[tuple[float, list[Generator], mixture.Weights]]:
-    """The mixture of each neighbourhood: its FID, members and weights, which have evolved."""
+    """For each neighbourhood the FID, the members and the evolved weights of its mixture."""
     settings, judge, states = run.settings, run.judge, run.newest()
     features = _features(list(generators.values()), judge, settings.seed)
     by_cell = dict(zip(generators, features, strict=True))
@@ -247,7 +247,7 @@ def ensemble(runs: Sequence[Run], seed: int = 0) -> Mixture:
     members = [one for run in runs for one in generators_of(run).values()]
     features = _features(members, judge, seed)
     fids = np.array([judge.fid(one) for one in features])
-    begin = 1 / (fids + 1e-9)  # the better a generator alone, the more it begins with
+    begin = 1 / (fids + 1e-9)  # (the better a generator is alone, the larger its first weight)
     weights = begin / begin.sum()
     rng = np.random.default_rng((seed, 3))
     weights, _ = _evolved(judge, features, weights, runs[0].settings.sigma, STEPS, rng)
@@ -285,5 +285,5 @@ def _evolved(
 
     from threadpoolctl import threadpool_limits  # which sets an environment variable
 
-    with threadpool_limits(1):  # the matrices are too small for threads, which would only wait
+    with threadpool_limits(1):  # (the matrices are too small: several threads would only wait)
         return mixture.evolve(weights, fid, sigma=sigma, steps=steps, rng=rng)

@@ -106,7 +106,7 @@ class Settings:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Settings:
-        """Settings from named values; OptionError for a name that is none, with the nearest."""
+        """Settings from named values; OptionError for an unknown name, with the nearest known."""
         names = [field.name for field in fields(cls)]
         for name in given:
             if name not in names:
@@ -118,14 +118,14 @@ class Settings:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], more: Mapping[str, Any]) -> Settings:
-        """Settings from a TOML file, and `more` that come before those of the file.
+        """Settings from a TOML file; those in `more` count in place of the file's.
 
         Raises OptionError for a file that is none, and as `of` does.
         """
         return cls.of({**read_toml(path), **more})
 
     def to_json(self) -> str:
-        """All of them as text, for a file and for trials."""
+        """All settings as text, for a file and for trials."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
@@ -134,7 +134,7 @@ class Settings:
         return cls.of(json.loads(text))
 
     def differences(self, other: Settings) -> list[str]:
-        """What is different in other settings, a line each."""
+        """The differences to other settings, a line each."""
         ours, theirs = asdict(self), asdict(other)
         return [
             f"{name}: {ours[name]!r} there, {theirs[name]!r} here"
@@ -144,7 +144,7 @@ class Settings:
 
     @property
     def graph(self) -> tuple[tuple[int, ...], ...]:
-        """Of each cell its neighbours; without any where cells are isolated."""
+        """The neighbours of each cell; none where cells are isolated."""
         graph = graph_of(self.grid)
         return tuple(() for _ in graph) if self.isolated else graph
 

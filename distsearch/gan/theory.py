@@ -25,12 +25,12 @@ from torch import Tensor
 from ..core.curves import render
 
 TRUTH = (-2.0, 2.0)  # the means of the real distribution
-REACH = 6.0  # starts lie from minus this to this
-SUCCESS = 0.1  # total variation, from which on a generator counts as arrived
+REACH = 6.0  # starts lie between minus this and this
+SUCCESS = 0.1  # a generator with at most this total variation has arrived
 STEPS = 150
-RATE = 0.3  # of gradient steps
-SIGMA = 0.5  # of mutations
-POINTS = 400  # where densities are compared
+RATE = 0.3  # the learning rate of gradient steps
+SIGMA = 0.5  # the standard deviation of mutations
+POINTS = 400  # densities are compared at so many points
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ WAYS = (
 
 @dataclass
 class Found:
-    """What a way has come to: rows are starts of the first mean, columns of the second.
+    """Where a way has led: rows are starts of the first mean, columns of the second.
 
     `success`: the share of runs that have arrived, `distance`: their mean total variation, both
     over the last quarter of the steps. `path`: the means of one run, step by step.
@@ -103,7 +103,7 @@ def follow(way: Way, *, side: int = 14, repeats: int = 3, seed: int = 0) -> Foun
     train = _gradient if way.children == 0 else _coevolution
     far, arrived, path = torch.zeros(len(generators)), torch.zeros(len(generators)), []
     late = STEPS - STEPS // 4
-    shown = (side // 4 * side + side // 3) * repeats  # a start whose means are on one side
+    shown = (side // 4 * side + side // 3) * repeats  # (a start whose means are on one side)
     for step, found in enumerate(train(way, generators, discriminators, rng)):
         path.append((float(found[shown, 0]), float(found[shown, 1])))
         if step >= late:
@@ -181,7 +181,7 @@ def _gradient(way: Way, generators: Tensor, discriminators: Tensor, rng: torch.G
 
 
 def _coevolution(way: Way, generators: Tensor, discriminators: Tensor, rng: torch.Generator) -> Any:
-    """(mu, lambda) of both kinds; fitness is the mean value against all parents of the other."""
+    """A (mu, lambda) strategy for both kinds: fitness is the mean value against the other kind."""
 
     def spread(one: Tensor) -> Tensor:
         noise = torch.randn(len(one), way.parents, one.shape[1], generator=rng)
@@ -194,7 +194,7 @@ def _coevolution(way: Way, generators: Tensor, discriminators: Tensor, rng: torc
         makers = _next(way, makers, rng, lambda new, to=tellers: -_against(new, to))
         facing = makers if way.turn == "alternating" else before
         tellers = _next(way, tellers, rng, lambda new, to=facing: _against(to, new).transpose(1, 2))
-        yield makers[:, 0]  # the best of its generation
+        yield makers[:, 0]  # the best one of the generation
 
 
 def _against(makers: Tensor, tellers: Tensor) -> Tensor:

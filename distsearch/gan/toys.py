@@ -1,4 +1,4 @@
-"""Points in a plane, of which one sees at once what a generator leaves out."""
+"""Toy examples, points in a plane: one sees at once what a generator leaves out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def grid() -> NDArray[np.float64]:
     return np.array([(x, y) for x in side for y in side])
 
 
-# By name, the means of their modes.
+# The means of the modes of each toy, by its name.
 TOYS: dict[str, Callable[[], NDArray[np.float64]]] = {
     "gaussian": gaussian,
     "circular": circular,
@@ -38,7 +38,7 @@ TOYS: dict[str, Callable[[], NDArray[np.float64]]] = {
 
 
 def points(name: str, count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Points of a toy (count x 2), and of each the number of its mode.
+    """Points of a toy (count x 2), and for each point the number of its mode.
 
     >>> points("circular", 100, seed=0)[0].shape
     (100, 2)

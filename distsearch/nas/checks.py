@@ -1,4 +1,4 @@
-"""Settings that cannot be are refused before anything starts, with what was got."""
+"""Checks of settings, before anything starts; what is refused is named."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_number(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> None:
-    """Raise OptionError for what is no such number, or not in these bounds."""
+    """Raise OptionError for a value that is no number of this kind, or not in these bounds."""
     is_number = isinstance(value, (int, float) if kind is float else int)
     if not is_number or isinstance(value, bool) or not math.isfinite(value):
         raise OptionError(f"{name}={value!r}; give a number")
@@ -49,6 +49,6 @@ def check_number(
 
 
 def check_choice(name: str, value: Any, valid: tuple[str, ...]) -> None:
-    """Raise OptionError, with the nearest, for a name that is none of these."""
+    """Raise OptionError, with the nearest name, for a name that is none of these."""
     if value not in valid:
         raise OptionError(f"{name}: there is no {value!r}; {suggest(str(value), valid)}")

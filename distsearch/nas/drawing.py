@@ -15,7 +15,7 @@ from ..core.curves import render
 from .genotype import Cell, Genotype
 
 LINE = "#444444"
-FILLS = (  # by how the name of an operation begins
+FILLS = (  # the colour of an operation, by how its name begins
     ("skip", "#e6e6e6"),
     ("identity", "#e6e6e6"),
     ("max_pool", "#cfe3f5"),
@@ -24,7 +24,8 @@ FILLS = (  # by how the name of an operation begins
     ("dil_conv", "#e4dcf1"),
 )
 OTHER = "#e2efda"
-BOX, BOX_HEIGHT, RADIUS = 1.5, 0.3, 0.17  # widths and heights of what is drawn, in inches
+# Inches: the width and the height of a box, the radius of a node.
+BOX, BOX_HEIGHT, RADIUS = 1.5, 0.3, 0.17
 FIRST, COLUMN, ROW, APART = 0.75, 2.25, 0.95, 0.21
 
 
@@ -72,7 +73,7 @@ def _paint(axes: Any, cell: Cell) -> None:
     for node, pair in enumerate(cell.nodes):
         for (name, source), row in zip(_upper_first(pair), _two(rows[node + 2]), strict=True):
             end, level = columns[node + 2], rows[node + 2]
-            meet = end - 0.34  # where the two edges are added
+            meet = end - 0.34  # the two edges are added here
             _line(axes, [columns[source], meet], [row, row])
             axes.plot([meet, meet, end], [row, level, level], color=LINE, linewidth=1.1, zorder=2)
             _box(axes, meet - BOX / 2 - 0.1, row, name)
@@ -90,7 +91,7 @@ def _paint(axes: Any, cell: Cell) -> None:
 
 
 def _reads(cell: Cell, rows: Sequence[float]) -> list[list[float]]:
-    """Of each feature map the heights at which it is read."""
+    """The heights at which each feature map is read."""
     reads: list[list[float]] = [[] for _ in rows]
     for node, pair in enumerate(cell.nodes):
         for (_, source), row in zip(_upper_first(pair), _two(rows[node + 2]), strict=True):
@@ -99,7 +100,7 @@ def _reads(cell: Cell, rows: Sequence[float]) -> list[list[float]]:
 
 
 def _upper_first(pair: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The edges of a node from above: that from the later feature map first, as it is nearer."""
+    """The edges of a node from above: the one from the later, nearer feature map first."""
     return sorted(pair, key=lambda edge: -edge[1])
 
 

@@ -1,4 +1,4 @@
-"""A folder is gone on with only by what began it: anything else is refused before it starts."""
+"""Checks that a folder was begun by the same command, which alone may go on with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_folder(
     arguments: Mapping[str, Any],
     num_trials: int,
 ) -> None:
-    """Raise OptionError for a folder that is not to be gone on with by this.
+    """Raise OptionError for a folder with which this command may not go on.
 
         check_folder("runs/digits", train_supernet, {"epochs": 12}, num_trials=1)
 
@@ -57,7 +57,7 @@ def check_folder(
 
 
 def check_origin(record: SearchRecord, *functions: str) -> None:
-    """Raise StoreError for the folder of a search by another train function than these."""
+    """Raise StoreError for a folder of a search with none of these train functions."""
     if record.searched["function"] not in functions:
         wanted = " or ".join(f"`{COMMANDS[name]}`" for name in functions)
         raise StoreError(f"{record.folder} is the folder of {_maker(record)}, not of {wanted}")

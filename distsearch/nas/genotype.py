@@ -50,7 +50,7 @@ class Genotype:
     reduce: Cell
 
     def as_json(self) -> dict[str, Any]:
-        """As genotype.json has it: of each cell a list of all edges, two for each node."""
+        """The genotype as in genotype.json: for each cell all edges, two for each node."""
         cells: dict[str, Any] = {}
         for name, cell in (("normal", self.normal), ("reduce", self.reduce)):
             cells[name] = [list(edge) for node in cell.nodes for edge in node]
@@ -58,11 +58,11 @@ class Genotype:
         return {"space": SPACE, **cells}
 
     def as_text(self) -> str:
-        """As JSON in one line, for the arguments of a train function."""
+        """The genotype as JSON in one line, for the arguments of a train function."""
         return json.dumps(self.as_json())
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write genotype.json into a folder, all at once; its path."""
+        """Write genotype.json into a folder, all at once; returns its path."""
         return replace(Path(folder) / FILE, f"{self.as_text()}\n".encode())
 
 

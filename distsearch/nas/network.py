@@ -1,4 +1,4 @@
-"""A network of cells, as a genotype describes them: what is trained once the search is over.
+"""A network of cells, as a genotype describes them; it is trained once the search is over.
 
 Sources: DARTS (arXiv 1806.09055), NASNet (Zoph et al., CVPR 2018, arXiv 1707.07012).
 """
@@ -90,7 +90,7 @@ class AuxiliaryHead(nn.Module):
         return self.classifier(self.features(small).flatten(1))
 
     def _two_by_two(self, features: Tensor) -> Tensor:
-        """Pooled as published for 32 (or 224) pixels; from images of other sizes evenly."""
+        """Pool as published for 32 (or 224) pixels, and evenly for images of other sizes."""
         side, stride = (7, 2) if self.for_large else (8, 3)
         if features.shape[2:] == (side, side):
             return functional.avg_pool2d(features, 5, stride, count_include_pad=False)

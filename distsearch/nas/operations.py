@@ -47,7 +47,7 @@ def _depthwise(
 
 
 def separable(kernel: int) -> Operation:
-    """A depthwise separable convolution, twice; the stride is the first's."""
+    """A depthwise separable convolution, twice; the stride is that of the first one."""
 
     def make(channels: int, stride: int, affine: bool, groups: int) -> nn.Module:
         return nn.Sequential(
@@ -68,12 +68,12 @@ def dilated(kernel: int) -> Operation:
 
 
 def max_pool(kernel: int) -> Operation:
-    """The largest of each channel's neighbourhood."""
+    """The largest value in each pixel's neighbourhood."""
     return lambda channels, stride, affine, groups: nn.MaxPool2d(kernel, stride, kernel // 2)
 
 
 def avg_pool(kernel: int) -> Operation:
-    """The mean of each channel's neighbourhood, without what lies outside the image."""
+    """The mean of each pixel's neighbourhood, without what lies outside the image."""
     return lambda channels, stride, affine, groups: nn.AvgPool2d(
         kernel, stride, kernel // 2, count_include_pad=False
     )
@@ -130,7 +130,7 @@ def conv(kernel: int) -> Operation:
     )
 
 
-# Of the cells in `lanas/cells.py`.
+# The operations of the cells in `lanas/cells.py`.
 NASNET: dict[str, Operation] = {**PC_DARTS, "conv_1x1": conv(1), "conv_3x3": conv(3)}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 
 
 class Ranks:
-    """This process among the ranks of its trial, as torch.distributed has it; else the only one.
+    """This process among the ranks of its trial, as torch.distributed knows them; else alone.
 
         with process_group():
             ranks = Ranks()
@@ -57,7 +57,7 @@ class Ranks:
         return [float(part) for part in parts]
 
     def check_alike(self, tensors: Sequence[Tensor], what: str) -> str:
-        """The hash of tensors that have to be bit for bit the same on all ranks.
+        """The hash of tensors, which have to be the same on all ranks, bit for bit.
 
         Raises RuntimeError that names the ranks which differ from rank 0.
         """

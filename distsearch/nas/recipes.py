@@ -1,4 +1,4 @@
-"""How networks of cells are trained: what is usual for a data set, and what cannot be.
+"""How networks of cells are trained: the usual settings for a data set, and impossible ones.
 
 Sources: the recipes of PC-DARTS (arXiv 1907.05737, section 4) for CIFAR-10 and ImageNet.
 """
@@ -12,7 +12,8 @@ from ..data import Facts
 from ..errors import OptionError, suggest
 from .checks import check_batches, check_choice, check_number
 
-SMALL_SIDE, LARGE_SIDE = 16, 128  # pixels: below the one images are small, from the other on large
+# Images with fewer pixels a side than the first number are small, from the second on large.
+SMALL_SIDE, LARGE_SIDE = 16, 128
 SCHEDULES = ("cosine", "linear")
 PRECISIONS = ("fp32", "bf16")
 CIFAR: dict[str, Any] = {
@@ -79,7 +80,7 @@ def settings_for(facts: Facts, given: Mapping[str, Any], world_size: int = 1) ->
 
 
 def check(settings: Mapping[str, Any], images: int, world_size: int) -> None:
-    """Raise OptionError for settings that cannot be: with so many images, and these ranks."""
+    """Raise OptionError for settings that are impossible with so many images and these ranks."""
     for name in ("channels", "layers", "epochs", "batch_size"):
         check_number(name, settings[name], int, least=1)
     check_number("cutout", settings["cutout"], int, least=0)

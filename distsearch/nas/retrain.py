@@ -41,7 +41,7 @@ SCHEDULES = {"cosine": cosine, "linear": linear}
 def train(args: Any, reporter: Any) -> None:
     """Train the network of a genotype; see `distsearch.nas.trials.train_network`."""
     images = load_images(args.data, args.data_root)
-    saved = reporter.load()  # at the first start of a child this is its parent's
+    saved = reporter.load()  # when a child starts for the first time, this is its parent's
     own = saved if saved is not None and "network" in saved else None
     with process_group() as device:
         training = Training(network_of(args, images.facts), images, args, Ranks(), device)
@@ -104,7 +104,7 @@ class Training:
         self.done = 0
 
     def train(self, epoch: int) -> dict[str, Any]:
-        """Train one epoch, counted from 0; what is reported of it."""
+        """Train one epoch, counted from 0; returns what is reported of the epoch."""
         args = self.args
         seed_everything(args.seed, epoch, self.ranks.rank)
         lr = SCHEDULES[args.schedule](args.lr, epoch, args.epochs)

@@ -1,4 +1,4 @@
-"""Runs of trials that train networks, in a folder: what the driver does before, meanwhile, after.
+"""Runs of trials that train networks, in a folder: what the driver does before and after.
 
 The driver loads neither torch nor images. The same call with the same folder goes on with what is
 there.
@@ -58,7 +58,7 @@ class Machines:
 
     @property
     def resource(self) -> dict[str, Any]:
-        """What one trial asks for."""
+        """The resource that one trial asks for."""
         return {
             "num_cpus": self.cpus,
             "num_gpus": self.gpus,
@@ -75,13 +75,13 @@ class EpochsScheduler(FIFOScheduler):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._told: dict[int, float] = {}
-        self._says = False  # what an earlier run has reported is not said again
+        self._says = False  # (what an earlier run has reported is not said again)
         super().__init__(*args, **options)
         self.progress.says_milestones = False
         self._says = True
 
     def due_at(self, trial: Trial) -> None:
-        """At no report: nothing is decided here."""
+        """Say that this rule decides at no report."""
         return
 
     def on_report(self, trial: Trial, report: Report) -> Decision:
@@ -105,7 +105,7 @@ class EpochsScheduler(FIFOScheduler):
 
 @dataclass(frozen=True)
 class Found:
-    """What came of a run: the best trial, the last report of it, and where everything is."""
+    """What a run has found: the best trial, its last report, and where everything is."""
 
     folder: Path
     trial: int
@@ -114,7 +114,7 @@ class Found:
 
     @property
     def accuracy(self) -> float:
-        """The accuracy of its last epoch."""
+        """The accuracy of the best trial's last epoch."""
         return float(self.report["accuracy"])
 
 
@@ -158,7 +158,7 @@ def run(
 
 
 def _draw_into(path: Path, draw: Callable[[Path], object]) -> None:
-    """Have a picture in a search's folder, which nobody else can read, through no link."""
+    """Put a picture into a search's folder: private, and through no link."""
     with tempfile.TemporaryDirectory(prefix="distsearch-") as folder:
         drawn = Path(folder) / path.name
         draw(drawn)

@@ -1,4 +1,4 @@
-"""The parts of a training loop: batches of an epoch, scores, schedules, what is told of an epoch.
+"""The parts of a training loop: batches of an epoch, scores, schedules, reports.
 
 All randomness of an epoch comes from (seed, epoch, rank): training that goes on from the checkpoint
 of epoch 7 is, bit for bit, the training that was never interrupted.
@@ -26,16 +26,16 @@ from ..errors import Diverged
 from .ranks import Ranks
 
 Batch = tuple[Tensor, Tensor]  # float images, labels
-EVALUATED = 500  # images at once
+EVALUATED = 500  # so many images are evaluated at once
 
 
 class Work(Protocol):
     """Something that is trained epoch by epoch, and can be saved in between."""
 
-    done: int  # epochs
+    done: int  # how many epochs are done
 
     def train(self, epoch: int) -> dict[str, Any]:
-        """Train the epoch of this number, counted from 0; what is reported of it."""
+        """Train the epoch of this number, counted from 0; returns what is reported of the epoch."""
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -58,14 +58,14 @@ def run_epochs(work: Work, epochs: int, reporter: Any, saved: Any) -> None:
 
 
 def about(args: Mapping[str, Any], images: Images) -> dict[str, Any]:
-    """What a checkpoint says of its training: the settings, the images' shape, how many classes."""
+    """What a checkpoint says of its training: settings, the images' shape, the classes' number."""
     plain = (str, int, float, bool, type(None))
     settings = {name: value for name, value in args.items() if isinstance(value, plain)}
     return {"args": settings, "shape": list(images.shape), "classes": len(images.classes)}
 
 
 def seed_everything(*seeds: int) -> torch.Generator:
-    """Seed torch from these numbers; a generator, for the CPU, that draws something else."""
+    """Seed torch from these numbers; returns a generator (CPU) that draws other numbers."""
     state = np.random.SeedSequence(seeds).generate_state(2, np.uint64)
     torch.manual_seed(int(state[0] >> 1))
     return torch.Generator().manual_seed(int(state[1] >> 1))
@@ -143,7 +143,7 @@ class Epoch:
 
 
 class Score(NamedTuple):
-    """How well images were told apart: mean loss, and the share of right first and first 5."""
+    """How well images were told apart: the mean loss, and the top-1 and top-5 accuracies."""
 
     loss: float
     accuracy: float
@@ -151,13 +151,13 @@ class Score(NamedTuple):
 
 
 class Tally:
-    """Sums up losses and hits of batches on the device, without waiting for it."""
+    """Sums up losses and hits of batches on the device, without waiting for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: its mean loss, what the network said, and what was right."""
+        """Count a batch: its mean loss, the network's logits, and the labels."""
         with torch.no_grad():
             best = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
             count = torch.full_like(self.sums[0], len(labels))
@@ -207,7 +207,7 @@ def set_lr(optimizer: Any, lr: float) -> None:
 
 
 def set_gradients(parameters: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:
-    """What `backward()` would leave in the parameters, and in no others."""
+    """Give parameters their gradients, as `backward()` would, but no others."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
 
@@ -221,7 +221,7 @@ def reduced_precision(device: torch.device, precision: str) -> AbstractContextMa
 
 
 def check_loss(loss: float, epoch: int, epochs: int, lr: float) -> None:
-    """End the trial when its loss is no number any more.
+    """End the trial when its loss is not a number any more.
 
     Raises Diverged, whose text becomes the reason of the trial.
     """
@@ -236,5 +236,5 @@ def peak_memory_mb(device: torch.device) -> float:
     """The most memory that this process has taken so far: of its GPU, else of the machine."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device)) / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # (bytes on macOS, KiB elsewhere)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

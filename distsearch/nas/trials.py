@@ -1,4 +1,4 @@
-"""A network of cells is trained as a trial: the train function, which a driver without torch holds.
+"""The train function of a network of cells; a driver needs no torch to hold it.
 
 scheduler = FIFOScheduler(train_network, args={"genotype": genotype.as_text(), "epochs": 600})
 """

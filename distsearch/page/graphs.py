@@ -26,15 +26,15 @@ from .panel import Data, Panel, hover, new_figure, sources, ticks
 from .view import View
 
 Options = Mapping[str, str]
-DRAWN = 800  # trials of a lineage
-SAMPLES = 9  # of each cell's generator
+DRAWN = 800  # a lineage shows at most so many trials
+SAMPLES = 9  # so many samples of each cell's generator are shown
 
 
 # Lineage
 
 
 def prepare_lineage(views: Sequence[View], options: Options) -> Data:
-    """Families by generation; of many the best trial's line and its relatives first."""
+    """Families by generation; of many trials the best one's line and its relatives first."""
     (view,) = views
     of = view.results.lineage()
     if not any(one.parents for one in of.values()):
@@ -260,7 +260,7 @@ def _grid(folder: Path) -> Data:
         for name, value in zip(cells, (column, row, fid, generation, words), strict=True):
             cells[name].append(value)
         made = as_pixels(generator.make(SAMPLES, torch.Generator().manual_seed(run.settings.seed)))
-        if made.ndim == 2:  # points of the plane: where they lie within the cell
+        if made.ndim == 2:  # points of the plane are drawn where they lie
             reach = 2.5 * (float(np.abs(made).max()) or 1.0)
             points["x"] += (column + made[:, 0] / reach).tolist()
             points["y"] += (row + made[:, 1] / reach).tolist()

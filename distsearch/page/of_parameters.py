@@ -18,10 +18,10 @@ from .panel import Data, Panel, hover, new_figure, sources, text, ticks
 from .view import View
 
 Options = Mapping[str, str]
-LINES = 400  # of parallel coordinates
-LETTERS = 90  # of names beside each other
-LEANS = 0.7  # texts that are too long to stand beside each other, by this angle
-POINTS = 1500  # in a slice
+LINES = 400  # parallel coordinates show at most so many trials
+LETTERS = 90  # names with so many letters in all stand beside each other
+LEANS = 0.7  # the angle (radians) of texts that are too long to stand beside each other
+POINTS = 1500  # a slice shows at most so many trials
 Prepare = Callable[[Sequence[View], Options], Data]
 
 
@@ -147,7 +147,7 @@ def prepare_importance(view: View, options: Options) -> Data:
 
 
 def draw_importance(data: Data) -> Any:
-    """A bar for each parameter, and how sure that is."""
+    """A bar for each parameter, and how sure its length is."""
     names = data.shape["names"]
     fig = new_figure(
         x="share of the importance (lines: deviation)",

@@ -18,7 +18,7 @@ from .panel import Data, Panel, hover, joined, legend, new_figure, sources, tick
 from .view import View
 
 Options = Mapping[str, str]
-FEW = 8  # searches that have a colour of their own
+FEW = 8  # up to so many searches each have a colour of their own
 
 
 # The best so far
@@ -38,7 +38,7 @@ def prepare_best(views: Sequence[View], options: Options) -> Data:
     }
     if len(lines) > 2:
         middle = over_time.quartiles(lines)
-        # An area has no steps: each corner is said twice.
+        # An area of Bokeh's has no steps: each corner is given twice.
         x = np.repeat(middle.x, 2)[1:]
         low, high = (np.repeat(one, 2)[:-1] for one in (middle.lower, middle.upper))
         columns["band"] = {"x": x, "low": low, "high": high}
@@ -84,7 +84,7 @@ def draw_best(data: Data) -> Any:
 
 
 def _as_hover(words: str) -> str:
-    """Words in the place of a column: an @ or a $ would begin the name of one."""
+    """Words where Bokeh takes a column: an @ or a $ would begin the name of a column."""
     return words.replace("@", "(at)").replace("$", "＄")
 
 
@@ -149,7 +149,7 @@ def draw_curves(data: Data) -> Any:
         fig.add_layout(Span(location=level, dimension="height", **look))
     band = {"fill_color": GREY, "fill_alpha": 0.18, "legend_label": "quartiles of all"}
     fig.varea("x", "low", "high", source=of["band"], **band)
-    single = data.shape["single"]  # reports: points, as there is nothing that a line could join
+    single = data.shape["single"]  # a single report is a point: no line can join it to another
 
     def draw(source: Any, colour: str, label: str, **look: Any) -> Any:
         look |= {"source": source, "legend_label": label, "line_color": colour}
@@ -179,7 +179,7 @@ def draw_curves(data: Data) -> Any:
     legend(fig)
     below = fig.legend[0]
     below.orientation, below.ncols, below.spacing = "horizontal", 3, 5
-    fig.add_layout(below, "below")  # within the figure it would hide curves
+    fig.add_layout(below, "below")  # a legend within the figure would hide curves
     return fig
 
 
@@ -265,7 +265,7 @@ def draw_rungs(data: Data) -> Any:
     fig.x_range.start, fig.xaxis[0].ticker.min_interval = 0, 1
     fig.ygrid.visible = False
     legend(fig)
-    fig.add_layout(fig.legend[0], "right")  # within the figure it would hide a bar
+    fig.add_layout(fig.legend[0], "right")  # a legend within the figure would hide a bar
     return fig
 
 

@@ -1,4 +1,4 @@
-"""What a panel is: plain data that are prepared, and a figure of Bokeh's that is drawn of them."""
+"""What a panel is: plain data that are prepared, and a figure of Bokeh's drawn from them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def text(words: str) -> Any:
 
 
 def sources(data: Data) -> dict[str, ColumnDataSource]:
-    """A source of Bokeh's for each of the data, by which name the page finds it again."""
+    """A source of Bokeh's for each of the data; the page finds it again by its name."""
     return {
         name: ColumnDataSource(dict(columns), name=name) for name, columns in data.columns.items()
     }

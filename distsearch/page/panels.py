@@ -32,7 +32,8 @@ SECTIONS = (
 )
 
 OBJECTIVE = ("curves", "parallel", "importance", "contour", "slices")  # each shows one objective
-WIDE = ("curves", "parallel", "slices", "lineage", "tree", "grid", "front")  # in a row of its own
+# Each of these has a row of its own.
+WIDE = ("curves", "parallel", "slices", "lineage", "tree", "grid", "front")
 
 
 def item(data: Data, panel: Panel) -> Any:
@@ -84,7 +85,7 @@ def answer(
 
 def prepared(panel: Panel, views: Sequence[View], options: Mapping[str, str]) -> Data:
     """The data of a panel, made once for all who look on, while nothing happens."""
-    if len(views) > 1 or panel.is_slow:  # slow ones take the lock by themselves, and not for long
+    if len(views) > 1 or panel.is_slow:  # (slow panels take the lock themselves, but not for long)
         return panel.prepare(views, options)
     key = (panel.name, *sorted(options.items()))
     return views[0].once(key, lambda: panel.prepare(views, options))

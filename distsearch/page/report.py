@@ -20,8 +20,8 @@ from .searches import open_view
 from .view import View
 
 REPORT, COMPARISON = "report.html", "comparison.html"
-ROWS = 1000  # trials in the table of a report
-POLICY = (  # so that it asks no network, whatever is in it
+ROWS = 1000  # the table of a report has at most so many trials
+POLICY = (  # so that the report asks no network, whatever is in it
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
@@ -106,7 +106,7 @@ def _search(view: View, items: dict[str, Any], with_name: bool) -> str:
 
     parts = [f"<h2>{escape(view.name)}</h2>" if with_name else "", _summary(view)]
     objectives = view.story.ledger.objectives
-    for name in objectives.names:  # so that figures of parameters know which ones to show
+    for name in objectives.names:  # figures of parameters show these
         with contextlib.suppress(NothingReported, MissingPackage):
             view.importance(name if objectives.several else None)
     for section in SECTIONS:
@@ -121,7 +121,7 @@ def _search(view: View, items: dict[str, Any], with_name: bool) -> str:
 
 
 def _panel(name: str, views: Sequence[View], items: dict[str, Any], objective: str = "") -> str:
-    """A figure's place and what stands above it; "" where there is nothing to see."""
+    """The place of a figure, and its heading; "" where there is nothing to see."""
     from .panels import PANELS, WIDE, item
 
     panel = PANELS[name]

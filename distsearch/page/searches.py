@@ -17,12 +17,12 @@ def open_view(folder: str | os.PathLike[str], hear: Callable[[int], None] | None
     `hear`: called with the number of events read, now and then. Raises StoreError, and names what
     could be opened instead, when there is none.
     """
-    place = check(folder)
+    place = find_search(folder)
     given = Path(folder).expanduser().absolute()
     return View(Story.of(place, hear), given.name, given, str(folder))
 
 
-def check(folder: str | os.PathLike[str]) -> Path:
+def find_search(folder: str | os.PathLike[str]) -> Path:
     """Where the search of a folder is. Raises StoreError when there is none."""
     place = place_of(folder)
     first_of(place)

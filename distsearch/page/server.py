@@ -32,8 +32,8 @@ from .report import STATIC
 from .view import View
 from .watch import Watch
 
-HOSTS = ("localhost", "127.0.0.1", "[::1]")  # by any other name it is somebody else's page
-ANSWER_S = 15.0  # for which it is waited for what comes of a request
+HOSTS = ("localhost", "127.0.0.1", "[::1]")  # what is asked of another host is refused
+ANSWER_S = 15.0  # the driver has so long to answer a request
 MAX_BODY = 64 * 1024
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
@@ -88,7 +88,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        """What a browser opens; the token stands where it is sent to nobody."""
+        """The address for a browser; the token is in its fragment, which is sent to nobody."""
         return f"http://127.0.0.1:{self.port}/#token={self.token}"
 
     @property
@@ -128,7 +128,7 @@ async def serve(server: Server) -> None:
 
 
 class _Guarded(RequestHandler):
-    """Who asks has to name this page's host: another site's script, or name, gets nothing."""
+    """A handler that refuses requests for another host, or from another site's script."""
 
     def prepare(self) -> None:
         host = urlsplit(f"//{self.request.host}")
@@ -162,7 +162,7 @@ class _Nothing(_Guarded):
 
 
 class _Static(_Guarded, StaticFileHandler):
-    """The page's own files, which hold nothing of anybody."""
+    """The page's own files, which hold nothing of any search."""
 
 
 class _Shell(_Guarded):
@@ -172,7 +172,7 @@ class _Shell(_Guarded):
 
 
 class _Api(_Guarded):
-    """Whatever tells or changes something of a search wants the token."""
+    """A handler that tells or changes something of a search, for whoever has the token."""
 
     def initialize(self, server: Server) -> None:
         self.server = server
@@ -189,7 +189,7 @@ class _Api(_Guarded):
             )
 
     async def told(self, job: Callable[..., Any], *arguments: Any) -> None:
-        """Answer with what a function gives, or with its error in words."""
+        """Answer with what a function returns, or with its error in words."""
         try:
             self.finish(await self.server.watch.work(job, *arguments))
         except DistsearchError as error:

@@ -16,8 +16,8 @@ from ..plots.over_time import value_of
 from ..resource.private import private
 from .view import View
 
-AT_ONCE = 200  # rows of a page at most
-SHOWN_BYTES = 64 * 1024  # of a trial's output
+AT_ONCE = 200  # so many rows are sent at once at most
+SHOWN_BYTES = 64 * 1024  # so much of a trial's output is shown
 _TERM = re.compile(r"(?P<name>[^<>=!~\s]+)(?P<way><=|>=|!=|=|<|>|~)(?P<value>\S*)")
 _WAYS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -30,14 +30,14 @@ _WAYS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 class Row(NamedTuple):
-    """One trial: a value for each column, and all of it as text in small letters."""
+    """One trial: a value for each column, and all values as text in small letters."""
 
     values: list[Any]
     text: str
 
 
 class Page(NamedTuple):
-    """Some rows of those that a filter leaves."""
+    """Some of the rows that a filter leaves."""
 
     columns: list[str]
     rows: list[list[Any]]

@@ -13,12 +13,12 @@ from ..core.story import Story
 from ..plots import parameters
 
 Value = TypeVar("Value")
-RESTS = 20.0  # times as long as it took
+RESTS = 20.0  # a view rests so many times as long as its making took
 AFRESH = 1.1  # importance is computed anew when there are so many times more results
 
 
 class _Known(NamedTuple):
-    """What was made of a search at a revision, and until when it may serve although it is older."""
+    """What was made of a search at a revision, and until when it serves though it is outdated."""
 
     revision: int
     rests_until: float
@@ -26,7 +26,7 @@ class _Known(NamedTuple):
 
 
 class View:
-    """A search that is looked at by several threads; who asks for several things holds `lock`.
+    """A search that several threads look at; who asks for several things holds `lock`.
 
         view = View(Story.of(folder), "digits", folder, "runs/digits")
         view.table(None), view.importance(None)
@@ -50,11 +50,11 @@ class View:
 
     @property
     def revision(self) -> int:
-        """The number of the newest event that it knows."""
+        """The number of the newest event that is known."""
         return self.story.ledger.last_id
 
     def once(self, key: Any, make: Callable[[], Value], *, seldom: bool = False) -> Value:
-        """What `make` gives, made anew only when something has happened since.
+        """What `make` returns, made anew only when something has happened since.
 
         `seldom`: and not before it has rested for twenty times as long as it took; see `settle`.
         """
@@ -75,9 +75,9 @@ class View:
             return found
 
     def settle(self) -> bool:
-        """Nothing happens for the moment: whether something was shown that is older, and goes now.
+        """Forget what is outdated, as nothing happens for the moment; whether there was anything.
 
-        `settled` counts how often that was so.
+        `settled` counts how often there was.
         """
         with self.lock:
             was_behind, self._is_behind = self._is_behind, False
@@ -112,7 +112,7 @@ class View:
         return found
 
     def known_importance(self, objective: str | None = None) -> list[parameters.Importance]:
-        """The same, as far as it was asked for already."""
+        """How much each parameter matters, if somebody has asked for that already."""
         return self._importance.get(objective, (0, []))[1]
 
     def ranked(self, objective: str | None = None) -> list[str]:

@@ -22,13 +22,13 @@ from .searches import open_view
 from .view import View
 
 LOOK_S = 0.4  # between two looks at a folder
-RESTS = 2.0  # so many times as long as a look takes it rests after it
+RESTS = 2.0  # after a look comes a rest of so many times its length
 THREADS = 4
-WAIT_S = 20.0  # for which a browser's question for changes is kept open
+WAIT_S = 20.0  # a browser's question for changes is kept open for so long
 
 
 class Seat:
-    """One folder: its search once it is read, and what can be said of it until then."""
+    """One folder: its search once that is read, and what can be said of the folder until then."""
 
     def __init__(self, folder: str, name: str) -> None:
         self.folder, self.name = folder, name
@@ -78,7 +78,7 @@ class Watch:
         return await asyncio.get_running_loop().run_in_executor(self._pool, job_of)
 
     async def state(self, after: int) -> dict[str, Any]:
-        """How all searches stand, once `version` is beyond `after`; as it is after 20 s."""
+        """How all searches stand, once `version` is beyond `after`, or after 20 s."""
         until = time.monotonic() + WAIT_S
         while self.version <= after and time.monotonic() < until:
             changed = self._changed
@@ -135,7 +135,7 @@ def _look(seat: Seat) -> bool:
 
 
 def _look_at_driver(seat: Seat) -> bool:
-    """Read what is live; whether that is something else than before."""
+    """Read what the driver shows; whether that is something else than before."""
     assert seat.view is not None
     folder = seat.view.story.folder
     runs = holder(folder) is not None
@@ -180,7 +180,7 @@ def _in_words(view: View, runs: bool) -> str:
 
 
 def _live(now: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What the page shows of `live.json`; None where that is not as it should be."""
+    """What the page shows of `live.json`; None where that file is not as it should be."""
     try:
         return None if now is None else _read_live(now)
     except (TypeError, AttributeError, ValueError):

@@ -26,7 +26,7 @@ def as_results(given: Results | Path_) -> Results:
 
 
 def all_results(given: Results | Path_ | Iterable[Results | Path_]) -> list[Results]:
-    """The same for one or several; raises OptionError for none."""
+    """The results of one search or several; raises OptionError for none."""
     if isinstance(given, (Results, str, os.PathLike)):
         return [as_results(given)]
     found = [as_results(one) for one in given]

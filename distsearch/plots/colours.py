@@ -9,7 +9,7 @@ PINK, SKY, RED = "#CC79A7", "#56B4E9", "#D55E00"
 GREY = "#8c8c8c"
 CYCLE = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 BEST = RED  # the best trial, everywhere
-STATUS = {  # of trials that are no longer in the search, and of those that are
+STATUS = {  # the colours of trials, by what became of them
     "running": SKY,
     "went on": BLUE,
     "ended": GREEN,

@@ -125,7 +125,7 @@ def rungs(search: Results | Path_, *, path: Path_ | None = None, axes: Any = Non
             "bbox_to_anchor": (0.5, 1.0),
             "ncols": len(over_time.FATES),
         }
-        axes.legend(frameon=False, **beside)  # within the axes it would hide a bar
+        axes.legend(frameon=False, **beside)  # a legend within the axes would hide a bar
     return axes
 
 

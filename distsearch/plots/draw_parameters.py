@@ -13,10 +13,10 @@ from . import parameters
 from .canvas import Path_, as_results, figure_for, plain
 from .colours import BLUE
 
-SHOWN = 500  # lines of parallel coordinates
-MAP = "cividis"  # which the colour-blind see as all others do
-LEVELS = 13  # of a contour
-LETTERS = 12  # of names that stand beside each other
+SHOWN = 500  # parallel coordinates show at most so many trials
+MAP = "cividis"  # the colour-blind see these colours as all others do
+LEVELS = 13  # a contour has so many levels
+LETTERS = 12  # names with more letters do not stand beside each other
 CAPTION: dict[str, Any] = {"fontsize": "small", "loc": "left"}
 
 
@@ -170,7 +170,7 @@ def contour(
 
 
 def _shown(table: parameters.Table) -> tuple[list[parameters.Scale], str]:
-    """The scales that there is room for, and which of how many these are, in words."""
+    """The scales for which there is room, and in words how many these are of how many."""
     if len(table.scales) <= parameters.SHOWN:
         return table.scales, ""
     known = parameters.known_importance(table)

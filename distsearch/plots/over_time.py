@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.phrases import counted
-from ..core.story import Run, Story
+from ..core.story import Span, Story
 from ..core.words import Status, Trial
 from ..errors import OptionError
 
 Array = NDArray[np.float64]
 By = Literal["trials", "seconds"]
-LEADERS = 5  # curves that have a colour of their own
-SHOWN = 300  # of more trials only some curves are drawn, beside the quartiles of all
+LEADERS = 5  # so many curves have a colour of their own
+SHOWN = 300  # of more trials only some curves are drawn, besides the quartiles of all
 OTHERS = "others"
 
 
@@ -133,7 +133,7 @@ class Shown(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What is left out, in words; "" for nothing."""
+        """What is left out, in words; "" where nothing is."""
         count = len(self.leaders) + len(self.others)
         if count == self.of:
             return ""
@@ -214,28 +214,28 @@ def slots(story: Story, most: int = 8) -> dict[str, Steps]:
 
     Of more than `most` nodes the busiest ones, and all others together.
     """
-    of: dict[str, list[Run]] = defaultdict(list)
-    for run in story.runs:
-        of[run.node].append(run)
+    of: dict[str, list[Span]] = defaultdict(list)
+    for span in story.spans:
+        of[span.node].append(span)
     seen = dict.fromkeys(node.node for node in story.nodes if node.cpus)
     nodes = sorted({*of, *seen}, key=lambda name: -len(of[name]))
     alone = nodes if len(nodes) <= most else nodes[: most - 1]
     found = {name: _used(of[name], story) for name in sorted(alone)}
     if len(nodes) > len(alone):
         rest = nodes[len(alone) :]
-        runs = [run for name in rest for run in of[name]]
-        found[f"{len(rest)} {OTHERS}"] = _used(runs, story)
+        spans = [span for name in rest for span in of[name]]
+        found[f"{len(rest)} {OTHERS}"] = _used(spans, story)
     return found
 
 
-def _used(runs: Sequence[Run], story: Story) -> Steps:
-    began = np.array([run.began for run in runs]) - story.began
-    ended = np.array([run.ended for run in runs if run.ended is not None]) - story.began
+def _used(spans: Sequence[Span], story: Story) -> Steps:
+    began = np.array([span.began for span in spans]) - story.began
+    ended = np.array([span.ended for span in spans if span.ended is not None]) - story.began
     x = np.concatenate([[0.0], began, ended, [story.last - story.began]])
     change = np.concatenate([[0.0], np.ones(len(began)), -np.ones(len(ended)), [0.0]])
     order = np.argsort(x, kind="stable")
     x, y = x[order], np.cumsum(change[order])
-    last = np.append(x[1:] != x[:-1], True)  # of changes at one moment what comes out
+    last = np.append(x[1:] != x[:-1], True)  # of several changes at one moment only the last counts
     return Steps(x[last], y[last])
 
 
@@ -268,7 +268,7 @@ class Rung(NamedTuple):
     ended: int
 
 
-FATES: Mapping[str, Callable[[Rung], int]] = {  # in the order in which they are drawn
+FATES: Mapping[str, Callable[[Rung], int]] = {  # the fates are drawn in this order
     "went on": lambda rung: rung.went_on,
     "ended": lambda rung: rung.ended,
     "paused": lambda rung: rung.paused,

@@ -23,8 +23,8 @@ from .over_time import nothing_finite, objective_of, own_trials, value_of
 
 Array = NDArray[np.float64]
 TREES, LEARNED_FROM, LEAST = 64, 1500, 10
-GRID = 40  # points of a contour along each side
-NEAR = 0.12  # the width of what counts as near in a contour, of the whole scale
+GRID = 40  # a contour has so many points along each side
+NEAR = 0.12  # how wide near is in a contour, as a part of the whole scale
 OPTIONS_SHOWN = 12
 WORD, NAME = 18, 30  # letters of what is written along an axis, and of the name of a whole axis
 SHOWN, BARS = 12, 30  # parameters of a figure, and of one that has a line of text for each
@@ -74,7 +74,7 @@ class Scale:
 
     @property
     def varies(self) -> bool:
-        """Whether trials have more than one value of it."""
+        """Whether trials have more than one value of this parameter."""
         return len(self.options) > 1 if self.options else self.high > self.low
 
     @property
@@ -119,7 +119,7 @@ class Table(NamedTuple):
     objective: str
 
     def number(self, name: str) -> int:
-        """The number of a parameter. Raises OptionError, with the nearest name there is."""
+        """The number of a parameter. Raises OptionError, with the nearest name, for none."""
         names = [scale.name for scale in self.scales]
         if name not in names:
             raise OptionError(f"no parameter {name!r} is searched; {suggest(name, names)}")
@@ -284,7 +284,8 @@ def importance(table: Table, seed: int = 0) -> list[Importance]:
         )
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(table.ids))[:LEARNED_FROM]
-    features = np.nan_to_num(table.places[rows], nan=-0.5)  # not active: apart from all values
+    # A parameter that is not active lies apart from all values.
+    features = np.nan_to_num(table.places[rows], nan=-0.5)
     ranks = np.argsort(np.argsort(table.values[rows])) / len(rows)
     halves = np.array_split(np.arange(len(rows)), 2)
     found = []

@@ -105,7 +105,7 @@ class Launcher:
             if self.control.fileno() in ready and not self.read_requests():
                 break
         self.kill_everything()
-        wake_guard()  # one that was stopped would stay for ever
+        wake_guard()  # (a guard that was stopped would stay for ever)
 
     def read_requests(self) -> bool:
         """Do what the parent asks; False once it is gone."""
@@ -186,9 +186,9 @@ class Launcher:
             for name, value in env.items():
                 if os.environ.get(name) != value:  # setenv copies pages that are shared until then
                     os.environ[name] = value
-            with contextlib.suppress(OSError):  # the job names it again, and can say what is wrong
+            with contextlib.suppress(OSError):  # (the job names the folder again, and says why)
                 os.chdir(folder)
-            if os.getppid() == launcher:  # else it died before the death signal was set
+            if os.getppid() == launcher:  # else the launcher died before the death signal was set
                 channel = socket.socket(fileno=os.dup(descriptor))
                 code = sys.modules[self.entry].main(channel, threads)
         except BaseException:
@@ -262,7 +262,7 @@ class Launcher:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once, with what it has printed; whatever its output is by now."""
+    """End this process at once, after writing what it has printed, if its output still works."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -6,11 +6,11 @@ import asyncio
 import os
 from pathlib import Path
 
-from .agent import Agent, Message
+from .agent import Agent
 from .detect import declared, detect
 from .node import Node, NodeFacts
 from .pace import LARGEST_PIECE, Pace
-from .remote import Listener, Remote
+from .remote import Listener, Message, Remote
 from .slots import NodeResourceManager
 
 _shared_slots: dict[NodeFacts, NodeResourceManager] = {}

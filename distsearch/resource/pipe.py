@@ -27,9 +27,9 @@ from typing import Any
 from ..errors import NodeError
 from .cache import CheckpointCache, Data
 
-SILENT_S: float = 60
-# A write to a connection. On a slow link a message may have to wait for one. (With large chunks
-# asyncssh would be slow: it copies the rest of a chunk after each packet that it makes of it.)
+SILENT_S: float = 60  # a connection on which nothing moves for so long is given up
+# What is written to a connection at once: on a slow link, other messages wait for so much. (With
+# large chunks asyncssh would be slow: it copies the rest of a chunk after each packet.)
 CHUNK_BYTES = 1 << 16
 ERROR_BYTES = 1 << 14
 LENGTH = struct.Struct("!I")
@@ -62,14 +62,14 @@ class PipeServer:
             os.unlink(self.path)
 
     def _accept(self) -> None:
-        # Close it however this ends: nobody must wait for an answer that never comes.
+        # Close the listener however this ends: nobody must wait for an answer that never comes.
         with self._listener, contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        # It goes on until the client has ended, or is none, or asks for more than there is memory.
+        # Serve until the client has ended, sends no request, or asks for more than memory holds.
         with connection, contextlib.suppress(OSError, ValueError, MemoryError):
             connection.setblocking(True)  # whatever socket.setdefaulttimeout says
             while True:
@@ -78,7 +78,9 @@ class PipeServer:
                 data = _receive(connection, size) if verb == "write" else b""
                 try:
                     answer = self._do(verb, trial, name, path, offset, size, data)
-                except Exception as error:  # mostly of the disk; the driver tells it the user
+                except (
+                    Exception
+                ) as error:  # mostly an error of the disk, which the driver tells the user
                     text = (str(error) or repr(error)).encode(errors="replace")[:ERROR_BYTES]
                     connection.sendall(ANSWER.pack(True, len(text)) + text)
                 else:
@@ -111,9 +113,9 @@ def _receive(connection: socket.socket, size: int) -> bytearray:
 class PipeConnection(asyncio.Protocol):
     """A connection to a `PipeServer`, which takes one request after the other.
 
-    A protocol for transports of asyncio and a session for channels of asyncssh, which call it
-    alike: what it is sent goes straight to where it is wanted, copied once. `link_is_free` is set
-    while what carries the transport takes more: what else is sent there shall not wait for long.
+    It is a protocol for transports of asyncio and a session for channels of asyncssh, which call it
+    alike. An answer goes straight to its buffer, copied once. `link_is_free` is set while the link
+    below takes more: pieces wait for it, so that other messages on that link need not.
     """
 
     def __init__(self, link_is_free: asyncio.Event | None = None) -> None:
@@ -236,9 +238,9 @@ MakeConnection = Callable[[asyncio.Event | None], PipeConnection]
 class PipeClient:
     """Asks a `PipeServer`, one piece at a time through each of its connections.
 
-    `connect` opens a transport for a new connection that it makes, and raises OSError where there
-    is no way. So do `read` and `write`, and then the pipe no longer `works`. What went wrong on
-    the node itself they raise as NodeError. All in one loop.
+    `connect(make)` opens a transport for a connection that `make` returns; where there is no way
+    it raises OSError. So do `read` and `write`, after which the pipe no longer `works`; an error on
+    the node itself is a NodeError. To be used in one loop.
     """
 
     def __init__(self, connect: Callable[[MakeConnection], Awaitable[PipeConnection]]) -> None:

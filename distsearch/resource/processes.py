@@ -24,12 +24,12 @@ from .proc import MARK, kill_marked, mark_of
 from .process import Process, ProcessListener
 
 LOG_FILE = "launcher.log"
-LAUNCHERS = 5  # so many in a row may die before the next one has to wait
-LONGEST_REST_S = 30.0  # that it waits at most
+LAUNCHERS = 5  # so many launchers in a row may die before the next one has to wait
+LONGEST_REST_S = 30.0  # for so long a launcher waits at most
 IMPORT_S = 300.0  # a launcher that imports for longer than that is taken for hanging
 PING_S = 5.0  # how often the launcher is asked for a sign of life
 PINGS = 6  # so many without an answer mean that it will give none
-CLEAN_S = 2.0  # what its guard needs at most to clean up after it
+CLEAN_S = 2.0  # the guard of a launcher cleans up after it in that time
 REAP_S = 5.0  # a killed launcher that takes longer to end is held by a disk
 SOON_S = 0.05
 
@@ -67,17 +67,17 @@ class Processes:
         self._is_full = False  # whether the socket to the launcher takes no more
         self._mark = ""
         self._deaths = 0  # of launchers in a row, without a process that ended by itself
-        self._useless = 0  # of these: so many in a row had not started any process
-        self._failed_starts = 0  # in a row, of launchers
-        self._has_started_one = False  # this launcher, a process
+        self._useless = 0  # of these launchers: how many in a row had not started a process
+        self._failed_starts = 0  # how many starts of a launcher failed in a row
+        self._has_started_one = False  # whether this launcher has started a process
         self._restart: asyncio.TimerHandle | None = None  # runs while there is no launcher
         self._ping: asyncio.TimerHandle | None = None
-        self._unanswered = 0  # pings
+        self._unanswered = 0  # pings in a row
 
     def start(self) -> None:
         """Start the launcher (again); to be called in the loop.
 
-        What another agent of this folder had started, and nobody could end with it, is ended.
+        What an earlier agent of this folder has left behind is killed first.
         """
         self._loop = asyncio.get_running_loop()
         if not self._mark:
@@ -114,7 +114,7 @@ class Processes:
         if self._control.fileno() < 0:
             return  # the next launcher is told when it starts
         with contextlib.suppress(OSError):  # if it has died, `_read_launcher` notices
-            # The first that it hears: there is room in the socket.
+            # This is the first that a launcher hears: its socket has room.
             self._control.sendall(_as_line(op="configure", **configuration))
         self._stop_timer()
         self._importing = self._loop.call_later(IMPORT_S, self._imports_too_long)
@@ -125,7 +125,7 @@ class Processes:
             self._importing = None
 
     def _imports_too_long(self) -> None:
-        """Have another launcher that imports nothing; what waits for processes does not notice."""
+        """Start another launcher, which imports nothing; requests for processes wait for it."""
         self._end_launcher()
         modules: list[str] = self._configuration["preload"]
         if not modules or self._configuration["spawn"]:  # another launcher would be no better
@@ -146,7 +146,7 @@ class Processes:
         """
         self._ping = self._loop.call_later(PING_S, self._ask_for_life)
         if self._importing is not None:
-            return  # for that there is another bound
+            return  # imports have a bound of their own
         if not self._unanswered:
             self._tell_launcher(_as_line(op="ping"))
         else:
@@ -166,7 +166,7 @@ class Processes:
             self._restart.cancel()
             self._restart = None
         self._close_control()  # at which the launcher kills all it has, and ends
-        if self._importing is not None:  # while it imports it does not look, and has no process yet
+        if self._importing is not None:  # while a launcher imports it reads nothing
             self._stop_timer()
             self._signal_launcher(END_ALL)
         self._forget_outbox()
@@ -266,7 +266,7 @@ class Processes:
         self._send_on()
 
     def _send_on(self) -> None:
-        """Send what there is, but never wait: not while the launcher imports, nor for its room."""
+        """Send what waits, but never wait for room in the socket, nor send while modules load."""
         if self._control.fileno() < 0:
             if self._restart is None:  # the node was given up
                 self._forget_outbox()

@@ -58,7 +58,7 @@ class Stock:
     def take_upload(self, message: Message) -> None:
         """Take a piece of a file. Raises OSError, and ValueError for what makes no sense."""
         try:
-            receive_piece(Path(self.work), self._unfinished, message)
+            add_to_upload(Path(self.work), self._unfinished, message)
         except (OSError, ValueError):
             self._unfinished.pop(message["path"], None)
             raise
@@ -105,7 +105,7 @@ class Stock:
                 make_folders(Path(folder))
 
 
-def receive_piece(folder: Path, open_files: dict[str, Any], message: Message) -> None:
+def add_to_upload(folder: Path, open_files: dict[str, Any], message: Message) -> None:
     """Add a piece to an upload; after the last piece check the hash, and put the file in place.
 
     Raises ValueError for a path outside the folder or a wrong hash.

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from ..errors import OptionError
 from ..space import Choice, Space
 from ..space.base import Domain
-from .base import Config, Reward, Searcher, config_of
+from .base import Config, Reward
+from .model import ModelSearcher
 from .random import draw_new, key
 
 LEAST_WIDTH = 1e-3  # the least width of a kernel
 Row = dict[str, float]  # by path: the place in [0, 1], or the number of an option
 
 
-class BOHBSearcher(Searcher):
+class BOHBSearcher(ModelSearcher):
     """The model of BOHB, `searcher='bohb'`: learns from what trials reach at each rung.
 
         scheduler = HyperbandScheduler(train_fn, searcher='bohb', type='promotion', max_t=81)
@@ -43,9 +44,6 @@ class BOHBSearcher(Searcher):
 
     Raises OptionError for settings that make no sense.
     """
-
-    endless = True
-    slow = True
 
     def __init__(
         self,
@@ -71,20 +69,9 @@ class BOHBSearcher(Searcher):
         self.candidates = candidates
         self.bandwidth_factor = bandwidth_factor
         self._domains: dict[str, Domain] = {}  # of each parameter that was ever active
-        self._rows: dict[int, Row] = {}  # by trial
         self._rewards: dict[float, dict[int, float]] = {}  # by budget and trial
         self._observed: set[int] = set()
         self._failed: dict[int, None] = {}  # the failed trials, in order
-        self._seen: set[str] = set()
-
-    def ask(self, trial_id: int) -> Config | None:
-        """A new configuration; None once all of a finite space were suggested."""
-        suggested = super().ask(trial_id)
-        if suggested is None:
-            return None
-        config = config_of(suggested)
-        self._begin(trial_id, config)
-        return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
         """A configuration from the model; a random one at first, and for a share of the trials."""
@@ -115,21 +102,6 @@ class BOHBSearcher(Searcher):
                 rewards.pop(trial_id, None)  # (rewards before a failure do not count)
         elif trial_id not in self._observed or trial_id in self._rewards.get(math.inf, ()):
             self.observe(trial_id, config, reward, math.inf)
-
-    def replay(self, trial_id: int, config: Config) -> bool:
-        """Take note of an earlier suggestion without computing it again.
-
-        False only where the user's points to evaluate have changed.
-        """
-        if self._first:
-            return super().replay(trial_id, config)
-        self._begin(trial_id, config)
-        return True
-
-    def _begin(self, trial_id: int, config: Config) -> None:
-        if trial_id not in self._rows:
-            self._rows[trial_id] = self._row(config)
-            self._seen.add(key(config))
 
     def _row(self, config: Config) -> Row:
         row = {}

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SpaceError
+from ..errors import OptionError
 from ..space import Space
-from .base import Config, Reward, Searcher, config_of
+from .base import Config, Reward
 from .gaussian import Belief, Kernel, Posterior
+from .model import ModelSearcher
 from .places import Array, Places
 from .random import draw_new, key
 
@@ -31,7 +32,7 @@ TRIED = 50  # so many of the best candidates are looked at for a new one
 Rewards = dict[int, dict[float, float]]  # by trial and time; -inf where there was none
 
 
-class MFGPSearcher(Searcher):
+class MFGPSearcher(ModelSearcher):
     """A multi-fidelity Gaussian process, `searcher='mfgp'`: one model of all rungs.
 
         scheduler = HyperbandScheduler(train_fn, searcher='mfgp', type='promotion', max_t=81)
@@ -53,15 +54,12 @@ class MFGPSearcher(Searcher):
     results, whenever there are 15% more of them. At most 500 results are in the model: the best
     half, and an even sample of the others.
 
-    Raises SpaceError for settings that make no sense.
+    Raises OptionError for settings that make no sense.
 
     Sources: Klein et al., "Model-based Asynchronous Hyperparameter and Neural Architecture Search",
     arXiv:2003.10865 (2020); Srinivas et al., "Gaussian Process Optimization in the Bandit Setting",
     ICML (2010).
     """
-
-    endless = True
-    slow = True
 
     def __init__(
         self,
@@ -76,13 +74,13 @@ class MFGPSearcher(Searcher):
     ) -> None:
         super().__init__(space, seed=seed, points_to_evaluate=points_to_evaluate)
         if not first >= 2:
-            raise SpaceError(f"first={first!r}, but it must be 2 or more")
+            raise OptionError(f"first={first!r}, but it must be 2 or more")
         if not 0 <= random_share <= 1:
-            raise SpaceError(f"random_share={random_share!r}, but it is from 0 to 1")
+            raise OptionError(f"random_share={random_share!r}, but it is from 0 to 1")
         if not candidates >= 1:
-            raise SpaceError(f"candidates={candidates!r}, but it must be 1 or more")
+            raise OptionError(f"candidates={candidates!r}, but it must be 1 or more")
         if hope is not None and not hope >= 0:
-            raise SpaceError(f"hope={hope!r}, but it must be 0 or more")
+            raise OptionError(f"hope={hope!r}, but it must be 0 or more")
         self.first = first
         self.random_share = random_share
         self.candidates = candidates
@@ -93,21 +91,10 @@ class MFGPSearcher(Searcher):
         self._threads = ThreadpoolController()
         self._places = Places(space)
         self._kernel = _kernel(self._places)
-        self._rows: dict[int, Array] = {}  # by trial
         self._rewards: Rewards = {}
         self._failed: set[int] = set()
-        self._seen: set[str] = set()
         self._to_fit: Rewards = {}  # what was known when the kernel was to be fitted
         self._settings: Array | None = None  # of the kernel, once it is fitted to `_to_fit`
-
-    def ask(self, trial_id: int) -> Config | None:
-        """A new configuration; None once all of a finite space were suggested."""
-        suggested = super().ask(trial_id)
-        if suggested is None:
-            return None
-        config = config_of(suggested)
-        self._begin(trial_id, config)
-        return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
         """A configuration from the model; a random one at first, and for a share of the trials."""
@@ -147,20 +134,8 @@ class MFGPSearcher(Searcher):
         elif math.inf in self._rewards.get(trial_id, {math.inf: 0.0}):
             self.observe(trial_id, config, reward, math.inf)
 
-    def replay(self, trial_id: int, config: Config) -> bool:
-        """Take note of an earlier suggestion without computing it again.
-
-        False only where the user's points to evaluate have changed.
-        """
-        if self._first:
-            return super().replay(trial_id, config)
-        self._begin(trial_id, config)
-        return True
-
-    def _begin(self, trial_id: int, config: Config) -> None:
-        if trial_id not in self._rows:
-            self._rows[trial_id] = self._places.row(config)
-            self._seen.add(key(config))
+    def _row(self, config: Config) -> Array:
+        return self._places.row(config)
 
     def _note_growth(self) -> None:
         """Have the next suggestion fit the kernel to what is known now, if that has grown enough.

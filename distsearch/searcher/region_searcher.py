@@ -11,8 +11,9 @@ import numpy as np
 
 from ..errors import OptionError
 from ..space import Space
-from .base import Config, Reward, Searcher, config_of
+from .base import Config, Reward
 from .growth import Grown, Growth, OneThread
+from .model import ModelSearcher
 from .places import Array, Places
 from .random import draw_new, key
 from .regions import Region, Split, Tree, grow, levels
@@ -43,7 +44,7 @@ class Seen:
     is_leaf: bool
 
 
-class RegionSearcher(Searcher):
+class RegionSearcher(ModelSearcher):
     """Learns a tree of regions from results and suggests from the leaf that UCB chooses.
 
     A subclass says how a region is split (`split`), and what is suggested in a leaf (`suggest_in`).
@@ -55,7 +56,6 @@ class RegionSearcher(Searcher):
     which suggests nothing, comes to the same tree. One tree grows at a time.
     """
 
-    slow = True
     constrained = True
 
     def __init__(
@@ -84,11 +84,9 @@ class RegionSearcher(Searcher):
         self.height, self.least, self.exploration = height, least, exploration
         self._one_thread = OneThread()  # (the matrices are small)
         self.places = Places(space)
-        self._rows: dict[int, Array] = {}  # by trial
         self._results: Results = {}
         self._failed: set[int] = set()
         self._violations: dict[int, float] = {}
-        self._seen: set[str] = set()
         self._suggested = 0  # how many suggestions were made, or replayed
         self._is_live = False  # whether it suggests: in a replay no tree needs to grow
         self._used: Growth | None = None  # the tree from which suggestions come
@@ -131,12 +129,8 @@ class RegionSearcher(Searcher):
         self._use_what_is_due()
         if self._next is not None:
             self._next.start()
-        suggested = super().ask(trial_id)
-        if suggested is None:
-            return None
-        config = config_of(suggested)
-        self._begin(trial_id, config)
-        self._suggested += 1
+        config = super().ask(trial_id)
+        self._suggested += config is not None
         return config
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Config | None:
@@ -189,10 +183,8 @@ class RegionSearcher(Searcher):
         self._begin(trial_id, config)
         return True
 
-    def _begin(self, trial_id: int, config: Config) -> None:
-        if trial_id not in self._rows:
-            self._rows[trial_id] = self.places.row(config)
-            self._seen.add(key(config))
+    def _row(self, config: Config) -> Array:
+        return self.places.row(config)
 
     def _note(self, trial_id: int, time: float, reward: float) -> None:
         self._results.setdefault(trial_id, {})[time] = reward

@@ -88,8 +88,9 @@ class Space(ABC):
         return self.kind
 
     def concealed(self) -> Space:
-        """The same where its name is that of a secret: a configuration, which everybody may read,
-        then has no text of it.
+        """This space, as it is where its name is that of a secret.
+
+        A configuration, which everybody may read, then shows none of its texts.
         """
         return self
 
@@ -102,8 +103,8 @@ class Space(ABC):
     def walk(self, ask: Ask) -> Config:
         """The configuration whose values are what `ask(path, domain)` answers.
 
-        It is asked for each active parameter, in order; for those of an option of a Choice only
-        after that one was chosen.
+        `ask` is called for each active parameter, in order: for the parameters of an option of a
+        Choice only after that option was chosen.
 
         >>> Dict(lr=Real(0, 1), wd=Real(0, 1)).walk(lambda path, domain: domain.lower)
         {'lr': 0.0, 'wd': 0.0}
@@ -358,7 +359,7 @@ def plain(value: Any) -> Any:
 
 
 def with_default(space: Any, value: Any) -> Any:
-    """A parameter with another default; what is none, or does not have the value, as it is.
+    """A parameter with another default; what is no parameter, or cannot have it, stays as it is.
 
     >>> with_default(Real(0, 1), 0.1), with_default(Real(0, 1), 'auto')
     (Real(0.0, 1.0, default=0.1), Real(0.0, 1.0))

@@ -14,7 +14,7 @@ import pytest
 
 from distsearch.core import checkpoint
 from distsearch.core import storage as storage_module
-from distsearch.core.storage import MARK, Shelf, Storage, checked_url, without_secrets
+from distsearch.core.storage import MARK, Shelf, Storage, checked_url, without_known_secrets
 from distsearch.errors import CheckpointError, MissingPackage, OptionError
 from tests.bucket import FakeBucket
 
@@ -143,7 +143,7 @@ def test_a_storage_that_fails_says_who_where_and_why_but_no_secret(tmp_path, mon
 
 def test_secrets_of_fsspecs_own_settings_are_hidden_too(monkeypatch):
     monkeypatch.setitem(fsspec.config.conf, "s3", {"secret": "abcdefgh12345", "region": "eu"})
-    assert without_secrets("got abcdefgh12345 in eu") == "got *** in eu"
+    assert without_known_secrets("got abcdefgh12345 in eu") == "got *** in eu"
 
 
 def test_a_full_disk_leaves_the_previous_one_and_no_bytes(shelf, storage, monkeypatch):

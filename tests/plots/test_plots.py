@@ -59,7 +59,7 @@ def test_a_story_catches_up_with_what_has_happened_since_and_reads_nothing_twice
     growing.close()
     story.catch_up()
     whole = Story.of(tmp_path / "search")
-    assert story.curves == whole.curves and story.runs == whole.runs
+    assert story.curves == whole.curves and story.spans == whole.spans
     assert not story.ledger.open
 
 
@@ -82,7 +82,7 @@ def test_what_an_attempt_reports_beyond_the_next_ones_begin_is_left_out(tmp_path
         assert list(search.story.curves[0].times) == [1, 2, 3]
         assert search.get_training_curves()[0][-1][0] == 3
     kinds = [event.kind for event in store.read(folder)]
-    assert kinds.count("started") == 2 == len(Story.of(folder).runs)
+    assert kinds.count("started") == 2 == len(Story.of(folder).spans)
 
 
 # What figures are drawn from

@@ -19,8 +19,8 @@ import pytest
 from distsearch.core.decorators import args
 from distsearch.core.surroundings import of_this_process
 from distsearch.core.travel import pack
-from distsearch.resource import agent as agent_module
 from distsearch.resource import processes as processes_module
+from distsearch.resource import supervisor as supervisor_module
 from distsearch.resource.agent import Agent
 
 WAIT_S = 30.0
@@ -129,7 +129,7 @@ class Driver:
         )
 
     def pid(self, trial=0, attempt=1):
-        return self.agent._trials[trial, attempt, 0].process.pid
+        return self.agent.supervisor._trials[trial, attempt, 0].process.pid
 
     def of(self, op, trial=0):
         return [m for m in self.heard if m["op"] == op and m.get("trial", trial) == trial]
@@ -138,7 +138,7 @@ class Driver:
         """Start a trial; afterwards there is no process but those that are kept for others."""
         self.start(returns, trial=trial)
         assert (await self.first("ended", trial))["status"] == "finished"
-        assert len(self.agent.processes._all) == len(self.agent._idle)
+        assert len(self.agent.supervisor.processes._all) == len(self.agent.supervisor._spares)
 
     def of_all(self, op):
         return [message for message in self.heard if message["op"] == op]
@@ -170,8 +170,8 @@ class Driver:
 def play(tmp_path, monkeypatch):
     """Run a scene with a driver; afterwards nothing of its node may be left."""
 
-    def run(scene, kill_grace_s=agent_module.KILL_GRACE_S, **options):
-        monkeypatch.setattr(agent_module, "KILL_GRACE_S", kill_grace_s)
+    def run(scene, kill_grace_s=supervisor_module.KILL_GRACE_S, **options):
+        monkeypatch.setattr(supervisor_module, "KILL_GRACE_S", kill_grace_s)
 
         async def story():
             before = set(psutil.Process().children(recursive=True))
@@ -298,7 +298,7 @@ def test_a_launcher_that_died_gives_its_trials_back_and_another_one_takes_its_pl
         driver.start(ignores_term)
         await driver.first("report")
         pid = driver.pid()
-        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+        os.kill(driver.agent.supervisor.processes._launcher.pid, signal.SIGKILL)
         end = await driver.first("ended")
         assert end["status"] == "node_lost"
         assert "launcher died" in end["reason"]
@@ -319,7 +319,7 @@ def test_a_launcher_that_trials_kill_again_and_again_is_replaced_every_time(play
         for trial in range(4):
             driver.start(sleeps, trial=trial)
             await driver.first("report", trial)
-            os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+            os.kill(driver.agent.supervisor.processes._launcher.pid, signal.SIGKILL)
             assert (await driver.first("ended", trial))["status"] == "node_lost"
         driver.start(returns, trial=9)
         assert (await driver.first("ended", 9))["status"] == "finished"
@@ -334,17 +334,17 @@ def test_a_node_whose_launchers_never_start_a_process_is_given_up(play, slow_imp
     monkeypatch.setattr(processes_module, "LAUNCHERS", 1)
 
     async def scene(driver):
-        first = driver.agent.processes._launcher
+        first = driver.agent.supervisor.processes._launcher
         os.kill(first.pid, signal.SIGKILL)
-        await driver.until_true(lambda: driver.agent.processes._launcher != first)
-        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+        await driver.until_true(lambda: driver.agent.supervisor.processes._launcher != first)
+        os.kill(driver.agent.supervisor.processes._launcher.pid, signal.SIGKILL)
         assert "launcher died" in (await driver.first("problem"))["reason"]
 
     play(scene, **slow_import)
 
 
 def launcher_of(driver):
-    (launcher,) = psutil.Process(driver.agent.processes._launcher.pid).children()
+    (launcher,) = psutil.Process(driver.agent.supervisor.processes._launcher.pid).children()
     return launcher
 
 
@@ -512,7 +512,7 @@ def test_a_launcher_that_dies_amid_imports_leaves_no_descriptor_open(play, slow_
         before = len(os.listdir("/proc/self/fd"))
         for trial in range(20):
             driver.start(returns, trial=trial)
-        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+        os.kill(driver.agent.supervisor.processes._launcher.pid, signal.SIGKILL)
         await driver.until(lambda: len(driver.of_all("refused")) == 20)
         assert len(os.listdir("/proc/self/fd")) <= before
         let_it_import(tmp_path)
@@ -533,7 +533,7 @@ def test_a_node_without_descriptors_for_another_launcher_tries_again(play, monke
         driver.start(sleeps)
         await driver.first("report")
         monkeypatch.setattr(processes_module.subprocess, "Popen", fails)
-        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+        os.kill(driver.agent.supervisor.processes._launcher.pid, signal.SIGKILL)
         assert "too many open files" in (await driver.first("notice"))["text"]
         driver.start(returns, trial=1)
         assert (await driver.first("ended", 1))["status"] == "finished"
@@ -693,12 +693,14 @@ def test_a_node_whose_driver_stays_silent_keeps_no_process_until_it_speaks_again
     async def scene(driver):
         driver.start(returns)
         await driver.first("ended")  # what is left are a spare process and the launcher
-        launcher = driver.agent.processes._launcher.pid
+        launcher = driver.agent.supervisor.processes._launcher.pid
         driver.answers = False
         assert await gone(launcher)
-        assert not driver.agent.processes._all
+        assert not driver.agent.supervisor.processes._all
         driver.answers = True
-        await driver.until(lambda: driver.agent.processes._launcher.pid != launcher or None)
+        await driver.until(
+            lambda: driver.agent.supervisor.processes._launcher.pid != launcher or None
+        )
         driver.start(returns, trial=1)
         assert (await driver.first("ended", 1))["status"] == "finished"
 
@@ -710,12 +712,12 @@ def test_a_node_whose_driver_stays_silent_keeps_no_process_until_it_speaks_again
 
 def test_a_trial_far_ahead_of_its_acknowledgements_is_held_back_and_then_goes_on(play, monkeypatch):
     window = 1 << 20
-    monkeypatch.setattr(agent_module, "WINDOW", window)
+    monkeypatch.setattr(supervisor_module, "WINDOW", window)
 
     async def scene(driver):
         driver.acknowledges = False
         driver.start(reports_endlessly)
-        await driver.until(lambda: driver.agent._held_back and not driver.agent._outbox)
+        await driver.until(lambda: driver.agent.supervisor._held_back and not driver.agent._outbox)
         count = len(driver.of("report"))
         size = sum(len(message["body"]) for message in driver.of("report"))
         assert window <= size < window + (1 << 19)
@@ -743,7 +745,7 @@ def test_a_trial_far_ahead_of_its_acknowledgements_is_held_back_and_then_goes_on
 
 
 def test_one_that_is_held_back_can_be_stopped(play, monkeypatch):
-    monkeypatch.setattr(agent_module, "WINDOW", 1 << 20)
+    monkeypatch.setattr(supervisor_module, "WINDOW", 1 << 20)
 
     async def scene(driver):
         driver.acknowledges = False
@@ -900,7 +902,7 @@ def test_a_trial_whose_process_cannot_be_made_has_not_begun(play, monkeypatch):
 def test_trials_that_wait_for_a_launcher_that_dies_have_not_begun(play, slow_import, tmp_path):
     async def scene(driver):
         driver.start(returns)
-        os.kill(driver.agent.processes._launcher.pid, signal.SIGKILL)
+        os.kill(driver.agent.supervisor.processes._launcher.pid, signal.SIGKILL)
         assert "launcher died" in (await driver.first("refused"))["reason"]
         let_it_import(tmp_path)
         driver.start(returns, trial=1)
@@ -932,7 +934,7 @@ def test_reused_processes_run_one_trial_after_another(play):
         for trial in range(3):
             driver.start(returns, trial=trial, reuse=True)
             assert (await driver.first("ended", trial))["status"] == "finished"
-        assert len(driver.agent.processes._all) == 1
+        assert len(driver.agent.supervisor.processes._all) == 1
 
     play(scene)
 
@@ -948,7 +950,7 @@ def test_a_reused_process_whose_trial_raised_runs_the_next(play):
         assert end["traceback"].splitlines()[-2].strip() == 'raise KeyError("lr")'
         driver.start(returns, trial=1, reuse=True)
         assert (await driver.first("ended", 1))["status"] == "finished"
-        assert len(driver.agent.processes._all) == 1
+        assert len(driver.agent.supervisor.processes._all) == 1
 
     play(scene)
 

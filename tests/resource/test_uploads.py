@@ -18,7 +18,7 @@ from distsearch.resource import remote as remote_module
 from distsearch.resource.agent import Agent
 from distsearch.resource.node import Node, NodeFacts
 from distsearch.resource.remote import Remote
-from distsearch.resource.stock import receive_piece
+from distsearch.resource.stock import add_to_upload
 from distsearch.resource.uploads import collect
 from distsearch.scheduler import FIFOScheduler
 
@@ -129,7 +129,7 @@ def work(tmp_path):
 
 
 def test_a_file_lands_with_its_folders_and_mode(work):
-    receive_piece(work, {}, piece("a/b/run.sh", mode=0o755))
+    add_to_upload(work, {}, piece("a/b/run.sh", mode=0o755))
     assert (work / "a" / "b" / "run.sh").read_bytes() == b"data"
     assert (work / "a" / "b" / "run.sh").stat().st_mode & 0o777 == 0o700
     assert everything(work) == ["a", "a/b", "a/b/run.sh"]
@@ -139,7 +139,7 @@ def test_a_file_lands_with_its_folders_and_mode(work):
 def test_a_path_that_leaves_the_work_folder_is_refused(work, tmp_path, path):
     before = everything(tmp_path)
     with pytest.raises((ValueError, OSError)):
-        receive_piece(work, {}, piece(path))
+        add_to_upload(work, {}, piece(path))
     assert everything(tmp_path) == before
 
 
@@ -148,7 +148,7 @@ def test_a_path_that_leaves_the_work_folder_is_refused(work, tmp_path, path):
 def test_no_path_at_all_writes_outside_the_work_folder(work, tmp_path, path):
     outside = [name for name in everything(tmp_path) if not name.startswith("node/work")]
     with contextlib.suppress(ValueError, OSError):
-        receive_piece(work, {}, piece(path))
+        add_to_upload(work, {}, piece(path))
     assert [n for n in everything(tmp_path) if not n.startswith("node/work")] == outside
 
 
@@ -158,9 +158,9 @@ def test_a_path_through_a_link_that_leaves_is_refused(work, tmp_path, target):
     outside.mkdir()
     (work / "link").symlink_to(outside if target == "/" else "..")
     with pytest.raises(ValueError, match="through a link out of the folder"):
-        receive_piece(work, {}, piece("link/x"))
+        add_to_upload(work, {}, piece("link/x"))
     with pytest.raises(ValueError, match="through a link out of the folder"):
-        receive_piece(work, {}, piece("link/new/x"))
+        add_to_upload(work, {}, piece("link/new/x"))
     assert everything(outside) == []
 
 
@@ -168,34 +168,34 @@ def test_a_link_in_the_place_of_the_file_is_replaced_not_followed(work, tmp_path
     (tmp_path / "precious").write_text("precious")
     (work / "data.txt").symlink_to(tmp_path / "precious")
     (work / ".data.txt.part").symlink_to(tmp_path / "precious")
-    receive_piece(work, {}, piece("data.txt"))
+    add_to_upload(work, {}, piece("data.txt"))
     assert (tmp_path / "precious").read_text() == "precious"
     assert (work / "data.txt").read_bytes() == b"data"
     assert not (work / "data.txt").is_symlink()
 
 
 def test_a_wrong_hash_leaves_the_old_file_and_nothing_else(work):
-    receive_piece(work, {}, piece("data.txt", b"old"))
+    add_to_upload(work, {}, piece("data.txt", b"old"))
     with pytest.raises(ValueError, match="arrived damaged"):
-        receive_piece(work, {}, piece("data.txt", b"new", sha256="0" * 64))
+        add_to_upload(work, {}, piece("data.txt", b"new", sha256="0" * 64))
     assert (work / "data.txt").read_bytes() == b"old"
     assert everything(work) == ["data.txt"]
 
 
 def test_nobody_sees_half_a_file(work):
-    receive_piece(work, {}, piece("data.txt", b"old"))
+    add_to_upload(work, {}, piece("data.txt", b"old"))
     open_files = {}
-    receive_piece(work, open_files, piece("data.txt", b"ne", done=False))
+    add_to_upload(work, open_files, piece("data.txt", b"ne", done=False))
     assert (work / "data.txt").read_bytes() == b"old"
     whole = hashlib.sha256(b"new").hexdigest()
-    receive_piece(work, open_files, piece("data.txt", b"w", sha256=whole))
+    add_to_upload(work, open_files, piece("data.txt", b"w", sha256=whole))
     assert (work / "data.txt").read_bytes() == b"new"
     assert open_files == {}
 
 
 def test_what_an_upload_that_broke_off_left_does_not_spoil_the_next(work):
-    receive_piece(work, {}, piece("data.txt", b"half", done=False))
-    receive_piece(work, {}, piece("data.txt", b"whole"))
+    add_to_upload(work, {}, piece("data.txt", b"half", done=False))
+    add_to_upload(work, {}, piece("data.txt", b"whole"))
     assert (work / "data.txt").read_bytes() == b"whole"
 
 

@@ -264,7 +264,9 @@ def test_a_search_that_would_never_end_is_refused(search):
         search(identity).run()
 
 
-@pytest.mark.parametrize("searcher", ["random", "evolution", "mfgp", "bohb", "auto"])
+@pytest.mark.parametrize(
+    "searcher", ["random", "evolution", "mfgp", "bohb", "tpe", "lanas", "lamcts", "auto"]
+)
 def test_searchers_that_never_end_are_refused_without_a_bound(search, searcher):
     with pytest.raises(ResourceError, match="num_trials="):
         search(identity, searcher=searcher).run()

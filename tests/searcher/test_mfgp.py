@@ -9,7 +9,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import distsearch as ag
-from distsearch.errors import SpaceError
+from distsearch.errors import OptionError
 from distsearch.scheduler import HyperbandScheduler
 from distsearch.searcher import MFGPSearcher, RandomSearcher
 from distsearch.searcher.mfgp import Results, normal_scores, whole_level
@@ -259,5 +259,5 @@ def test_equal_rewards_have_equal_scores_and_the_scores_no_mean():
     "wrong", [{"first": 1}, {"random_share": 2}, {"candidates": 0}, {"hope": -1}]
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(SpaceError, match=next(iter(wrong))):
+    with pytest.raises(OptionError, match=next(iter(wrong))):
         mfgp(**wrong)

@@ -28,6 +28,7 @@ from distsearch.resource.agent import Agent
 from distsearch.resource.dask_link import Cluster
 from distsearch.resource.manager import DistributedResourceManager
 from distsearch.resource.slots import NodeResourceManager
+from distsearch.resource.supervisor import Supervisor
 from distsearch.searcher.desk import Desk
 
 
@@ -228,7 +229,7 @@ FAULTS = {
     ],
     "a slot is free before its process is reaped": [
         (
-            Agent,
+            Supervisor,
             "_after_end",
             "self._kill_later(trial)\n",
             'process.work = None\n        self._finish(trial, {"code": 0})\n',
@@ -295,7 +296,7 @@ FAULTS = {
         )
     ],
     "a silent driver leaves processes on its nodes": [
-        (Agent, "_keep_lease", "REST_AFTER * lease_s and", "1e9 and")
+        (Agent, "_keep_lease", "SLEEP_AFTER * lease_s and", "1e9 and")
     ],
     "the rule is not asked again when a node was lost": [
         (Experiment, "on_lost", "self.wake()\n", "self.fill()\n"),

@@ -29,10 +29,10 @@ OPERATIONS = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-# Of edge n, whose node is n // 2: the outputs of the two cells before, then the nodes before it.
+# What edge n, whose node is n // 2, may read: the two cells before, then the nodes before it.
 SOURCES = tuple(2 + edge // 2 for edge in range(EDGES))
-VALIDATION = 0.2  # of the training images, by which cells are compared
-MOST = 10_000_000  # rows of a pool
+VALIDATION = 0.2  # cells are compared on this part of the training images
+MOST = 10_000_000  # a pool has at most so many rows
 CHUNK = 200_000
 
 
@@ -80,7 +80,7 @@ def genotype_of_config(config: Mapping[str, Any]) -> Genotype:
 
 
 def pool(size: int, seed: int = 0) -> NDArray[np.uint8]:
-    """So many different cells, drawn uniformly, as a pool of the searcher 'lanas' has them.
+    """So many different cells, drawn uniformly, as rows of a pool of the searcher 'lanas'.
 
     >>> pool(1000).shape
     (1000, 28)
@@ -100,7 +100,7 @@ def pool(size: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def _each_once(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The rows without those that are there before, in their order."""
+    """The rows, in their order, without repetitions of earlier rows."""
     keys = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}").ravel()
     _, first = np.unique(keys, return_index=True)
     return rows if len(first) == len(rows) else rows[np.sort(first)]

@@ -73,7 +73,7 @@ def _height(regions: Sequence[Seen]) -> float:
 
 
 def places(regions: Sequence[Seen]) -> list[tuple[float, float, int | None]]:
-    """Of each region: where it is, and the number of the one that it is a part of.
+    """For each region its place in the picture, and the number of its parent.
 
     Leaves stand side by side, the good ones on the left; each other region is above the middle of
     its parts.

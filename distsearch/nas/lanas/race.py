@@ -15,7 +15,7 @@ from ...searcher import SEARCHERS, Searcher
 from ...searcher.base import config_of
 from .tables import Table
 
-AFTER = 200  # evaluations, at which regret is told
+AFTER = 200  # regret is told after so many evaluations
 # Evolution's settings were the best of a small grid (see benchmarks/lanas.py).
 RACERS: dict[str, dict[str, Any]] = {
     "lanas": {},
@@ -36,21 +36,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Score:
-    """What the runs of one searcher come to.
+    """The results of several runs of one searcher.
 
-    `median`: of the evaluations to the best (inf where most have not found it); `regret`: the mean
-    distance from the best after 200 evaluations, or as many as there were.
+    `found`: how many of the `runs` have found the best. `median`: how many evaluations that took
+    (inf where most have not found it). `regret`: the mean distance from the best after 200
+    evaluations, or as many as there were.
     """
 
     found: int
     runs: int
     median: float
     regret: float
-    seconds: float  # of thinking for one suggestion
+    seconds: float  # how long one suggestion takes
 
     @classmethod
     def of(cls, runs: list[Run], table: Table) -> Score:
-        """Of several runs against a table."""
+        """The score of several runs against a table."""
         after = [np.inf if run.found_after is None else run.found_after for run in runs]
         regrets = [table.best - run.best_so_far[: AFTER + 1][-1] for run in runs]
         asked = sum(len(run.best_so_far) for run in runs)
@@ -64,7 +65,7 @@ class Score:
 
 
 def named(name: str, options: Mapping[str, Any] | None = None) -> Make:
-    """What makes a searcher by its name for a table; without a first point of its own.
+    """A function that makes the searcher of this name, without a first point of its own.
 
     Raises OptionError for a name that is none.
     """

@@ -37,7 +37,7 @@ class Ranked:
 
     @property
     def inputs(self) -> list[int]:
-        """What each of the 14 operations reads."""
+        """The inputs of the 14 operations."""
         return [source for node in self.cell for _, source in node]
 
     @property
@@ -47,7 +47,7 @@ class Ranked:
 
 
 def ranking(record: SearchRecord) -> list[Ranked]:
-    """All evaluated cells of a search, the best first; of equals, the earlier one.
+    """All evaluated cells of a search, the best first; of equal cells the earlier one.
 
         for one in ranking(distsearch.open("runs/digits")):
             print(one.rank, one.accuracy)
@@ -95,7 +95,7 @@ def at(ranked: Sequence[Ranked], rank: int) -> Ranked:
 
 
 def write(ranked: Sequence[Ranked], folder: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Write results.json and results.csv into a folder, each all at once; their paths."""
+    """Write results.json and results.csv into a folder, each all at once; returns their paths."""
     text = json.dumps([_as_json(one) for one in ranked], indent=1) + "\n"
     table = io.StringIO(newline="")
     writer = csv.writer(table)

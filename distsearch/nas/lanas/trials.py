@@ -1,4 +1,4 @@
-"""A cell is trained as a trial: the train function, which a driver without torch holds.
+"""The train function of a LaNAS cell; a driver needs no torch to hold it.
 
 scheduler = FIFOScheduler(train_cell, searcher="lanas", args={"data": "digits", "epochs": 10})
 """

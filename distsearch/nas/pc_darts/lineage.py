@@ -72,5 +72,5 @@ class SearchThenRetrain(Searcher):
         return Launch({"stage": "retrain", "seed": parent}, parents=(parent,))
 
     def may_need(self, trial_id: int) -> bool:
-        """The checkpoint of a search is needed by its training."""
+        """Whether the trial is a search: its training needs the checkpoint."""
         return trial_id < self.searches

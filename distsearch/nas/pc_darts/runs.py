@@ -65,7 +65,7 @@ def run_retrain(
     """Train the network of a genotype from scratch: a published name, a file, or a search's folder.
 
         run_retrain("runs/network", "runs/digits", epochs=15)
-        run_retrain("runs/second", "runs/digits", trial=1)      # not the best of several searches
+        run_retrain("runs/second", "runs/digits", trial=1)      # of trial 1, not of the best
 
     `trial`: the search of this id in the folder `genotype`; by default the best one. `settings`:
     see `distsearch.nas.recipes.settings_for`. Raises what `run_search` raises, SpaceError for what
@@ -166,7 +166,7 @@ def run_test(
 
 
 def _named(path: Path | None) -> str | None:
-    """A data set as trials find it: the name as it is, of a path the absolute one."""
+    """A data set as trials find it: a name as it is, a path as an absolute one."""
     if path is None:
         return None
     return os.path.abspath(os.path.expanduser(path)) if os.path.exists(path) else str(path)

@@ -32,8 +32,8 @@ from .settings import check, operations_of
 from .steps import Steps
 from .supernet import Architecture, Supernet
 
-ARCH_BETAS = (0.5, 0.999)  # of Adam
-LEARN, HELD_OUT = 0, 1  # the two halves, as seeds of their orders
+ARCH_BETAS = (0.5, 0.999)  # Adam's betas for the architecture
+LEARN, HELD_OUT = 0, 1  # the two halves of the images: numbers that seed their orders
 
 
 def train(args: Any, reporter: Any) -> None:
@@ -91,7 +91,7 @@ class Search:
         self.done = 0
 
     def train(self, epoch: int) -> dict[str, Any]:
-        """Train one epoch, counted from 0; what is reported of it."""
+        """Train one epoch, counted from 0; returns what is reported of the epoch."""
         args = self.args
         seed_everything(args.seed, epoch, self.ranks.rank)
         lr = cosine(args.lr, epoch, args.epochs)

@@ -1,4 +1,4 @@
-"""The settings of a search: what is usual for a data set, and what cannot be."""
+"""The settings of a search: the usual ones for a data set, and impossible ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..checks import check_batches, check_choice, check_number
 from ..genotype import OPERATIONS
 from ..recipes import PRECISIONS, SMALL_SIDE
 
-# Of the paper, for CIFAR: 50 epochs with the architecture at rest in the first 15.
+# The paper's settings for CIFAR: 50 epochs, in the first 15 the architecture does not change.
 CIFAR: dict[str, Any] = {
     "channels": 16,
     "layers": 8,
@@ -30,7 +30,7 @@ CIFAR: dict[str, Any] = {
     "operations": ",".join(OPERATIONS),
     "precision": "fp32",
 }
-# For images as small as the digits, of which there are few.
+# Settings for few images as small as the digits.
 SMALL: dict[str, Any] = {
     **CIFAR,
     "channels": 8,
@@ -60,7 +60,7 @@ def settings_for(facts: Facts, given: Mapping[str, Any], world_size: int = 1) ->
 
 
 def check(settings: Mapping[str, Any], half: int, world_size: int) -> None:
-    """Raise OptionError for settings that cannot be: with half of the images, and these ranks."""
+    """Raise OptionError for settings impossible with half of the images and these ranks."""
     for name in ("channels", "layers", "epochs", "batch_size", "part"):
         check_number(name, settings[name], int, least=1)
     check_number("warm_up", settings["warm_up"], int, least=0)
@@ -89,5 +89,5 @@ def check(settings: Mapping[str, Any], half: int, world_size: int) -> None:
 
 
 def operations_of(text: str) -> tuple[str, ...]:
-    """The operations that a search is offered, from their names with commas between."""
+    """The operations that a search may choose, from their names with commas between."""
     return tuple(name.strip() for name in text.split(","))

@@ -56,7 +56,7 @@ class Steps:
         self._architecture = list(architecture.parameters())
 
     def architecture(self, held_out: Batch, learn: Batch) -> None:
-        """Move the architecture towards what is better on held-out images.
+        """Move the architecture towards a lower loss on held-out images.
 
         `learn` is the batch of the weights' next step, of which only the second order makes use.
         """
@@ -70,7 +70,7 @@ class Steps:
         self.of_architecture.zero_grad(set_to_none=True)
 
     def weights(self, learn: Batch, tally: Tally) -> None:
-        """Move the weights towards what is better on the images to learn from."""
+        """Move the weights towards a lower loss on the images to learn from."""
         logits = self.logits(learn[0])
         loss = functional.cross_entropy(logits, learn[1])
         gradients = torch.autograd.grad(loss, self._weights)
@@ -82,7 +82,7 @@ class Steps:
         tally.add(loss.detach(), logits.detach(), learn[1])
 
     def logits(self, images: Tensor) -> Tensor:
-        """What the supernet says of images, mixed by the architecture as it is."""
+        """The supernet's logits of images, mixed by the architecture as it is."""
         with reduced_precision(images.device, self.precision):
             logits = self.supernet(images, self.searched.mixes())
         return logits.to(images.dtype)
@@ -143,7 +143,7 @@ class Steps:
 
     @contextmanager
     def _statistics_kept(self) -> Iterator[None]:
-        """Inside, the running statistics may change: they are as before afterwards."""
+        """Inside, running statistics may change; afterwards they are as before."""
         kept = [buffer.clone() for buffer in self.supernet.buffers()]
         yield
         for buffer, old in zip(self.supernet.buffers(), kept, strict=True):

@@ -32,7 +32,7 @@ class Mix(NamedTuple):
 
 
 class Architecture(nn.Module):
-    """What is searched: alpha for the operations, beta for the edges, of both kinds of cell.
+    """What is searched, for both kinds of cell: alpha for the operations, beta for the edges.
 
         architecture = Architecture()
         supernet(images, architecture.mixes())
@@ -67,7 +67,7 @@ class Architecture(nn.Module):
         return Mix(alpha, torch.cat([beta.softmax(0) for beta in by_node]))
 
     def genotype(self) -> Genotype:
-        """The two edges of each node whose best operation weighs most, 'none' apart."""
+        """For each node the two edges whose best operation, other than 'none', weighs most."""
         with torch.no_grad():
             return Genotype(*(self._cell(mix) for mix in self.mixes()))
 
@@ -123,7 +123,7 @@ class MixedEdges(nn.Module):
                 continue
             operation = self.operations[name]
             if name.endswith("pool_3x3") or isinstance(operation, nn.Identity):
-                result = operation(features)[:, None]  # one for all edges
+                result = operation(features)[:, None]  # one result for all edges
             else:
                 result = operation(copies).unflatten(1, (self.edges, -1))
             part = result * weights[:, number, None, None, None].to(result.dtype)
@@ -168,8 +168,8 @@ class MixedCell(nn.Module):
     def forward(self, before_that: Tensor, before: Tensor, mix: Mix) -> Tensor:
         states = [self.preprocess0(before_that), self.preprocess1(before)]
         weights = mix.operations * mix.edges[:, None]
-        mixed: list[Tensor] = []  # of each state, for each node that reads it
-        passing: list[Tensor] = []  # of each state, the channels that take no part
+        mixed: list[Tensor] = []  # for each state and each node that reads the state
+        passing: list[Tensor] = []  # for each state, the channels that take no part
         for node in range(NODES):
             for source in range(len(mixed), len(states)):
                 rows = [_edge(later, source) for later in range(_first(source), NODES)]

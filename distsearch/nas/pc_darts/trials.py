@@ -1,4 +1,4 @@
-"""The search as a trial: the train function, which a driver without torch holds.
+"""The train function of a PC-DARTS search; a driver needs no torch to hold it.
 
 scheduler = FIFOScheduler(
     train_supernet,

@@ -16,9 +16,10 @@ from ...core.experiment import Experiment
 from ...core.lock import Lock
 from ...core.store import Store
 from ...resource import agent as agent_module
-from ...resource import dask_link, dask_remote, detect, fleet, versions
+from ...resource import dask_link, dask_remote, detect, fleet, supervisor, versions
 from ...resource.agent import Agent
 from ...resource.node import NodeFacts
+from ...resource.process import ProcessListener
 from ...scheduler import base, running
 from . import insides
 from .dask import DaskCluster, FakeClient, FakeWorker
@@ -60,8 +61,8 @@ def seams(story: Stage) -> Iterator[tuple[Any, str, Any]]:
     yield detect, "detect", lambda: NodeFacts(1, (), 10**9, "", ("10.0.0.1", "127.0.0.1"))
     yield agent_module, "Agent", partial(WatchedAgent, story)
     # Looked at less often, for speed: fake trials print nothing and use no memory.
-    yield agent_module, "LOOK_PERIOD_S", 5.0
-    yield agent_module, "MEMORY_PERIOD_S", 1000.0
+    yield supervisor, "LOOK_PERIOD_S", 5.0
+    yield supervisor, "MEMORY_PERIOD_S", 1000.0
     yield steering, "EVERY_S", 1000.0
     yield progress.Progress, "say", lambda _, line: story.judge.told.append(line)
     for name in ("run", "wake", "on_messages"):
@@ -154,8 +155,8 @@ class WatchedAgent(Agent):
                     self.unacknowledged.append((*name, message["seq"], len(message["body"])))
             send(messages)
 
-        def make_processes(folder: Path, agent: Agent) -> Any:
-            return FakeProcesses(story.plan, story.drivers, story.judge, agent)
+        def make_processes(folder: Path, listener: ProcessListener) -> Any:
+            return FakeProcesses(story.plan, story.drivers, story.judge, listener)
 
         super().__init__(
             folder=folder,
