@@ -226,12 +226,11 @@
     if (one.error) { say(one.error, 6000); return; }
     const pairs = (given) => element("dl", {class: "summary"}, ...Object.entries(given).flatMap(([name, text]) =>
       shown(text) ? [element("dt", {}, name), element("dd", {}, shown(text))] : []));
-    const live = ["running", "waiting", "paused"].includes(one.status);
     const close = element("button", {class: "main", onclick: () => $("dialog").close()}, "Close");
     const act = (kind, words, look) => element("button", {class: look, disabled: !state.canAsk, onclick: async () => {
       if (await request(kind, {trial}, words)) $("dialog").close();
     }}, words);
-    const buttons = live ? [
+    const buttons = one.is_open ? [
       act("stop_trial", "Stop this trial", "danger"),
       one.is_paused ? act("go_on", "Let it go on") : act("pause_trial", "Pause it")] : [];
     const again = element("button", {disabled: !state.canAsk, onclick: () => { $("dialog").close(); add(one.plain); }},
