@@ -28,6 +28,7 @@ POLICY = (  # so that it asks no network, whatever is in it
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("look", "elements", "values", "report")  # of STATIC, in the order in which they run
 NEEDS_BOKEH = "the page and the report need bokeh, which is not installed: pip install bokeh"
 
 
@@ -74,8 +75,7 @@ def page_of(views: Sequence[View]) -> str:
     parts += [_search(view, items, with_name=len(views) > 1) for view in views]
     scripts = [
         *Resources(mode="inline", components=["bokeh"]).js_raw,
-        (STATIC / "look.js").read_text(encoding="utf-8"),
-        (STATIC / "report.js").read_text(encoding="utf-8"),
+        *((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
     ]
     styles = (STATIC / "page.css").read_text(encoding="utf-8")
     title = escape(", ".join(view.name for view in views))
