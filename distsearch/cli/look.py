@@ -14,6 +14,7 @@ from ..core import live, store
 from ..core.progress import format_config, picture, status_line
 from ..core.record import SearchRecord
 from ..core.snapshot import snapshot_of
+from ..core.summary import status_of
 from ..core.words import Trial
 from ..errors import DistsearchError, OptionError, StoreError, with_colours
 from ..resource.running_trial import output_name
@@ -171,7 +172,7 @@ def _row(record: SearchRecord, trial: Trial) -> list[Any]:
         results = [trial.best_reward]
     reached = trial.furthest if trial.furthest > float("-inf") else None
     seconds = f"{trial.seconds:.1f}" if trial.seconds else None
-    status = output.status_of(record, trial) + (" (final)" if trial.is_final else "")
+    status = status_of(record.ledger, trial) + (" (final)" if trial.is_final else "")
     where = f"{trial.host} and {len(trial.hosts) - 1} more" if len(trial.hosts) > 1 else trial.host
     config = format_config(trial.config)
     return [trial.id, status, *results, reached, seconds, where, config, trial.reason]

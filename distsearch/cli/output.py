@@ -13,14 +13,13 @@ from typing import Any
 import click
 
 from ..core.lock import holder
-from ..core.record import SearchRecord, place_of
+from ..core.record import SearchRecord
 from ..core.record import open as open_record
 from ..core.schema import FILE as LOG
 from ..core.words import Status, Trial
 from ..errors import OptionError, RequestRefused, printable
 
 Cell = Any
-PAUSING = "pausing"  # (for people, not in JSON) the trial is to pause, at its next checkpoint
 WIDE = 60  # a cell of a plain table has at most so many characters
 # Columns that take several lines in a terminal.
 LONG = ("configuration", "reason", "state", "how", "found")
@@ -82,7 +81,7 @@ def plain(value: Any) -> Any:
 
 def opened(folder: str) -> SearchRecord:
     """The record of a search. Raises StoreError for a folder that has none that can be read."""
-    return open_record(place_of(folder))
+    return open_record(folder)
 
 
 def own(record: SearchRecord, *files: Path) -> None:
@@ -141,19 +140,6 @@ def name_of(folder: str | os.PathLike[str]) -> str:
     """
     path = Path(os.path.abspath(Path(folder).expanduser()))
     return path.parent.name if path.name == "search" and path.parent.name else path.name
-
-
-def status_of(record: SearchRecord, trial: Trial) -> str:
-    """The status of a trial; `pausing` for one that was asked to pause and runs still.
-
-    It runs until its next checkpoint, for 30 s at most.
-    """
-    status = str(trial.status.value)
-    # (A trial that runs and does not save ends at once when it is asked to pause.)
-    if trial.status is not Status.RUNNING or trial.saves_first is None:
-        return status
-    is_asked = trial.id in record.ledger.held or record.ledger.paused_by
-    return PAUSING if is_asked else status
 
 
 def state_of(record: SearchRecord, driver: str | None) -> str:

@@ -12,6 +12,7 @@ from ..core import live, store
 from ..core.phrases import counted
 from ..core.progress import format_config
 from ..core.record import SearchRecord
+from ..core.summary import PAUSING, status_of
 from ..core.words import Pause, Status, Stop, Trial
 from . import output
 
@@ -40,7 +41,7 @@ def why(folder: str, trial: int | None, as_json: bool) -> None:
 
 def of_trial(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -> list[str]:
     """Where a trial stands, and why, a line each."""
-    stands = f"trial {trial.id} is {output.status_of(record, trial)}"
+    stands = f"trial {trial.id} is {status_of(record.ledger, trial)}"
     lines = [f"{stands}: {format_config(trial.config)}" if trial.config else stands]
     lines += _attempts(record, trial)
     if trial.status.is_end:
@@ -105,7 +106,7 @@ def _run_of(record: SearchRecord, trial: Trial, now: Mapping[str, Any] | None) -
     decided = record.ledger.decided.get(trial.id)
     if isinstance(decided, (Stop, Pause)):
         lines.append(f"it is to {decided.word}, by {decided.by}: {decided.reason}".rstrip(": "))
-    elif output.status_of(record, trial) == output.PAUSING:
+    elif status_of(record.ledger, trial) == PAUSING:
         lines.append(
             "it was asked to pause, and does so after its next checkpoint, in 30 s at most"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import SearchFailed
@@ -100,6 +100,15 @@ class Failures:
         )
         detail = f"\n\nTrial {kind.first.id}:\n{kind.error}" if kind.error else ""
         return reason, SearchFailed(reason + detail)
+
+
+def kinds(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """The trials that have failed, those of one kind together, the most frequent kind first."""
+    found: dict[tuple[str, ...], list[Trial]] = {}
+    for trial in trials:
+        if trial.status.is_failure and not trial.is_final:
+            found.setdefault(_kind_of(trial)[0], []).append(trial)
+    return sorted(found.values(), key=len, reverse=True)
 
 
 def on_host(trial: Trial) -> str:

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NoExperiment, StoreError
-from . import store
+from . import store, summary
 from .ledger import Ledger
 from .phrases import counted
 from .results import Results
-from .words import Status, Trial
+from .words import Trial
 
 LISTED = 10  # an error names at most so many experiments
 INSIDE = "search"  # where a coevolution has its experiment, within the folder that users name
@@ -39,14 +39,14 @@ def open(folder: str | os.PathLike[str]) -> SearchRecord:
         while record.refresh():     # something has happened since
             ...
 
-    `folder`: that of the experiment, as `checkpoint=` named it or `scheduler.folder` says; `~` is
-    the home. Nothing there is locked or changed. A trial that ran when its driver was killed is
-    `running` in the record, until the search goes on.
+    `folder`: that of the experiment, as `checkpoint=` named it or `scheduler.folder` says, or of a
+    run of GANs, whose experiment lies in it; `~` is the home. Nothing there is locked or changed. A
+    trial that ran when its driver was killed is `running` in the record, until the search goes on.
 
     Raises StoreError when the folder holds no search, and names those right below it, and when its
     log is not as it was written; StoreVersion when another version of distsearch wrote it.
     """
-    return SearchRecord(Path(folder).expanduser().absolute())
+    return SearchRecord(place_of(folder))
 
 
 def place_of(folder: str | os.PathLike[str]) -> Path:
@@ -126,9 +126,8 @@ class SearchRecord(Results):
     def in_words(self) -> str:
         """How the search stands: how many trials there are, how they ended, which is the best."""
         ledger = self.ledger
-        counts = ledger.counts.by_status
-        each = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
-        about = counted(ledger.counts.launched) + (f" ({', '.join(each)})" if each else "")
+        each = summary.counts_of(ledger)
+        about = counted(ledger.counts.launched) + (f" ({each})" if each else "")
         if ledger.counts.final:
             about += f", {ledger.counts.final} by run_with_config"
         if ledger.objectives.several:

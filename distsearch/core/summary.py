@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from . import failures
 from .ledger import Ledger
 from .phrases import counted
 from .progress import format_config, format_value
+from .words import Status, Trial
+
+PAUSING = "pausing"  # a status for people alone: asked to pause, and not yet at a checkpoint
 
 
 def pairs(ledger: Ledger, searched: Mapping[str, Any], folder: Path | str) -> list[tuple[str, str]]:
@@ -19,14 +24,13 @@ def pairs(ledger: Ledger, searched: Mapping[str, Any], folder: Path | str) -> li
     >>> dict(pairs(record.ledger, record.searched, record.folder))["best accuracy"]
     '0.9731, trial 12'
     """
-    counts = ledger.counts
-    each = ", ".join(f"{n} {status.value}" for status, n in counts.by_status.items() if n)
+    each, launched = counts_of(ledger), ledger.counts.launched
     found = [
         ("function", str(searched["function"])),
         ("folder", str(folder)),
         ("searcher", str(searched["searcher"])),
         ("scheduler", str(searched["scheduler"])),
-        ("trials", f"{counts.launched} ({each})" if each else "none yet"),
+        ("trials", f"{launched} ({each})" if each else "none yet"),
     ]
     names = " and ".join(ledger.objectives.names)
     if ledger.objectives.several:
@@ -35,8 +39,38 @@ def pairs(ledger: Ledger, searched: Mapping[str, Any], folder: Path | str) -> li
         best = format_value(float(ledger.best.best_reward))
         found.append((f"best {names}", f"{best}, trial {ledger.best.id}"))
         found.append(("best configuration", format_config(ledger.best.config)))
-    kinds = [f"{counted(count)} {reason}" for count, reason in ledger.failures]
-    return [*found, ("failures", "; ".join(kinds))] if kinds else found
+    failed = [how_failed(alike) for alike in failures.kinds(ledger.trials.values())]
+    return [*found, ("failures", "; ".join(failed))] if failed else found
+
+
+def how_failed(alike: Sequence[Trial]) -> str:
+    """How many trials failed in one way, and how the first of them did, in words."""
+    first = alike[0]
+    return f"{counted(len(alike))} {first.status.value}: {first.reason}"
+
+
+def status_of(ledger: Ledger, trial: Trial) -> str:
+    """The status of a trial for people, who are told of pauses by request, too.
+
+    `pausing`: it was asked to pause, and runs until its next checkpoint, for 30 s at most.
+    `paused`: by a rule; or by a request, so that it waits to be let go on.
+    """
+    if trial.status is Status.WAITING and trial.id in ledger.held:
+        return Status.PAUSED.value
+    if trial.status is not Status.RUNNING or trial.saves_first is None:  # it ends at once
+        return str(trial.status.value)
+    is_asked = trial.id in ledger.held or ledger.paused_by
+    return PAUSING if is_asked else str(trial.status.value)
+
+
+def counts_of(ledger: Ledger) -> str:
+    """How many trials have which of these statuses: `2 running, 30 finished`; '' for none."""
+    found = Counter({status.value: ledger.counts.by_status[status] for status in Status})
+    for trial in (ledger.open if ledger.paused_by else ledger.held).values():
+        if not trial.is_final:
+            found[trial.status.value] -= 1
+            found[status_of(ledger, trial)] += 1
+    return ", ".join(f"{n} {word}" for word, n in found.items() if n)
 
 
 def times(began: float, last: float) -> list[tuple[str, str]]:

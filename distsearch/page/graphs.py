@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from bokeh.models import LinearColorMapper
 from bokeh.palettes import Cividis256
+from bokeh.transform import dodge
 
 from ..core import pedigree
 from ..core.lineage import Descent, line_of
@@ -21,7 +22,7 @@ from ..nas.lanas.pictures import places
 from ..plots.colours import BEST, GREY, RED
 from ..plots.draw import NO_PARENTS
 from ..searcher import replayed
-from .of_parameters import INK
+from .of_parameters import INK, colour_bar
 from .panel import Data, Panel, hover, new_figure, sources, ticks
 from .view import View
 
@@ -153,6 +154,7 @@ def draw_lineage(data: Data) -> Any:
     fig.yaxis.visible = fig.grid.visible = False
     fig.xaxis[0].ticker.desired_num_ticks = min(10, shape["generations"] + 1)
     fig.xaxis[0].ticker.min_interval = 1
+    colour_bar(fig, shape, mapper)
     return fig
 
 
@@ -198,7 +200,13 @@ def prepare_tree(views: Sequence[View], options: Options) -> Data:
     }
     depth = max(one.depth for one in regions)
     leaves = sum(one.is_leaf for one in regions)
-    shape = {"low": min(means), "high": max(means) + 1e-9, "depth": depth, "leaves": leaves}
+    shape = {
+        "low": min(means),
+        "high": max(means) + 1e-9,
+        "depth": depth,
+        "leaves": leaves,
+        "objective": "mean reward",
+    }
     return Data(shape, {"edges": edges, "nodes": nodes})
 
 
@@ -222,6 +230,8 @@ def draw_tree(data: Data) -> Any:
     hover(fig, [nodes], [*lines, ("mean reward", "@mean{0.[0000]}")])
     fig.xaxis.ticker, fig.grid.visible = [], False
     ticks(fig.yaxis[0], [(-n, str(n)) for n in range(shape["depth"] + 1)])
+    if shape["depth"]:
+        colour_bar(fig, shape, mapper)
     return fig
 
 
@@ -274,13 +284,14 @@ def draw_grid(data: Data) -> Any:
     """The grid: samples in each cell, its FID below."""
     shape = data.shape
     fig = new_figure(
-        x=f"{shape['data']}: samples of each cell's newest generator, and the FID of its mixture",
+        x=str(shape["data"]),
         y="",
         height=min(900, 90 + 200 * shape["height"]),
         x_range=(-0.55, shape["width"] - 0.45),
         y_range=(shape["height"] - 0.45, -0.55),
     )
-    fig.sizing_mode, fig.width = "fixed", min(1100, 120 + 200 * shape["width"])
+    fig.sizing_mode, fig.width = "scale_width", min(1100, 120 + 200 * shape["width"])
+    fig.max_width = fig.width  # and narrower where the window is
     of = sources(data)
     frames = fig.rect("x", "y", 0.96, 0.96, source=of["cells"], fill_alpha=0, line_color=GREY)
     for column, row, image in shape["pictures"]:
@@ -292,7 +303,8 @@ def draw_grid(data: Data) -> Any:
         where = {"x": column - 0.4, "y": row + 0.34, "dw": 0.8, "dh": 0.8}
         fig.image_rgba([packed], **where, origin="bottom_left", anchor="top_left")
     fig.scatter("x", "y", source=of["points"], size=4, alpha=0.7)
-    fig.text("x", "y", "text", source=of["cells"], **INK, text_align="center", y_offset=84)
+    look = {"text_align": "center", "text_baseline": "bottom"}
+    fig.text("x", dodge("y", 0.47), "text", source=of["cells"], **INK, **look)
     fid = ("FID of its mixture", "@fid{0.[0]}")
     hover(fig, [frames], [("", "@text"), fid, ("generation", "@generation")])
     fig.axis.ticker, fig.grid.visible = [], False
@@ -302,5 +314,12 @@ def draw_grid(data: Data) -> Any:
 PANELS = (
     Panel("lineage", "Lineage", "", prepare_lineage, draw_lineage),
     Panel("tree", "Tree of regions", "", prepare_tree, draw_tree, is_slow=True),
-    Panel("grid", "Grid of GANs", "", prepare_grid, draw_grid, is_slow=True),
+    Panel(
+        "grid",
+        "Grid of GANs",
+        "Samples of each cell's newest generator, and the FID of its mixture.",
+        prepare_grid,
+        draw_grid,
+        is_slow=True,
+    ),
 )

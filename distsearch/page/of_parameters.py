@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.layouts import row
-from bokeh.models import ColorBar, LinearColorMapper, Span, Whisker
+from bokeh.models import ColorBar, LinearAxis, LinearColorMapper, Span, Whisker
 from bokeh.palettes import Cividis256
 
 from ..errors import MissingPackage, NothingReported
@@ -49,7 +49,8 @@ def _colours(shape: Mapping[str, Any]) -> LinearColorMapper:
     return LinearColorMapper(palette=palette, low=shape["low"], high=shape["high"])
 
 
-def _bar(fig: Any, shape: Mapping[str, Any], mapper: LinearColorMapper) -> None:
+def colour_bar(fig: Any, shape: Mapping[str, Any], mapper: LinearColorMapper) -> None:
+    """Say beside a figure which colour is which value of the objective."""
     bar = ColorBar(color_mapper=mapper, width=10, background_fill_color=None, title=None)
     bar.title = text(shape["objective"])
     bar.title_text_font_style, bar.title_standoff = "normal", 8
@@ -100,9 +101,7 @@ def draw_parallel(data: Data) -> Any:
     """The segments, coloured by result, and each parameter's axis."""
     shape = data.shape
     names = shape["names"]
-    fig = new_figure(
-        x="", y="", height=380, x_range=(-0.15, len(names) - 0.6), y_range=(-0.06, 1.06)
-    )
+    fig = new_figure(x="", y="", height=380, x_range=(-0.15, len(names) - 1), y_range=(-0.06, 1.06))
     mapper = _colours(shape)
     look = {"line_color": {"field": "value", "transform": mapper}, "line_alpha": 0.6}
     lines = fig.segment(
@@ -110,18 +109,21 @@ def draw_parallel(data: Data) -> Any:
     )
     hover(fig, [lines], [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")])
     at: dict[str, list[Any]] = {"x": [], "y": [], "text": []}
-    for number, some in enumerate(shape["ticks"]):
+    for number, some in enumerate(shape["ticks"][:-1]):
         fig.add_layout(Span(location=number, dimension="height", line_color=GREY))
         for place, words in some:
             at["x"].append(number)
             at["y"].append(place)
             at["text"].append(words)
     fig.text("x", "y", "text", source=at, **INK, x_offset=4, text_baseline="middle")
+    last = LinearAxis(axis_line_color=GREY)  # beside the figure, where there is room for its texts
+    ticks(last, shape["ticks"][-1])
+    fig.add_layout(last, "right")
     ticks(fig.xaxis[0], [(n, parameters.short(name)) for n, name in enumerate(names)])
     if sum(min(len(name), parameters.WORD) for name in names) > LETTERS:
         fig.xaxis.major_label_orientation, fig.min_border_left = LEANS, 80
-    fig.yaxis.visible = fig.grid.visible = False
-    _bar(fig, shape, mapper)
+    fig.yaxis[0].visible = fig.grid.visible = False
+    colour_bar(fig, shape, mapper)
     return fig
 
 
@@ -136,14 +138,15 @@ def prepare_importance(view: View, options: Options) -> Data:
     found = every[: parameters.BARS]
     shares = np.array([one.share for one in found])
     deviations = np.array([one.deviation for one in found])
+    names = [one.name for one in found]
     columns = {
         "y": np.arange(len(found), dtype=float),
         "share": shares,
         "low": np.maximum(0, shares - deviations),
         "high": np.minimum(1, shares + deviations),
+        "name": names,
     }
-    note = parameters.left_out(view.table(objective), every, parameters.BARS)
-    return Data({"names": [one.name for one in found]}, {"bars": columns}, note)
+    return Data({"names": names}, {"bars": columns}, parameters.bars_left_out(every))
 
 
 def draw_importance(data: Data) -> Any:
@@ -163,8 +166,10 @@ def draw_importance(data: Data) -> Any:
     for head in (whiskers.upper_head, whiskers.lower_head):
         head.size, head.line_color = 6, GREY
     fig.add_layout(whiskers)
-    fig.scatter("high", "y", source=source, size=0, alpha=0)  # so that the axis is long enough
-    hover(fig, [bars], [("share", "@share{0.00}")])
+    fig.scatter(
+        "high", "y", source=source, size=0, alpha=0, color=BLUE
+    )  # so that the axis is long enough
+    hover(fig, [bars], [("parameter", "@name"), ("share", "@share{0.00}")])
     ticks(
         fig.yaxis[0], [(n, parameters.short(name, parameters.NAME)) for n, name in enumerate(names)]
     )
@@ -294,7 +299,7 @@ def draw_contour(data: Data) -> Any:
     _lean(fig, shape["across"][1])
     ticks(fig.yaxis[0], shape["up"][1])
     fig.grid.visible = False
-    _bar(fig, shape, mapper)
+    colour_bar(fig, shape, mapper)
     return fig
 
 

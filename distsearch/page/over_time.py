@@ -332,7 +332,9 @@ def draw_front(data: Data) -> Any:
         ]
         lines = [("trial", "@trial{0}"), (names[across], f"@{x}"), (names[up], f"@{y}")]
         hover(fig, drawn, lines)
-        legend(fig, "top_right")
+        legend(fig)
+        fig.legend[0].orientation, fig.legend[0].spacing = "horizontal", 12
+        fig.add_layout(fig.legend[0], "below")  # within the figure it would hide trials
         figures.append(fig)
     if len(figures) == 1:
         return figures[0]

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..core import failures
 from ..core import summary as core_summary
 from ..core.progress import format_value
 from ..errors import MissingPackage, NothingReported, StoreError
@@ -21,11 +22,13 @@ from .view import View
 
 REPORT, COMPARISON = "report.html", "comparison.html"
 ROWS = 1000  # the table of a report has at most so many trials
+KINDS = 20  # the report shows at most so many kinds of failures
 POLICY = (  # so that the report asks no network, whatever is in it
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("look", "elements", "values", "report")  # of STATIC, in the order in which they run
 NEEDS_BOKEH = "the page and the report need bokeh, which is not installed: pip install bokeh"
 
 
@@ -72,8 +75,7 @@ def page_of(views: Sequence[View]) -> str:
     parts += [_search(view, items, with_name=len(views) > 1) for view in views]
     scripts = [
         *Resources(mode="inline", components=["bokeh"]).js_raw,
-        (STATIC / "look.js").read_text(encoding="utf-8"),
-        (STATIC / "report.js").read_text(encoding="utf-8"),
+        *((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
     ]
     styles = (STATIC / "page.css").read_text(encoding="utf-8")
     title = escape(", ".join(view.name for view in views))
@@ -211,14 +213,15 @@ def _cell(value: Any) -> str:
 
 
 def _failures(view: View) -> str:
-    """Each traceback once, with the number of trials that have it."""
-    seen: dict[str, list[int]] = {}
-    for trial in view.story.ledger.trials.values():
-        if trial.error:
-            seen.setdefault(trial.error, []).append(trial.id)
+    """Each kind of failure once: how many trials failed so, and the traceback of the first."""
+    kinds = failures.kinds(view.story.ledger.trials.values())
     parts = [
-        f"<details><summary>{len(trials)} failed, the first is trial {trials[0]}</summary>"
-        f"<pre>{escape(error)}</pre></details>"
-        for error, trials in sorted(seen.items(), key=lambda one: -len(one[1]))[:20]
+        f"<details><summary>{escape(core_summary.how_failed(alike))}</summary>"
+        f"<p class='quiet'>trial {alike[0].id} was the first</p>"
+        + (f"<pre>{escape(alike[0].error)}</pre>" if alike[0].error else "")
+        + "</details>"
+        for alike in kinds[:KINDS]
     ]
-    return "".join(parts)
+    more = len(kinds) - KINDS
+    left = f"<p class='quiet'>and {more} kinds of failures more, of fewer trials</p>"
+    return "".join([*parts, left] if more > 0 else parts)

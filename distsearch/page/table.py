@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.progress import format_value
+from ..core.summary import status_of
 from ..core.words import Status, Trial
 from ..errors import OptionError, suggest
 from ..plots.over_time import value_of
@@ -78,7 +79,7 @@ def _rows(view: View) -> list[Row]:
         took = now - trial.started_at if trial.status is Status.RUNNING else trial.seconds
         values = [
             trial.id,
-            trial.status.value,
+            status_of(view.story.ledger, trial),
             *(value_of(trial, n) for n in range(count)),
             reached,
             round(took, 3) if trial.attempt else None,
@@ -166,7 +167,8 @@ def detail(view: View, trial_id: int) -> dict[str, Any]:
     trial = trials[trial_id]
     return {
         "trial": trial.id,
-        "status": trial.status.value,
+        "status": status_of(view.story.ledger, trial),
+        "is_open": not trial.status.is_end,
         "is_paused": trial.status is Status.PAUSED or trial.id in view.story.ledger.held,
         "config": {name: format_value(value) for name, value in trial.config.items()},
         "plain": dict(trial.config),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import live
+from ..core import summary as core_summary
 from ..core.lock import holder
 from ..core.phrases import counted
 from ..errors import DistsearchError
@@ -172,11 +173,11 @@ def _told(seat: Seat) -> dict[str, Any]:
 
 
 def _in_words(view: View, runs: bool) -> str:
-    counts = view.story.ledger.counts
-    each = [f"{n} {status.value}" for status, n in counts.by_status.items() if n]
+    ledger = view.story.ledger
     state = "runs" if runs else "does not run"
-    paused = f" · paused by {by}" if (by := view.story.ledger.paused_by) else ""
-    return f"{state}{paused} · {counted(counts.launched)}: {', '.join(each) or 'none yet'}"
+    paused = f" · paused by {by}" if (by := ledger.paused_by) else ""
+    each = core_summary.counts_of(ledger) or "none yet"
+    return f"{state}{paused} · {counted(ledger.counts.launched)}: {each}"
 
 
 def _live(now: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -96,7 +96,7 @@ def importance(
         plain(axes, xlabel="share of the importance (lines: deviation)")
         axes.grid(visible=False, axis="y")
         axes.set_xlim(0, min(1.0, 1.05 * max(one.share + one.deviation for one in found)))
-        axes.set_title(parameters.left_out(table, every, parameters.BARS), **CAPTION)
+        axes.set_title(parameters.bars_left_out(every), **CAPTION)
     return axes
 
 

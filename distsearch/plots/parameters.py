@@ -27,7 +27,7 @@ GRID = 40  # a contour has so many points along each side
 NEAR = 0.12  # how wide near is in a contour, as a part of the whole scale
 OPTIONS_SHOWN = 12
 WORD, NAME = 18, 30  # letters of what is written along an axis, and of the name of a whole axis
-SHOWN, BARS = 12, 30  # parameters of a figure, and of one that has a line of text for each
+SHOWN, BARS = 12, 15  # parameters of a figure, and of one that has a line of text for each
 SCATTER = np.uint64(2_654_435_761)  # Knuth's multiplier: consecutive ids become far apart
 
 
@@ -322,15 +322,27 @@ def known_importance(table: Table) -> list[Importance]:
     return []
 
 
-def left_out(table: Table, known: Sequence[Importance], room: int = SHOWN) -> str:
-    """Which parameters a figure with room for so many shows, in words; "" for all."""
+def left_out(table: Table, known: Sequence[Importance]) -> str:
+    """Which parameters a figure of `SHOWN` shows, in words; "" for all."""
     count = len(table.scales)
-    if count <= room:
+    if count <= SHOWN:
         return ""
     return (
-        f"the {room} most important of {count} parameters"
+        f"the {SHOWN} most important of {count} parameters"
         if known
-        else f"{room} of {count} parameters"
+        else f"{SHOWN} of {count} parameters"
+    )
+
+
+def bars_left_out(every: Sequence[Importance]) -> str:
+    """How much the parameters matter that have no bar of the `BARS`, in words; "" for none."""
+    rest = every[BARS:]
+    if not rest:
+        return ""
+    share = sum(one.share for one in rest)
+    return (
+        f"the {BARS} most important of {len(every)} parameters; "
+        f"the share of the other {len(rest)} together is {share:.2g}"
     )
 
 

@@ -29,6 +29,7 @@ from tests.hosts import Hosts
 from tests.page.browser import start, until
 
 EVIL = "<img src=x onerror=\"document.title='run'\">"
+DARK_CARD = "#1e2125"  # what is behind the figures
 
 
 @ag.args(lr=ag.Real(0.1, 1))
@@ -284,6 +285,69 @@ def test_a_figure_is_zoomed_and_moved_by_the_keyboard_and_shows_that_it_has_the_
     assert across()[0] > nearer[0] and across()[1] > nearer[1]
     ActionChains(page).send_keys("0").perform()
     until(lambda: across() == pytest.approx([low, high]))
+
+
+def test_what_a_pointer_is_shown_of_a_figure_the_keyboard_opens_as_a_table(page, growing):
+    choose(page, 1)
+    for name, figure, heads in (
+        ("Overview", "curves", ["trial", "epoch", "accuracy"]),
+        ("Parameters", "importance", ["parameter", "share"]),
+        ("Structure", "rungs", ["rung", "trials", "fate"]),
+    ):
+        tab(page, name)
+        css = f"#figure-{figure} + details"
+        until(lambda figure=figure: page.find_elements("css selector", f"#figure-{figure} > *"))
+        page.execute_script(f"document.querySelector('{css} summary').focus()")
+        ActionChains(page).send_keys(Keys.ENTER).perform()
+        rows = until(lambda css=css: page.find_elements("css selector", f"{css} tbody tr"))
+        found = page.find_elements("css selector", f"{css} th")
+        assert [one.text for one in found] == heads
+        assert all(cell.text for cell in rows[0].find_elements("css selector", "td"))
+        if figure == "curves":
+            best = ag.open(growing.folder).best.id
+            assert rows[0].text.split()[0] == str(best)
+
+
+def contrast(one, other):
+    """How well a colour is seen on another one, as WCAG 2 reckons: from 1 to 21."""
+
+    def light(colour):
+        parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+        red, green, blue = (
+            x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+COLOURS = """
+const found = [new Set(), new Set()];
+for (const doc of Bokeh.documents) for (const model of doc._all_models.values()) {
+  if (model.type === "LinearColorMapper") model.palette.forEach((one) => found[0].add(one));
+  if (model.type === "GlyphRenderer") for (const name of ["line_color", "fill_color"]) {
+    const colour = model.glyph[name]?.value;
+    if (/^#.{6}$/.test(colour)) found[1].add(colour);
+  }
+}
+return found.map((some) => [...some].sort())
+"""
+
+
+def test_on_dark_no_line_is_faint_and_on_light_the_colours_come_back(page):
+    choose(page, 1)
+    tab(page, "Parameters")
+    light = page.execute_script(COLOURS)
+    assert all(light)
+    page.find_element("id", "theme").click()
+    try:
+        palette, lines = page.execute_script(COLOURS)
+        assert min(contrast(one, DARK_CARD) for one in palette) > 1.9
+        assert min(contrast(one, DARK_CARD) for one in lines) > 4
+    finally:
+        page.find_element("id", "theme").click()
+    until(lambda: page.execute_script(COLOURS) == light)
 
 
 def test_dark_and_narrow_nothing_is_wider_than_the_window(page):

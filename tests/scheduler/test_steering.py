@@ -9,11 +9,11 @@ import threading
 import pytest
 
 import distsearch as ag
-from distsearch.cli.output import status_of
 from distsearch.core import live, requests, steering, store
 from distsearch.core.ledger import Ledger
 from distsearch.core.snapshot import snapshot_of
 from distsearch.core.steering import TOO_LATE
+from distsearch.core.summary import status_of
 from distsearch.core.words import Status
 from distsearch.errors import NoDriver, TrialFailed
 from distsearch.scheduler import HyperbandScheduler
@@ -280,7 +280,7 @@ def test_a_trial_that_is_just_pausing_can_be_stopped_at_once(search, tmp_path):
     until(lambda: list(store.read(scheduler.folder, "report")), "it trains")
     assert asks(scheduler.folder, "pause_trial", trial=0).is_done
     record = ag.open(scheduler.folder)
-    assert status_of(record, record.trials[0]) == "pausing"
+    assert status_of(record.ledger, record.trials[0]) == "pausing"
     assert asks(scheduler.folder, "stop_trial", trial=0).is_done
     until(lambda: scheduler.trials[0].status is Status.STOPPED, "it has stopped")
 

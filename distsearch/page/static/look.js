@@ -1,5 +1,8 @@
 // Figures of Bokeh take the colours of the page around them, light or dark, and obey the keyboard.
 "use strict";
+const BLUES = [["#0072B2", "#3d9ad9"], ["#56B4E9", "#a9dcf6"]]; // those of plots/colours.py, and theirs on dark
+const FAINT = {dark: 2, light: 1.3}; // a colour of less contrast to what is behind it is hardly seen
+const BOLDER = 1.5; // so many times more opaque are thin lines on dark
 const Look = {
   isDark() {
     return document.documentElement.classList.contains("dark");
@@ -12,6 +15,7 @@ const Look = {
     const dark = Look.isDark();
     const ink = dark ? "#e8eaed" : "#1d1f23", line = dark ? "#8a9099" : "#6b7078";
     const paper = dark ? "#1e2125" : "#f7f7f8";
+    const seen = (colour) => Look.contrast(colour, paper) > FAINT[dark ? "dark" : "light"];
     const set = (model, values) => {
       const known = Object.fromEntries(Object.entries(values).filter(([name]) => name in model.properties));
       if (Object.keys(known).length) model.setv(known);
@@ -27,8 +31,33 @@ const Look = {
         set(model, {major_label_text_color: ink, title_text_color: ink});
       } else if (type === "GlyphRenderer" && model.glyph.type === "Text") {
         model.glyph.text_color = {value: ink};
+      } else if (type === "GlyphRenderer") {
+        Look.lighten(model.glyph, dark);
+      } else if (type === "LinearColorMapper") {
+        model.whole ??= model.palette;
+        model.palette = model.whole.filter(seen); // the lowest values have the faintest colour that is seen
       }
     }
+  },
+  // What is blue on light paper is lighter on dark, and thin lines are bolder: they would hardly be seen.
+  lighten(glyph, dark) {
+    const alpha = glyph.whole_alpha ??= glyph.line_alpha?.value;
+    if (alpha > 0 && alpha < 1) glyph.line_alpha = {value: dark ? Math.min(1, BOLDER * alpha) : alpha};
+    for (const name of ["line_color", "fill_color"]) {
+      for (const pair of BLUES) {
+        const [from, to] = dark ? pair : pair.toReversed();
+        if (glyph[name]?.value === from) { glyph[name] = {value: to}; break; }
+      }
+    }
+  },
+  // How well a colour (#rrggbb) is seen on another one: from 1 to 21, as WCAG 2 reckons.
+  contrast(one, other) {
+    const light = (colour) => [1, 3, 5]
+      .map((at) => parseInt(colour.slice(at, at + 2), 16) / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+      .reduce((sum, part, n) => sum + part * [0.2126, 0.7152, 0.0722][n], 0);
+    const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
   },
   keys: "the arrows move it, + and - zoom, 0 shows all of it",
   // What a key does to the figures of a document: how far they move, and how wide they become (0: whole).

@@ -49,10 +49,11 @@
       this.options = {};
       this.figure = element("div", {class: "figure", id: `figure-${about.name}`, role: "group",
         "aria-label": `${about.title}: ${Look.keys}`, onkeydown: (event) => Look.press(this.doc, event)});
+      this.values = new Values(about.title, () => this.doc);
       this.note = element("p", {class: "quiet"}, about.about);
       this.controls = element("div", {class: "bar"});
       this.root = element("article", {class: about.wide ? "wide" : null, "aria-label": about.title},
-        element("h3", {}, about.title), this.note, this.controls, this.figure);
+        element("h3", {}, about.title), this.note, this.controls, this.figure, this.values.root);
     }
 
     async refresh() {
@@ -82,6 +83,7 @@
           const source = this.doc.get_model_by_name(name);
           if (source) source.data = decoded(columns);
         }
+        this.values.refresh();
         return;
       }
       this.clear();
@@ -94,7 +96,10 @@
       const [view] = views.roots ?? [...views];
       this.doc = (view.model ?? view).document;
       if (this.isLeft) this.leave();
-      else Look.paint(this.doc);
+      else {
+        Look.paint(this.doc);
+        this.values.refresh();
+      }
     }
 
     // Another view is opened. Bokeh draws under <body> alone: a figure that it is drawing waits there, unseen.
@@ -192,7 +197,14 @@
     head();
     const work = [...state.panels.values()].map((panel) => panel.refresh());
     if (state.tab === "Trials") work.push(trials.refresh());
-    await Promise.all(work);
+    try {
+      await Promise.all(work);
+    } catch (error) {
+      state.isOld = error instanceof TypeError; // no answer: follow() says so, and comes here again
+      if (state.isOld) return;
+      throw error;
+    }
+    state.isOld = false;
     await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
     window.seen.updates.push(performance.now() - began);
     window.seen.first ??= performance.now(); // since the page was asked for
@@ -226,12 +238,11 @@
     if (one.error) { say(one.error, 6000); return; }
     const pairs = (given) => element("dl", {class: "summary"}, ...Object.entries(given).flatMap(([name, text]) =>
       shown(text) ? [element("dt", {}, name), element("dd", {}, shown(text))] : []));
-    const live = ["running", "waiting", "paused"].includes(one.status);
     const close = element("button", {class: "main", onclick: () => $("dialog").close()}, "Close");
     const act = (kind, words, look) => element("button", {class: look, disabled: !state.canAsk, onclick: async () => {
       if (await request(kind, {trial}, words)) $("dialog").close();
     }}, words);
-    const buttons = live ? [
+    const buttons = one.is_open ? [
       act("stop_trial", "Stop this trial", "danger"),
       one.is_paused ? act("go_on", "Let it go on") : act("pause_trial", "Pause it")] : [];
     const again = element("button", {disabled: !state.canAsk, onclick: () => { $("dialog").close(); add(one.plain); }},
@@ -326,7 +337,7 @@
     const began = state.searches[state.which]?.revision;
     if (first) show(state.tab);
     else if (state.tab === "Steer" && could !== state.canAsk) show("Steer");
-    else if (before !== began || state.tab === "Side by side") refresh();
+    else if (before !== began || state.isOld || state.tab === "Side by side") refresh();
     else head();
   }
 

@@ -12,8 +12,10 @@
         const [view] = views.roots ?? [...views];
         const doc = (view.model ?? view).document;
         Look.paint(doc);
+        const title = entry.target.closest("article").querySelector("h3").textContent;
         entry.target.setAttribute("role", "group");
-        entry.target.ariaLabel = Look.keys;
+        entry.target.ariaLabel = `${title}: ${Look.keys}`;
+        entry.target.after(new Values(title, () => doc).root);
         entry.target.addEventListener("keydown", (event) => Look.press(doc, event));
       });
     }
