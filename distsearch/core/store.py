@@ -356,14 +356,13 @@ class Store:
             asyncio.get_running_loop().call_later(RETRY_S, self._write)
             return
         self.trouble, self._trouble_since = "", None
+        self._write()  # what has come meanwhile is written while the loop does what follows
         for callback in callbacks:
             try:
                 callback()
             except Exception as raised:  # the error of one spares the others
                 context = {"message": f"error in {callback!r}", "exception": raised}
                 done.get_loop().call_exception_handler(context)
-        if self._pending or self._callbacks:
-            self._write_soon()
 
     def disown(self) -> None:
         """Have `close` delete what this search has made in its folder, as it could not be made.
