@@ -209,12 +209,16 @@ SCRIPT = """
 def test_a_train_function_of_a_script_travels_to_another_process(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    payload = subprocess.run([sys.executable, script], capture_output=True, check=True).stdout
+    payload = subprocess.run(
+        [sys.executable, script], capture_output=True, check=True, timeout=60
+    ).stdout
     read = (
         "import sys, pickle; train_fn = pickle.load(sys.stdin.buffer); "
         "print(train_fn(train_fn.space.build({'net.rank': 4}), None), train_fn.__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", read], input=payload, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", read], input=payload, capture_output=True, timeout=60
+    )
     assert done.stdout.decode().strip() == "(4, True, 0.5) train_fn", done.stderr.decode()
 
 

@@ -162,14 +162,18 @@ SCRIPT = """
 def test_what_a_script_defines_travels_to_another_process(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    payload = subprocess.run([sys.executable, script], capture_output=True, check=True).stdout
+    payload = subprocess.run(
+        [sys.executable, script], capture_output=True, check=True, timeout=60
+    ).stdout
     read = (
         "import sys, pickle; space = pickle.load(sys.stdin.buffer); "
         "built = space.build({'base.rank': 4}); "
         "print(built.base.rank, built.mine().rank, built.many, "
         "isinstance(built.base, space['base']))"
     )
-    done = subprocess.run([sys.executable, "-c", read], input=payload, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", read], input=payload, capture_output=True, timeout=60
+    )
     assert done.stdout.decode().strip() == "4 2 [1, 2, 3] True", done.stderr.decode()
 
 
@@ -179,7 +183,9 @@ def test_what_a_module_defines_travels_to_a_process_without_that_module():
         "import sys, pickle; space = pickle.load(sys.stdin.buffer); "
         "print(space.build({'net.rank': 4}).net.rank)"
     )
-    done = subprocess.run([sys.executable, "-c", read], input=payload, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", read], input=payload, capture_output=True, timeout=60
+    )
     assert done.stdout.decode().strip() == "4", done.stderr.decode()
 
 
