@@ -152,7 +152,7 @@ def _take(file: File) -> None:
         try:
             fcntl.lockf(file.number, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
             return
-        except (BlockingIOError, PermissionError):  # which of the two depends on the system
+        except (BlockingIOError, PermissionError):  # (systems differ in which they raise)
             deadline = deadline or time.monotonic() + BUSY_S
             if time.monotonic() > deadline:
                 raise sqlite3.OperationalError("database is locked") from None

@@ -288,7 +288,7 @@ def inherit(folder: Path, sources: Sequence[Path]) -> None:
                     # The trial's oldest, whatever number the source had given it.
                     unfinished.rename(folder / f"000000-{found[-1].name.partition('-')[2]}")
                     return
-            except (OSError, ValueError):  # its trial has deleted it, and has a newer one
+            except (OSError, ValueError):  # the trial has deleted it, and has a newer one
                 pass
             shutil.rmtree(unfinished, ignore_errors=True)
 
