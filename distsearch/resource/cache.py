@@ -255,7 +255,7 @@ def delete_newer(folder: Path, step: int | None) -> None:
 
 
 def up_to(found: Sequence[Path], step: int) -> Sequence[Path]:
-    """Those of a trial's checkpoints, the oldest first, that are not newer than that of `step`."""
+    """The checkpoints of a trial up to the one of `step`, the oldest first."""
     steps = [int(path.name.rpartition("-")[2]) for path in found]
     # (That one may be missing; inherited checkpoints, the oldest, have steps of their own.)
     places = [n for n, one in enumerate(steps) if one == step] or [
