@@ -100,6 +100,15 @@ def parser(text: str, repeats: int = 5) -> argparse.ArgumentParser:
     return options
 
 
+def peer_options(text: str, what: str = "trials") -> argparse.ArgumentParser:
+    """The options of the program that runs a peer: how many of what, on how many slots."""
+    options = argparse.ArgumentParser(description=text.splitlines()[0])
+    options.add_argument(what, type=int)
+    options.add_argument("slots", type=int)
+    options.add_argument("--choose", action="store_true", help="try its settings")
+    return options
+
+
 def machine() -> str:
     """The facts that figures depend on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -9,13 +9,12 @@ are done. There is no search, no log and no isolation.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import time
 from collections.abc import Iterator
 
-from common import CPUClock, Run
+from common import CPUClock, Run, peer_options
 from distributed import Client, Future, LocalCluster, as_completed
 
 WINDOW, WAY = 32, "with_results"  # the best of what --choose tries, within its noise
@@ -112,11 +111,8 @@ async def run_asynchronously(tasks: int, slots: int, window: int) -> Run:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("tasks", type=int)
-    options.add_argument("slots", type=int)
+    options = peer_options(__doc__, "tasks")
     options.add_argument("--window", type=int, default=WINDOW)
-    options.add_argument("--choose", action="store_true")
     given = options.parse_args()
     if not given.choose:
         print(json.dumps(run(given.tasks, given.slots, given.window).as_dict()))

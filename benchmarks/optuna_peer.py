@@ -10,7 +10,6 @@ and loaded the study before.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -20,7 +19,7 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import optuna
-from common import Run
+from common import Run, peer_options
 from optuna.storages import JournalStorage
 from optuna.storages.journal import (
     JournalFileBackend,
@@ -84,11 +83,7 @@ def run(trials: int, slots: int, lock: str = LOCK) -> Run:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("trials", type=int)
-    options.add_argument("slots", type=int)
-    options.add_argument("--choose", action="store_true")
-    given = options.parse_args()
+    given = peer_options(__doc__).parse_args()
     if not given.choose:
         print(json.dumps(run(given.trials, given.slots).as_dict()))
         return

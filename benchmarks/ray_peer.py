@@ -11,7 +11,6 @@ More pending trials than 16 are not tried: they would be made before.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 
-from common import CPUClock, Run
+from common import CPUClock, Run, peer_options
 
 os.environ.update(
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
@@ -119,11 +118,7 @@ def search(trials: int, folder: str, settings: Settings) -> Run:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("trials", type=int)
-    options.add_argument("slots", type=int)
-    options.add_argument("--choose", action="store_true")
-    given = options.parse_args()
+    given = peer_options(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ray.init(
             num_cpus=given.slots,

@@ -58,7 +58,7 @@ def printable(text: str, limit: int = TEXT_LIMIT) -> str:
 
 
 def with_colours(text: str) -> str:
-    """The same for what the user's own program prints: its colours stay, and letters of all kinds.
+    """Printable text of what the user's own program prints: colours and letters of all kinds stay.
 
     Of format characters those are shown which let a line read other than it is (`\\u202e`).
     """

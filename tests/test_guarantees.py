@@ -266,7 +266,7 @@ def test_12_ctrl_c_with_a_full_disk_ends_in_seconds(tmp_path):
         assert time.monotonic() - begun < 10
     finally:
         driver.kill()
-        driver.wait()
+        driver.wait(10)
         driver.stdout.close()
 
 

@@ -30,9 +30,9 @@ class Stage(enum.Enum):
     """How far an attempt has come."""
 
     PREPARING = "preparing"  # what it goes on from is brought to its nodes, its ranks meet
-    SENT = "sent"  # its nodes were told to start it
-    ENDING = "ending"  # it was told to stop
-    OVER = "over"  # its slots are free
+    SENT = "sent"  # the nodes were told to start the attempt
+    ENDING = "ending"  # the attempt was told to stop
+    OVER = "over"  # the slots of the attempt are free
 
 
 NEXT: Mapping[Stage, tuple[Stage, ...]] = {

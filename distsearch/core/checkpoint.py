@@ -192,7 +192,7 @@ def load(folder: Path) -> Any:
             try:
                 return read(path, manifest_of(path))
             except DAMAGED as error:
-                if not (path / MANIFEST).exists():  # its trial has deleted it, and has a newer one
+                if not (path / MANIFEST).exists():  # the trial has deleted it, and has a newer one
                     break
                 warnings.warn(damaged(path, error), RuntimeWarning, stacklevel=2)
         else:

@@ -87,7 +87,7 @@ class Children:
     def _ready(self, of: Trial | None, stuck: bool) -> Iterator[Trial]:
         for child in self:
             if child.id not in self._waiting or (of is not None and of.id not in child.parents):
-                continue  # it has ended, as a parent that was looked at before has
+                continue  # this child has ended with another parent that was looked at before
             if self.can_start(child, stuck):
                 del self._waiting[child.id]
                 yield child

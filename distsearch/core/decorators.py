@@ -211,7 +211,7 @@ class TrainFunction:
     def _set(self, path: str, value: Any) -> Any:
         """Put a value or a space in the place of an argument; returns what `args` has of it."""
         if path in RESERVED or (path in RANK_ARGS and path not in self.space):
-            return value  # it is no argument of the search, but a direct call may read it
+            return value  # no argument of the search, but a direct call may read it
         self._check_free()
         self.space = self.space.replace_at(path, value)
         return as_space(value).build({})

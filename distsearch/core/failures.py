@@ -19,7 +19,7 @@ class Kind:
     first: Trial
     name: str
     reason: str  # the status of the first trial, and what happened
-    error: str  # its traceback, kept here as the trial may run again for its children
+    error: str  # the traceback, kept here as the trial may run again for its children
     trials: set[int]
     furthest: float  # how far any of them came
 

@@ -34,7 +34,8 @@ def find(checkpoint: str | os.PathLike[str] | None, name: str) -> Path:
         raise StoreError(
             "the current folder was deleted; os.chdir(...) to one that is there, and try again"
         ) from None
-    given = os.environ.pop(RESUMED, None)  # it holds for the first search of this program
+    # (The variable holds for the first search of this program.)
+    given = os.environ.pop(RESUMED, None)
     if checkpoint is None and given is not None:
         return Path(given)
     if checkpoint is None:

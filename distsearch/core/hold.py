@@ -154,7 +154,7 @@ def _lock(number: int, start: int, length: int) -> None:
         try:
             fcntl.lockf(number, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
             return
-        except (BlockingIOError, PermissionError):  # which of the two depends on the system
+        except (BlockingIOError, PermissionError):  # (systems differ in which they raise)
             deadline = deadline or time.monotonic() + BUSY_S
             if time.monotonic() > deadline:
                 raise sqlite3.OperationalError("database is locked") from None

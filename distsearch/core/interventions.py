@@ -66,7 +66,7 @@ class Interventions:
                 self._search.wake()
             return
         decided = self._ledger.decided.get(trial.id)
-        if decided is None:  # it is logged as the rule's decisions are, and holds like them
+        if decided is None:  # the stop is logged as the rule's decisions are, and holds like them
             body = {"word": Stop.word, "reason": "", "by": by, "report": trial.reports}
             self._search.log("decided", trial, body)
             decided = self._ledger.decided[trial.id]

@@ -66,7 +66,8 @@ class Keeper:
         self._home: dict[int, int] = {}
         self._copying: dict[int, bool] = {}  # by trial: whether to copy once more
         self._moves = asyncio.Semaphore(MOVES_AT_ONCE)
-        self._reads: dict[Attempt, list[Checkpoint]] = {}  # which each may still read on its nodes
+        # What each attempt may still read on its nodes.
+        self._reads: dict[Attempt, list[Checkpoint]] = {}
         self._read_by: Counter[Checkpoint] = Counter()  # how many attempts may read each
         self._copies: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # nodes that may have it
         self._sent: defaultdict[Checkpoint, set[int]] = defaultdict(set)  # nodes that got it ahead

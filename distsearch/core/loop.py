@@ -34,7 +34,7 @@ class LoopThread:
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start a coroutine in the loop; its result comes in the future."""
-        if threading.current_thread() is self.thread:  # it would wait for itself
+        if threading.current_thread() is self.thread:  # (the loop would wait for itself)
             coroutine.close()
             raise RuntimeError("this cannot be called from a rule or a callback of the search")
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)

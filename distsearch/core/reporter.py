@@ -244,7 +244,7 @@ class Reporter:
             raise StopTrial
 
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:  # its reports would be taken for repeated ones
+        if os.getpid() != self._pid:  # reports of a forked child would be taken for repeated ones
             raise ReportError(
                 f"reporter belongs to the trial's process {self._pid}, and this is a child that it "
                 "forked; hand the results to that process and report them there"

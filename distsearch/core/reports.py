@@ -55,7 +55,7 @@ class Reports:
             self._store.append(
                 "report", trial.id, trial.attempt, sequence, body, apply=self._ledger.apply
             )
-        except (ValueError, RecursionError) as error:  # it is not in the log; the trial ends
+        except (ValueError, RecursionError) as error:  # the report is not logged; the trial ends
             reason = f"it sent a report that cannot be read: {error}"
             self._search.stop(attempt, Status.FAILED, reason)
             return

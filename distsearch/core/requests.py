@@ -118,7 +118,7 @@ def ask(
     try:
         if not waits:
             _check_driver(where)
-    except NoDriver:  # it has ended meanwhile, and may have taken the request
+    except NoDriver:  # the driver has ended meanwhile, and may have taken the request
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
             raise

@@ -20,7 +20,7 @@ from .phrases import called
 FILE = "events.db"
 BUSY_S = 5.0  # how long to wait for another process that has locked the file
 VERSION = 3  # of the log: it says what each kind of event holds
-READ_BY = {1: "0.1", 2: "0.2"}  # which distsearch reads the logs of other versions
+READ_BY = {1: "0.1", 2: "0.2"}  # the distsearch that reads the logs of each other version
 TABLES = """
 create table events (
     id integer primary key, time real not null, kind text not null,

@@ -158,7 +158,7 @@ class Source:
             trial = None if trial_id is None else self._ledger.trials[trial_id]
             if trial is None or trial in self._queue or trial.id in named:  # named twice
                 self._resumes_nobody = True
-            elif trial.status.is_end or self._goes_on(trial):  # it could not pause any more
+            elif trial.status.is_end or self._goes_on(trial):  # the trial could not pause any more
                 named.add(trial.id)
             else:
                 self._queue.put(trial)
@@ -185,7 +185,7 @@ class Source:
             trial = self._launch(launch)
             if not trial.parents or self._children.can_start(trial):
                 return trial
-            if trial.status.is_end:  # its parent is lost; the rule may name such parents for ever
+            if trial.status.is_end:  # the parent is lost; the rule may name such parents for ever
                 self._waits = self._thinks = True
                 asyncio.get_running_loop().call_later(RESPITE_S, self._wake)
             else:

@@ -184,26 +184,30 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
         left_with = code if isinstance(code, int) else int(code is not None)
         end.update(how="exit", code=left_with, error=str(getattr(exit_, "reason", "")))
     except BaseException as error:
-        number = errno_of(error)
-        if not begun and number in NOT_BEGUN:
+        if not begun and errno_of(error) in NOT_BEGUN:
             return {**end, "how": "not begun", "error": in_words(error)[:2000]}
-        text = ""
-        if not isinstance(error, Diverged):
-            text = "".join(traceback.format_exception(type(error), error, own_part(error)))
-        end.update(
-            how="raised",
-            code=1,
-            error=in_words(error)[:2000],
-            traceback=text[-20_000:],
-            # Known by its name: torch's error, which is about a GPU, is no MemoryError.
-            memory=isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",
-            no_space=number in NO_SPACE,
-        )
+        end.update(raised(error))
     finally:
         _current.clear()
     if job["reuse"]:
         reporter.close()  # what its threads still say would count for the next trial
     return end
+
+
+def raised(error: BaseException) -> dict[str, Any]:
+    """The end of a job whose train function has raised an error."""
+    text = ""
+    if not isinstance(error, Diverged):
+        text = "".join(traceback.format_exception(type(error), error, own_part(error)))
+    return {
+        "how": "raised",
+        "code": 1,
+        "error": in_words(error)[:2000],
+        "traceback": text[-20_000:],
+        # Known by its name: torch's error, which is about a GPU, is no MemoryError.
+        "memory": isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",
+        "no_space": errno_of(error) in NO_SPACE,
+    }
 
 
 def reporter_of(

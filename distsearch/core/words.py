@@ -28,7 +28,7 @@ class Status(str, enum.Enum):
     TIMED_OUT = "timed_out"  # above trial_timeout
     HUNG = "hung"  # silent for report_timeout
     NO_METRIC = "no_metric"  # returned without ever reporting the reward
-    NODE_LOST = "node_lost"  # its node was lost, too often
+    NODE_LOST = "node_lost"  # the nodes of its attempts were lost, too often
 
     is_end: bool  # whether the trial will not run again
     is_failure: bool  # whether it has no usable result
@@ -157,7 +157,7 @@ class Trial:
     inherits: tuple[int | None, ...] | None = None
     bracket: int | None = None  # the bracket of its Launch
     is_given: bool = False  # the user has given it, no searcher has suggested it
-    is_final: bool = False  # it is a trial of run_with_config, and never the best
+    is_final: bool = False  # whether this is a trial of run_with_config, which is never the best
     status: Status = Status.WAITING
     attempt: int = 0
     hosts: tuple[str, ...] = ()  # of the places on which its newest attempt runs, or ran
@@ -173,7 +173,7 @@ class Trial:
     started_at: float = 0.0  # when its newest attempt began, in Unix seconds
     failures: Counter[Status] = field(default_factory=lambda: NO_FAILURES)  # of its attempts
     saved_step: int | None = None  # the step of the newest checkpoint that counts: see `save`
-    saved_name: str | None = None  # that checkpoint's name
+    saved_name: str | None = None  # the name of that checkpoint
     saves_first: bool | None = None  # whether it saves before it reports; None: not known yet
     story: str = ""  # the kinds of events that have moved it so far
     _unreported: tuple[int, str] | None = None
@@ -226,7 +226,8 @@ class Trial:
         """Take note that the trial has ended, as its status says."""
         self.reason, self.error = reason, error
         self.last_report = None
-        if self.status is Status.FINISHED:  # its last checkpoint counts without a report
+        # (The last checkpoint of a finished trial counts without a report.)
+        if self.status is Status.FINISHED:
             self._commit_save()
 
     def reopen(self) -> None:

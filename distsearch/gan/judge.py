@@ -85,7 +85,7 @@ class Judge:
             _, nearest = judge.opinion(judge.features(examples.test))
             judge.accuracy = float((nearest == examples.test_labels.numpy()).mean())
         else:
-            from threadpoolctl import threadpool_limits  # which sets an environment variable
+            from threadpoolctl import threadpool_limits  # (the import sets an environment variable)
 
             # For small images threads mostly wait for each other; on a machine that is
             # busy, ten times as long as the work takes.

@@ -33,7 +33,7 @@ from .settings import Settings
 SETTINGS, EXAMPLES, JUDGE = "settings.json", "examples.safetensors", "judge.safetensors"
 MIXTURE, SEARCH = "mixture.safetensors", "search"
 EVOLVED_ON = 2000  # at the end weights evolve on so many examples of each generator
-STEPS = 300  # that evolution takes so many steps
+STEPS = 300  # the evolution of weights takes so many steps
 SCORED = 10_000  # the scores that users see are of so many fresh examples
 AT_ONCE = 1000
 
@@ -283,7 +283,7 @@ def _evolved(
     def fid(weights: mixture.Weights) -> float:
         return judge.fid(mixture.mixed(features, mixture.shares(weights, EVOLVED_ON)))
 
-    from threadpoolctl import threadpool_limits  # which sets an environment variable
+    from threadpoolctl import threadpool_limits  # (the import sets an environment variable)
 
     with threadpool_limits(1):  # (the matrices are too small: several threads would only wait)
         return mixture.evolve(weights, fid, sigma=sigma, steps=steps, rng=rng)

@@ -50,24 +50,6 @@ def prepare_lineage(views: Sequence[View], options: Options) -> Data:
     )
     trials = sorted(shown)
     at = {trial: (float(shown[trial].generation), rows[trial]) for trial in trials}
-    first: dict[str, list[Any]] = {
-        "x0": [],
-        "y0": [],
-        "x1": [],
-        "y1": [],
-        "colour": [],
-        "width": [],
-    }
-    on_line = {*pairwise(line)}
-    for trial in trials:
-        for place, parent in enumerate(shown[trial].parents):
-            if parent in at:
-                marked = (trial, parent) in on_line
-                look = (BEST, 2.5) if marked else (GREY, 0.5 if place else 1.0)
-                for column, value in zip(
-                    first.values(), (*at[parent], *at[trial], *look), strict=True
-                ):
-                    column.append(value)
     rewards = [shown[trial].reward for trial in trials]
     known = [one for one in rewards if one is not None] or [0.0]
     low, high = float(np.percentile(known, 10)), float(max(known))
@@ -98,7 +80,23 @@ def prepare_lineage(views: Sequence[View], options: Options) -> Data:
         "objective": ledger.objectives.names[0],
     }
     note = f"{len(shown)} of {len(of)} trials are drawn: those of families" * (len(shown) < len(of))
-    return Data(shape, {"edges": first, "nodes": nodes, "labels": labels}, note)
+    return Data(shape, {"edges": _edges(shown, at, line), "nodes": nodes, "labels": labels}, note)
+
+
+def _edges(
+    shown: Mapping[int, Descent], at: Mapping[int, tuple[float, float]], line: Sequence[int]
+) -> dict[str, list[Any]]:
+    """A line from each parent to its child; the best trial's line stands out."""
+    on_line = {*pairwise(line)}
+    edges = []
+    for trial in sorted(shown):
+        for place, parent in enumerate(shown[trial].parents):
+            if parent in at:
+                marked = (trial, parent) in on_line
+                look = (BEST, 2.5) if marked else (GREY, 0.5 if place else 1.0)
+                edges.append((*at[parent], *at[trial], *look))
+    names = ("x0", "y0", "x1", "y1", "colour", "width")
+    return {name: [edge[column] for edge in edges] for column, name in enumerate(names)}
 
 
 def _relatives(of: Mapping[int, Descent], line: Sequence[int]) -> set[int]:

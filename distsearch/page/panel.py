@@ -46,7 +46,7 @@ class Panel(NamedTuple):
     about: str
     prepare: Callable[[Sequence[View], Mapping[str, str]], Data]
     draw: Callable[[Data], Any]
-    is_slow: bool = False  # its preparation may take seconds
+    is_slow: bool = False  # whether to prepare the panel may take seconds
 
 
 def new_figure(*, x: str, y: str, height: int = HEIGHT, **more: Any) -> Any:

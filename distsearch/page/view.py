@@ -45,7 +45,7 @@ class View:
 
     @property
     def results(self) -> Results:
-        """Its results so far."""
+        """The results of the search so far."""
         return Results(self.story.ledger, self.story.folder, self.story.searched)
 
     @property

@@ -149,7 +149,7 @@ class Agent:
                 self._actions[message["op"]](message)
 
     def _on_ping(self, message: Message) -> None:
-        pass  # that the link could deliver it is all that matters
+        pass  # (that the link could deliver the message is all that matters)
 
     def _on_beat(self, message: Message) -> None:
         sent = self._beats.pop(message["number"], None)

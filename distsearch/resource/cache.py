@@ -267,7 +267,7 @@ def delete_newer(folder: Path, step: int | None) -> None:
 
 
 def up_to(found: Sequence[Path], step: int) -> Sequence[Path]:
-    """Those of a trial's checkpoints, the oldest first, that are not newer than that of `step`."""
+    """The checkpoints of a trial up to the one of `step`, the oldest first."""
     steps = [int(path.name.rpartition("-")[2]) for path in found]
     # (That one may be missing; inherited checkpoints, the oldest, have steps of their own.)
     places = [n for n, one in enumerate(steps) if one == step] or [
@@ -300,7 +300,7 @@ def inherit(folder: Path, sources: Sequence[Path]) -> None:
                     # The trial's oldest, whatever number the source had given it.
                     unfinished.rename(folder / f"000000-{found[-1].name.partition('-')[2]}")
                     return
-            except (OSError, ValueError):  # its trial has deleted it, and has a newer one
+            except (OSError, ValueError):  # the trial has deleted it, and has a newer one
                 pass
             shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -124,7 +124,7 @@ class _Patient:
         self._config = config
         self._spans_nodes = spans_nodes
         self._setup = setup
-        self._at = "login"  # which check is being made
+        self._at = "login"  # the check that is being made
         self._is_expected = True  # whether the meeting waits for the node
 
     async def examine(self) -> None:

@@ -72,12 +72,12 @@ class Fleet:
         self._ids = itertools.count()
         self._ssh_cluster: Cluster | None = None
         self._client_cluster: Cluster | None = None
-        self._nodes: dict[int, Node] = {}
-        self._nodes_to_go: set[int] = set()
+        self._nodes: dict[int, Node] = {}  # by id, as the user has named them
+        self._nodes_to_go: set[int] = set()  # ids of nodes that need not come back
         self._comebacks: dict[asyncio.Task[None], Node] = {}  # lost nodes that are to come back
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closed = False
-        self._also: dict[int, list[Node]] = {}  # other names of the same machine
+        self._also: dict[int, list[Node]] = {}  # by id: other names of the node's machine
         self._declared: set[int] = set()  # ids of nodes whose CPUs the user has declared
 
     async def start(
@@ -228,7 +228,7 @@ class Fleet:
 
     # Who comes back
 
-    def _wait_for(self, node: Node, after_s: float) -> None:
+    def _bring_back_later(self, node: Node, after_s: float) -> None:
         """Bring a lost node up again, when nothing of its old agent can be left there."""
         if not self._is_closed:
             task = self._run(self._bring_back(node, after_s))
@@ -236,7 +236,7 @@ class Fleet:
             task.add_done_callback(self._comebacks.pop)
 
     async def _stop_waiting_for(self, node: Node) -> bool:
-        """Wait for a lost node no longer, also if it is just coming up; False: nobody did wait."""
+        """Wait for a lost node no longer, even if it is coming up; whether anybody has waited."""
         tasks = [
             task
             for task, lost in self._comebacks.items()
@@ -279,10 +279,7 @@ class Fleet:
             if isinstance(result, HostKeyError):
                 self._say(f"{result}\nnode {node.host} is not tried again")
                 return
-            rest_s = min(LONGEST_REST_S, 2.0 ** (attempt - 1))
-            if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8, ...
-                self._say(f"{result}\nnode {node.host} is tried again, next in {rest_s:g} s")
-            await asyncio.sleep(rest_s)
+            await self._rest(attempt, f"{result}\nnode {node.host} is tried again")
 
     async def _take_up_again(self, worker: str, after_s: float) -> None:
         """Make a lost worker of the user's cluster a node again, once the connection is back.
@@ -305,10 +302,14 @@ class Fleet:
             failed = [str(one) for one in results if isinstance(one, NodeError)]
             if not failed:
                 return
-            rest_s = min(LONGEST_REST_S, 2.0 ** (attempt - 1))
-            if attempt & (attempt - 1) == 0:  # 1, 2, 4, 8, ...
-                self._say("\n".join([*failed, f"tried again, next in {rest_s:g} s"]))
-            await asyncio.sleep(rest_s)
+            await self._rest(attempt, "\n".join([*failed, "tried again"]))
+
+    async def _rest(self, attempt: int, what: str) -> None:
+        """Rest before the next attempt, ever longer; at the attempts 1, 2, 4, 8, ... say so."""
+        rest_s = min(LONGEST_REST_S, 2.0 ** (attempt - 1))
+        if attempt & (attempt - 1) == 0:
+            self._say(f"{what}, next in {rest_s:g} s")
+        await asyncio.sleep(rest_s)
 
     def _note(self, remote: Remote, node: Node) -> None:
         self._nodes[remote.remote_id] = node
@@ -388,17 +389,17 @@ class Fleet:
             self.owner.add_remote(remote)
         elif self.remotes.pop(remote.remote_id, None) is not None:
             self._say(f"node {remote.host} was lost again: {remote.lost_because}")
-            self._comes_back(remote, confirmed_dead=False)
+            self._wait_for(remote, confirmed_dead=False)
 
-    def _comes_back(self, remote: Remote, confirmed_dead: bool) -> None:
-        """Wait for a lost node, unless it was taken away."""
+    def _wait_for(self, remote: Remote, confirmed_dead: bool) -> None:
+        """Wait for a lost node to come back, unless it was taken away."""
         node = self._nodes.pop(remote.remote_id, None)
         if remote.remote_id in self._nodes_to_go:
             return
         after_s = 0.0 if confirmed_dead else LEASE_OVER_S
         cluster = self._client_cluster
         if node is not None:
-            self._wait_for(node, after_s)
+            self._bring_back_later(node, after_s)
         elif cluster is not None and cluster.owns(remote) and not self._is_closed:
             self._run(self._take_up_again(cast("DaskRemote", remote).worker, after_s))
 
@@ -417,7 +418,7 @@ class Fleet:
         if self.remotes.pop(remote.remote_id, None) is not None:
             remote.on_gone(reason)
             self.owner.on_lost(remote, reason, confirmed_dead)
-            self._comes_back(remote, confirmed_dead)
+            self._wait_for(remote, confirmed_dead)
 
     # Files
 

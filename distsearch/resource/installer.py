@@ -83,7 +83,7 @@ def make(name: str, wanted: list[str], constraints: list[str]) -> Path:
                 (home / file).write_text("\n".join(lines) + "\n")
             _Maker(home, python, lock).make()
             (home / "wanted.txt").replace(home / COMPLETE)
-        os.utime(home)  # it was used now: see `delete_old`
+        os.utime(home)  # the environment was used now: see `delete_old`
     return python
 
 

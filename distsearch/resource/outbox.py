@@ -83,7 +83,7 @@ def size_of(message: Message) -> int:
 def parts(message: Message) -> Iterator[Message]:
     """A message, in parts if it has much data: each says its offset, the last is `done`."""
     data = message.get("data", b"")
-    if len(data) <= SMALLEST_PIECE or "done" in message:  # it is a part already
+    if len(data) <= SMALLEST_PIECE or "done" in message:  # the message is a part already
         yield message
         return
     for offset in range(0, len(data), SMALLEST_PIECE):

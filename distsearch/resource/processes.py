@@ -57,7 +57,7 @@ class Processes:
         self._listener = listener
         self._all: dict[str, Process] = {}
         self._count = 0
-        self._launcher: subprocess.Popen[bytes] | None = None  # its guard, to be exact
+        self._launcher: subprocess.Popen[bytes] | None = None  # (the launcher's guard, to be exact)
         self._control = socket.socket()
         self._control.close()
         self._configuration: dict[str, Any] = {}

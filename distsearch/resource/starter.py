@@ -92,7 +92,8 @@ def main() -> None:
     output.start()
     reason = watch(events, node, order["lease_s"])
     ask_to_end(node, order["grace_s"])
-    if node.returncode not in (None, 0, -signal.SIGTERM):  # it had died before it was asked to end
+    # The node had died before it was asked to end.
+    if node.returncode not in (None, 0, -signal.SIGTERM):
         reason = by_itself(node)
     kill_what_is_left(node)
     output.join(1)  # the last lines tell why the node has ended
@@ -110,7 +111,8 @@ def hear_all_signals() -> None:
     Else this process would hear of no end: neither its own, nor that of the node's process.
     """
     for number in signal.valid_signals():
-        is_python_s = number in (signal.SIGPIPE, signal.SIGXFSZ)  # which Python always ignores
+        # (Python ignores these two signals always.)
+        is_python_s = number in (signal.SIGPIPE, signal.SIGXFSZ)
         if signal.getsignal(number) is signal.SIG_IGN and not is_python_s:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -130,7 +132,7 @@ def parcel_and_order() -> tuple[bytes, dict[str, Any] | None]:
     pieces = []
     message = next_message()
     while message is not None and "piece" in message:
-        signal.alarm(ORDERS_S)  # they may take long on a slow link, each has its time
+        signal.alarm(ORDERS_S)  # orders may take long on a slow link: each has its time
         pieces.append(base64.b64decode(message["piece"]))
         message = next_message()
     return b"".join(pieces), message
@@ -163,7 +165,7 @@ def sent_before(content: str) -> str | None:
     if content_of(os.path.join(home, "distsearch")) != content:
         return None
     with contextlib.suppress(OSError):
-        os.utime(home)  # it is in use; see `delete_old`
+        os.utime(home)  # the environment is in use: see `delete_old`
     return home
 
 
@@ -288,7 +290,7 @@ def start_node(order: dict[str, Any], folder: str, home: str) -> subprocess.Pope
     assert node.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # the node has ended already; its output tells why
         node.stdin.write(json.dumps({**order["spec"], "folder": folder}).encode() + b"\n")
-        node.stdin.flush()  # it stays open: its end tells the node that the starter is gone
+        node.stdin.flush()  # the pipe stays open: its end tells the node that the starter is gone
     return node
 
 
@@ -296,7 +298,7 @@ def listen(events: queue.SimpleQueue[Any], node_input: Any) -> None:
     for line in sys.stdin:
         events.put("ping")
         if line.strip():
-            with contextlib.suppress(OSError):  # it has ended
+            with contextlib.suppress(OSError):  # the process has ended
                 node_input.write(json.dumps(json.loads(line)["input"]).encode() + b"\n")
                 node_input.flush()
     events.put("end of input")

@@ -262,7 +262,7 @@ class CoevolutionScheduler(Scheduler):
     def on_end(self, trial: Trial) -> None:
         """A cell goes on from the generation that has finished, or from the one before."""
         super().on_end(trial)
-        if trial.bracket is None:  # it is a trial of add_job or run_with_config
+        if trial.bracket is None:  # a trial of add_job or run_with_config
             return
         cell = self.cells[trial.bracket]
         cell.open, cell.node = None, trial.host

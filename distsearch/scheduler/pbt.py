@@ -255,7 +255,7 @@ class PBTScheduler(Scheduler):
     def _parent_for(self, trial_id: int) -> int | None:
         """A better member of the top quantile, if this member is in the bottom one; else None."""
         if self._turns[trial_id] > self.max_t / self.perturbation_interval:
-            return None  # its place has had all its turns: so the search ends in any case
+            return None  # the place has had all its turns, so that the search ends in any case
         ranked = sorted(self._scores, key=lambda member: (-self._scores[member], member))
         places = min(math.ceil(len(ranked) * self.quantile_fraction - 1e-9), len(ranked) // 2)
         if ranked.index(trial_id) < len(ranked) - places:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-JITTER = 1e-6  # this share of the variance is added, so that equal points do no harm
+JITTER = 1e-6  # added to the variance (as a share of it), so that equal points do no harm
 EVALUATIONS = 40  # one fit evaluates the likelihood so often at most
 LEAST_GAIN = 1e-3  # a fit ends with a step that raises the log likelihood by less
 

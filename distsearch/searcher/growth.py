@@ -70,7 +70,7 @@ class OneThread:
     """
 
     def __init__(self) -> None:
-        from threadpoolctl import ThreadpoolController  # which sets an environment variable
+        from threadpoolctl import ThreadpoolController  # (the import sets an environment variable)
 
         self._controller = ThreadpoolController()
         self._lock = threading.Lock()

@@ -304,7 +304,7 @@ class GPSearcher(OptunaSearcher):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        from threadpoolctl import ThreadpoolController  # which sets an environment variable
+        from threadpoolctl import ThreadpoolController  # (the import sets an environment variable)
 
         self._threads = ThreadpoolController()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # where trials run, spaces are only built: NumPy would make e
     from numpy.typing import ArrayLike, NDArray
 
 NOISE = 1e-6  # a number may be off a value by this share of a step
-LARGEST_INT = 2**40  # the coordinates (floats) of larger neighbours could be the same
+LARGEST_INT = 2**40  # the coordinates (floats) of larger numbers side by side could be the same
 
 
 class Number(Domain):

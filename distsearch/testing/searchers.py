@@ -88,7 +88,7 @@ class SearcherKit:
         return found
 
     def is_exhaustive(self) -> bool:
-        """Whether it lists the space instead of drawing from it."""
+        """Whether the searcher lists the space instead of drawing from it."""
         return False
 
     @given(any_space, seeds)

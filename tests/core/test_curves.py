@@ -91,7 +91,9 @@ def test_saving_needs_no_display_and_no_pyplot(tmp_path):
         f"title='', use_legend=True, filename={str(tmp_path / 'a.png')!r});"
         "print('matplotlib.pyplot' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout == "False\n"
     assert (tmp_path / "a.png").exists()
 

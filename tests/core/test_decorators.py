@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import subprocess
-import sys
-import textwrap
 
 import cloudpickle
 import pytest
@@ -14,6 +11,7 @@ import pytest
 from distsearch.core.decorators import args
 from distsearch.errors import SpaceError
 from distsearch.space import Choice, Dict, Int, Namespace, Real, obj
+from tests.programs import printed, written_by
 
 
 @obj(name=Choice("auto", "gluon"), rank=Int(1, 4))
@@ -207,15 +205,12 @@ SCRIPT = """
 
 
 def test_a_train_function_of_a_script_travels_to_another_process(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    payload = subprocess.run([sys.executable, script], capture_output=True, check=True).stdout
+    payload = written_by(tmp_path / "script.py", SCRIPT)
     read = (
         "import sys, pickle; train_fn = pickle.load(sys.stdin.buffer); "
         "print(train_fn(train_fn.space.build({'net.rank': 4}), None), train_fn.__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", read], input=payload, capture_output=True)
-    assert done.stdout.decode().strip() == "(4, True, 0.5) train_fn", done.stderr.decode()
+    assert printed(read, payload) == "(4, True, 0.5) train_fn"
 
 
 def test_a_train_function_of_a_module_travels():

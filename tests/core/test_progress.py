@@ -37,14 +37,33 @@ NOW = Snapshot(
     trials_per_minute=12.4321,
 )
 
+
+class Ticking(Progress):
+    """A display of which one can await that it was drawn, or that its lines were written."""
+
+    def __init__(self, verbose, snapshot):
+        super().__init__(verbose, snapshot)
+        self._ticked = threading.Semaphore(0)
+
+    def _ticks(self):
+        for said in super()._ticks():
+            yield said
+            self._ticked.release()
+
+    def ticks(self, count):
+        """Wait until so many more looks at the search are over."""
+        for _ in range(count):
+            assert self._ticked.acquire(timeout=20), "the display stands still"
+
+
 CHILD = """
 import os, sys, time
 sys.path[:0] = [{root!r}, {tests!r}]
 from test_progress import *
 {setup}
-shown = Progress(1, lambda: NOW)
+shown = Ticking(1, lambda: NOW)
 shown.start()
-time.sleep(0.6)
+shown.ticks(2)
 {body}
 """
 
@@ -153,7 +172,7 @@ def test_a_program_that_dies_gets_its_cursor_back():
 
 
 def test_a_second_display_in_the_same_terminal_writes_plain_lines():
-    body = "other = Progress(1, lambda: NOW); other.start(); time.sleep(0.6); shown.stop(); "
+    body = "other = Ticking(1, lambda: NOW); other.start(); other.ticks(2); shown.stop(); "
     text = readable(in_terminal(body + "other.stop()"))
     assert text.count("16 running · 30 done") >= 2  # as often as the first display was drawn
     assert text.count("42 trials in") == 2
@@ -230,30 +249,18 @@ def test_a_pipe_gets_plain_lines_and_a_summary(capsys):
     assert lines[3:] == [""]
 
 
-def first_line(capsys):
-    """Wait until something is said; that."""
-    deadline = time.monotonic() + 20
-    said = ""
-    while not said.endswith("\n"):
-        assert time.monotonic() < deadline, "nothing was said"
-        time.sleep(0.01)
-        said += capsys.readouterr().out
-    return said
-
-
 def test_a_pipe_gets_a_line_for_a_new_best_and_none_while_nothing_changes(monkeypatch, capsys):
     monkeypatch.setattr(progress, "TICK_S", 0.01)
-    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.05)
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.0)
     now = [NOW]
-    shown = Progress(1, lambda: now[0])
+    shown = Ticking(1, lambda: now[0])
     shown.start()
-    time.sleep(0.3)
+    shown.ticks(5)
     assert capsys.readouterr().out == ""
     now[0] = dataclasses.replace(NOW, best_reward=0.99)
-    said = first_line(capsys)
-    time.sleep(0.2)
+    shown.ticks(5)
     shown.stop()
-    status, final, rest = (said + capsys.readouterr().out).split("\n")
+    status, final, rest = capsys.readouterr().out.split("\n")
     assert status.startswith("[0:03:12] 42/100 trials: 16 running")
     assert "best accuracy 0.99 (task 17" in status
     assert final.startswith("42 trials")
@@ -263,9 +270,9 @@ def test_a_pipe_gets_a_line_for_a_new_best_and_none_while_nothing_changes(monkey
 def test_plain_lines_come_no_faster_than_every_five_seconds(monkeypatch, capsys):
     monkeypatch.setattr(progress, "TICK_S", 0.01)
     rewards = iter(range(1000))
-    shown = Progress(1, lambda: dataclasses.replace(NOW, best_reward=next(rewards)))
+    shown = Ticking(1, lambda: dataclasses.replace(NOW, best_reward=next(rewards)))
     shown.start()
-    time.sleep(0.5)
+    shown.ticks(20)
     shown.stop()
     assert capsys.readouterr().out.count("\n") == 1
 
@@ -274,11 +281,11 @@ def test_where_each_epoch_has_a_line_none_on_how_the_search_stands_is_between(mo
     monkeypatch.setattr(progress, "TICK_S", 0.01)
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0.0)
     rewards = iter(range(1000))
-    shown = Progress(1, lambda: dataclasses.replace(NOW, best_reward=next(rewards)))
+    shown = Ticking(1, lambda: dataclasses.replace(NOW, best_reward=next(rewards)))
     shown.says_milestones = False
     shown.start()
     shown.say("epoch 1/2")
-    time.sleep(0.2)
+    shown.ticks(5)
     shown.say("epoch 2/2")
     shown.stop()
     first, second, final, _ = capsys.readouterr().out.split("\n")
@@ -348,7 +355,9 @@ def test_a_terminal_that_stands_still_does_not_hold_up_the_search(monkeypatch):
     for _ in range(20_000):
         shown.say("x" * 80)
     assert time.monotonic() - began < 20
-    time.sleep(0.5)
+    while shown._lines:  # until the display writes what the terminal does not take
+        assert time.monotonic() - began < 25
+        time.sleep(0.01)
     shown.stop()
     assert time.monotonic() - began < 30
     os.close(master)
@@ -363,7 +372,9 @@ def test_importing_it_imports_neither_rich_nor_matplotlib():
         "import sys, distsearch.core.progress, distsearch.core.curves;"
         "print([m for m in ('rich', 'matplotlib', 'numpy') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout == "[]\n"
 
 

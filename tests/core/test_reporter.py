@@ -294,7 +294,7 @@ def test_a_signal_never_cuts_a_report_in_two(tmp_path):
             assert process.stdout.read() == "stopped\n"
         finally:
             process.kill()
-            process.wait()
+            process.wait(10)
             process.stdout.close()
     assert data.endswith(b"\n")
     for line in data.splitlines():

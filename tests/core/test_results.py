@@ -292,7 +292,7 @@ def running(tmp_path):
     )
     yield process, pipes
     process.kill()
-    process.wait()
+    process.wait(10)
 
 
 def go_on(pipe):

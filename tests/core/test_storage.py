@@ -65,7 +65,7 @@ def test_what_is_seen_only_after_a_while_is_waited_for(shelf, storage, monkeypat
     seen = threading.Timer(0.3, os.rename, (manifest + ".hidden", manifest))
     seen.start()
     assert shelf(own=[name], node="b").load() == {"epoch": 1}
-    seen.join()
+    seen.join(30)
 
 
 def test_a_node_that_has_a_copy_does_not_fetch_it_again(tmp_path, monkeypatch):

@@ -528,17 +528,17 @@ def full_disk(folder, room_bytes):
     if os.geteuid() != 0 or not sys.platform.startswith("linux"):
         pytest.skip("a disk of its own needs root on Linux")
     mount = ["mount", "-t", "tmpfs", "-o", f"size={room_bytes}", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode != 0:
+    if subprocess.run(mount, capture_output=True, timeout=60).returncode != 0:
         pytest.skip("mounting is not allowed here")
 
     def more(size_bytes):
         option = f"remount,size={size_bytes}"
-        subprocess.run(["mount", "-o", option, str(folder)], check=True)
+        subprocess.run(["mount", "-o", option, str(folder)], check=True, timeout=60)
 
     try:
         yield more
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=60)
 
 
 async def fill_up(log, make_room):

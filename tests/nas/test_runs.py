@@ -94,7 +94,7 @@ def searched(stripes, nodes, tmp_path_factory):
             **TINY,
         )
     finally:
-        thread.join()
+        thread.join(65)
     assert len(killed) == 1
     return out, found
 

@@ -40,7 +40,9 @@ def planted(folder, name, code):
 def test_every_planted_fault_is_found_in_time_and_comes_with_its_remedy(hosts, tmp_path):
     other_key = tmp_path / "other"
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(other_key))
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True, timeout=60
+    )
     information = tmp_path / "site" / "distributed-1.2.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text("Name: distributed\nVersion: 1.2\n")

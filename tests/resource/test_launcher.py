@@ -108,7 +108,7 @@ class Parent:
             self.launcher.wait(WAIT_S)
         finally:
             self.launcher.kill()
-            self.launcher.wait()
+            self.launcher.wait(10)
             for channel in self.channels:
                 channel.close()
 
@@ -324,7 +324,7 @@ def test_a_killed_agent_leaves_no_launcher_that_imports_nor_what_the_import_star
             os.kill(guard if also == "the guard" else launcher, signal.SIGKILL)
     finally:
         agent.kill()
-        agent.wait()
+        agent.wait(10)
     assert all(map(ends, (guard, launcher, child)))
 
 

@@ -106,7 +106,9 @@ def test_importing_the_node_loads_nothing_heavy():
         "import sys, distsearch.resource.node as node; "
         "print([m for m in ('psutil', 'pynvml', 'asyncssh') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.strip() == "[]"
 
 

@@ -82,7 +82,9 @@ def test_an_environment_has_the_drivers_versions_and_is_made_once_by_one_of_two_
 @pytest.fixture
 def chosen(bare, tmp_path, monkeypatch):
     """Which interpreter a search takes where the driver's own path is one without packages."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "own"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", tmp_path / "own"], check=True, timeout=60
+    )
     monkeypatch.setattr(sys, "executable", str(tmp_path / "own/bin/python"))
 
     def look():

@@ -444,7 +444,9 @@ def test_a_python_that_is_not_there_is_told_with_the_way_to_name_another(world):
 
 
 def test_a_missing_package_comes_with_the_command_that_installs_it(world, tmp_path):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True, timeout=60
+    )
     python = str(tmp_path / "bare/bin/python")
     error = failure(world, world.node(world.start(), python=python))
     assert f"{python} -m pip install 'distributed==" in str(error)
@@ -462,7 +464,9 @@ def test_another_version_of_a_package_on_the_node_is_refused(world, tmp_path):
 
 def python_without_distsearch(folder):
     """An interpreter that has all packages of this one but distsearch: its path, its PYTHONPATH."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True, timeout=60
+    )
     (folder / "site").mkdir()
     for path in {Path(path) for path in sys.path if path.endswith("site-packages")}:
         for package in path.iterdir():

@@ -137,7 +137,9 @@ def test_of_the_interpreters_that_a_node_may_have_the_first_that_is_there_is_tak
     said = subprocess.run(command, shell=True, input=b"", capture_output=True, timeout=30)
     assert b'"ready"' in said.stdout and said.returncode == 0
     empty = {"PATH": "/nowhere"}
-    said = subprocess.run(command.replace("exec sh", "exec /bin/sh"), shell=True, env=empty)
+    said = subprocess.run(
+        command.replace("exec sh", "exec /bin/sh"), shell=True, env=empty, timeout=60
+    )
     assert said.returncode == 127
 
 

@@ -128,4 +128,4 @@ def test_a_connection_of_another_user_is_not(monkeypatch):
         other = subprocess.Popen(command, user=65534, env={})
         with server.accept()[0] as connection:
             assert not is_own(connection.getpeername()[1], port)
-        other.wait()
+        other.wait(10)

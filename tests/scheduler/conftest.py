@@ -85,6 +85,7 @@ class Driver:
             [sys.executable, "driver.py"],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -99,6 +100,12 @@ class Driver:
         for line in self.process.stdout:
             self._lines.put(line)
         self._lines.put(None)
+
+    def say(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
     def words_after(self, mark: str) -> list[str]:
         """Wait for a line that starts with `mark`; the words that follow it there."""
@@ -130,7 +137,7 @@ def driver(tmp_path):
     yield start
     for one in made:
         one.process.kill()
-        one.process.wait()
+        one.process.wait(10)
 
 
 def left_after(pids, timeout_s=5.0):

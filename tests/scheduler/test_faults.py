@@ -438,13 +438,14 @@ def test_1_nothing_that_a_trial_started_outlives_it(search, mailbox, left_after,
         import subprocess
 
         reporter(accuracy=1)
+        heard, told = os.pipe()  # a child that writes into the mailbox itself says when it has
         if args.kind == "started":
             pid = subprocess.Popen(["sleep", "300"]).pid
         elif args.kind == "own session":
             pid = subprocess.Popen(["sleep", "300"], start_new_session=True).pid
         elif args.kind == "nested":
-            command = f"sleep 300 & echo $! > {args.mailbox}; wait"
-            subprocess.Popen(["sh", "-c", command], start_new_session=True)
+            command = f"sleep 300 & echo $! > {args.mailbox}; echo >&{told}; wait"
+            subprocess.Popen(["sh", "-c", command], start_new_session=True, pass_fds=[told])
         elif (pid := os.fork()) == 0:
             if args.kind == "daemonised":
                 os.setsid()
@@ -452,12 +453,14 @@ def test_1_nothing_that_a_trial_started_outlives_it(search, mailbox, left_after,
                     os._exit(0)
             with open(args.mailbox, "w") as box:
                 print(os.getpid(), file=box)
+            os.write(told, b"told")
             time.sleep(300)
             os._exit(0)
         if args.kind in ("started", "own session"):
             with open(args.mailbox, "w") as box:
                 print(pid, file=box)
-        time.sleep(0.2)
+        else:
+            os.read(heard, 4)
 
     scheduler = search(leaves_children, searcher="grid", slots=1 if alone else 5)
     scheduler.run()

@@ -103,7 +103,7 @@ def test_a_killed_driver_keeps_what_was_reported_in_its_log(driver, tmp_path):
         assert time.monotonic() < deadline, "the reports were never durable"
         time.sleep(0.05)  # another process writes the file
     one.process.kill()
-    one.process.wait()
+    one.process.wait(10)
     kinds = [event.kind for event in read(tmp_path / "kept")]
     assert (kinds.count("launched"), kinds.count("started"), kinds.count("report")) == (2, 2, 2)
 
@@ -140,12 +140,10 @@ def test_ctrl_c_twice_ends_even_what_ignores_its_end(driver, left_after):
 def test_a_driver_that_ends_without_joining_leaves_nothing_and_says_so(
     driver, left_after, then, code
 ):
-    # it ends once both trials have children, of which the second line on its input tells
-    wait = "import threading; [time.sleep(0.05) for _ in iter(lambda: len(scheduler"
-    wait += ".training_history) < 2, False)]; time.sleep(0.3); "
-    one = driver(script(wait + then))
+    one = driver(script("sys.stdin.readline(); " + then))
     pids = running_pids(one)
     started = time.monotonic()
+    one.say("both trials have children")
     said = one.end()
     assert time.monotonic() - started < 60, "the trials would sleep for 300 s"
     assert one.process.returncode == code

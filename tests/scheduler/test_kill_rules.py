@@ -142,7 +142,7 @@ def test_a_search_whose_driver_is_killed_twice_goes_on_as_if_it_had_not_been(
         one = start_driver(driver, rule, resume)
         wait_for_reports(tmp_path / "search", reports)
         one.process.kill()
-        one.process.wait()
+        one.process.wait(10)
     with resumed(tmp_path / "search", rule) as scheduler:
         scheduler.run(num_trials=40)
         assert scheduler.join_jobs(timeout=60)

@@ -374,13 +374,18 @@ def train_fn(args, reporter):
         reporter(epoch=epoch, accuracy=args.x * epoch)
         time.sleep(0.25)
 
+def interrupt_in_the_middle():
+    while not any(t.reports >= 3 and t.status.value == "running" for t in scheduler.trials):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
 if __name__ == "__main__":
     scheduler = ag.scheduler.PBTScheduler(
         train_fn, local=ag.Node("localhost", num_cpus=2), checkpoint="named", seed=3,
         max_t=6, population_size=4, perturbation_interval=2)
     if sys.argv[1:] != ["again"]:
         scheduler.run()
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Thread(target=interrupt_in_the_middle, daemon=True).start()
         try:
             scheduler.join_jobs()
         except KeyboardInterrupt:

@@ -350,7 +350,7 @@ def test_a_driver_killed_amid_a_search_by_tpe_goes_on_where_it_was(driver, tmp_p
         one.words_after("TRIAL")
     folder = tmp_path / "run"
     one.process.send_signal(signal.SIGKILL)
-    one.process.wait()
+    one.process.wait(10)
     before = list(store.read(folder))
     other = driver(SEARCH.format(fifo=str(fifo)))
     other.words_after("RESUMED")

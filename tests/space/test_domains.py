@@ -232,7 +232,9 @@ def test_importing_spaces_loads_nothing_heavy():
         "import sys, distsearch.space; "
         "print({'distributed', 'asyncssh', 'matplotlib', 'torch', 'pandas'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.strip() == "set()"
 
 

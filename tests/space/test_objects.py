@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
-import textwrap
 
 import cloudpickle
 import pytest
 
 from distsearch.errors import SpaceError
 from distsearch.space import Choice, Dict, Int, Real, func, obj
+from tests.programs import printed, written_by
 
 
 @obj(name=Choice("auto", "gluon"), rank=Int(1, 4), static=7)
@@ -160,17 +158,14 @@ SCRIPT = """
 
 
 def test_what_a_script_defines_travels_to_another_process(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    payload = subprocess.run([sys.executable, script], capture_output=True, check=True).stdout
+    payload = written_by(tmp_path / "script.py", SCRIPT)
     read = (
         "import sys, pickle; space = pickle.load(sys.stdin.buffer); "
         "built = space.build({'base.rank': 4}); "
         "print(built.base.rank, built.mine().rank, built.many, "
         "isinstance(built.base, space['base']))"
     )
-    done = subprocess.run([sys.executable, "-c", read], input=payload, capture_output=True)
-    assert done.stdout.decode().strip() == "4 2 [1, 2, 3] True", done.stderr.decode()
+    assert printed(read, payload) == "4 2 [1, 2, 3] True"
 
 
 def test_what_a_module_defines_travels_to_a_process_without_that_module():
@@ -179,8 +174,7 @@ def test_what_a_module_defines_travels_to_a_process_without_that_module():
         "import sys, pickle; space = pickle.load(sys.stdin.buffer); "
         "print(space.build({'net.rank': 4}).net.rank)"
     )
-    done = subprocess.run([sys.executable, "-c", read], input=payload, capture_output=True)
-    assert done.stdout.decode().strip() == "4", done.stderr.decode()
+    assert printed(read, payload) == "4"
 
 
 def test_spaces_without_lazy_objects_travel_by_plain_pickle():

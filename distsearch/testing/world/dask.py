@@ -186,7 +186,7 @@ class FakeWorker:
 
     @property
     def was_troubled(self) -> bool:
-        """Whether it has ever stood still, died, or been cut off."""
+        """Whether the worker has ever stood still, died, or been cut off."""
         is_cut = any(w.is_blocked or w.was_blocked or w.is_broken for w in (self.down, self.up))
         return is_cut or not self.machine.alive or self.machine.paused_until > 0
 

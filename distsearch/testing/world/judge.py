@@ -158,7 +158,7 @@ class Judge:
         """Whether an agent lives, and the driver can fetch from it."""
         scheduler, worker = self.case.scheduler, processes.worker
         if scheduler is None or processes.driver != self.case.drivers:
-            return False  # that of an earlier driver, whose folder is its own
+            return False  # an agent of an earlier driver, which has a folder of its own
         is_up = worker.machine.alive and worker.machine.paused_until <= self.world.now
         are_whole = not any(wire.is_broken or wire.is_blocked for wire in (worker.down, worker.up))
         return is_up and are_whole and worker.address in insides.workers_of(scheduler)

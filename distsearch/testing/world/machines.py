@@ -280,7 +280,7 @@ class Waiting(Generic[T]):
         self._task = task
 
     def result(self, timeout: float | None = None) -> T:
-        """What it has come to. Raises TimeoutError, and DriverDied."""
+        """The result of the coroutine. Raises TimeoutError, and DriverDied."""
         world, machine = self._machine.world, self._machine
         limit_s = None if timeout is None else world.now + timeout
         finished = world.run_until(lambda: self._task.done() or not machine.alive, limit_s)

@@ -12,7 +12,7 @@ from .troubles import Victim
 
 
 class Holder(Victim, Protocol):
-    """Of a story, what these touch besides."""
+    """What shortages touch of a story besides."""
 
     folder: Path
 

@@ -224,7 +224,7 @@ class Story:
                 self.world.post(0.0, lambda: self.kill_driver_if_alive("killed after a commit"))
 
     def kill_driver_if_alive(self, why: str) -> None:
-        """The same while troubles last, and only once."""
+        """Kill the driver if it is alive and troubles last."""
         if self.driver.alive and not self.troubles_are_over:
             self.kill_driver(why)
 

@@ -176,7 +176,7 @@ class Life:
         self.ignores_term = False
         self.is_over = False
         self.rank = 0
-        self.gang: Gang | None = None  # that of its trial's attempt, if it has several ranks
+        self.gang: Gang | None = None  # the gang of the trial's attempt, if that has several ranks
         self.task = processes.loop.create_task(self.live())
 
     # Lines
