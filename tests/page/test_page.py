@@ -29,6 +29,7 @@ from tests.hosts import Hosts
 from tests.page.browser import start, until
 
 EVIL = "<img src=x onerror=\"document.title='run'\">"
+STATE, TRIALS = 1, 4  # columns of the table of nodes
 DARK_CARD = "#1e2125"  # what is behind the figures
 
 
@@ -57,6 +58,7 @@ def live(tmp_path_factory):
             seed=0,
         )
         scheduler.far_address = f"{far.host}:{far.port}"
+        scheduler.spare_port = hosts.start().port  # of a node that the search does not know
         scheduler.run()
         yield scheduler
         scheduler.close()
@@ -138,6 +140,14 @@ def click(browser, css):
 
 def said(browser):
     return browser.find_element("id", "said").text
+
+
+def node_rows(browser):
+    """The rows of the table of nodes by the names of these, read at one moment."""
+    return browser.execute_script(
+        "return Object.fromEntries([...document.querySelectorAll('#nodes tr')].slice(1)"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent)).map((row) => [row[0], row]))"
+    )
 
 
 def requests_in(folder):
@@ -389,6 +399,26 @@ def test_a_trial_that_is_stopped_in_one_browser_is_seen_stopped_in_another(page,
     until(lambda: "stopped" in page.execute_script(f"return {row}.textContent"))
     page.close()
     page.switch_to.window(first)
+
+
+def test_a_node_that_is_added_from_the_page_runs_trials_and_is_drained_alone(page, live, tmp_path):
+    tab(page, "Steer")
+    before = len(requests_in(live.folder))
+    file = tmp_path / "nodes.toml"
+    file.write_text(
+        f'[spare]\nhost = "127.0.0.1"\nport = {live.spare_port}\n'
+        f'python = "{sys.executable}"\nnum_cpus = 1\n'
+    )
+    page.find_element("id", "node").send_keys(str(file))
+    page.find_element("xpath", "//button[text()='Add this node']").click()
+    spare = f"127.0.0.1:{live.spare_port}"
+    until(lambda: node_rows(page).get(spare, [""] * 5)[TRIALS], 60)
+    click(page, f"[aria-label='Drain {spare}']")
+    until(lambda: node_rows(page)[spare][STATE] == "draining")
+    assert node_rows(page)[live.far_address][STATE] == "up"  # which has the same host name
+    until(lambda: len(requests_in(live.folder)) == before + 2)
+    kinds = [(one["kind"], one["is_done"]) for one in requests_in(live.folder)]
+    assert kinds[before:] == [("add_node", True), ("drain_node", True)]
 
 
 def test_a_configuration_is_added_and_a_node_drained_from_the_page(page, live):

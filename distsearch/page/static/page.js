@@ -294,7 +294,7 @@
       try { config = JSON.parse(field.value); } catch (error) { say(`This is no JSON: ${error.message}`, 8000); return; }
       request("add_config", {config}, "the trial is asked for");
     }}, "Add a trial with this configuration");
-    const address = element("input", {id: "node", "aria-label": "Address of a node", placeholder: "user@host:port", class: "grow"});
+    const address = element("input", {id: "node", "aria-label": "Address of a node", placeholder: "user@host:port, or a file that names nodes: /home/ada/nodes.toml", class: "grow"});
     const node = (kind, words) => element("button", {disabled: off, onclick: () =>
       address.value.trim() ? request(kind, {node: address.value.trim()}, words) : address.focus()}, words);
     const why = off ? "No driver runs this search, so that there is nobody to ask." : "";
@@ -315,9 +315,9 @@
     const focused = $("nodes").contains(document.activeElement) && document.activeElement.ariaLabel;
     $("queue").textContent = live ? live.queue : "";
     const rows = (live?.nodes || []).map((one) => element("tr", {},
-      ...[one.host, one.state, one.cpus, one.gpus, one.trials].map((text) => element("td", {}, shown(text))),
-      element("td", {}, element("button", {"aria-label": `Drain ${one.host}`, disabled: !state.canAsk,
-        onclick: () => request("drain_node", {node: one.host}, `${one.host} is asked to drain`)}, "Drain"))));
+      ...[one.named, one.state, one.cpus, one.gpus, one.trials].map((text) => element("td", {}, shown(text))),
+      element("td", {}, element("button", {"aria-label": `Drain ${one.named}`, disabled: !state.canAsk,
+        onclick: () => request("drain_node", {node: one.named}, `${one.named} is asked to drain`)}, "Drain"))));
     const heads = ["node", "state", "CPUs in use", "GPUs in use", "trials", ""];
     $("nodes").replaceChildren(...(rows.length ? [element("tr", {}, ...heads.map((name) => element("th", {}, name))), ...rows] : []));
     if (focused) $("nodes").querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
