@@ -15,6 +15,7 @@ pytest.importorskip("bokeh")
 from distsearch.page import report, table
 from distsearch.page.panels import PANELS, answer
 from distsearch.page.searches import open_view
+from distsearch.plots.colours import STATUS
 from distsearch.searcher import replayed
 from tests.searches import some, told
 
@@ -69,6 +70,28 @@ def test_curves_of_single_reports_are_points_since_a_line_of_one_is_not_seen(tmp
     figure = PANELS["curves"].draw(PANELS["curves"].prepare([view], {}))
     drawn = {one.data_source.name: type(one.glyph).__name__ for one in figure.renderers}
     assert drawn["leader0"] == drawn["running"] == "Scatter"
+
+
+def test_the_legend_of_the_rungs_keeps_its_colours_when_more_fates_come(tmp_path):
+    growing = made_up.write(tmp_path / "search", trials=60, reports=9, until=0.1)
+    view = open_view(tmp_path / "search")
+    known, seen = "", []
+    while growing.go_on(40):
+        view.catch_up()
+        told = answer("rungs", [view], {}, known=known)
+        known = told.get("shape", known)
+        if "item" not in told:
+            continue
+        figure = PANELS["rungs"].draw(PANELS["rungs"].prepare([view], {}))
+        colours = {}
+        for item in figure.legend[0].items:
+            (bars,) = item.renderers
+            colours[item.label.value] = bars.glyph.fill_color
+            assert set(bars.data_source.data["fate"]) == {item.label.value}
+        assert colours == {fate: STATUS[fate] for fate in colours}
+        seen.append(list(colours))
+    growing.close()
+    assert seen[0] == ["went on", "stopped"] and "ended" in seen[-1]
 
 
 def test_of_many_parameters_the_most_important_are_shown_once_that_is_known(tmp_path):
