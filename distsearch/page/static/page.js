@@ -29,6 +29,12 @@
     if (forMs) quiet = setTimeout(() => { $("said").textContent = ""; }, forMs);
   }
 
+  // What is shown is old: follow() says that the server does not answer, and asks anew once it does.
+  function unanswered(error) {
+    if (!(error instanceof TypeError)) throw error;
+    state.isOld = true;
+  }
+
   // Figures
 
   function decoded(columns) {
@@ -45,7 +51,6 @@
     constructor(about) {
       this.about = about;
       this.shape = "";
-      this.shown = -1;
       this.options = {};
       this.figure = element("div", {class: "figure", id: `figure-${about.name}`, role: "group",
         "aria-label": `${about.title}: ${Look.keys}`, onkeydown: (event) => Look.press(this.doc, event)});
@@ -56,17 +61,16 @@
         element("h3", {}, about.title), this.note, this.controls, this.figure, this.values.root);
     }
 
+    // Fetch and show what is new; while that is under way, whoever asks again waits for it too.
     async refresh() {
-      const version = state.version;
+      if (this.underWay) { this.again = true; return this.underWay; }
       const query = {name: this.about.name, known: this.shape, drawn: this.drawn ?? "", ...this.options};
-      if (this.busy) { this.again = true; return; }
-      this.busy = true;
+      this.underWay = ask("/api/panel", query).then((answer) => this.show(answer));
       try {
-        await this.show(await ask("/api/panel", query));
-        this.shown = version;
+        await this.underWay;
       } finally {
-        this.busy = false;
-        if (this.again && !this.isLeft) { this.again = false; this.refresh(); }
+        this.underWay = null;
+        if (this.again && !this.isLeft) { this.again = false; this.refresh().catch(unanswered); }
       }
     }
 
@@ -127,7 +131,7 @@
       this.choices = key;
       const selects = [];
       const select = (option, label, values) => {
-        const made = element("select", {onchange: () => { this.options[option] = made.value; this.refresh(); }},
+        const made = element("select", {onchange: () => { this.options[option] = made.value; this.refresh().catch(unanswered); }},
           ...values.map((value) => element("option", {value, selected: this.options[option] === value}, value)));
         selects.push(element("label", {}, `${label} `, made));
         return made;
@@ -193,17 +197,17 @@
   }
 
   async function refresh() {
-    const began = performance.now();
+    const began = performance.now(), panels = state.panels;
     head();
     const work = [...state.panels.values()].map((panel) => panel.refresh());
     if (state.tab === "Trials") work.push(trials.refresh());
     try {
       await Promise.all(work);
     } catch (error) {
-      state.isOld = error instanceof TypeError; // no answer: follow() says so, and comes here again
-      if (state.isOld) return;
-      throw error;
+      unanswered(error);
+      return;
     }
+    if (panels !== state.panels) return; // another view was opened meanwhile
     state.isOld = false;
     await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
     window.seen.updates.push(performance.now() - began);
