@@ -235,6 +235,29 @@ def test_a_view_that_is_left_while_its_figures_are_drawn_leaves_nothing_behind(p
     until(lambda: page.execute_script("return Bokeh.documents.length === 0"))
 
 
+def test_a_view_that_is_opened_while_the_server_is_out_of_reach_is_drawn_once_it_is_back(page):
+    def connect(is_on):
+        speeds = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        page.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": not is_on, **speeds})
+
+    def trouble():
+        return page.find_element("id", "trouble").text
+
+    choose(page, 1)
+    page.execute_cdp_cmd("Network.enable", {})
+    connect(False)
+    try:
+        page.find_element("xpath", "//*[@role='tab'][text()='Structure']").click()
+        until(lambda: "does not answer" in trouble())
+        assert not page.find_elements("css selector", "#figure-rungs > *")
+    finally:
+        connect(True)
+    until(lambda: page.find_elements("css selector", "#figure-rungs > *"))
+    assert not trouble()
+    failed = [line["message"] for line in page.get_log("browser") if line["level"] == "SEVERE"]
+    assert all("net::ERR_INTERNET_DISCONNECTED" in message for message in failed)
+
+
 def test_samples_of_a_gan_are_upright_and_in_their_cell(browser, tmp_path):
     image = np.zeros((8, 8, 3), np.uint8)
     image[:4] = 255, 0, 0  # red above blue
