@@ -6,8 +6,11 @@ import distsearch as ag
 from benchmarks import made_up
 
 
-def told(folder, configs, values, names="accuracy", **more):
-    """The record of a search whose trials had these configurations and reported these values."""
+def told(folder, configs, values, names="accuracy", after=(), **more):
+    """The record of a search whose trials had these configurations and reported these values.
+
+    `after`: events that happened then.
+    """
     about = made_up.searched("train_fn", 0, 1, False, {}, "RandomSearcher") | {"rule": {}, **more}
     about["reward_attr"] = names
     about["mode"] = "max" if isinstance(names, str) else ["max"] * len(names)
@@ -25,7 +28,7 @@ def told(folder, configs, values, names="accuracy", **more):
         ]
     folder.mkdir()
     growing = made_up.Growing(folder, [])
-    growing.add(events)
+    growing.add([*events, *after])
     growing.close()
     return ag.open(folder)
 

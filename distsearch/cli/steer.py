@@ -171,7 +171,7 @@ def nodes(
         return
     rows = [
         [
-            node["host"],
+            node.get("named", node["host"]),
             node["state"],
             f"{node['cpus_used']}/{node['cpus']}",
             f"{node['gpus_used']:g}/{node['gpus']}",

@@ -6,8 +6,8 @@
      "queue": [12], "later": [9], "held": [3], "children": {"14": [11]}, "ending": "", "paused": "",
      "waits": {"for": "2 CPUs, 1 GPU", "trial": 12, "fences": ["gpu2"], "parked": false},
      "rule": {"waits": true, "thinks": false, "open": true, "why_closed": ""},
-     "nodes": [{"host": "gpu1", "address": "tcp://...", "cpus": 8, "cpus_used": 4, "gpus": 2,
-                "gpus_used": 1.0, "state": "up", "trials": [4, 5]}],
+     "nodes": [{"host": "gpu1", "named": "ada@gpu1:2222", "address": "tcp://...", "cpus": 8,
+                "cpus_used": 4, "gpus": 2, "gpus_used": 1.0, "state": "up", "trials": [4, 5]}],
      "running": {"4": {"stage": "sent", "attempt": 1,
                        "places": [{"rank": 0, "node": "gpu1", "cpus": 2, "gpus": ["0"]}]}}}
 
@@ -17,8 +17,9 @@ says who has paused the whole search); `children` those that wait for the weight
 `waits` is the request for slots that could not be met yet: `trial` is the trial that would get the
 slots (null: a new one), `fences` are the nodes that are kept free for it, `parked` says that all
 nodes together have not enough. `rule` is the rule's last answer: that nothing is to be launched
-before something happens (`waits`), or that it will say itself when (`thinks`). A node is `up`,
-`resting` (it could start no trial a moment ago) or `draining` (it goes when its trials have ended).
+before something happens (`waits`), or that it will say itself when (`thinks`). A node is called as
+the user has `named` it, which tells it from others of its host. It is `up`, `resting` (it could
+start no trial a moment ago) or `draining` (it goes when its trials have ended).
 
 The driver replaces the file whole, once a second at most; readers never touch the live search.
 """
@@ -29,6 +30,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,8 @@ def read(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     return {**state, "driver": who} if isinstance(state, dict) else None
 
 
-def state_of(experiment: Experiment) -> dict[str, Any]:
-    """What is live now; in the loop's thread."""
+def state_of(experiment: Experiment, name_of: Callable[[Remote], str]) -> dict[str, Any]:
+    """What is live now; in the loop's thread. `name_of`: how the user has named a node."""
     queue, source, ledger = experiment.queue, experiment.source, experiment.ledger
     ready = [trial.id for trial in queue.ready]
     may_start = set(ready)
@@ -76,7 +78,10 @@ def state_of(experiment: Experiment) -> dict[str, Any]:
         "children": {str(one.id): list(one.parents) for one in list(experiment.children)[:MOST]},
         "waits": _waits(experiment, ready),
         "rule": source.state,
-        "nodes": [_node(experiment, one) for one in experiment.manager.remotes.values()],
+        "nodes": [
+            {"named": name_of(one), **_node(experiment, one)}
+            for one in experiment.manager.remotes.values()
+        ],
         "running": {
             str(attempt.trial.id): {
                 "stage": attempt.stage.value,

@@ -110,7 +110,7 @@ class Steering:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(EVERY_S)
-            state = live.state_of(self._experiment)
+            state = live.state_of(self._experiment, self._fleet.name_of)
             try:
                 found = await loop.run_in_executor(None, self._look, state)
             except RuntimeError as error:

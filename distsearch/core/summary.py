@@ -53,14 +53,14 @@ def status_of(ledger: Ledger, trial: Trial) -> str:
     """The status of a trial for people, who are told of pauses by request, too.
 
     `pausing`: it was asked to pause, and runs until its next checkpoint, for 30 s at most.
-    `paused`: by a rule; or by a request, so that it waits to be let go on.
+    `paused`: by a rule; or, it or the whole search, by a request.
     """
-    if trial.status is Status.WAITING and trial.id in ledger.held:
-        return Status.PAUSED.value
-    if trial.status is not Status.RUNNING or trial.saves_first is None:  # it ends at once
-        return str(trial.status.value)
     is_asked = trial.id in ledger.held or ledger.paused_by
-    return PAUSING if is_asked else str(trial.status.value)
+    if is_asked and trial.status is Status.WAITING:
+        return str(Status.PAUSED.value)
+    if is_asked and trial.status is Status.RUNNING and trial.saves_first is not None:
+        return PAUSING  # (else it ends at once)
+    return str(trial.status.value)
 
 
 def counts_of(ledger: Ledger) -> str:

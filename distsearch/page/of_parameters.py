@@ -14,7 +14,7 @@ from bokeh.palettes import Cividis256
 from ..errors import MissingPackage, NothingReported
 from ..plots import parameters
 from ..plots.colours import BLUE, GREY
-from .panel import Data, Panel, hover, new_figure, sources, text, ticks
+from .panel import BEST_LAST, Data, Panel, hover, new_figure, sources, text, ticks
 from .view import View
 
 Options = Mapping[str, str]
@@ -47,6 +47,12 @@ def _mapper(table: parameters.Table) -> dict[str, Any]:
 def _colours(shape: Mapping[str, Any]) -> LinearColorMapper:
     palette = Cividis256 if shape["best_is_high"] else Cividis256[::-1]
     return LinearColorMapper(palette=palette, low=shape["low"], high=shape["high"])
+
+
+def _hover(fig: Any, drawn: Any, shape: Mapping[str, Any]) -> None:
+    """Say whose a line or point is; its source has the best trial last."""
+    lines = [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")]
+    hover(fig, [drawn], lines, tags=[BEST_LAST])
 
 
 def colour_bar(fig: Any, shape: Mapping[str, Any], mapper: LinearColorMapper) -> None:
@@ -107,7 +113,7 @@ def draw_parallel(data: Data) -> Any:
     lines = fig.segment(
         "x0", "y0", "x1", "y1", source=sources(data)["lines"], line_width=1.2, **look
     )
-    hover(fig, [lines], [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")])
+    _hover(fig, lines, shape)
     at: dict[str, list[Any]] = {"x": [], "y": [], "text": []}
     for number, some in enumerate(shape["ticks"][:-1]):
         fig.add_layout(Span(location=number, dimension="height", line_color=GREY))
@@ -221,7 +227,7 @@ def draw_slices(data: Data) -> Any:
         )
         fig.sizing_mode, fig.width = "fixed", 300
         points = fig.scatter(f"p{n}", "value", source=source, size=5, color=BLUE, alpha=alpha)
-        hover(fig, [points], [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")])
+        _hover(fig, points, shape)
         ticks(fig.xaxis[0], shape["ticks"][n])
         _lean(fig, shape["ticks"][n])
         figures.append(fig)
@@ -294,7 +300,7 @@ def draw_contour(data: Data) -> Any:
         line_color="white",
         line_width=0.6,
     )
-    hover(fig, [points], [("trial", "@trial{0}"), (shape["objective"], "@value{0.[00000]}")])
+    _hover(fig, points, shape)
     ticks(fig.xaxis[0], shape["across"][1])
     _lean(fig, shape["across"][1])
     ticks(fig.yaxis[0], shape["up"][1])

@@ -232,19 +232,20 @@ def prepare_rungs(views: Sequence[View], options: Options) -> Data:
     found = over_time.rungs(view.story)
     if not any(rung.reached for rung in found):
         return Data(empty="no trial has come to a rung yet")
-    rows: dict[str, list[Any]] = {"rung": [], "left": [], "right": [], "colour": [], "fate": []}
-    rows |= {"count": [], "level": []}
+    columns: dict[str, dict[str, list[Any]]] = {}
     for number, rung in enumerate(found):
         left = 0
         for fate, count_of in over_time.FATES.items():
             count = count_of(rung)
             if count:
-                values = (number, left, left + count, STATUS[fate], fate, count, rung.level)
-                for column, value in zip(rows.values(), values, strict=True):
-                    column.append(value)
+                row: dict[str, Any] = {"rung": number, "left": left, "right": left + count}
+                row |= {"count": count, "level": rung.level, "fate": fate}
+                of_fate = columns.setdefault(fate, {name: [] for name in row})
+                for name, value in row.items():
+                    of_fate[name].append(value)
                 left += count
     shape = {"levels": [rung.level for rung in found], "time": view.story.ledger.time_attr}
-    return Data(shape, {"funnel": rows})
+    return Data(shape, columns)
 
 
 def draw_rungs(data: Data) -> Any:
@@ -256,11 +257,15 @@ def draw_rungs(data: Data) -> Any:
         height=120 + 40 * len(levels),
         y_range=(len(levels) - 0.4, -0.6),
     )
-    source = sources(data)["funnel"]
-    bars = fig.hbar(
-        "rung", 0.8, "right", "left", source=source, color="colour", legend_group="fate"
-    )
-    hover(fig, [bars], [("rung", "@level{0.[0]}"), ("trials", "@count"), ("fate", "@fate")])
+    of = sources(data)
+    bars = [
+        fig.hbar(
+            "rung", 0.8, "right", "left", source=of[fate], color=STATUS[fate], legend_label=fate
+        )
+        for fate in over_time.FATES
+        if fate in of
+    ]
+    hover(fig, bars, [("rung", "@level{0.[0]}"), ("trials", "@count"), ("fate", "@fate")])
     ticks(fig.yaxis[0], [(n, f"{level:g}") for n, level in enumerate(levels)])
     fig.x_range.start, fig.xaxis[0].ticker.min_interval = 0, 1
     fig.ygrid.visible = False

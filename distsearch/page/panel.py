@@ -17,6 +17,7 @@ from .view import View
 
 Columns = Mapping[str, Mapping[str, Any]]
 HEIGHT = 300
+BEST_LAST = "best last"
 TOOLS = "pan,box_zoom,wheel_zoom,reset,save"
 
 
@@ -96,7 +97,11 @@ def ticks(axis: Any, at: Iterable[Sequence[Any]]) -> None:
 def hover(
     fig: Any, renderers: Sequence[Any], lines: Sequence[tuple[str, str]], **more: Any
 ) -> None:
-    """Say what lies below the pointer: pairs of a name and a column, as in ('trial', '@trial')."""
+    """Say what lies below the pointer: pairs of a name and a column, as in ('trial', '@trial').
+
+    The table of these values below the figure begins with its foremost lines and points, which are
+    those of the last renderer; with `tags=[BEST_LAST]` also the rows of each begin with the last.
+    """
     fig.add_tools(HoverTool(renderers=list(renderers), tooltips=list(lines), **more))
 
 

@@ -191,7 +191,7 @@ def _live(now: dict[str, Any] | None) -> dict[str, Any] | None:
 def _read_live(now: dict[str, Any]) -> dict[str, Any]:
     nodes = [
         {
-            "host": str(node["host"]) if "host" in node else "",
+            "named": str(node.get("named", node.get("host", ""))),
             "state": str(node.get("state", "")),
             "cpus": f"{node.get('cpus_used')} of {node.get('cpus')}",
             "gpus": f"{node.get('gpus_used')} of {node['gpus']}" if node.get("gpus") else "",

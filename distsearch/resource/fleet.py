@@ -178,12 +178,13 @@ class Fleet:
         """The nodes that an address names."""
         found = [r for r in self.remotes.values() if self.is_called(r, node)]
         if not found and not may_be_none:
-            there = ", ".join(
-                "localhost" if remote.is_local else str(self._name_of(remote))
-                for remote in self.remotes.values()
-            )
+            there = ", ".join(self.name_of(remote) for remote in self.remotes.values())
             raise ResourceError(f"{node} is none of the nodes: {there or 'there are none'}")
         return found
+
+    def name_of(self, remote: Remote) -> str:
+        """How the user has named a node; other nodes may have its host's name, too."""
+        return "localhost" if remote.is_local else str(self._node_of(remote))
 
     def is_called(self, remote: Remote, node: Node) -> bool:
         """Whether an address names this node."""
@@ -351,7 +352,7 @@ class Fleet:
                 self.remotes.pop(result.remote_id, None)
                 await result.close()
                 error = refused if isinstance(refused, NodeError) else None
-                error = error or NodeError(f"node {str(self._name_of(result))!r}: {refused}")
+                error = error or NodeError(f"node {str(self._node_of(result))!r}: {refused}")
         if error is not None:
             self.failed.append(error)
             self._say(str(error))
@@ -359,15 +360,15 @@ class Fleet:
 
     def _is_also(self, remote: Remote, same: SameMachine) -> None:
         """Take note that a node is a machine that is there already, under another name."""
-        self._also.setdefault(same.other.remote_id, []).append(self._name_of(remote))
+        self._also.setdefault(same.other.remote_id, []).append(self._node_of(remote))
         self._say(str(same))
 
-    def _name_of(self, remote: Remote) -> Node:
+    def _node_of(self, remote: Remote) -> Node:
         return self._nodes.get(remote.remote_id, Node(remote.host))
 
     def _take_share(self, remote: Remote) -> None:
         """Give a node what no other node has of its machine; NodeError if nothing is left."""
-        node = self._name_of(remote)
+        node = self._node_of(remote)
         if remote.remote_id not in self._nodes:  # (the CPUs of a cluster's worker are its threads)
             self._declared.add(remote.remote_id)
         if line := take_share(

@@ -463,9 +463,16 @@ def test_a_folder_without_a_search_says_what_was_looked_for_and_stays_as_it_is(t
         ag.open(tmp_path / "file")
 
 
-def test_the_folder_of_several_experiments_names_them(finished):
-    with pytest.raises(StoreError, match=r"open one of those right below it: search$"):
-        ag.open(finished[0].folder.parent)
+def test_the_folder_of_several_experiments_names_them(finished, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(finished[0].folder, tmp_path / name)
+    with pytest.raises(StoreError, match=r"open one of those right below it: one, two$"):
+        ag.open(tmp_path)
+
+
+def test_the_folder_of_a_run_that_keeps_its_experiment_inside_opens_that(finished):
+    folder = finished[0].folder
+    assert folder.name == "search" and ag.open(folder.parent).folder == folder
 
 
 def test_a_search_that_has_only_just_begun_says_so(tmp_path):

@@ -29,6 +29,7 @@ from tests.hosts import Hosts
 from tests.page.browser import start, until
 
 EVIL = "<img src=x onerror=\"document.title='run'\">"
+STATE, TRIALS = 1, 4  # columns of the table of nodes
 DARK_CARD = "#1e2125"  # what is behind the figures
 
 
@@ -57,6 +58,7 @@ def live(tmp_path_factory):
             seed=0,
         )
         scheduler.far_address = f"{far.host}:{far.port}"
+        scheduler.spare_port = hosts.start().port  # of a node that the search does not know
         scheduler.run()
         yield scheduler
         scheduler.close()
@@ -88,9 +90,9 @@ def address(live, growing):
     )
     first = process.stdout.readline()
     assert "The page is at" in first, process.stderr.read()
-    for line in process.stderr:
-        if f"{growing.folder} is read" in line:
-            break
+    unread = {str(live.folder), str(growing.folder)}
+    while unread and (line := process.stderr.readline()):
+        unread -= {folder for folder in unread if f"{folder} is read" in line}
     yield first.split()[-1]
     process.terminate()
     process.communicate(timeout=20)
@@ -107,6 +109,7 @@ def browser(tmp_path_factory):
 def page(browser, address, live):
     """The page, anew, with its first figures drawn; no script of it may have failed in the end."""
     browser.get("about:blank")
+    browser.get_log("browser")  # what an earlier page has left there is forgotten
     browser.get(address)
     until(lambda: ready(browser))
     yield browser
@@ -120,24 +123,49 @@ def ready(browser):
     )
 
 
-def tab(browser, name):
-    browser.execute_script("window.seen.updates = []")
-    browser.find_element("xpath", f"//*[@role='tab'][text()='{name}']").click()
+def open_view(browser, script):
+    """Open another view by a script, and wait until all of it is drawn.
+
+    What was drawn before does not count: the count begins anew in the moment in which it opens.
+    """
+    browser.execute_script(f"window.seen.updates = []; {script}")
     until(lambda: ready(browser))
 
 
+def tab(browser, name):
+    tabs = "[...document.querySelectorAll('[role=tab]')]"
+    open_view(browser, f"{tabs}.find((one) => one.textContent === {json.dumps(name)}).click()")
+
+
 def choose(browser, number):
-    browser.find_element("css selector", f"#searches option[value='{number}']").click()
-    until(lambda: browser.execute_script("return document.body.dataset.ready !== undefined"))
+    open_view(
+        browser,
+        f"const searches = document.getElementById('searches'); searches.value = {number};"
+        "searches.dispatchEvent(new Event('change'))",
+    )
 
 
 def click(browser, css):
-    """Click what may be replaced at any moment, since the search goes on."""
-    browser.execute_script(f"document.querySelector({json.dumps(css)}).click()")
+    """Click what may be replaced at any moment, since the search goes on, once it is there."""
+    script = f"const one = document.querySelector({json.dumps(css)}); one?.click(); return !!one"
+    until(lambda: browser.execute_script(script))
 
 
 def said(browser):
     return browser.find_element("id", "said").text
+
+
+def texts(browser, css):
+    """The texts of the cells of some rows, read at one moment."""
+    return browser.execute_script(
+        f"return [...document.querySelectorAll({json.dumps(css)})]"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+
+
+def node_rows(browser):
+    """The rows of the table of nodes, by the names of these."""
+    return {name: [name, *rest] for name, *rest in texts(browser, "#nodes tr")[1:]}
 
 
 def requests_in(folder):
@@ -160,10 +188,13 @@ def test_the_overview_is_drawn_and_follows_the_search(page, growing):
     before = page.find_element("id", "stands").text
     growing.go_on(40)
     until(lambda: page.find_element("id", "stands").text != before)
-    heights = page.execute_script(
-        "return [...document.querySelectorAll('.figure > *')].map((one) => one.offsetHeight)"
-    )
-    assert len(heights) == 3 and min(heights) > 80
+
+    def heights():
+        return page.execute_script(
+            "return [...document.querySelectorAll('.figure > *')].map((one) => one.offsetHeight)"
+        )
+
+    until(lambda: len(heights()) == 3 and min(heights()) > 80)  # (one may just be drawn anew)
 
 
 def test_names_with_html_in_them_are_shown_as_text(page):
@@ -202,6 +233,29 @@ def test_a_view_that_is_left_while_its_figures_are_drawn_leaves_nothing_behind(p
     until(lambda: page.execute_script("return window.left"))
     tab(page, "Trials")
     until(lambda: page.execute_script("return Bokeh.documents.length === 0"))
+
+
+def test_a_view_that_is_opened_while_the_server_is_out_of_reach_is_drawn_once_it_is_back(page):
+    def connect(is_on):
+        speeds = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        page.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": not is_on, **speeds})
+
+    def trouble():
+        return page.find_element("id", "trouble").text
+
+    choose(page, 1)
+    page.execute_cdp_cmd("Network.enable", {})
+    connect(False)
+    try:
+        page.find_element("xpath", "//*[@role='tab'][text()='Structure']").click()
+        until(lambda: "does not answer" in trouble())
+        assert not page.find_elements("css selector", "#figure-rungs > *")
+    finally:
+        connect(True)
+    until(lambda: page.find_elements("css selector", "#figure-rungs > *"))
+    assert not trouble()
+    failed = [line["message"] for line in page.get_log("browser") if line["level"] == "SEVERE"]
+    assert all("net::ERR_INTERNET_DISCONNECTED" in message for message in failed)
 
 
 def test_samples_of_a_gan_are_upright_and_in_their_cell(browser, tmp_path):
@@ -264,7 +318,7 @@ def test_a_figure_is_zoomed_and_moved_by_the_keyboard_and_shows_that_it_has_the_
         return page.execute_script(
             "for (const doc of Bokeh.documents) if (doc.get_model_by_name('best0')) {"
             " const range = [...doc._all_models.values()].find((m) => m.type === 'Figure').x_range;"
-            " return [range.start, range.end]; }"
+            " return Number.isFinite(range.start) ? [range.start, range.end] : null; }"
         )
 
     def has_focus():
@@ -292,6 +346,7 @@ def test_what_a_pointer_is_shown_of_a_figure_the_keyboard_opens_as_a_table(page,
     for name, figure, heads in (
         ("Overview", "curves", ["trial", "epoch", "accuracy"]),
         ("Parameters", "importance", ["parameter", "share"]),
+        ("Parameters", "parallel", ["trial", "accuracy"]),
         ("Structure", "rungs", ["rung", "trials", "fate"]),
     ):
         tab(page, name)
@@ -299,13 +354,10 @@ def test_what_a_pointer_is_shown_of_a_figure_the_keyboard_opens_as_a_table(page,
         until(lambda figure=figure: page.find_elements("css selector", f"#figure-{figure} > *"))
         page.execute_script(f"document.querySelector('{css} summary').focus()")
         ActionChains(page).send_keys(Keys.ENTER).perform()
-        rows = until(lambda css=css: page.find_elements("css selector", f"{css} tbody tr"))
-        found = page.find_elements("css selector", f"{css} th")
-        assert [one.text for one in found] == heads
-        assert all(cell.text for cell in rows[0].find_elements("css selector", "td"))
-        if figure == "curves":
-            best = ag.open(growing.folder).best.id
-            assert rows[0].text.split()[0] == str(best)
+        found = until(lambda css=css: texts(page, f"{css} tr"))
+        assert found[0] == heads and all(found[1])
+        if "trial" in heads:
+            assert found[1][0] == str(ag.open(growing.folder).best.id)
 
 
 def contrast(one, other):
@@ -377,6 +429,8 @@ def test_a_trial_that_is_stopped_in_one_browser_is_seen_stopped_in_another(page,
     second = page.current_window_handle
     page.switch_to.window(first)
     running = until(lambda: [t.id for t in live.trials if t.status.value == "running"])[0]
+    printed = live.folder / "trials" / str(running) / "output.txt"
+    until(lambda: printed.exists() and "this is" in printed.read_text())
     click(page, f"[aria-label='Open trial {running}']")
     until(lambda: f"this is <b>trial</b> {running}" in page.find_element("id", "dialog").text)
     page.find_element("xpath", "//button[text()='Stop this trial']").click()
@@ -389,6 +443,26 @@ def test_a_trial_that_is_stopped_in_one_browser_is_seen_stopped_in_another(page,
     until(lambda: "stopped" in page.execute_script(f"return {row}.textContent"))
     page.close()
     page.switch_to.window(first)
+
+
+def test_a_node_that_is_added_from_the_page_runs_trials_and_is_drained_alone(page, live, tmp_path):
+    tab(page, "Steer")
+    before = len(requests_in(live.folder))
+    file = tmp_path / "nodes.toml"
+    file.write_text(
+        f'[spare]\nhost = "127.0.0.1"\nport = {live.spare_port}\n'
+        f'python = "{sys.executable}"\nnum_cpus = 1\n'
+    )
+    page.find_element("id", "node").send_keys(str(file))
+    page.find_element("xpath", "//button[text()='Add this node']").click()
+    spare = f"127.0.0.1:{live.spare_port}"
+    until(lambda: node_rows(page).get(spare, [""] * 5)[TRIALS], 60)
+    click(page, f"[aria-label='Drain {spare}']")
+    until(lambda: node_rows(page)[spare][STATE] == "draining")
+    assert node_rows(page)[live.far_address][STATE] == "up"  # which has the same host name
+    until(lambda: len(requests_in(live.folder)) == before + 2)
+    kinds = [(one["kind"], one["is_done"]) for one in requests_in(live.folder)]
+    assert kinds[before:] == [("add_node", True), ("drain_node", True)]
 
 
 def test_a_configuration_is_added_and_a_node_drained_from_the_page(page, live):
@@ -406,7 +480,7 @@ def test_a_configuration_is_added_and_a_node_drained_from_the_page(page, live):
     address = page.find_element("id", "node")
     address.send_keys(live.far_address)
     page.find_element("xpath", "//button[text()='Drain this node']").click()
-    until(lambda: "draining" in page.find_element("id", "nodes").text)
+    until(lambda: node_rows(page)[live.far_address][STATE] == "draining")
     click(page, "[aria-label='Drain localhost']")
     until(lambda: "no node could run a trial" in said(page))  # it is the only one left
     kinds = [(one["kind"], one["is_done"]) for one in requests_in(live.folder)]

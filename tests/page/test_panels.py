@@ -15,6 +15,7 @@ pytest.importorskip("bokeh")
 from distsearch.page import report, table
 from distsearch.page.panels import PANELS, answer
 from distsearch.page.searches import open_view
+from distsearch.plots.colours import STATUS
 from distsearch.searcher import replayed
 from tests.searches import some, told
 
@@ -71,6 +72,28 @@ def test_curves_of_single_reports_are_points_since_a_line_of_one_is_not_seen(tmp
     assert drawn["leader0"] == drawn["running"] == "Scatter"
 
 
+def test_the_legend_of_the_rungs_keeps_its_colours_when_more_fates_come(tmp_path):
+    growing = made_up.write(tmp_path / "search", trials=60, reports=9, until=0.1)
+    view = open_view(tmp_path / "search")
+    known, seen = "", []
+    while growing.go_on(40):
+        view.catch_up()
+        told = answer("rungs", [view], {}, known=known)
+        known = told.get("shape", known)
+        if "item" not in told:
+            continue
+        figure = PANELS["rungs"].draw(PANELS["rungs"].prepare([view], {}))
+        colours = {}
+        for item in figure.legend[0].items:
+            (bars,) = item.renderers
+            colours[item.label.value] = bars.glyph.fill_color
+            assert set(bars.data_source.data["fate"]) == {item.label.value}
+        assert colours == {fate: STATUS[fate] for fate in colours}
+        seen.append(list(colours))
+    growing.close()
+    assert seen[0] == ["went on", "stopped"] and "ended" in seen[-1]
+
+
 def test_of_many_parameters_the_most_important_are_shown_once_that_is_known(tmp_path):
     pytest.importorskip("sklearn")
     configs = some(40, width=20)
@@ -83,6 +106,9 @@ def test_of_many_parameters_the_most_important_are_shown_once_that_is_known(tmp_
     for name in ("parallel", "slices"):
         data = PANELS[name].prepare([view], {})
         assert data.shape["names"][0] == "p17" and "12 most important of 20" in data.note
+    bars = PANELS["importance"].prepare([view], {})
+    assert len(bars.shape["names"]) == 15
+    assert bars.note.startswith("the 15 most important of 20 parameters; the share of the other 5")
 
 
 def test_the_grid_of_gans_is_looked_for_above_the_folder_of_the_search_too(tmp_path):
@@ -119,6 +145,24 @@ def test_a_trial_tells_its_traceback_and_the_end_of_its_output(view):
     assert told["output"].endswith("the end\n") and len(told["output"]) < 70_000
     with pytest.raises(OptionError, match="no trial 9999"):
         table.detail(view, 9999)
+
+
+def test_a_trial_that_is_paused_by_request_is_called_paused_not_waiting(tmp_path):
+    record = told(
+        tmp_path / "search",
+        some(2),
+        [1, 2],
+        after=[
+            (9.0, "launched", 2, None, None, {"config": {}, "given": True, "is_final": False}),
+            (9.1, "held", 2, None, None, {"by": "ada"}),
+        ],
+    )
+    view = open_view(record.folder)
+    assert [row[1] for row in table.page(view).rows] == ["running", "running", "paused"]
+    assert table.page(view, where="status=paused").found == 1
+    assert table.detail(view, 2)["status"] == "paused" and table.detail(view, 2)["is_open"]
+    assert dict(report.summary(view))["trials"] == "3 (2 running, 1 paused)"
+    assert "3 trials (2 running, 1 paused)" in str(record)
 
 
 def test_a_parameter_with_the_name_of_a_column_has_a_column_of_its_own(tmp_path):
@@ -189,6 +233,23 @@ def test_a_report_that_finds_no_room_leaves_the_one_that_is_there(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert not list(path.parent.glob(".*.part"))
+
+
+def test_failures_alike_are_one_line_of_the_report_with_their_number(tmp_path):
+    def ended(trial, status, reason, traceback=""):
+        body = {"status": status, "reason": reason, "traceback": traceback, "error": reason}
+        rest = {"returned": None, "exit_code": 1, "signal": None, "max_rss_bytes": 0, "cpu_s": 0}
+        return (9.0, "ended", trial, 1, None, {**body, **rest, "seconds": 1.0, "best": None})
+
+    raised = 'File "train.py", line 4, in train_fn\nValueError: width '
+    events = [ended(n, "failed", f"ValueError: width {n}", f"{raised}{n}") for n in range(3)]
+    events.append(ended(3, "killed", "signal 9"))
+    folder = told(tmp_path / "search", some(4), range(4), after=events).folder
+    text = report.write([folder]).read_text()
+    lines = re.findall(r"<summary>(.*?)</summary>", text)
+    assert lines == ["3 trials failed: ValueError: width 0", "1 trial killed: signal 9"]
+    failures = dict(report.summary(open_view(folder)))["failures"]
+    assert failures == "3 trials failed: ValueError: width 0; 1 trial killed: signal 9"
 
 
 def test_the_report_of_several_objectives_has_the_figures_of_each(tmp_path):

@@ -29,6 +29,12 @@
     if (forMs) quiet = setTimeout(() => { $("said").textContent = ""; }, forMs);
   }
 
+  // What is shown is old: follow() says that the server does not answer, and asks anew once it does.
+  function unanswered(error) {
+    if (!(error instanceof TypeError)) throw error;
+    state.isOld = true;
+  }
+
   // Figures
 
   function decoded(columns) {
@@ -45,7 +51,6 @@
     constructor(about) {
       this.about = about;
       this.shape = "";
-      this.shown = -1;
       this.options = {};
       this.figure = element("div", {class: "figure", id: `figure-${about.name}`, role: "group",
         "aria-label": `${about.title}: ${Look.keys}`, onkeydown: (event) => Look.press(this.doc, event)});
@@ -56,17 +61,16 @@
         element("h3", {}, about.title), this.note, this.controls, this.figure, this.values.root);
     }
 
+    // Fetch and show what is new; while that is under way, whoever asks again waits for it too.
     async refresh() {
-      const version = state.version;
+      if (this.underWay) { this.again = true; return this.underWay; }
       const query = {name: this.about.name, known: this.shape, drawn: this.drawn ?? "", ...this.options};
-      if (this.busy) { this.again = true; return; }
-      this.busy = true;
+      this.underWay = ask("/api/panel", query).then((answer) => this.show(answer));
       try {
-        await this.show(await ask("/api/panel", query));
-        this.shown = version;
+        await this.underWay;
       } finally {
-        this.busy = false;
-        if (this.again && !this.isLeft) { this.again = false; this.refresh(); }
+        this.underWay = null;
+        if (this.again && !this.isLeft) { this.again = false; this.refresh().catch(unanswered); }
       }
     }
 
@@ -127,7 +131,7 @@
       this.choices = key;
       const selects = [];
       const select = (option, label, values) => {
-        const made = element("select", {onchange: () => { this.options[option] = made.value; this.refresh(); }},
+        const made = element("select", {onchange: () => { this.options[option] = made.value; this.refresh().catch(unanswered); }},
           ...values.map((value) => element("option", {value, selected: this.options[option] === value}, value)));
         selects.push(element("label", {}, `${label} `, made));
         return made;
@@ -193,17 +197,17 @@
   }
 
   async function refresh() {
-    const began = performance.now();
+    const began = performance.now(), panels = state.panels;
     head();
     const work = [...state.panels.values()].map((panel) => panel.refresh());
     if (state.tab === "Trials") work.push(trials.refresh());
     try {
       await Promise.all(work);
     } catch (error) {
-      state.isOld = error instanceof TypeError; // no answer: follow() says so, and comes here again
-      if (state.isOld) return;
-      throw error;
+      unanswered(error);
+      return;
     }
+    if (panels !== state.panels) return; // another view was opened meanwhile
     state.isOld = false;
     await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
     window.seen.updates.push(performance.now() - began);
@@ -294,7 +298,7 @@
       try { config = JSON.parse(field.value); } catch (error) { say(`This is no JSON: ${error.message}`, 8000); return; }
       request("add_config", {config}, "the trial is asked for");
     }}, "Add a trial with this configuration");
-    const address = element("input", {id: "node", "aria-label": "Address of a node", placeholder: "user@host:port", class: "grow"});
+    const address = element("input", {id: "node", "aria-label": "Address of a node", placeholder: "user@host:port, or a file that names nodes: /home/ada/nodes.toml", class: "grow"});
     const node = (kind, words) => element("button", {disabled: off, onclick: () =>
       address.value.trim() ? request(kind, {node: address.value.trim()}, words) : address.focus()}, words);
     const why = off ? "No driver runs this search, so that there is nobody to ask." : "";
@@ -315,9 +319,9 @@
     const focused = $("nodes").contains(document.activeElement) && document.activeElement.ariaLabel;
     $("queue").textContent = live ? live.queue : "";
     const rows = (live?.nodes || []).map((one) => element("tr", {},
-      ...[one.host, one.state, one.cpus, one.gpus, one.trials].map((text) => element("td", {}, shown(text))),
-      element("td", {}, element("button", {"aria-label": `Drain ${one.host}`, disabled: !state.canAsk,
-        onclick: () => request("drain_node", {node: one.host}, `${one.host} is asked to drain`)}, "Drain"))));
+      ...[one.named, one.state, one.cpus, one.gpus, one.trials].map((text) => element("td", {}, shown(text))),
+      element("td", {}, element("button", {"aria-label": `Drain ${one.named}`, disabled: !state.canAsk,
+        onclick: () => request("drain_node", {node: one.named}, `${one.named} is asked to drain`)}, "Drain"))));
     const heads = ["node", "state", "CPUs in use", "GPUs in use", "trials", ""];
     $("nodes").replaceChildren(...(rows.length ? [element("tr", {}, ...heads.map((name) => element("th", {}, name))), ...rows] : []));
     if (focused) $("nodes").querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();

@@ -24,9 +24,9 @@ class Values {
       const heads = JSON.stringify(tool.tooltips.map(([name]) => name));
       const rows = found.get(heads) ?? found.set(heads, new Map()).get(heads);
       for (const renderer of tool.renderers.toReversed()) {
-        for (const row of Values.rows(tool.tooltips.map(([, text]) => text), renderer.data_source)) {
-          rows.set(row.join("\n"), row);
-        }
+        const some = Values.rows(tool.tooltips.map(([, text]) => text), renderer.data_source);
+        if (tool.tags.includes("best last")) some.reverse();
+        for (const row of some) rows.set(row.join("\n"), row);
       }
     }
     return [...found].flatMap(([heads, rows]) => {
