@@ -27,7 +27,8 @@ import cloudpickle as cloudpickle  # unpickling needs these three; the launcher 
 
 from ..errors import Diverged
 from ..resource.cache import delete_newer, inherit
-from ..resource.output import NO_SPACE, SHORTAGES, stream
+from ..resource.lacks import NO_SPACE, SHORTAGES, with_remedy
+from ..resource.output import stream
 from ..resource.private import make_folder, private
 from ..space.domains import Real
 from ..space.namespace import Arguments
@@ -185,7 +186,7 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
     except BaseException as error:
         number = errno_of(error)
         if not begun and number in NOT_BEGUN:
-            return {**end, "how": "not begun", "error": in_words(error)[:2000]}
+            return {**end, "how": "not begun", "error": with_remedy(in_words(error)[:2000], number)}
         text = ""
         if not isinstance(error, Diverged):
             text = "".join(traceback.format_exception(type(error), error, own_part(error)))

@@ -58,8 +58,8 @@ from pathlib import Path
 from typing import Any
 
 from .cache import CheckpointCache
+from .lacks import SHORTAGES, with_remedy
 from .meeting import MeetingPoints, Network
-from .output import SHORTAGES
 from .proc import MARK_FILE, families_above
 from .process import Process
 from .processes import LOG_FILE, Processes
@@ -224,7 +224,9 @@ class Agent:
             process = self._idle_process(message) or self._new_process(message)
         except OSError as error:
             if error.errno in SHORTAGES:
-                self._tell(op="refused", **address, reason=str(error), lacks=[])
+                self._tell(
+                    op="refused", **address, reason=with_remedy(str(error), error.errno), lacks=[]
+                )
                 return
             reason = f"it could not be started: {error}"
             self._tell(op="ended", **address, status="killed", reason=reason, traceback="")
