@@ -522,6 +522,35 @@ if __name__ == "__main__":
     one.end()
 
 
+def test_1_a_driver_that_has_no_descriptor_left_goes_on_when_it_has(driver):
+    one = driver("""
+import contextlib, os, resource
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    reporter(accuracy=args.x)
+
+if __name__ == "__main__":
+    with ag.scheduler.FIFOScheduler(train_fn, verbose=1) as scheduler:
+        scheduler.run(num_trials=1)
+        scheduler.join_jobs(timeout=20)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        held = []
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        scheduler.run(num_trials=3)
+        print("JOINED", scheduler.join_jobs(timeout=0.5))
+        for descriptor in held:
+            os.close(descriptor)
+        print("AFTERWARDS", scheduler.join_jobs(timeout=20), len(scheduler.trials))
+""")
+    assert one.words_after("JOINED") == ["False"]
+    assert one.words_after("AFTERWARDS") == ["True", "4"]
+    one.end()
+
+
 def test_1_a_machine_on_which_no_thread_can_be_started_searches_without_progress_and_callback(
     search, monkeypatch, capsys
 ):
