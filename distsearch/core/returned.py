@@ -5,9 +5,9 @@
 
 Plain JSON travels in the message that the trial has ended, and is in the log. Whatever else a
 checkpoint can hold (arrays, tensors, bytes, tuples, NaN), and what the log shows without its
-secrets, lies in the trial's folder, in the form of a checkpoint, and is copied like one. A dataclass comes back as the dict of its fields; a named tuple, a member of an
-enum and the like as the plain value that it also is; other objects as their text, of which the
-caller is warned.
+secrets, lies in the trial's folder, in the form of a checkpoint, and is copied like one. A
+dataclass comes back as the dict of its fields; a named tuple, a member of an enum and the like as
+the plain value that it also is; other objects as their text, of which the caller is warned.
 """
 
 from __future__ import annotations
