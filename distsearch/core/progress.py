@@ -127,10 +127,15 @@ class Progress:
             corner = None
             if self._make_corner is not None and _in_notebook():
                 corner = self._make_corner()  # here, to be below the cell that runs
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._show, args=(output, corner), name="distsearch-progress", daemon=True
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # lines that are said are written all the same
+                output.write_line(f"progress is not shown: {error} (see `ulimit -u`)")
+                return
+            self._thread = thread
         atexit.register(self.stop)  # a program that dies must get its cursor back
 
     def stop(self) -> None:

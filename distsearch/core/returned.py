@@ -3,11 +3,11 @@
     kept = keep(value, folder, attempt)                  # in the trial: what it kept, as JSON
     value, warning = await of(returned, trial, trials)   # in the driver
 
-Plain JSON travels in the message that the trial has ended. Whatever else a checkpoint can hold
-(arrays, tensors, bytes, tuples, NaN) lies in the trial's folder, in the form of a checkpoint, and
-is copied like one. A dataclass comes back as the dict of its fields; a named tuple, a member of an
-enum and the like as the plain value that it also is; other objects as their text, of which the
-caller is warned.
+Plain JSON travels in the message that the trial has ended, and is in the log. Whatever else a
+checkpoint can hold (arrays, tensors, bytes, tuples, NaN), and what the log shows without its
+secrets, lies in the trial's folder, in the form of a checkpoint, and is copied like one. A
+dataclass comes back as the dict of its fields; a named tuple, a member of an enum and the like as
+the plain value that it also is; other objects as their text, of which the caller is warned.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def keep(value: Any, folder: str, attempt: int) -> dict[str, Any]:
     changed: list[str] = []
     try:
         savable = _savable(value, "the returned value", lost, changed)
-        if not (lost or changed) and _is_json(value):
+        if not (lost or changed) and _is_json(value) and as_text(value) == value:
             return {}
         state = {"value": savable}
         checkpoint.save(state, Path(folder) / RETURNED, 0, attempt=attempt, keep=1)

@@ -25,7 +25,7 @@ from . import live, requests
 from .experiment import Experiment
 from .phrases import counted
 from .requests import Refused, Request
-from .words import Trial
+from .words import Status, Trial
 
 EVERY_S = 1.0
 TOO_LATE = "the driver that it was meant for is gone: ask again"
@@ -178,9 +178,10 @@ class Steering:
         if self._experiment.is_idle or self._experiment.ending:
             why = self._experiment.why_it_ends
             raise RequestRefused(f"the search ends already, or has ended{f': {why}' * bool(why)}")
-        running = len(self._experiment.running)
+        there = self._experiment.ledger.open.values()
+        to_stop = sum(trial.status is not Status.PAUSED for trial in there)
         self._experiment.end(f"stopped by {by}")
-        return f"nothing more is launched, {counted(running)} stopped"
+        return f"nothing more is launched, {counted(to_stop)} stopped"
 
     def _stop_trial(self, by: str, trial: int) -> str:
         one = self._trial(trial)

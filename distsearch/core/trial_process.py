@@ -28,7 +28,8 @@ import cloudpickle as cloudpickle
 
 from ..errors import Diverged
 from ..resource.cache import delete_newer, inherit
-from ..resource.output import NO_SPACE, SHORTAGES, stream
+from ..resource.lacks import NO_SPACE, SHORTAGES, with_remedy
+from ..resource.output import stream
 from ..resource.private import make_folder, private
 from ..space.domains import Real
 from ..space.namespace import Arguments
@@ -184,8 +185,9 @@ def run(job: dict[str, Any], channel: socket.socket, heard: bytes) -> dict[str, 
         left_with = code if isinstance(code, int) else int(code is not None)
         end.update(how="exit", code=left_with, error=str(getattr(exit_, "reason", "")))
     except BaseException as error:
-        if not begun and errno_of(error) in NOT_BEGUN:
-            return {**end, "how": "not begun", "error": in_words(error)[:2000]}
+        number = errno_of(error)
+        if not begun and number in NOT_BEGUN:
+            return {**end, "how": "not begun", "error": with_remedy(in_words(error)[:2000], number)}
         end.update(raised(error))
     finally:
         _current.clear()

@@ -10,7 +10,8 @@ a socket, one JSON object a line:
     ping
 
 and hears `configured`, `started` (key, pid), `exited` (key, code or signal, peak memory, CPU
-seconds) and `pong`. When the agent's end closes, for whatever reason, every trial is killed and the
+seconds) and `pong`; or, of a launcher that ends as it can start no process, `cannot_run` (reason).
+When the agent's end closes, for whatever reason, every trial is killed and the
 launcher ends. Between the two stands a guard (`guard.py`), the launcher's parent for the system.
 
 Started by `command(FD)`.
@@ -43,6 +44,7 @@ from .guard import (
     set_process_option,
     wake_guard,
 )
+from .lacks import with_remedy
 from .output import make_patient
 from .proc import children, kill
 
@@ -159,7 +161,13 @@ class Launcher:
                 if pid == 0:
                     self.become_trial(descriptor, env, folder, threads)
         except OSError as error:
-            self.tell(op="exited", key=key, code=None, signal=None, error=f"no process: {error}")
+            self.tell(
+                op="exited",
+                key=key,
+                code=None,
+                signal=None,
+                error=with_remedy(str(error), error.errno),
+            )
             return
         finally:
             os.close(descriptor)
@@ -301,8 +309,13 @@ def main(arguments: list[str]) -> None:
     if not trial:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the end of its socket ends the launcher
-        become_guarded(control)
-        Launcher(control).run()
+        launcher = Launcher(control)
+        try:
+            become_guarded(control)
+        except OSError as error:
+            launcher.tell(op="cannot_run", reason=with_remedy(str(error), error.errno))
+            return
+        launcher.run()
         return
     set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
     set_process_option(PR_SET_CHILD_SUBREAPER, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from ipaddress import IPv6Address
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class Node:
             self._refuse("setup", "True or False")
         # Command line tools would read a leading dash as an option, and shells other signs: the
         # shell of a ProxyCommand, or the user's, as commands that mend things are shown.
-        if not isinstance(self.host, str) or not re.fullmatch(r"[\w:.][\w:.%-]*", self.host):
+        if not isinstance(self.host, str) or not _is_host(self.host):
             raise ResourceError(f"{self.host!r} is no host name or address; {_FORMS}")
         if self.user is not None and not re.fullmatch(_USER, self.user):
             raise ResourceError(f"node {self.host!r}: user={self.user!r} is no user name; {_FORMS}")
@@ -78,7 +79,7 @@ class Node:
             isinstance(self.memory_gb, Real) and 0 < self.memory_gb < float("inf")
         ):
             self._refuse("memory_gb", "a number of GB above 0, or None to detect it")
-        if self.address is not None and not re.fullmatch(r"[\w:.][\w:.%-]*", self.address):
+        if self.address is not None and not _is_host(self.address):
             self._refuse("address", "a host name or an IP address of that node, or None")
         if self.key is not None:
             object.__setattr__(self, "key", str(Path(self.key).expanduser().absolute()))
@@ -151,6 +152,17 @@ class NodeFacts:
         cpus, memory = int(facts["num_cpus"]), int(facts["memory_bytes"])
         addresses = tuple(str(address) for address in facts["addresses"])
         return cls(cpus, gpus, memory, str(facts["machine"]), addresses)
+
+
+def _is_host(text: str) -> bool:
+    """Whether a text is a host name or an IP address, without a port."""
+    if ":" not in text:
+        return re.fullmatch(r"[\w.][\w.%-]*", text) is not None
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return re.fullmatch(r"[\w:.%-]*", text) is not None
 
 
 def _is_integer(value: object) -> bool:

@@ -12,17 +12,8 @@ import io
 import sys
 from typing import Any
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Errors of what a machine may lack for a while: room, descriptors, processes, memory, the disk.
-SHORTAGES = (
-    *NO_SPACE,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EAGAIN,
-    errno.ENOMEM,
-    errno.EIO,
-    errno.ESTALE,
-)
+from .lacks import NO_SPACE
+
 _LOST_TOO = (*NO_SPACE, errno.EIO, errno.ESTALE)  # (a disk that fails, or is gone)
 
 

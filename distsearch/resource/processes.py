@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .guard import END_ALL
+from .lacks import SHORTAGES, with_remedy
 from .launcher import THREAD_VARIABLES, command, signal_group
 from .private import private
 from .proc import MARK, kill_marked, mark_of
@@ -47,9 +48,10 @@ class Processes:
     `folder`: where the launcher's log is. A launcher that dies is replaced: at once, unless more
     than `LAUNCHERS` in a row have died without a process that ended by itself in between; then
     after a rest. One that is stopped is made to go on, and replaced when it does not. When so many
-    have died before they had started any process, the node is given up. One that imports for longer
-    than `IMPORT_S` is replaced by one that leaves imports to the trials; after one that does not
-    even start in that time there is no other.
+    have died before they had started any process, the node is given up. Where the machine lacks
+    what another process takes, a launcher is started again and again, after a rest each time. One
+    that imports for longer than `IMPORT_S` is replaced by one that leaves imports to the trials;
+    after one that does not even start in that time there is no other.
     """
 
     def __init__(self, folder: Path, listener: ProcessListener) -> None:
@@ -75,10 +77,20 @@ class Processes:
         self._unanswered = 0  # pings in a row
 
     def start(self) -> None:
-        """Start the launcher (again); to be called in the loop.
+        """Start the launcher; to be called in the loop.
 
-        What an earlier agent of this folder has left behind is killed first.
+        Where the machine lacks something for that, it is started later. Raises OSError for any
+        other reason.
         """
+        try:
+            self._start()
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+            self._start_later(with_remedy(str(error), error.errno))
+
+    def _start(self) -> None:
+        """Start the launcher; kill first what an earlier agent of this folder has left behind."""
         self._loop = asyncio.get_running_loop()
         if not self._mark:
             self._mark = mark_of(self._folder)
@@ -316,6 +328,11 @@ class Processes:
         *lines, self._control_unread = (self._control_unread + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
+            if message["op"] == "cannot_run":
+                self._end_launcher()
+                self._start_later(message["reason"])
+                return
+            self._failed_starts = 0
             if message["op"] == "configured":
                 self._stop_timer()
                 self._send_on()
@@ -377,17 +394,19 @@ class Processes:
         """Start a launcher; where there are no descriptors or processes for it, try again later."""
         self._restart = None
         try:
-            self.start()
+            self._start()
         except OSError as error:
-            self._failed_starts += 1
-            rest_s = min(LONGEST_REST_S, 2.0 ** (self._failed_starts - 1))
-            self._listener.on_trouble(
-                f"the node's launcher cannot be started: {error}; the next attempt is in "
-                f"{rest_s:g} s"
-            )
-            self._restart = self._loop.call_later(rest_s, self.start_again)
-        else:
-            self._failed_starts = 0
+            self._start_later(with_remedy(str(error), error.errno))
+
+    def _start_later(self, reason: str) -> None:
+        """Start a launcher after a rest; the processes that wait for one are lost."""
+        self._failed_starts += 1
+        rest_s = min(LONGEST_REST_S, 2.0 ** (self._failed_starts - 1))
+        self._restart = self._loop.call_later(rest_s, self.start_again)
+        if self._all:  # (the driver tells the user why their trials cannot run)
+            self._lose_all(reason)
+        elif self._failed_starts == 1:
+            self._listener.on_trouble(f"it cannot run trials now: {reason}; it tries again")
 
     def _give_up(self, reason: str) -> None:
         self._lose_all(reason)

@@ -25,7 +25,8 @@ def quiet() -> Iterator[None]:
         return record.thread != thread or not is_noise
 
     names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in CHATTERERS]
-    loggers = [logging.getLogger(name) for name in (*names, "asyncio")]
+    # (Of these three, some may be imported inside the block.)
+    loggers = [logging.getLogger(name) for name in {*names, *CHATTERERS, "asyncio"}]
     for logger in loggers:
         logger.addFilter(is_wanted)
     try:

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .lacks import SHORTAGES, with_remedy
 from .meeting import MeetingPoints
-from .output import SHORTAGES
 from .proc import families_above
 from .process import Process, ProcessListener
 from .processes import Processes
@@ -106,7 +106,7 @@ class Supervisor:
             process = self._spare_for(message) or self._new_process(message)
         except OSError as error:
             if error.errno in SHORTAGES:
-                self._refuse(message, str(error), [])
+                self._refuse(message, with_remedy(str(error), error.errno), [])
             else:
                 self.cannot_start(message, "killed", f"it could not be started: {error}")
             return

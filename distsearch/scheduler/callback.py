@@ -53,7 +53,9 @@ class Callback:
         if self._thread is not None:
             self._thread.join(LAST_CALL_S)
         if not self._is_busy:
-            self._start().join(max(0.0, until - time.monotonic()))
+            self._start()
+        if self._thread is not None:
+            self._thread.join(max(0.0, until - time.monotonic()))
         if self._is_busy:
             self._say(
                 f"training_history_callback has not returned for {LAST_CALL_S:g} s: the search is "
@@ -64,12 +66,16 @@ class Callback:
     def _is_busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _start(self) -> threading.Thread:
+    def _start(self) -> None:
         self._called_at = time.monotonic()
         # A daemon thread: a call that hangs does not keep Python from exiting.
-        self._thread = threading.Thread(target=self._call, name="distsearch-callback", daemon=True)
-        self._thread.start()
-        return self._thread
+        thread = threading.Thread(target=self._call, name="distsearch-callback", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._say(f"training_history_callback is not called now: {error} (see `ulimit -u`)")
+            return
+        self._thread = thread
 
     def _call(self) -> None:
         assert self._function is not None

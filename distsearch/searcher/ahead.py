@@ -47,7 +47,7 @@ class Ahead:
 
     `soon()` says how many suggestions may be needed at once. `ready()` is called, in the searcher's
     thread, when a suggestion has come for which `next` has answered Wait(). All methods are called
-    in one other thread.
+    in one other thread, which also asks the searcher while no thread can be started for it.
 
     As many suggestions as may be needed are made ahead of time; but none as long as making one
     takes less than 1% of the time between launches: it is then made on demand, and knows more.
@@ -94,8 +94,9 @@ class Ahead:
                 raise self._error
             if not self._prepared:
                 self._somebody_waits = True
-                self._start_or_wake()
-                return Wait(thinking=True)
+                if self._start_or_wake():
+                    return Wait(thinking=True)
+                self._suggest_here()
             suggestion = self._prepared.popleft()
             self._wanted = self._worth_preparing()
             self._start_or_wake()
@@ -169,13 +170,24 @@ class Ahead:
         between_s = (self._launches[-1] - self._launches[0]) / (len(self._launches) - 1)
         return 0 if self._cost_s < CHEAP * between_s else self._soon()
 
-    def _start_or_wake(self) -> None:
+    def _start_or_wake(self) -> bool:
+        """Have the searcher's thread go on; False where no thread can be started for it now."""
         if self._thread is None and not self._closed:
-            self._thread = threading.Thread(
-                target=self._work, name="distsearch-searcher", daemon=True
-            )
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="distsearch-searcher", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread
         self._changed.notify()
+        return True
+
+    def _suggest_here(self) -> None:
+        """Do what the searcher's thread would do next, where there is no such thread."""
+        self._somebody_waits = False
+        while self._tells:
+            self._hear(self._tells.popleft())
+        self._prepare()
 
     # The searcher's thread
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 import numpy as np
+from numpy.random import default_rng  # (now: amid a search there may be no descriptor for it)
 
 from ..core.words import Launch
 from ..errors import OptionError
@@ -100,7 +101,7 @@ class Searcher:
         """The configuration for a new trial, or None when there is nothing left to suggest."""
         if self._first:
             return self._first.pop()
-        return self.suggest(trial_id, np.random.default_rng((self.seed, trial_id)))
+        return self.suggest(trial_id, default_rng((self.seed, trial_id)))
 
     def suggest(self, trial_id: int, rng: np.random.Generator) -> Suggested | None:
         """The searcher's own choice, once the given points are used up."""

@@ -42,10 +42,13 @@ class Growth:
         self._grown: Future[Grown] = Future()
 
     def start(self) -> None:
-        """Let the tree grow in a thread, unless it does so already."""
+        """Let the tree grow in a thread, unless it does so already, or no thread can be started."""
         if not self._is_begun:
             self._is_begun = True
-            threading.Thread(target=self._work, name="distsearch-tree", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name="distsearch-tree", daemon=True).start()
+            except RuntimeError:  # `result` lets it grow then
+                self._is_begun = False
 
     def result(self) -> Grown:
         """The tree, once it has grown."""

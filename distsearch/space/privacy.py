@@ -11,13 +11,31 @@ HIDDEN = "(a secret)"
 _SECRET = (  # names, or parts of names, in small letters (numbers are never hidden)
     r"(?:[a-z]*passw(?:or)?d|pwd|passphrase|passcode|jwt|bearer|credential|cred"
     r"|(?:client|app|api|shared)?secret|(?:access|auth|api|bearer|refresh|bot)?token"
-    r"|authorization|cookie|session[_-]?id|t?otp|mfa|psk|webhook|connection[_-]?string|mnemonic"
+    r"|authorization|cookie|session[_-]?id|t?otp|webhook|connection[_-]?string|mnemonic"
     r"|(?:seed|recovery)[_-]?phrase|pin[_-]?code"
     r"|(?:api|access|auth|private|secret|client|signing|encryption|account|ssh|master|session"
     r"|license)[_-]?key|shared[_-]?access[_-]?signature)s?"
 )
-# Only at the end of a name: `session_length`, `pin_memory` and `salt_content` are no secrets.
-_AT_THE_END = r"(?:pin|salt|dsn|session|pw|auth|pem|(?<![_-])pass|(?:db|user|smtp|ssh)[_-]?pass)"
+# Only at the end of a name: `pin_memory` and `salt_content` are no secrets.
+_AT_THE_END = r"(?:pin|salt|dsn|pw|auth|pem|(?<![_-])pass|(?:db|user|smtp|ssh)[_-]?pass)"
+# Tokens of texts and images, which models read (`pad_token`, `token_mixing`), and their number.
+_OF_A_MODEL = re.compile(
+    r"(?:^|(?<=[_-]))(?:"
+    r"(?:pad|bos|eos|sos|unk|oov|cls|sep|mask|start|end|stop|begin|special|class|dist|image|img|text"
+    r"|audio|speech|word|char|patch|pos|position|prefix|suffix|sentinel|separator|query|register"
+    r"|max|min|num|n|prompt|input|output|blank|lang|language)[_-]?tokens?(?:[_-]ids?)?"
+    r"|tokens?[_-](?:type|mix|mixer|mixing|dim|shift|dropout|embed|embeddings?|encoding|pool|pooling"
+    r"|merge|merging|level|weights?|reduction|ratio|rate|limit|size|length|len|counts?|budget|order"
+    r"|selection|labels?|labeling|classification|pruning|mask|masking|norm|loss|learner|positions?"
+    r"|per|sampling|attention|heads?|strategy)"
+    r"|(?<!access[_-])(?<!auth[_-])(?<!api[_-])(?<!bearer[_-])(?<!refresh[_-])(?<!bot[_-])tokens"
+    r")(?=$|[_-])"
+)
+# What may be a secret or, more often, is none (a session of a recording, a modulation): that is
+# decided by the value, as is whether it is one of several `tokens`.
+_AMBIGUOUS = re.compile(r"(?:^|[_-])(?:session|tokens|mfa|psk)$")
+_RANDOM = r"(?=[0-9]*[A-Za-z])(?=[A-Za-z]*[0-9])[A-Za-z0-9]{16,}"
+_LOOKS_RANDOM = re.compile(rf"(?<![A-Za-z0-9]){_RANDOM}")
 _SECRET_NAME = re.compile(rf"(?:^|[_-])(?:{_SECRET}(?:$|[_-])|{_AT_THE_END}$)")
 _SURELY = re.compile(rf"(?:^|[_-]){_SECRET}(?:$|[_-])")
 _LAST_WORD = re.compile(rf"(?:^|[_-])(?:{_SECRET}|{_AT_THE_END})$")
@@ -40,13 +58,14 @@ _KEY_FILE = re.compile(  # of OpenSSL, OpenSSH (also without its first line), PG
 )
 _TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:"
-    r"gh[opsur]_\w{8,}|github_pat_\w{8,}"
+    r"gh[opsur]_(?=[A-Za-z]*[0-9])[A-Za-z0-9]{10,}|github_pat_\w{8,}"
     r"|gl(?:pat|dt|rt|rtr|cbt|ptt|ft|soat|imt|agent|oas|ffct)-[\w.-]{8,}"
-    r"|xox[a-z](?:\.xox[a-z])?-[\w-]{8,}|xapp-[\w-]{8,}"  # Slack
-    r"|sk-(?=[\w-]{0,64}\d)[\w-]{16,}|[rs]k_(?:live|test)_\w{8,}"  # OpenAI, Anthropic; Stripe
+    r"|xox[abcdeprs](?:\.xox[a-z])?-(?=[\w-]{0,64}\d)[\w-]{8,}|xapp-\d-[\w-]{8,}"  # Slack
+    rf"|sk-(?=(?:[\w-]{{0,64}}-)?{_RANDOM})[\w-]+"  # OpenAI, Anthropic
+    rf"|[rs]k_(?:live|test)_{_RANDOM}"  # Stripe
     r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"  # Amazon
-    r"|AIza[\w-]{30,}|ya29\.[\w-]{8,}"  # Google
-    r"|hf_[A-Za-z0-9]{20,}|npm_[A-Za-z0-9]{20,}|pypi-AgE[\w-]{8,}"
+    r"|AIza[\w-]{35}(?![\w-])|ya29\.[\w-]{8,}"  # Google
+    r"|hf_[A-Za-z0-9]{32,}|npm_[A-Za-z0-9]{32,}|pypi-AgE[\w-]{8,}"
     r"|eyJ[\w-]{8,4000}\.eyJ[\w-]{8,4000}\.[\w-]*"  # JSON Web Tokens
     r")"
 )
@@ -65,10 +84,10 @@ _PART_UP_TO_SPACE = re.compile(rf"{_PART}{_QUOTED}|[^\s;]+)")
 def is_secret(name: str) -> bool:
     """Whether a value with this name is secret.
 
-    >>> [is_secret(name) for name in ('DB_PASSWORD', 'clientSecret', 'max_tokens', 'tokenizer')]
-    [True, True, True, False]
+    >>> [is_secret(name) for name in ('DB_PASSWORD', 'auth_token', 'pad_token', 'max_tokens')]
+    [True, True, False, False]
     """
-    return _SECRET_NAME.search(_HUMP.sub("_", name).lower()) is not None
+    return _SECRET_NAME.search(_in_words(name)) is not None
 
 
 def is_surely_secret(name: str) -> bool:
@@ -77,7 +96,24 @@ def is_surely_secret(name: str) -> bool:
     >>> is_surely_secret('api_key'), is_surely_secret('salt')
     (True, False)
     """
-    return _SURELY.search(_HUMP.sub("_", name).lower()) is not None
+    return _SURELY.search(_in_words(name)) is not None
+
+
+def _in_words(name: str) -> str:
+    """The name in small letters, its words apart, without what is known to be no secret.
+
+    >>> _in_words('padToken'), _in_words('apiToken'), _in_words('forced_bos_token_id')
+    ('', 'api_token', 'forced_')
+    """
+    return _OF_A_MODEL.sub("", _HUMP.sub("_", name.replace(" ", "_")).lower())
+
+
+def _is_hidden(name: str, text: str) -> bool:
+    """Whether a text is hidden that stands under a name."""
+    if is_secret(name):
+        return True
+    is_ambiguous = _AMBIGUOUS.search(_HUMP.sub("_", name).lower())
+    return is_ambiguous is not None and _LOOKS_RANDOM.search(text) is not None
 
 
 def without_secrets_in_text(text: str) -> str:
@@ -105,23 +141,29 @@ def without_secrets_in_text(text: str) -> str:
 
 
 def _without_member(member: re.Match[str], is_jwk: bool) -> str:
-    is_hidden = is_secret(member[3]) or (is_jwk and member[3] in _PRIVATE_IN_JWK)
+    is_private = is_jwk and member[3] in _PRIVATE_IN_JWK
+    is_hidden = is_private or _is_hidden(member[3], member[5])
     return f"{member[1]}{HIDDEN}" if is_hidden else member[0]
 
 
 def _without_part(part: re.Match[str]) -> str:
-    name = _HUMP.sub("_", part[2].replace(" ", "_")).lower()
-    return f"{part[1]}{HIDDEN}" if _LAST_WORD.search(name) else part[0]
+    name, value = part[2].replace(" ", "_"), part[0][len(part[1]) :]
+    is_last = _LAST_WORD.search(_in_words(name)) is not None
+    is_hidden = is_last or (not is_secret(name) and _is_hidden(name, value))
+    return f"{part[1]}{HIDDEN}" if is_hidden else part[0]
 
 
 def _without_value_in_url(parameter: re.Match[str]) -> str:
-    if parameter[2].lower() in ("sig", "signature", "key"):
+    name, value = parameter[2].lower(), parameter[0][len(parameter[1]) :]
+    is_path = "/" in value  # (`?key=` names files, too)
+    if name in ("sig", "signature") or (name == "key" and not is_path):
         return f"{parameter[1]}{HIDDEN}"
     return _without_value(parameter)
 
 
 def _without_value(parameter: re.Match[str]) -> str:
-    return f"{parameter[1]}{HIDDEN}" if is_secret(parameter[2]) else parameter[0]
+    value = parameter[0][len(parameter[1]) :]
+    return f"{parameter[1]}{HIDDEN}" if _is_hidden(parameter[2], value) else parameter[0]
 
 
 def command_without_secrets(words: Sequence[str]) -> str:
@@ -133,10 +175,10 @@ def command_without_secrets(words: Sequence[str]) -> str:
     shown: list[str] = []
     hides = False
     for word in words:
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=")
         if hides and not word.startswith("-"):
             shown.append(HIDDEN)
-        elif equals and is_secret(name.lstrip("-")):
+        elif equals and _is_hidden(name.lstrip("-"), value):
             shown.append(f"{name}={HIDDEN}")
         else:
             shown.append(without_secrets_in_text(word))
@@ -152,8 +194,10 @@ def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
     >>> without_secrets({'lr': 0.1, 'apiKey': 'k3y', 'tokenizer': 'bpe', 'at': 'http://h?token=t'})
     {'lr': 0.1, 'apiKey': '(a secret)', 'tokenizer': 'bpe', 'at': 'http://h?token=(a secret)'}
     """
-    if isinstance(value, (str, bytes)) and is_secret(name):
-        return HIDDEN
+    if isinstance(value, (str, bytes)):
+        text = value if isinstance(value, str) else value.decode("latin-1")
+        if _is_hidden(name, text):
+            return HIDDEN
     if type(value) is str:
         return without_secrets_in_text(value)
     if not depth:

@@ -541,6 +541,69 @@ def test_a_node_without_descriptors_for_another_launcher_tries_again(play, monke
     play(scene)
 
 
+def no_process(*arguments, **options):
+    raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_a_node_that_comes_up_without_room_for_a_process_has_a_launcher_later(play, monkeypatch):
+    popen = subprocess.Popen
+    monkeypatch.setattr(processes_module, "LONGEST_REST_S", 0.1)
+    monkeypatch.setattr(processes_module.subprocess, "Popen", no_process)
+
+    async def scene(driver):
+        assert "(`ulimit -u`; pids.max of a" in (await driver.first("notice"))["text"]
+        driver.start(returns)
+        assert "(`ulimit -u`; pids.max of a" in (await driver.first("refused"))["reason"]
+        monkeypatch.setattr(processes_module.subprocess, "Popen", popen)
+        driver.start(returns, trial=1)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene)
+
+
+CANNOT_FORK = """
+import errno, os, sys
+from distsearch.resource import launcher
+
+def fork():
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+os.fork = fork
+launcher.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a launcher has no guard to fork")
+def test_a_node_whose_launchers_cannot_fork_is_not_given_up_however_long_that_lasts(
+    play, monkeypatch
+):
+    launchers = []
+
+    def command(*arguments):
+        launchers.append(arguments)
+        return [sys.executable, "-c", CANNOT_FORK, *arguments]
+
+    real = processes_module.command
+
+    monkeypatch.setattr(processes_module, "LAUNCHERS", 1)
+    monkeypatch.setattr(processes_module, "LONGEST_REST_S", 0.05)
+    monkeypatch.setattr(processes_module, "command", command)
+
+    async def scene(driver):
+        driver.start(returns)
+        reason = (await driver.first("refused"))["reason"]
+        assert reason.startswith("[Errno 11] ") and "(`ulimit -u`; pids.max of a" in reason
+        await driver.until_true(lambda: len(launchers) > 3)
+        monkeypatch.setattr(processes_module, "command", real)
+        driver.start(returns, trial=1)  # (it may still meet the last launcher that cannot)
+        await driver.until(lambda: driver.of("ended", 1) or driver.of("refused", 1))
+        driver.start(returns, trial=2)
+        assert (await driver.first("ended", 2))["status"] == "finished"
+        assert not driver.of("problem")
+
+    play(scene)
+
+
 def test_a_node_that_imports_for_ever_is_closed_at_once(play, slow_import):
     async def scene(driver):
         driver.start(returns)

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import logging
 import socket
+import subprocess
+import sys
 import threading
 
 import asyncssh
@@ -355,3 +357,17 @@ def test_the_loggers_that_are_silenced_have_the_names_of_their_packages():
 
     there = {name.partition(".")[0] for name in logging.root.manager.loggerDict}
     assert names <= there, f"nobody logs as {names - there} any more"
+
+
+def test_a_package_that_is_imported_while_its_log_is_silenced_is_silent_too():
+    program = (
+        "from distsearch.resource.quiet import quiet\n"
+        "with quiet():\n"
+        "    import asyncssh\n"
+        "    asyncssh.logging.logger.warning('unheard')\n"
+        "asyncssh.logging.logger.warning('told')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "unheard" not in done.stderr and "told" in done.stderr

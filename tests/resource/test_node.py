@@ -55,6 +55,14 @@ def test_a_wrong_address_is_refused_with_the_valid_forms(address):
         Node.parse(address)
 
 
+@pytest.mark.parametrize(
+    "host", ["gpu7:2222", "127.0.0.1:22", "ada@gpu7", "[::1]:22", "-h", "::1;x"]
+)
+def test_a_host_with_a_port_or_a_user_in_it_is_refused_with_the_way_to_name_these(host):
+    with pytest.raises(ResourceError, match=r"Node\('host', port=...\)"):
+        Node(host)
+
+
 def test_a_password_in_an_address_is_refused_and_not_repeated():
     with pytest.raises(ResourceError) as refusal:
         Node.parse("ada:secret@h")

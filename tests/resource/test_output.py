@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 
 import pytest
 
+from distsearch.resource import lacks
 from distsearch.resource.output import stream
 
 
@@ -15,6 +17,10 @@ def descriptor():
     own = os.open("/dev/full", os.O_WRONLY)
     yield own
     os.close(own)
+
+
+def test_the_example_of_what_is_lacking_holds():
+    assert doctest.testmod(lacks).failed == 0
 
 
 def test_printing_to_a_full_disk_raises_nothing_and_what_was_lost_is_said(descriptor, tmp_path):

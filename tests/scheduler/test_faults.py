@@ -519,9 +519,70 @@ if __name__ == "__main__":
     assert one.words_after("JOINED") == ["True"]
     assert one.words_after("ENDED") == ["finished"]
     assert one.words_after("FAILURES") == ["0"]
-    assert "localhost cannot run trials: " in one.output and "Too many open" in one.output
+    assert "localhost cannot run trials: " in one.output
+    assert "Too many open files: allow more open files (`ulimit -n`), or close" in one.output
     assert one.words_after("AFTERWARDS") == ["finished"]
     one.end()
+
+
+def test_1_a_driver_that_has_no_descriptor_left_goes_on_when_it_has(driver):
+    one = driver("""
+import contextlib, os, resource
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    reporter(accuracy=args.x)
+
+if __name__ == "__main__":
+    with ag.scheduler.FIFOScheduler(train_fn, verbose=1) as scheduler:
+        scheduler.run(num_trials=1)
+        scheduler.join_jobs(timeout=20)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        held = []
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        scheduler.run(num_trials=3)
+        print("JOINED", scheduler.join_jobs(timeout=0.5))
+        for descriptor in held:
+            os.close(descriptor)
+        print("AFTERWARDS", scheduler.join_jobs(timeout=20), len(scheduler.trials))
+""")
+    assert one.words_after("JOINED") == ["False"]
+    assert one.words_after("AFTERWARDS") == ["True", "4"]
+    one.end()
+
+
+def test_1_a_machine_on_which_no_thread_can_be_started_searches_without_progress_and_callback(
+    search, monkeypatch, capsys
+):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+
+    calls = []
+    scheduler = search(
+        train_fn,
+        verbose=1,
+        training_history_callback=lambda history, start_time: calls.append(history),
+    )
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name in ("distsearch-progress", "distsearch-callback"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    scheduler.run(num_trials=3)
+    assert scheduler.join_jobs(timeout=20)
+    assert [trial.status for trial in scheduler.trials] == [Status.FINISHED] * 3
+    scheduler.close()
+    said = capsys.readouterr().out
+    assert "progress is not shown: can't start new thread (see `ulimit -u`)" in said
+    assert "training_history_callback is not called now: can't start new thread" in said
+    assert not calls
 
 
 def test_1_a_trial_may_use_pools_and_pickle_of_what_the_script_defines(driver):

@@ -26,6 +26,7 @@ import pytest
 
 import distsearch as ag
 from distsearch import Node
+from distsearch.core.store import read
 from distsearch.core.words import Continue, Launch, Status, Stop
 from distsearch.errors import (
     DistsearchError,
@@ -478,6 +479,21 @@ def test_run_with_config_returns_what_the_function_returned(search):
     best = scheduler.get_best_config()
     assert scheduler.run_with_config(best)["x"] == best["x"]
     assert scheduler.num_finished_tasks == 2
+
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def returns_what_is_called_a_secret(args, reporter):
+    reporter(accuracy=args.x)
+    return {"token": "the", "counts": [{"token": "a", "cookie": "oat"}], "at": "http://h/?token=t"}
+
+
+def test_what_is_called_a_secret_comes_back_from_a_final_run_and_is_not_in_the_log(search):
+    scheduler = search(returns_what_is_called_a_secret)
+    returned = scheduler.run_with_config({"x": 0.5})
+    assert returned["token"] == "the" and returned["at"] == "http://h/?token=t"
+    assert returned["counts"] == [{"token": "a", "cookie": "oat"}]
+    (ended,) = (event.body for event in read(scheduler.folder, "ended"))
+    assert ended["returned"]["counts"] == [{"token": "(a secret)", "cookie": "(a secret)"}]
 
 
 @pytest.mark.parametrize("reuse", [False, True])

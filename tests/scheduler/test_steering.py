@@ -100,9 +100,11 @@ def test_a_search_that_is_stopped_by_request_ends_in_order(search, tmp_path):
     scheduler.run(num_trials=8)
     until(lambda: len(scheduler.training_history) == 4, "four trials have reported")
     assert asks(scheduler.folder, "pause_trial", trial=2).is_done
-    assert asks(scheduler.folder, "stop_search").is_done
+    until(lambda: scheduler.trials[2].status is Status.WAITING, "it is paused")
+    stopped = asks(scheduler.folder, "stop_search")
     assert scheduler.join_jobs(30)
     assert {trial.status for trial in scheduler.trials} == {Status.STOPPED}
+    assert stopped.said == f"nothing more is launched, {len(scheduler.trials)} trials stopped"
     assert all("stopped by " in trial.reason for trial in scheduler.trials)
     assert "has ended" in asks(scheduler.folder, "stop_search").said
 

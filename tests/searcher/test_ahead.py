@@ -10,6 +10,7 @@ import pytest
 from distsearch.core.words import Launch, Wait
 from distsearch.searcher import Searcher, TPESearcher
 from distsearch.searcher.ahead import Ahead
+from distsearch.searcher.growth import Growth
 from distsearch.space import Dict, Real
 
 SPACE = Dict(x=Real(0, 1))
@@ -69,6 +70,26 @@ def owner():
         if isinstance(one.ahead.searcher, Recorder):
             one.ahead.searcher.let.release(1000)
         one.ahead.close()
+
+
+def test_where_no_thread_can_be_started_the_searcher_is_asked_in_the_one_that_is_there(
+    owner, monkeypatch
+):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    one = owner(Recorder())
+    one.ahead.searcher.let.release(3)
+    one.ahead.tell(0, {"x": 0.5}, 0.7)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert one.ahead.next(1).config == {"x": 0.0}
+        growth = Growth(lambda: "grown", count=1, since=1)
+        growth.start()
+    assert one.ahead.searcher.heard == [("tell", -1, 0.7), ("ask", 0)]
+    assert growth.result() == "grown"
+    assert one.next(2).config == {"x": 0.001}
+    assert one.ahead.searcher.threads == {"MainThread", "distsearch-searcher"}
 
 
 def test_it_answers_wait_at_once_and_calls_when_the_suggestion_is_there(owner):

@@ -19,9 +19,19 @@ def test_the_examples_hold():
 SECRETS = ["pwd", "accessToken", "clientSecret", "jwt", "JWT", "apiKey", "APIKey", "GITHUB_TOKEN"]
 SECRETS += ["Authorization", "cookie", "sessionId", "ssh_key", "connection_string", "otp"]
 SECRETS += ["db-password", "myAuthTokens", "aws_secret_access_key", "bearer", "x-api-key"]
-SECRETS += ["pin", "userPIN", "pin_code", "salt", "password_salt", "dsn", "SENTRY_DSN", "session"]
+SECRETS += ["pin", "userPIN", "pin_code", "salt", "password_salt", "dsn", "SENTRY_DSN"]
 SECRETS += ["PGPASSWORD", "dbpassword", "accesstoken", "clientsecret", "SharedAccessSignature"]
-SECRETS += ["userSession", "pw", "db_pass", "auth", "basicAuth", "creds", "seed_phrase", "totp"]
+SECRETS += [
+    "sessionKey",
+    "access_tokens",
+    "pw",
+    "db_pass",
+    "auth",
+    "basicAuth",
+    "creds",
+    "seed_phrase",
+    "totp",
+]
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -31,7 +41,9 @@ def test_a_name_of_a_secret_is_known_as_such(name):
 
 OTHERS = ["tokenizer", "key", "keys", "monkey", "secretary", "lr", "session_length", "sessions"]
 OTHERS += ["pinned", "pin_memory", "spin", "salty", "salt_content", "author", "forward_pass"]
-OTHERS += ["compass", "sacred", "pass_through", "authentic", "hotpink"]
+OTHERS += ["compass", "sacred", "pass_through", "authentic", "hotpink", "session", "mfa", "psk"]
+OTHERS += ["tokens", "max_tokens", "padToken", "forced_bos_token_id", "stop_token", "token_mixing"]
+OTHERS += ["use_cls_token", "token_type", "tokens_per_batch", "n_tokens", "token_dropout"]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -72,6 +84,17 @@ def test_secrets_in_text_are_known_by_what_stands_before_them(text, shown):
         "authorization: was denied",
         "glove-embeddings-300d-wiki and sk-learn-pipelines-with-a-grid",
         "hf_transformers_of_a_long_name",
+        "hf_modelNameWithLongCamelCaseName",
+        "sk-learn-random-forest-100",
+        "sk-resnet50-imagenet-pretrained and sk-se-resnext101-32x4d",
+        "sk_test_accuracy_over_time",
+        "gho_something_long and ghs_validation_accuracy",
+        "xapp-classification-v2 and xoxo-attention-large-2",
+        "host=gpu1 epochs=100 tokens=3000",
+        "user=ada; session=ses-01; optimizer=adamw",
+        "KeyError: 'pad_token' in {'pad_token': '[PAD]', 'eos_token': '</s>'}",
+        "https://h/datasets/wiki?config=en&tokens=100&session=3",
+        "https://h/bucket?key=images/train.npz",
     ],
 )
 def test_prose_is_shown(text):
@@ -84,6 +107,12 @@ KEYS += ["---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nabc", "AGE-SECRET-KEY-1QQQ
 KEYS += ["PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\nabc"]
 TOKENS = ["ghp_16C7e42F292c6912E7710c838347", "github_pat_11ABCDEFG0_abc", "glpat-abcdefgh12345678"]
 TOKENS += ["xoxb-123456789012-abcdefghijkl", "sk-proj-abcdefgh12345678", "AKIAIOSFODNN7EXAMPLE"]
+TOKENS += ["sk-ant-api03-Ab1_cd2-EfGh5678IjKl9012Mn", "sk-0123456789abcdef0123456789abcdef"]
+TOKENS += [
+    "sk_live_4eC39HqLyjWDarjtT1zdp7dc",
+    "xapp-1-A012345-678-abcdef",
+    "AIza" + "Sy3" * 11 + "_-",
+]
 TOKENS += ["hf_abcdefghijklmnopqrstuvwxyz012345", "eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.abc-_d"]
 
 
@@ -142,7 +171,17 @@ def test_a_command_line_is_shown_without_secrets():
     )
 
 
-@pytest.mark.parametrize("name", ["salt", "pin", "session", "auth"])
+@pytest.mark.parametrize("name", ["session", "userSession", "tokens", "mfa"])
+def test_under_a_name_that_may_be_harmless_only_what_looks_like_a_key_is_hidden(name):
+    assert without_secrets({name: "ses-01_2024-01-03T101500"}) == {name: "ses-01_2024-01-03T101500"}
+    assert without_secrets({name: "k3yDj29sKq81mZx0"}) == {name: "(a secret)"}
+    assert without_secrets([f"http://h/?{name}=k3yDj29sKq81mZx0"]) == [
+        f"http://h/?{name}=(a secret)"
+    ]
+    assert command_without_secrets([f"--{name}=3", "a"]) == f"--{name}=3 a"
+
+
+@pytest.mark.parametrize("name", ["salt", "pin", "auth"])
 def test_options_of_a_choice_are_hidden_under_names_that_are_surely_those_of_secrets(name):
     assert Dict(**{name: Choice("a", "b")}).default == {name: "a"}
     assert is_secret(name)  # of a constant it may be one
