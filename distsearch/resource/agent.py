@@ -169,8 +169,7 @@ class Agent:
         )
 
     def _on_function(self, message: Message) -> None:
-        with contextlib.suppress(OSError):  # the disk is full, say: a start will ask for it again
-            self._stock.take_function(message)
+        self._stock.take_function(message)  # if that fails, a start will ask for it again
 
     def _on_find(self, message: Message) -> None:
         lacks = [name for name in message["modules"] if not self._stock.finds(name)]
@@ -217,7 +216,7 @@ class Agent:
             return
         try:
             if lacks := self._stock.lacks(message["job"]["function"]):
-                reason = f"a trial has deleted what all of them need: {' and '.join(lacks)}"
+                reason = self._stock.why_lacking(lacks)
                 self._tell(op="refused", **address, reason=reason, lacks=lacks)
                 return
             folder, is_new = self._stock.make_folder_of(number)
