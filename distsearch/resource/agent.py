@@ -167,8 +167,7 @@ class Agent:
         )
 
     def _on_function(self, message: Message) -> None:
-        with contextlib.suppress(OSError):  # the disk is full, say: a start will ask for it again
-            self._stock.take_function(message)
+        self._stock.take_function(message)  # if that fails, a start will ask for it again
 
     def _on_find(self, message: Message) -> None:
         lacks = [name for name in message["modules"] if not self._stock.finds(name)]

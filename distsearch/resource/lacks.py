@@ -9,6 +9,7 @@ _ON_A_DISK = "make room on its disk (see `df -h` and `df -i` there)"
 _REMEDIES = {
     errno.ENOSPC: _ON_A_DISK,
     errno.EDQUOT: _ON_A_DISK,
+    errno.EFBIG: "allow larger files (`ulimit -f`)",
     errno.EMFILE: "allow more open files (`ulimit -n`), or close some",
     errno.ENFILE: "allow more open files (`sysctl fs.file-max`), or end programs",
     errno.EAGAIN: "no more processes can be started: end some, or allow more "
@@ -18,7 +19,7 @@ _REMEDIES = {
     errno.ESTALE: "mount its disk again",
 }
 # Errors of what a machine may lack for a while: room, descriptors, processes, memory, the disk.
-SHORTAGES = (*NO_SPACE, *(number for number in _REMEDIES if number not in NO_SPACE))
+SHORTAGES = tuple(_REMEDIES)
 
 
 def with_remedy(text: str, number: int | None) -> str:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from .lacks import with_remedy
 from .private import delete, make_folder, make_folders, private, private_mode
 
 Message = dict[str, Any]
@@ -33,6 +34,7 @@ class Stock:
         self.work = self._folders["work"]  # the folder with the uploaded files
         self._unfinished: dict[str, Any] = {}  # hashes of uploads that are not whole yet
         self._uploaded: set[str] = set()  # names that have to be in the work folder
+        self._trouble = ""  # why the train function that came last could not be stored
 
     def begin(self) -> None:
         """Make the folders."""
@@ -42,18 +44,28 @@ class Stock:
             make_folder(self._folder / name)
 
     def take_function(self, message: Message) -> None:
-        """Take a pickled train function, or a piece of it. Raises OSError."""
+        """Take a pickled train function, or a piece of it; `why_lacking` tells if that fails."""
+        try:
+            if self._store_function(message):
+                self._trouble = ""
+        except OSError as error:
+            self._trouble = with_remedy(str(error), error.errno)
+
+    def _store_function(self, message: Message) -> bool:
+        """Store a train function, or a piece of it; whether it is whole now."""
         path = self._folder / "functions" / message["name"]
         unfinished = path.with_name(f".{path.name}.part")
         self._make_folders()
         if not message.get("offset"):
             delete(unfinished)
-        elif os.stat(unfinished).st_size != message["offset"]:
-            return  # (a piece is missing)
+        elif not unfinished.exists() or unfinished.stat().st_size != message["offset"]:
+            return False  # (a piece is missing)
         with open(unfinished, "ab", opener=private) as file:
             file.write(message["data"])
-        if message.get("done", True):  # (a small function comes whole)
+        is_whole = bool(message.get("done", True))  # (a small function comes whole)
+        if is_whole:
             os.replace(unfinished, path)
+        return is_whole
 
     def take_upload(self, message: Message) -> None:
         """Take a piece of a file. Raises OSError, and ValueError for what makes no sense."""
@@ -88,6 +100,12 @@ class Stock:
         if not all(os.path.lexists(f"{self.work}/{name}") for name in self._uploaded):
             lacks.append(UPLOADS)
         return lacks
+
+    def why_lacking(self, lacks: list[str]) -> str:
+        """Why that is missing which `lacks` has found missing."""
+        if FUNCTION in lacks and self._trouble:
+            return f"{FUNCTION} cannot be stored: {self._trouble}"
+        return f"a trial has deleted what all of them need: {' and '.join(lacks)}"
 
     def make_folder_of(self, trial: int) -> tuple[str, bool]:
         """The folder of a trial, and whether it was made just now. Raises OSError."""

@@ -99,8 +99,7 @@ class Supervisor:
         number, attempt, rank = message["trial"], message["attempt"], message["rank"]
         try:
             if lacks := self._stock.lacks(message["job"]["function"]):
-                reason = f"a trial has deleted what all of them need: {' and '.join(lacks)}"
-                self._refuse(message, reason, lacks)
+                self._refuse(message, self._stock.why_lacking(lacks), lacks)
                 return
             folder, is_new = self._stock.make_folder_of(number)
             process = self._spare_for(message) or self._new_process(message)

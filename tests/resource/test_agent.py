@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -932,6 +933,24 @@ def test_a_trial_that_clears_the_uploads_spoils_no_other(play):
         assert "a trial has deleted what all of them need" in refused["reason"]
         driver.say(op="upload", path="a/b", data=b"3", done=True, sha256=SHA_OF_3, mode=0o600)
         driver.start(returns, trial=1, attempt=2)
+        assert (await driver.first("ended", 1))["status"] == "finished"
+
+    play(scene)
+
+
+def test_a_node_without_room_for_the_train_function_says_so_and_blames_no_trial(play):
+    async def scene(driver):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+        try:
+            driver.start(returns)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        refused = await driver.first("refused")
+        assert refused["lacks"] == ["the train function"]
+        expected = "the train function cannot be stored: [Errno 27] File too large: allow larger"
+        assert refused["reason"].startswith(expected)
+        driver.start(returns, trial=1)
         assert (await driver.first("ended", 1))["status"] == "finished"
 
     play(scene)
