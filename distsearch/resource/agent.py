@@ -47,7 +47,6 @@ how long trials may run while the driver is silent. What becomes of each trial i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
