@@ -143,7 +143,7 @@ class Hold:
 
 
 def _take(file: File) -> None:
-    """Take the lock of a file again, which this process may or may not have lost."""
+    """Take the lock of a file again, which this process believes to have."""
     if file.lock is None:
         return
     start, length = file.lock
