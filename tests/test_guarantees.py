@@ -111,6 +111,7 @@ def test_6_a_lost_node_that_is_taken_away_does_not_come_back(hosts, tmp_path, mo
     host, nodes = over_ssh(hosts)
     nodes["local"] = HERE
     with FIFOScheduler(prints_nothing, verbose=0, **nodes) as scheduler:
+        wait_until(lambda: len(scheduler.fleet.remotes) == 2)  # a slow node joins later
         host.cut()
         wait_until(lambda: scheduler.fleet._comebacks)
         scheduler.remove_remote(nodes["dist_ip_addrs"])

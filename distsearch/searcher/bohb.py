@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import OptionError
 from ..space import Choice, Space
 from ..space.base import Domain
-from .base import Config, Reward
+from .base import Config
 from .model import ModelSearcher
 from .random import draw_new, key
 
@@ -86,16 +86,9 @@ class BOHBSearcher(ModelSearcher):
         self._rewards.setdefault(time, {})[trial_id] = reward if works else -math.inf  # type: ignore[assignment]
         self._observed.add(trial_id)
 
-    def tell(
-        self,
-        trial_id: int,
-        config: Config,
-        reward: Reward | None,
-        violations: tuple[float, ...] = (),
+    def _ended(
+        self, trial_id: int, config: Config, reward: float | None, violations: tuple[float, ...]
     ) -> None:
-        """Take note of a failure, or of the reward of a trial for which there are no rungs."""
-        assert not isinstance(reward, tuple)  # (`aim` refuses several objectives)
-        self._begin(trial_id, config)
         if reward is None or not math.isfinite(reward):
             self._failed[trial_id] = None
             for rewards in self._rewards.values():

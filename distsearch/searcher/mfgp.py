@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import OptionError
 from ..space import Space
-from .base import Config, Reward
+from .base import Config
 from .gaussian import Belief, Kernel, Posterior
 from .model import ModelSearcher
 from .places import Array, Places
@@ -117,16 +117,9 @@ class MFGPSearcher(ModelSearcher):
         self._rewards.setdefault(trial_id, {})[time] = reward if works else -math.inf  # type: ignore[assignment]
         self._note_growth()
 
-    def tell(
-        self,
-        trial_id: int,
-        config: Config,
-        reward: Reward | None,
-        violations: tuple[float, ...] = (),
+    def _ended(
+        self, trial_id: int, config: Config, reward: float | None, violations: tuple[float, ...]
     ) -> None:
-        """Take note of a failure, or of the reward of a trial for which there are no rungs."""
-        assert not isinstance(reward, tuple)  # (`aim` refuses several objectives)
-        self._begin(trial_id, config)
         if reward is None or not math.isfinite(reward):
             self._failed.add(trial_id)
             self._rewards[trial_id] = {math.inf: -math.inf}  # earlier rewards do not count

@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..space import Space
-from .base import Config, Searcher, config_of
+from .base import Config, Reward, Searcher, config_of
 from .random import key
 
 
 class ModelSearcher(Searcher):
     """A searcher with a model: it keeps a row for each trial, and suggests nothing twice.
 
-    A subclass says what the row of a configuration is (`_row`).
+    A subclass says what the row of a configuration is (`_row`), and learns from the end of a trial
+    (`_ended`).
     """
 
     endless = True
@@ -30,6 +31,12 @@ class ModelSearcher(Searcher):
         """A configuration as the model sees it."""
         raise NotImplementedError
 
+    def _ended(
+        self, trial_id: int, config: Config, reward: float | None, violations: tuple[float, ...]
+    ) -> None:
+        """Take note of a failure, or of the reward of a trial for which there are no rungs."""
+        raise NotImplementedError
+
     def ask(self, trial_id: int) -> Config | None:
         """A new configuration; None once all of a finite space were suggested."""
         suggested = super().ask(trial_id)
@@ -38,6 +45,18 @@ class ModelSearcher(Searcher):
         config = config_of(suggested)
         self._begin(trial_id, config)
         return config
+
+    def tell(
+        self,
+        trial_id: int,
+        config: Config,
+        reward: Reward | None,
+        violations: tuple[float, ...] = (),
+    ) -> None:
+        """Hear how a trial has ended."""
+        assert not isinstance(reward, tuple)  # (`aim` refuses several objectives)
+        self._begin(trial_id, config)
+        self._ended(trial_id, config, reward, violations)
 
     def replay(self, trial_id: int, config: Config) -> bool:
         """Take note of an earlier suggestion without computing it again.

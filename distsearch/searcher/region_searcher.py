@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import OptionError
 from ..space import Space
-from .base import Config, Reward
+from .base import Config
 from .growth import Grown, Growth, OneThread
 from .model import ModelSearcher
 from .places import Array, Places
@@ -150,16 +150,9 @@ class RegionSearcher(ModelSearcher):
         works = reward is not None and math.isfinite(reward)
         self._note(trial_id, time, reward if works else -math.inf)  # type: ignore[arg-type]
 
-    def tell(
-        self,
-        trial_id: int,
-        config: Config,
-        reward: Reward | None,
-        violations: tuple[float, ...] = (),
+    def _ended(
+        self, trial_id: int, config: Config, reward: float | None, violations: tuple[float, ...]
     ) -> None:
-        """Take note of a failure, or of the reward of a trial for which there are no rungs."""
-        assert not isinstance(reward, tuple)  # (`aim` refuses several objectives)
-        self._begin(trial_id, config)
         amounts = [amount if amount > 0 else 0.0 for amount in violations]
         self._violations[trial_id] = sum(amounts) if np.isfinite(amounts).all() else math.inf
         if reward is None or not math.isfinite(reward) or math.isinf(self._violations[trial_id]):
