@@ -282,7 +282,7 @@ def test_many_gangs_leave_no_idle_processes(search):
     assert len(scheduler.trials) == 25
     assert {trial.status for trial in scheduler.trials} == {Status.FINISHED}
     (remote,) = scheduler.manager.remotes.values()
-    assert len(remote.agent.processes._all) <= 2
+    assert len(remote.agent.supervisor.processes._all) <= 2
     assert not remote.agent._meetings._points
 
 
