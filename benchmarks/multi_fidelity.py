@@ -45,8 +45,9 @@ from distsearch.core.store import Event
 from distsearch.core.words import Status
 from distsearch.resource.leases import LeaseQueue
 from distsearch.resource.manager import DistributedResourceManager
+from distsearch.resource.messages import Message
 from distsearch.resource.node import NodeFacts
-from distsearch.resource.remote import Message, Remote
+from distsearch.resource.remote import Remote
 from distsearch.searcher import RandomSearcher, Searcher
 from distsearch.space import Dict
 

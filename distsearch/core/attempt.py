@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..resource.leases import Lease
-from ..resource.remote import Message, Remote
+from ..resource.messages import Message
+from ..resource.remote import Remote
 from ..resource.slots import Allocation
 from .outcome import End, Outcome, end_of, outcome_of
 from .words import Decision, Status, Trial

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..resource.remote import Message, Remote
+from ..resource.messages import Message
+from ..resource.remote import Remote
 from .attempt import Attempt
 from .words import Trial
 

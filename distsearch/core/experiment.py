@@ -15,7 +15,8 @@ from typing import Any
 from ..errors import NodeError
 from ..resource.leases import Lease
 from ..resource.manager import DistributedResourceManager
-from ..resource.remote import Message, Remote
+from ..resource.messages import Message
+from ..resource.remote import Remote
 from .attempt import Attempt, Returned, Verdict
 from .ends import CLOSED, NO_FACTS, UNFINISHED, judged
 from .lineage import check_parents

@@ -16,7 +16,8 @@ from typing import Any
 
 from ..errors import DistsearchError, NodeError
 from ..resource.cache import checkpoints, delete, up_to
-from ..resource.remote import Message, Remote
+from ..resource.messages import Message
+from ..resource.remote import Remote
 from .attempt import Attempt
 from .budget import Budget, Checkpoint, in_words
 from .checkpoint import delete_all_but_newest

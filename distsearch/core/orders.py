@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..resource.remote import Message, Remote
+from ..resource.messages import Message
+from ..resource.remote import Remote
 from .attempt import Attempt, Place
 from .meeting import Meeting, ranks_of
 from .settings import Settings

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..resource.remote import Message
+from ..resource.messages import Message
 from .words import STATUS_OF, Status
 
 # What frameworks say where a rank could not reach another any more.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..resource.remote import Message, Remote
+from ..resource.messages import Message
+from ..resource.remote import Remote
 from .attempts import Attempts
 from .counsel import Counsel
 from .doubts import Doubts

@@ -2,41 +2,7 @@
 
 It is driven by one asyncio loop (of the node's Dask worker, or of the driver for the local node)
 and knows nothing of Dask or SSH: `handle(messages)` takes what the driver says, `send(messages)`
-is given what the driver should hear. Messages are dicts of JSON-able values with a key `op`:
-
-    from the driver
-        preload    modules, sys_path, entry, spawn, surroundings      before the first start
-        function   name, data (offset, done)             a pickled train function (a piece of it)
-        find       modules                               are they there?
-        upload     path, data, done, sha256, mode        a piece of a file for the work folder
-        meet       trial, attempt, alone, goes_on        rank 0 starts here: choose it a port
-        reach      trial, attempt, goes_on, addresses,   other ranks start here: prove that they
-                   port, token                           reach that port
-        start      trial, attempt, rank, job, env, threads, limits, reuse
-        decide     trial, attempt, ranks, decision       'continue', 'stop' or 'pause'
-        stop       trial, attempt, ranks, status,        TERM; KILL after `KILL_GRACE_S`
-                   reason, after_save_s                  (at its next checkpoint, or so much later)
-        follow     trial, attempt, ranks, status,        another rank is over: wait for no decision,
-                   reason, term_s, kill_s                TERM then, KILL so much later
-        ack        bytes                                 that much of what was sent is durable
-        beat       number                                answers the agent's own beat
-
-    to the driver
-        report     trial, attempt, seq, due, body        body: JSON text
-        saved      trial, attempt, step, name, bytes
-        output     trial, attempt, rank, text            whole lines
-        ended      trial, attempt, rank, status, ...     the process is reaped: its slot is free
-        refused    trial, attempt, rank, reason, lacks   it has not begun, for want of something
-        meets      trial, attempt, port, token, interfaces, begins_with, error
-        reached    trial, attempt, interfaces, begins_with, error
-        problem    reason                                the node cannot go on
-        lacks      modules                               that were to be found and are not there
-        notice     text                                  what the user should know of the node
-        uploaded   path, error
-        beat       number
-
-A trial may have several processes, its ranks, on this node and on others; what they have to do
-with each other is in `meeting.py`.
+is given what the driver should hear; `messages.py` has the table of both.
 
 Checkpoints travel beside the messages: the driver asks `checkpoints`, the node's `CheckpointCache`.
 What stands here is the conversation: who does what the driver says, what the driver hears, and for
@@ -54,10 +20,10 @@ from typing import Any
 
 from .cache import CheckpointCache
 from .meeting import MeetingPoints, Network
+from .messages import Message
 from .proc import MARK_FILE
 from .process import ProcessListener
 from .processes import LOG_FILE, Processes
-from .running_trial import Message
 from .stock import FOLDERS, Stock
 from .supervisor import Supervisor
 
@@ -66,7 +32,7 @@ SLEEP_AFTER = 1.5  # after so many leases without an answer the node keeps no pr
 
 
 class Agent:
-    """Speaks with the driver for one node; see the module's text for what it hears and says.
+    """Speaks with the driver for one node; see `messages.py` for what it hears and says.
 
     `folder`: where the node keeps everything of this search. `lease_s`: after that many seconds
     without an answer from the driver to a beat, measured from the *sending* of that beat, the agent

@@ -19,8 +19,8 @@ from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from ..errors import NodeError
+from .messages import Message
 from .pipe import PipeServer
-from .remote import Message
 
 if TYPE_CHECKING:
     from .agent import Agent

@@ -20,10 +20,11 @@ from distributed.protocol.pickle import dumps
 
 from ..errors import NodeError
 from .dask_agent import deliver, open_pipe, stop_agent, use_cache
+from .messages import Message
 from .node import NodeFacts
 from .outbox import Outbox, size_of
 from .pipe import MakeConnection, PipeClient, PipeConnection
-from .remote import Listener, Message, Remote
+from .remote import Listener, Remote
 
 ANSWER_S = 120
 STOP_S = 6

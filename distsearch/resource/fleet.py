@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from ..errors import HostKeyError, NodeError, ResourceError, UploadError
 from .local import LocalRemote
 from .machines import SameMachine, take_share
+from .messages import Message
 from .node import Node
-from .remote import Listener, Message, Remote
+from .remote import Listener, Remote
 
 if TYPE_CHECKING:  # Dask and asyncssh are imported only when there is another node to reach
     from .dask_link import Cluster

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from .agent import Agent
 from .detect import declared, detect
+from .messages import Message
 from .node import Node, NodeFacts
 from .pace import LARGEST_PIECE, Pace
-from .remote import Listener, Message, Remote
+from .remote import Listener, Remote
 from .slots import NodeResourceManager
 
 _shared_slots: dict[NodeFacts, NodeResourceManager] = {}

@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 
+from .messages import Message
 from .pace import SMALLEST_PIECE, Pace
-from .remote import Message
 
 MESSAGE_BYTES = 500  # what a message takes beside its data, about
 SIGNS_OF_LIFE = ("ping", "beat")

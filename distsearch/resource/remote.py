@@ -11,11 +11,11 @@ from weakref import WeakValueDictionary
 
 from ..errors import NodeError, UploadError
 from .cache import MANIFEST, Piece, delete, inside, pieces, receive_piece
+from .messages import Message
 from .node import NodeFacts
 from .pace import Pace
 from .slots import NodeResourceManager
 
-Message = dict[str, Any]
 PIECE_BYTES = 1 << 20  # the largest piece of an upload, so that other messages overtake the rest
 # So many pieces of a checkpoint are under way at once. With half as many, decisions would wait a
 # third less behind them, but a checkpoint would take a third longer.

@@ -6,12 +6,10 @@ import asyncio
 import os
 import signal
 from dataclasses import dataclass, field
-from typing import Any
 
+from .messages import Message
 from .private import private
 from .process import Process
-
-Message = dict[str, Any]
 
 OUTPUT_LIMIT = 64 << 10  # of what is printed between two looks so many bytes are taken
 

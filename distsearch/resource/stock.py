@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .lacks import with_remedy
+from .messages import Message
 from .private import delete, make_folder, make_folders, private, private_mode
-
-Message = dict[str, Any]
 
 FUNCTION, UPLOADS = "the train function", "the uploaded files"  # what a node may lack
 FOLDERS = ("functions", "trials", "work")

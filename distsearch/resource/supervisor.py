@@ -1,7 +1,7 @@
 """The supervisor of a node's trials: it starts their processes, hears them, and ends them.
 
 It does what the agent's driver asks of trials (`start`, `decide`, `stop`, `follow` and `ack` of the
-messages in `agent.py`), and tells what becomes of them. It is the listener of `Processes`, which
+table in `messages.py`), and tells what becomes of them. It is the listener of `Processes`, which
 forks, signals and reaps: what stands here is the state of each process of an attempt, its limits,
 and how much of what trials have said is not acknowledged yet.
 
@@ -22,10 +22,11 @@ from typing import Any
 
 from .lacks import SHORTAGES, with_remedy
 from .meeting import MeetingPoints
+from .messages import Message
 from .proc import families_above
 from .process import Process, ProcessListener
 from .processes import Processes
-from .running_trial import Message, RunningTrial, how_it_ended, output_name, why_not_begun
+from .running_trial import RunningTrial, how_it_ended, output_name, why_not_begun
 from .stock import Stock
 
 WINDOW = 8 << 20
