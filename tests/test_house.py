@@ -225,6 +225,15 @@ def test_a_circle_of_imports_is_told_file_by_file(back, tmp_path):
     assert any(line.startswith("house/c.py:") for line in told)
 
 
+@pytest.mark.parametrize("room", ["resource", "core"])
+def test_the_design_says_of_every_module_of_the_largest_rooms_what_it_is_about(room):
+    design = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    (table,) = re.findall(rf"\n### [^\n]*`{room}/`\n(.*?)\n##", design, re.DOTALL)
+    told = re.findall(r"`([a-z_]+\.py)`", table)
+    there = {path.name for path in (ROOT / "distsearch" / room).glob("*.py")} - {"__init__.py"}
+    assert sorted(told) == sorted(there)
+
+
 # The README
 
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
