@@ -88,16 +88,22 @@ def test_a_population_trains_all_its_generations_from_its_neighbours(search):
     scheduler.run()
     assert scheduler.join_jobs(timeout=JOIN_S)
     assert [trial.status for trial in scheduler.trials] == [Status.FINISHED] * 36
-    graph = torus(3, 3)
-    for trial in scheduler.trials:
+    newest = {}  # of each cell, as the log goes: the last trial that has finished
+    for event in store.read(scheduler.folder, "launched", "ended"):
+        trial = scheduler.trials[event.trial]
         cell, generation = trial.config["cell"], trial.config["generation"]
+        if event.kind == "ended":
+            newest[cell] = trial
+            continue
+        parents = [newest[one] for one in (cell, *torus(3, 3)[cell]) if one in newest]
+        assert trial.parents == tuple(parent.id for parent in parents)
         (report,) = scheduler.training_history[trial.id]
         assert report["line"] == list(range(1, generation + 1)), "each follows the one before"
-        family = [cell, *graph[cell]]
-        assert report["cells"] == [one for one in family if one in report["cells"]]
-        assert generation <= 2 or report["cells"] == family
+        assert report["cells"] == [parent.config["cell"] for parent in parents]
+    for cell in range(9):
         configs = {t.config["lr"] for t in scheduler.trials if t.config["cell"] == cell}
         assert len(configs) == 1, "a cell keeps its configuration"
+    assert any(len(trial.parents) == 5 for trial in scheduler.trials), "of all its neighbours"
     processes = {reports[0]["pid"] for reports in scheduler.training_history.values()}
     assert len(processes) <= 4, "a process is used again and again"
     left = checkpoints_of(scheduler.folder)
@@ -262,9 +268,9 @@ def wait_until(is_so):
 
 def test_on_a_disk_that_fills_up_nothing_that_was_published_is_lost(tmp_path):
     folder = tmp_path / "disk"
-    with contextlib.ExitStack() as stack:
-        more = stack.enter_context(full_disk(folder, 8 << 20))
-        scheduler = CoevolutionScheduler(
+    with (
+        full_disk(folder, 8 << 20) as more,
+        CoevolutionScheduler(
             evolves,
             args={"size": 200_000},
             cells="2x2",
@@ -272,8 +278,8 @@ def test_on_a_disk_that_fills_up_nothing_that_was_published_is_lost(tmp_path):
             local=ag.Node("localhost", num_cpus=2),
             checkpoint=folder / "search",
             verbose=0,
-        )
-        stack.callback(scheduler.close)
+        ) as scheduler,
+    ):
         scheduler.run()
         wait_until(lambda: all(cell.finished for cell in scheduler.cells))
         with contextlib.suppress(OSError), open(folder / "ballast", "wb", buffering=0) as ballast:
