@@ -610,7 +610,7 @@ def test_a_node_that_imports_for_ever_is_closed_at_once(play, slow_import):
         driver.start(returns)
         begun = time.monotonic()
         await driver.agent.close()
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 5, "it imports for two minutes"
 
     play(scene, **slow_import)
 

@@ -246,14 +246,14 @@ def test_time_out_stops_running_trials_promptly(search, mailbox, where):
 
 def test_join_jobs_with_a_timeout_is_total_and_says_what_is_left(search, mailbox, capfd):
     scheduler = search(sleeper, args={"mailbox": mailbox.path}, slots=2, verbose=2)
-    scheduler.run(num_trials=5)
+    scheduler.run(num_trials=40)
     mailbox.take(), mailbox.take()
     started = time.monotonic()
     assert scheduler.join_jobs(timeout=0.5) is False
-    assert 0.5 <= time.monotonic() - started < 2.4, "not for each trial"
+    assert 0.5 <= time.monotonic() - started < 15, "not for each trial"
     scheduler.close()
     said = capfd.readouterr().out
-    assert "after join_jobs(timeout=0.5): 2 trials running (0, 1), 3 not started" in said
+    assert "after join_jobs(timeout=0.5): 2 trials running (0, 1), 38 not started" in said
 
 
 def test_join_jobs_before_run_returns_at_once(search):
