@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from dataclasses import dataclass, field
+from typing import Any
 
 from .messages import Message
 from .private import private
@@ -24,7 +25,7 @@ class RunningTrial:
     process: Process
     output: str
     job: bytes  # what the process gets to do, once it has started
-    limits: Message
+    limits: dict[str, Any]  # the part of that name of a message `start`
     started: float  # when the process got its job; until then, when the driver asked for it
     heard: float = 0.0  # when the trial last said something, or was answered
     waits_since: float | None = None  # for the driver: for its answer, or until it takes more
@@ -42,7 +43,7 @@ class RunningTrial:
     memory_bytes: int | None = None
 
     @property
-    def address(self) -> Message:
+    def address(self) -> dict[str, int]:
         """Trial, attempt and rank of the process, for messages to the driver."""
         return {"trial": self.trial, "attempt": self.attempt, "rank": self.rank}
 
