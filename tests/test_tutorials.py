@@ -43,9 +43,9 @@ def test_the_first_search_finds_the_right_learning_rate_and_draws_its_curves(tmp
 def test_the_digits_search_ends_with_an_honest_test_accuracy_and_trained_weights(tmp_path):
     for module in ("torch", "sklearn"):
         pytest.importorskip(module)
-    said = run(tmp_path, "02_digits_torch.py", "--trials", "3")
-    assert "3 trials in" in said
-    assert "3 done, 0 failed" in said
+    said = run(tmp_path, "02_digits_torch.py", "--trials", "2")
+    assert "2 trials in" in said
+    assert "2 done, 0 failed" in said
     assert re.search(r"^    network: (Conv|Dense)$", said, re.MULTILINE)
     assert 0.95 < float(re.search(r"Best validation accuracy: ([\d.]+)", said)[1]) <= 1
     assert 0.95 < float(re.search(r"Test accuracy .*: ([\d.]+)", said)[1]) <= 1
@@ -103,7 +103,7 @@ def test_asha_and_pbt_take_the_users_own_images(tmp_path):
     import numpy as np
 
     # Two kinds of images that anything can tell apart: light ones and dark ones.
-    labels = np.arange(200) % 2
+    labels = np.arange(80) % 2
     images = (labels[:, None, None] * np.ones((28, 28)) * 255).astype("uint8")
     np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels)
     arguments = ("--data", "mine.npz", "--trials", "3", "--population", "2")
@@ -131,10 +131,10 @@ def test_an_own_searcher_finds_more_than_random_search(tmp_path):
 def test_several_objectives_end_with_a_front_of_which_no_network_beats_another(tmp_path):
     for module in ("torch", "sklearn"):
         pytest.importorskip(module)
-    said = run(tmp_path, "07_several_objectives.py", "--trials", "12")
-    assert "12 done, 0 failed" in said
+    said = run(tmp_path, "07_several_objectives.py", "--trials", "8")
+    assert "8 done, 0 failed" in said
     found = re.findall(r"^task (\d+): accuracy ([\d.]+) with (\d+) parameters", said, re.MULTILINE)
-    assert f"{len(found)} of 12 networks are in the Pareto front" in said
+    assert f"{len(found)} of 8 networks are in the Pareto front" in said
     accuracies = [float(accuracy) for _, accuracy, _ in found]
     parameters = [int(number) for _, _, number in found]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -149,9 +149,9 @@ def test_several_objectives_end_with_a_front_of_which_no_network_beats_another(t
 def test_children_of_evolution_start_better_than_the_same_networks_from_scratch(tmp_path):
     for module in ("torch", "sklearn"):
         pytest.importorskip(module)
-    arguments = ("--trials", "14", "--population", "4", "--seeds", "1")
+    arguments = ("--trials", "10", "--population", "4", "--seeds", "1")
     said = run(tmp_path, "08_evolution_with_inheritance.py", *arguments)
-    assert "14 trials, of which 10 are children" in said
+    assert "10 trials, of which 6 are children" in said
     medians = re.findall(
         r"^all .* (before|after) the first epoch: ([\d.]+) with .*, ([\d.]+) from scratch$",
         said,
@@ -186,17 +186,17 @@ def test_a_script_for_torchrun_becomes_a_search_whose_trials_have_two_ranks(tmp_
 def test_pc_darts_finds_a_network_trains_it_and_tests_it(tmp_path):
     for module in ("torch", "sklearn"):
         pytest.importorskip(module)
-    sizes = ("--search-epochs", "4", "--epochs", "4", "--ranks", "1")
+    sizes = ("--search-epochs", "4", "--epochs", "2", "--ranks", "1")
     said = run(tmp_path, "11_pc_darts.py", *sizes)
     assert re.findall(r"^normal cell, node (\d): ", said, re.MULTILINE) == ["0", "1", "2", "3"]
-    assert float(re.search(r"Test accuracy: ([\d.]+)", said)[1]) > 0.8
+    assert float(re.search(r"Test accuracy: ([\d.]+)", said)[1]) > 0.5
     assert (tmp_path / "pc_darts_results/search/cells.png").exists()
 
 
 def test_lanas_finds_the_best_of_a_table_and_trains_the_cell_that_it_has_found(tmp_path):
     for module in ("torch", "sklearn"):
         pytest.importorskip(module)
-    said = run(tmp_path, "12_lanas.py", "--trials", "3", "--epochs", "1", "--runs", "2")
+    said = run(tmp_path, "12_lanas.py", "--trials", "2", "--epochs", "1", "--runs", "2")
     missing = re.findall(r"^  (\w+) .* 200 evaluations ([\d.]+) points", said, re.MULTILINE)
     assert [name for name, _ in missing] == ["lanas", "evolution", "random"]
     assert float(missing[0][1]) < float(missing[2][1])

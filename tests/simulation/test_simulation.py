@@ -16,7 +16,7 @@ from distsearch.testing.world import SeedFailed, play
 
 from .faults import FAULTS, SHOWN_BY, WEATHER, planted
 
-SEEDS = 160
+SEEDS = 100
 CHUNK = 10
 FOUND_IN = 150  # seeds, in which a planted fault has to show
 
