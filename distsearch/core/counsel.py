@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from ..errors import shown
 from .rule import Rule
 from .words import Continue, Decision, Pause, Report, Stop, Trial
 
@@ -31,7 +32,7 @@ class Counsel:
             answer: T = getattr(self._rule, word)(*about)
             return answer
         except BaseException as error:  # sys.exit() too: it would end the loop's thread
-            self._end_search(f"{type(self._rule).__name__}.{word} failed: {error!r}", error)
+            self._end_search(f"{type(self._rule).__name__}.{word} failed: {shown(error)}", error)
             return otherwise
 
     def on_report(self, trial: Trial, report: Report) -> Decision:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..errors import shown
 from ..resource.leases import Lease, LeaseRequest
 from ..resource.manager import DistributedResourceManager
 from ..resource.remote import Remote
@@ -91,7 +92,7 @@ class Dispatcher:
         try:
             return self._source.next(remote.host, suits)
         except BaseException as error:  # sys.exit() too: it would end the loop's thread
-            self._on_error(f"the searcher or the rule failed: {error!r}", error)
+            self._on_error(f"the searcher or the rule failed: {shown(error)}", error)
             return None
 
     # Nodes to avoid

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import NodeError
+from ..errors import NodeError, shown
 from ..resource.leases import Lease
 from ..resource.manager import DistributedResourceManager
 from ..resource.messages import Message
@@ -322,7 +322,7 @@ class Experiment(Parts):
             for message in messages:
                 self.hearing.takes[message["op"]](remote, message)
         except Exception as error:  # a defect of ours must end the search, not hang it
-            self.end(f"internal error: {error!r}", error)
+            self.end(f"internal error: {shown(error)}", error)
             self.abandon("internal error")
         self.reports.acknowledge(remote)
 

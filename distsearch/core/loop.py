@@ -3,18 +3,21 @@
 future = loop().submit(coroutine)          # from any other thread
 result = loop().call(coroutine, timeout_s=10)
 
-While another thread of the process forks, the loop stands still: see `forks.py`.
+While another thread of the process forks, the loop stands still: see `forks.py`. Where the loop
+ends, as its descriptors were closed by others, whoever waits for it or calls it hears of that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from ..errors import DistsearchError, shown
 from .forks import WAIT_S
 
 T = TypeVar("T")
@@ -24,20 +27,55 @@ class LoopThread:
     """An asyncio loop in a daemon thread."""
 
     def __init__(self) -> None:
+        self.error: DistsearchError | None = None  # why the loop has ended, if it has
+        self._awaited: set[concurrent.futures.Future[Any]] = set()
+        self._ending = threading.Lock()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._run, name="distsearch", daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        try:
+            self.loop.run_forever()
+        except BaseException as error:
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        """Tell all who wait for the loop that it has ended."""
+        with self._ending:
+            self.error = DistsearchError(
+                f"the background thread of distsearch has ended ({shown(error)}), most likely as "
+                "this program has closed descriptors that it had not opened, as os.closerange() "
+                "does. Start the program again: it goes on with the search"
+            )
+            awaited = list(self._awaited)
+        for future in awaited:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                future.set_exception(self.error)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start a coroutine in the loop; its result comes in the future."""
-        if threading.current_thread() is self.thread:  # (the loop would wait for itself)
+        """Start a coroutine in the loop; its result comes in the future.
+
+        Raises DistsearchError where the loop has ended.
+        """
+        try:
+            self.refuse_inside()  # (the loop would wait for itself)
+            with self._ending:
+                if self.error is not None:
+                    raise self.error
+                future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+                self._awaited.add(future)
+        except BaseException:
             coroutine.close()
+            raise
+        future.add_done_callback(self._awaited.discard)
+        return future
+
+    def refuse_inside(self) -> None:
+        """Raise RuntimeError in the loop's own thread."""
+        if threading.current_thread() is self.thread:
             raise RuntimeError("this cannot be called from a rule or a callback of the search")
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """Run a coroutine in the loop and wait for its result."""

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import DistsearchError, RequestRefused
+from ..errors import DistsearchError, RequestRefused, shown
 from ..resource.addresses import nodes_of
 from ..resource.fleet import Fleet
 from ..resource.node import Node
@@ -90,7 +90,7 @@ class Steering:
         program_ends = not threading.main_thread().is_alive()  # (threads can start no more then)
         error = None if task.cancelled() else task.exception()
         if error is not None and not program_ends:  # a defect of ours
-            self._say(f"nothing more can be asked of this search: {error!r}")
+            self._say(f"nothing more can be asked of this search: {shown(error)}")
 
     async def close(self) -> None:
         """Look for no more requests; refuse those that came too late."""
@@ -159,7 +159,7 @@ class Steering:
         except DistsearchError as error:
             said = str(error)
         except Exception as error:  # a defect of ours must not be the end of the search
-            said = f"internal error: {error!r}"
+            said = f"internal error: {shown(error)}"
         self._answer(request, is_done=is_done, said=said)
 
     def _answer(self, one: Request | Refused, *, is_done: bool, said: str) -> None:

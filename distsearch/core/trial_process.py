@@ -257,9 +257,11 @@ def prepare(job: dict[str, Any], reporter: Reporter, shelf: Shelf | None) -> Non
 
 def errno_of(error: BaseException | None) -> int | None:
     """The number of the system's error that an error is, or comes from."""
-    while error is not None:
+    seen: set[int] = set()  # (errors may be causes of each other)
+    while error is not None and id(error) not in seen:
         if isinstance(error, OSError):
             return error.errno
+        seen.add(id(error))
         error = error.__cause__
     return None
 
@@ -325,7 +327,7 @@ def in_words(error: BaseException) -> str:
     """The type and the text of an error, if its text can be made."""
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception as another:
+    except BaseException as another:  # (that of `sys.exit()`, too)
         return f"{type(error).__name__} (whose text could not be made: {type(another).__name__})"
 
 

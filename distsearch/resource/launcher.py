@@ -197,7 +197,7 @@ class Launcher:
             with contextlib.suppress(OSError):  # (the job names the folder again, and says why)
                 os.chdir(folder)
             if os.getppid() == launcher:  # else the launcher died before the death signal was set
-                channel = socket.socket(fileno=os.dup(descriptor))
+                channel = waiting(socket.socket(fileno=os.dup(descriptor)))
                 code = sys.modules[self.entry].main(channel, threads)
         except BaseException:
             import traceback
@@ -277,6 +277,15 @@ def leave(code: int) -> NoReturn:
     os._exit(code & 0xFF)  # what the system makes of any number, and Python of those it can hold
 
 
+def waiting(channel: socket.socket) -> socket.socket:
+    """The socket, which waits for as long as it takes, also after `socket.setdefaulttimeout`.
+
+    Where that was called, a new socket does not wait, nor does any other process that gets it.
+    """
+    channel.setblocking(True)
+    return channel
+
+
 def signal_group(pid: int, number: int) -> None:
     """Signal a process group, or the process if it has not yet made its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -303,7 +312,7 @@ def is_of_python(path: str) -> bool:
 def main(arguments: list[str]) -> None:
     """Be a launcher (one argument: a descriptor), or a spawned trial (with its entry)."""
     descriptor, *trial = arguments
-    control = socket.socket(fileno=int(descriptor))
+    control = waiting(socket.socket(fileno=int(descriptor)))
     make_patient()
     begin_with_own_signals()
     if not trial:

@@ -19,7 +19,7 @@ from typing import Any
 
 from .guard import END_ALL
 from .lacks import SHORTAGES, with_remedy
-from .launcher import THREAD_VARIABLES, command, signal_group
+from .launcher import THREAD_VARIABLES, command, signal_group, waiting
 from .private import private
 from .proc import MARK, kill_marked, mark_of
 from .process import Process, ProcessListener
@@ -96,7 +96,7 @@ class Processes:
             self._mark = mark_of(self._folder)
             kill_marked(self._mark)
         self._control_unread = b""
-        control, theirs = socket.socketpair()
+        control, theirs = waiting_pair()
         try:
             with theirs, open(self._folder / LOG_FILE, "ab", opener=private) as log:
                 self._launcher = subprocess.Popen(
@@ -204,7 +204,7 @@ class Processes:
         reuse: bool,
     ) -> Process:
         """Ask for a process; OSError when there are too many open files for that."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = waiting_pair()
         ours.setblocking(False)
         self._count += 1
         process = self._all[str(self._count)] = Process(str(self._count), ours, setting, reuse)
@@ -454,6 +454,12 @@ class Processes:
         """Send a signal to the launcher and its guard, which are a process group."""
         if self._launcher is not None and self._launcher.poll() is None:
             signal_group(self._launcher.pid, number)
+
+
+def waiting_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets, whatever the program has said of all its sockets."""
+    ours, theirs = socket.socketpair()
+    return waiting(ours), waiting(theirs)
 
 
 def _as_line(**message: Any) -> bytes:

@@ -355,23 +355,26 @@ class Scheduler(Running):
         """Stop what runs, leave nothing behind on any node, and let go of the log."""
         if self._closed or self.pid != os.getpid():  # (in a forked child it is the parent's)
             return
+        loop().refuse_inside()
         self._closed = True
         registry.remove(self)
+        if loop().error is not None:  # the log's descriptors may be other files by now
+            self.progress.stop()
+            self.desk.close()
+            return
+        # (After a second Ctrl-C: what nodes are not told to end, they end by themselves.)
+        bound_s = HURRY_S if self._hurries else CLOSE_BOUND_S
         try:
-            if self._hurries:  # what nodes are not told to end, they end by themselves
-                with contextlib.suppress(concurrent.futures.TimeoutError):
-                    loop().call(self._close(), HURRY_S)
-            else:
-                loop().call(self._close(), CLOSE_BOUND_S)
+            loop().call(self._close(), bound_s)
         except (concurrent.futures.TimeoutError, TimeoutError):  # (two classes before Python 3.11)
-            why = self._store.trouble or "a node, or the disk, did not answer"
-            self.progress.say(
-                f"closed after {CLOSE_BOUND_S:g} s, without waiting any longer: {why}"
-            )
+            if not self._hurries:
+                why = self._store.trouble or "a node, the disk or the rule did not answer"
+                self.progress.say(f"closed after {bound_s:g} s, without waiting any longer: {why}")
         finally:
             self.progress.stop()
             self.desk.close()
-            loop().run(self._store.close)
+            with contextlib.suppress(concurrent.futures.TimeoutError):  # the rule hangs
+                loop().run(self._store.close, bound_s)
 
     def shutdown(self) -> None:
         """`close()` by the name that AutoGluon has for it."""

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import shown
+
 History = dict[int, list[dict[str, Any]]]
 LAST_CALL_S = 60.0  # the end of a search waits so long for the last call
 
@@ -82,4 +84,4 @@ class Callback:
         try:
             self._function(self._read(), self._start_time)
         except BaseException as error:  # (`sys.exit()` would end the thread without a word)
-            self._say(f"training_history_callback failed: {error!r}")
+            self._say(f"training_history_callback failed: {shown(error)}")

@@ -31,6 +31,7 @@ CHECKPOINT_S = 30.0  # so long a trial has after Ctrl-C for its next checkpoint
 INTERRUPT_BOUND_S = CHECKPOINT_S + 15.0
 DISK_PATIENCE_S = 3.0  # so long Ctrl-C and close() wait for a log that cannot be written
 LOOK_S = 0.2
+HEARD_S = 10.0  # a rule that takes longer over one answer is taken for hanging
 
 
 class Running(DefaultRule, Resumable):
@@ -137,9 +138,11 @@ class Running(DefaultRule, Resumable):
             "interrupted: stopping the running trials, those that save checkpoints after their "
             f"next one or {CHECKPOINT_S:g} s (Ctrl-C again: all at once)"
         )
-        loop().run(lambda: self.experiment.end(INTERRUPTED, after_save_s=CHECKPOINT_S))
         try:
+            loop().run(lambda: self.experiment.end(INTERRUPTED, after_save_s=CHECKPOINT_S), HEARD_S)
             self._wait_for_the_last(waiting)  # (close() ends what is left then)
+        except concurrent.futures.TimeoutError:
+            self.progress.say(f"{type(self).__name__} has not returned for {HEARD_S:g} s")
         except KeyboardInterrupt:
             self._hurries = True
             raise

@@ -957,13 +957,21 @@ def test_a_stop_of_the_rule_reaches_a_trial_that_does_not_wait_too(play):
     play(scene)
 
 
+class Mute(Exception):
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("boom"), Mute()], ids=["plain", "mute"])
 @pytest.mark.parametrize("when", ["next_launch", "on_report", "on_end"])
-def test_a_rule_that_raises_ends_the_search_with_its_error(play, when):
+def test_a_rule_that_raises_ends_the_search_with_its_error(play, when, error):
     class Broken(Script):
         pass
 
     def boom(*arguments):
-        raise ZeroDivisionError("boom")
+        raise error
 
     setattr(Broken, when, boom)
 
@@ -978,8 +986,8 @@ def test_a_rule_that_raises_ends_the_search_with_its_error(play, when):
         )
         world.experiment.run(3, None)
         await world.end()
-        assert isinstance(world.experiment.error, ZeroDivisionError)
-        assert "boom" in world.experiment.ending
+        assert world.experiment.error is error
+        assert ("Mute" if isinstance(error, Mute) else "boom") in world.experiment.ending
         assert all(trial.status.is_end for trial in world.experiment.ledger.trials.values())
 
     play(scene, Broken())

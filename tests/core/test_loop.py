@@ -15,6 +15,7 @@ import pytest
 from distsearch.core import forks
 from distsearch.core import loop as loop_module
 from distsearch.core.loop import loop
+from distsearch.errors import DistsearchError
 
 WAIT_S = 20
 
@@ -70,6 +71,24 @@ def test_a_function_called_in_the_loop_itself_runs_at_once():
         return loop().run(threading.current_thread)
 
     assert loop().call(inside(), WAIT_S) is loop().thread
+
+
+def test_who_waits_for_a_loop_whose_descriptors_others_close_hears_of_it():
+    one = loop_module.LoopThread()
+    started = threading.Event()
+
+    async def wait():
+        started.set()
+        await asyncio.sleep(60)
+
+    waiting = one.submit(wait())
+    assert started.wait(WAIT_S)
+    os.close(one.loop._selector.fileno())
+    one.loop.call_soon_threadsafe(lambda: None)
+    with pytest.raises(DistsearchError, match=r"closed descriptors .*os.closerange"):
+        waiting.result(WAIT_S)
+    with pytest.raises(DistsearchError, match="has ended"):
+        one.call(which_thread(), WAIT_S)
 
 
 def test_waiting_for_the_loop_inside_the_loop_is_refused_instead_of_hanging():

@@ -57,6 +57,20 @@ def test_one_that_fails_is_told_and_called_again(said, error):
     assert said == [f"training_history_callback failed: {error!r}"] * 2
 
 
+def test_one_whose_error_has_no_text_is_told_too(said):
+    class Mute(Exception):
+        def __repr__(self):
+            raise RuntimeError
+
+    def fails(history, start_time):
+        raise Mute
+
+    made(fails, said).call_at_the_end()
+    assert said == [
+        "training_history_callback failed: Mute (whose text could not be made: RuntimeError)"
+    ]
+
+
 def test_between_two_calls_is_a_period_but_for_the_last(said):
     calls = []
     one = made(lambda history, start_time: calls.append(history), said, period_s=1000.0)

@@ -818,10 +818,11 @@ def test_1_however_a_forked_process_ends_it_does_not_end_its_trial(search, capfd
     assert "raise RuntimeError" in said
 
 
-def test_1_an_error_whose_text_cannot_be_made_is_a_failure_like_others(search):
+@pytest.mark.parametrize("another", [RuntimeError, SystemExit])
+def test_1_an_error_whose_text_cannot_be_made_is_a_failure_like_others(search, another):
     class Mute(Exception):
         def __str__(self):
-            raise RuntimeError
+            raise another
 
     @ag.args(x=ag.Real(0.0, 1.0))
     def train_fn(args, reporter):
@@ -834,6 +835,50 @@ def test_1_an_error_whose_text_cannot_be_made_is_a_failure_like_others(search):
     assert trial.status is Status.FAILED
     assert "Mute" in trial.reason
     assert "raise Mute" in trial.error
+
+
+def test_1_errors_that_are_causes_of_each_other_are_a_failure_like_others(search):
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        one, other = ValueError("one"), ValueError("other")
+        one.__cause__, other.__cause__ = other, one
+        raise one
+
+    scheduler = search(train_fn)
+    scheduler.run(num_trials=1)
+    assert scheduler.join_jobs(timeout=20) is True
+    assert scheduler.trials[0].reason == "ValueError: one"
+
+
+def test_1_a_time_limit_for_all_sockets_of_a_program_is_none_for_its_trials(driver):
+    program = driver("""\
+import socket, time
+socket.setdefaulttimeout(0.2)
+import distsearch as ag
+
+@ag.args(x=ag.Choice(*range(4)))
+def train_fn(args, reporter):
+    for epoch in range(1, 3):
+        time.sleep(0.05)
+        reporter(epoch=epoch, accuracy=args.x)
+
+class Slow(ag.scheduler.FIFOScheduler):
+    def due_at(self, trial):
+        return "every"
+
+    def on_report(self, trial, report):
+        time.sleep(0.3)
+        return super().on_report(trial, report)
+
+node = ag.Node("localhost", num_cpus=2)
+with Slow(train_fn, searcher="grid", local=node, verbose=0) as scheduler:
+    scheduler.run()
+    print("joined", scheduler.join_jobs(timeout=20))
+    print("ended", *[trial.status.value for trial in scheduler.trials])
+""")
+    assert program.words_after("joined") == ["True"]
+    assert program.words_after("ended") == ["finished"] * 4
+    program.end()
 
 
 def test_1_a_thread_that_outlives_its_trial_reports_nothing_for_the_next(search):

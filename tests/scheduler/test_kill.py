@@ -292,6 +292,81 @@ if __name__ == "__main__":
 """
 
 
+BROKEN_DRIVER = """
+import os, time
+import psutil
+import distsearch as ag
+
+@ag.args(x=ag.Choice(*range(2)))
+def train_fn(args, reporter):
+    if args.x == 1:
+        time.sleep(60)
+
+def close_all(history, start_time):
+    print("left", *[process.pid for process in psutil.Process().children(recursive=True)])
+    os.closerange(3, 256)
+
+class Closes(ag.scheduler.FIFOScheduler):
+    def next_launch(self):
+        self.close()
+
+class Hangs(ag.scheduler.FIFOScheduler):
+    def on_end(self, trial):
+        print("hangs", flush=True)
+        time.sleep(600)
+"""
+
+
+def test_a_callback_that_closes_all_descriptors_ends_the_search_with_what_it_did(
+    driver, left_after
+):
+    program = driver(
+        BROKEN_DRIVER
+        + """
+node = ag.Node("localhost", num_cpus=2)
+with ag.scheduler.FIFOScheduler(
+    train_fn, searcher="grid", local=node, training_history_callback=close_all,
+    training_history_callback_delta_secs=0.5
+) as scheduler:
+    scheduler.run()
+    scheduler.join_jobs()
+"""
+    )
+    pids = program.words_after("left")
+    said = program.end()
+    assert "DistsearchError: the background thread of distsearch has ended" in said
+    assert "os.closerange()" in said
+    assert pids and not left_after(pids)
+
+
+def test_a_rule_that_closes_its_own_search_is_told_that_it_cannot(driver):
+    program = driver(
+        BROKEN_DRIVER
+        + """
+with Closes(train_fn, local=ag.Node("localhost", num_cpus=2), num_trials=2) as scheduler:
+    scheduler.run()
+    scheduler.join_jobs()
+"""
+    )
+    assert "RuntimeError: this cannot be called from a rule" in program.end()
+
+
+def test_ctrl_c_twice_ends_a_search_whose_rule_hangs(driver):
+    program = driver(
+        BROKEN_DRIVER
+        + """
+with Hangs(train_fn, searcher="grid", local=ag.Node("localhost", num_cpus=2)) as scheduler:
+    scheduler.run()
+    scheduler.join_jobs()
+"""
+    )
+    program.words_after("hangs")
+    program.process.send_signal(signal.SIGINT)
+    program.words_after("interrupted")
+    program.process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in program.end(15)
+
+
 def test_a_search_in_a_forked_child_does_not_wait_for_the_slots_of_its_parent(driver):
     one = driver(FORKS)
     assert one.words_after("CHILD") == ["0"]
