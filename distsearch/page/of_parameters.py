@@ -20,6 +20,9 @@ from .view import View
 Options = Mapping[str, str]
 LINES = 400  # parallel coordinates show at most so many trials
 LETTERS = 90  # names with so many letters in all stand beside each other
+LETTER_PX = 7  # the width of a letter of such a name
+AXIS_PX = 48  # from one axis to the next at least: there is room for the numbers of the first
+SIDES_PX = 190  # what is to the left of the first axis, and to the right of the last one
 LEANS = 0.7  # the angle (radians) of texts that are too long to stand beside each other
 POINTS = 1500  # a slice shows at most so many trials
 Prepare = Callable[[Sequence[View], Options], Data]
@@ -104,10 +107,22 @@ def _shown(view: View, objective: str | None) -> list[str]:
 
 
 def draw_parallel(data: Data) -> Any:
-    """The segments, coloured by result, and each parameter's axis."""
+    """The segments, coloured by result, and each parameter's axis.
+
+    In a window that is too narrow for that, the page scrolls the figure sideways.
+    """
     shape = data.shape
-    names = shape["names"]
-    fig = new_figure(x="", y="", height=380, x_range=(-0.15, len(names) - 1), y_range=(-0.06, 1.06))
+    names = [parameters.short(name) for name in shape["names"]]
+    leans = sum(map(len, names)) > LETTERS
+    apart = AXIS_PX if leans else max(AXIS_PX, LETTER_PX * max(map(len, names)))
+    fig = new_figure(
+        x="",
+        y="",
+        height=380,
+        min_width=SIDES_PX + apart * (len(names) - 1),
+        x_range=(-0.15, len(names) - 1),
+        y_range=(-0.06, 1.06),
+    )
     mapper = _colours(shape)
     look = {"line_color": {"field": "value", "transform": mapper}, "line_alpha": 0.6}
     lines = fig.segment(
@@ -125,8 +140,8 @@ def draw_parallel(data: Data) -> Any:
     last = LinearAxis(axis_line_color=GREY)  # beside the figure, where there is room for its texts
     ticks(last, shape["ticks"][-1])
     fig.add_layout(last, "right")
-    ticks(fig.xaxis[0], [(n, parameters.short(name)) for n, name in enumerate(names)])
-    if sum(min(len(name), parameters.WORD) for name in names) > LETTERS:
+    ticks(fig.xaxis[0], enumerate(names))
+    if leans:
         fig.xaxis.major_label_orientation, fig.min_border_left = LEANS, 80
     fig.yaxis[0].visible = fig.grid.visible = False
     colour_bar(fig, shape, mapper)

@@ -50,14 +50,16 @@ def shape_of(data: Data) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def columns_of(data: Data) -> str:
-    """A short text that changes whenever a number of the figure does."""
-    whole = hashlib.sha256(data.note.encode())
-    for some in data.columns.values():
+def digests_of(data: Data) -> dict[str, str]:
+    """By the name of each source a short text that changes whenever a number of it does."""
+    found = {}
+    for name, some in data.columns.items():
+        whole = hashlib.sha256(name.encode())
         for values in some.values():
             is_array = isinstance(values, np.ndarray)
             whole.update(values.tobytes() if is_array else repr(values).encode())
-    return whole.hexdigest()[:16]
+        found[name] = whole.hexdigest()[:16]
+    return found
 
 
 def answer(
@@ -66,18 +68,20 @@ def answer(
     """What the page gets of a panel: nothing new, columns alone, or the whole figure.
 
     `known` and `drawn`: the `shape` and the `drawn` of an earlier answer, whose figure the page
-    shows: of the same shape only columns are sent, and of the same columns nothing.
+    shows. To a figure of the same shape only the columns of sources that have changed are sent.
     """
     panel = PANELS[name]
     data = prepared(panel, views, options)
-    shape, now = shape_of(data), columns_of(data)
+    shape, digests = shape_of(data), digests_of(data)
+    now = " ".join([*digests.values(), hashlib.sha256(data.note.encode()).hexdigest()[:16]])
     if (shape, now) == (known, drawn):
         return {"same": True}
     told: dict[str, Any] = {"shape": shape, "drawn": now, "note": data.note, "empty": data.empty}
     told["choices"] = list(data.shape.get("choices", ()))
     if not data.empty:
         if shape == known:
-            told["columns"] = encoded(data.columns)
+            new = {key: some for key, some in data.columns.items() if digests[key] not in drawn}
+            told["columns"] = encoded(new)
         else:
             told["item"] = item(data, panel)
     return told

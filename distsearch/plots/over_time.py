@@ -171,14 +171,17 @@ def curve(story: Story, trial: int, objective: int = 0, points: int = 200) -> St
     x, y = np.frombuffer(known.times), np.frombuffer(known.values[objective])
     if len(x) <= points:
         return Steps(x.copy(), y.copy())
-    parts = np.array_split(np.arange(len(x)), points // 2)
-    kept = {0, len(x) - 1}
-    for part in parts:
-        heights = y[part]
-        if np.isfinite(heights).any():
-            kept |= {int(part[np.nanargmin(heights)]), int(part[np.nanargmax(heights)])}
-    order = np.array(sorted(kept))
-    return Steps(x[order], y[order])
+    length = -(-len(x) // (points // 2))  # of a stretch; the last one is filled up with NaN
+    starts = np.arange(0, len(x), length)
+    stretches = np.full((len(starts), length), np.nan)
+    stretches.flat[: len(y)] = y
+    is_missing = np.isnan(stretches)
+    lowest = starts + np.where(is_missing, np.inf, stretches).argmin(axis=1)
+    highest = starts + np.where(is_missing, -np.inf, stretches).argmax(axis=1)
+    is_empty = is_missing.all(axis=1)
+    ends = [0, len(x) - 1]
+    kept = np.unique(np.concatenate([ends, lowest[~is_empty], highest[~is_empty]]))
+    return Steps(x[kept], y[kept])
 
 
 def all_curves(story: Story, objective: int = 0, bins: int = 200) -> Quartiles:
@@ -190,15 +193,15 @@ def all_curves(story: Story, objective: int = 0, bins: int = 200) -> Quartiles:
     known = [curve for n, curve in story.curves.items() if n not in finals and len(curve.times)]
     if not known:
         return Quartiles(*(np.empty(0) for _ in range(4)))
-    x = np.concatenate([np.frombuffer(one.times) for one in known])
-    y = np.concatenate([np.frombuffer(one.values[objective]) for one in known])
+    x = np.frombuffer(b"".join(one.times for one in known))
+    y = np.frombuffer(b"".join(one.values[objective] for one in known))
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     times = np.unique(x)
     if len(times) > bins:
         edges = np.linspace(times[0], times[-1], bins)
         x = edges[np.clip(np.searchsorted(edges, x), 0, bins - 1)]
         times = np.unique(x)
-    order = np.argsort(x, kind="stable")
+    order = np.argsort(x)
     parts = np.split(y[order], np.searchsorted(x[order], times[1:]))
     enough = [n for n, part in enumerate(parts) if len(part) >= 3]
     rows = [np.percentile(parts[n], [25, 50, 75]) for n in enough]

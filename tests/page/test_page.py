@@ -25,8 +25,11 @@ from selenium.webdriver.common.keys import Keys
 
 from distsearch.page import graphs
 from distsearch.page.panel import Data
+from distsearch.page.panels import PANELS
+from distsearch.page.searches import open_view as opened
 from tests.hosts import Hosts
 from tests.page.browser import start, until
+from tests.searches import told
 
 EVIL = "<img src=x onerror=\"document.title='run'\">"
 STATE, TRIALS = 1, 4  # columns of the table of nodes
@@ -280,6 +283,27 @@ def test_samples_of_a_gan_are_upright_and_in_their_cell(browser, tmp_path):
     assert figure.width / 2 < red[1] < figure.width and abs(red[1] - blue[1]) < 1
 
 
+def test_in_a_narrow_window_the_names_of_twelve_axes_do_not_overlap(browser, tmp_path):
+    configs = [{f"a_long_name_{n}": n * x for n in range(12)} for x in range(1, 9)]
+    searched = told(tmp_path / "search", configs, range(8))
+    panel = PANELS["parallel"]
+    figure = panel.draw(panel.prepare([opened(searched.folder)], {}))
+    (tmp_path / "axes.html").write_text(file_html(figure, INLINE), encoding="utf-8")
+    window = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+    try:
+        browser.get((tmp_path / "axes.html").as_uri())
+        until(lambda: browser.execute_script("return Bokeh.documents[0]?.is_idle"))
+        apart = browser.execute_script(
+            "const {x_scale} = Object.values(Bokeh.index.roots)[0].frame;"
+            " return x_scale.compute(1) - x_scale.compute(0)"
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    high = 16  # px of a line of text; the names lean
+    assert apart * np.sin(figure.xaxis[0].major_label_orientation) > high
+
+
 def test_all_of_the_page_can_be_used_by_the_keyboard_alone(page):
     def focused():
         return page.switch_to.active_element
@@ -407,7 +431,7 @@ def test_dark_and_narrow_nothing_is_wider_than_the_window(page):
     assert page.execute_script("return document.documentElement.classList.contains('dark')")
     page.set_window_size(500, 900)
     try:
-        for name in ("Overview", "Trials"):
+        for name in ("Overview", "Parameters", "Trials"):
             tab(page, name)
             wide = page.execute_script("return document.documentElement.scrollWidth")
             assert wide <= page.execute_script("return window.innerWidth")

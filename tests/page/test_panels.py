@@ -35,6 +35,22 @@ def test_a_figure_is_sent_once_and_then_its_columns_alone(name, view):
     assert again["columns"] and "item" not in again
 
 
+def test_a_figure_gets_only_the_columns_that_have_changed_since_it_was_drawn(tmp_path):
+    growing = made_up.write(tmp_path / "search", trials=60, reports=9, until=0.5, stops=False)
+    view = open_view(tmp_path / "search")
+    first = answer("curves", [view], {})
+    seen = {"known": first["shape"], "drawn": first["drawn"]}
+    assert answer("curves", [view], {}, **seen) == {"same": True}
+    every = answer("curves", [view], {}, known=first["shape"])
+    growing.go_on(3)  # of trials that run
+    growing.close()
+    assert view.catch_up()
+    again = answer("curves", [view], {}, **seen)
+    assert "running" in again["columns"] and "failed" not in again["columns"]
+    assert again["columns"]["running"] != every["columns"]["running"]
+    assert again["drawn"] != first["drawn"] and len(again["columns"]) < len(every["columns"])
+
+
 @pytest.mark.parametrize(("name", "why"), [("front", "one objective"), ("grid", "no coevolution")])
 def test_a_panel_that_has_nothing_to_show_says_why(name, why, view):
     assert why in answer(name, [view], {})["empty"]

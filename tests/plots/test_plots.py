@@ -141,6 +141,16 @@ def test_a_long_curve_keeps_its_first_and_last_point_and_its_extremes(tmp_path):
     assert found.x[0] == 0 and found.x[-1] == 4999 and found.y.max() == 9
 
 
+def test_reports_without_a_number_leave_no_gap_in_a_long_curve_where_others_are_near(tmp_path):
+    story = Story(tmp_path)
+    values = np.where(np.arange(5001) % 10, np.nan, np.arange(5001.0))
+    values[2000:2400] = np.nan
+    story.curves[0] = Curve((array("d", values),), array("d", range(5001)))
+    found = over_time.curve(story, 0, points=100)
+    assert np.isfinite(found.y).all() and (found.x == found.y).all()
+    assert (found.x[0], found.x[-1]) == (0, 5000) and len(found.x) > 80
+
+
 def test_thinned_steps_have_the_same_mean_height():
     rng = np.random.default_rng(0)
     x = np.cumsum(rng.uniform(0, 1, 5000))

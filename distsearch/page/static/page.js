@@ -41,7 +41,8 @@
     const found = {};
     for (const [name, values] of Object.entries(columns)) {
       if (values.f4 === undefined) { found[name] = values; continue; }
-      const bytes = Uint8Array.from(atob(values.f4), (sign) => sign.charCodeAt(0));
+      const signs = atob(values.f4), bytes = new Uint8Array(signs.length);
+      for (let n = 0; n < signs.length; n++) bytes[n] = signs.charCodeAt(n); // (Uint8Array.from is 30 times as slow)
       found[name] = new Float32Array(bytes.buffer);
     }
     return found;
