@@ -48,7 +48,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -234,27 +233,18 @@ class Store:
             return
         rows, self._pending = self._pending, []
         callbacks, self._callbacks = self._callbacks, []
+        loop = asyncio.get_running_loop()
         self._writing = True
-        work = partial(self._commit_and_tell, asyncio.get_running_loop(), rows, callbacks)
         try:
-            self._writer.submit(work)
+            done = loop.run_in_executor(self._writer, self._commit, rows)
         except RuntimeError:  # Python is exiting, and its threads take no more work
-            work()
-
-    def _commit_and_tell(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        rows: list[tuple[Any, ...]],
-        callbacks: list[Callable[[], None]],
-    ) -> None:
-        """In the writer's thread: commit, then let the loop hear how that went."""
-        error: Exception | None = None
-        try:
-            self._commit(rows)
-        except Exception as raised:
-            error = raised
-        # (`run_in_executor` would do the same by two futures, and with another turn of the loop.)
-        loop.call_soon_threadsafe(self._written, error, rows, callbacks)
+            done = loop.create_future()
+            try:
+                self._commit(rows)
+                done.set_result(None)
+            except (sqlite3.Error, OSError) as error:
+                done.set_exception(error)
+        done.add_done_callback(lambda done: self._written(done, rows, callbacks))
 
     def _commit(self, rows: list[tuple[Any, ...]]) -> None:
         """Write rows; when this returns they are on the disk, and where readers find them."""
@@ -347,11 +337,12 @@ class Store:
 
     def _written(
         self,
-        error: Exception | None,
+        done: asyncio.Future[None],
         rows: list[tuple[Any, ...]],
         callbacks: list[Callable[[], None]],
     ) -> None:
         self._writing = False
+        error = done.exception()
         if error is not None:
             # Nothing is acknowledged or started until it is written.
             until = " until there is space" if is_full(error, self.path) else ""
@@ -371,7 +362,7 @@ class Store:
                 callback()
             except Exception as raised:  # the error of one spares the others
                 context = {"message": f"error in {callback!r}", "exception": raised}
-                asyncio.get_running_loop().call_exception_handler(context)
+                done.get_loop().call_exception_handler(context)
 
     def disown(self) -> None:
         """Have `close` delete what this search has made in its folder, as it could not be made.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class LocalRemote(Remote):
             send=lambda messages: listener.on_messages(self, messages),
             lease_s=None,
         )
+        self._inbox: list[Message] = []
 
     @classmethod
     async def start(
@@ -43,8 +45,14 @@ class LocalRemote(Remote):
         return remote
 
     def send(self, message: Message) -> None:
-        """Give a message to the agent."""
-        self.agent.handle([message])
+        """Give a message to the agent, in the loop's next turn."""
+        if not self._inbox:
+            asyncio.get_running_loop().call_soon(self._deliver)
+        self._inbox.append(message)
+
+    def _deliver(self) -> None:
+        messages, self._inbox = self._inbox, []
+        self.agent.handle(messages)
 
     async def close(self) -> bool:
         """End every trial on this machine."""
