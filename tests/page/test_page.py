@@ -374,7 +374,7 @@ def test_what_a_pointer_is_shown_of_a_figure_the_keyboard_opens_as_a_table(page,
         ("Structure", "rungs", ["rung", "trials", "fate"]),
     ):
         tab(page, name)
-        css = f"#figure-{figure} + details"
+        css = f"#figure-{figure} + .values"
         until(lambda figure=figure: page.find_elements("css selector", f"#figure-{figure} > *"))
         page.execute_script(f"document.querySelector('{css} summary').focus()")
         ActionChains(page).send_keys(Keys.ENTER).perform()
@@ -382,6 +382,21 @@ def test_what_a_pointer_is_shown_of_a_figure_the_keyboard_opens_as_a_table(page,
         assert found[0] == heads and all(found[1])
         if "trial" in heads:
             assert found[1][0] == str(ag.open(growing.folder).best.id)
+
+
+def test_a_figure_is_saved_as_a_picture_by_the_keyboard(page, tmp_path):
+    choose(page, 1)
+    tab(page, "Parameters")
+    until(lambda: page.find_elements("css selector", "#figure-slices > *"))
+    allowed = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", allowed)
+    page.execute_script("document.querySelector('#figure-slices + .values summary').focus()")
+    ActionChains(page).send_keys(Keys.TAB, Keys.ENTER).perform()
+    until(lambda: list(tmp_path.glob("*.png")))
+    picture = Image.open(tmp_path / "Slices.png")
+    figure = page.find_element("css selector", "#figure-slices > *")
+    assert picture.width >= figure.size["width"] and picture.height >= figure.size["height"]
+    assert len(picture.convert("RGB").getcolors(1 << 24)) > 9  # there is something on it
 
 
 def contrast(one, other):

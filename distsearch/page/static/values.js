@@ -1,4 +1,5 @@
-// What pointing at a figure shows, as a table below it: for the keyboard, and to be read aloud.
+// What stands below a figure, for the keyboard and to be read aloud: a table of what pointing at it shows, and a
+// button that saves it as a picture.
 "use strict";
 class Values {
   static MOST = 200; // rows of a table
@@ -7,13 +8,25 @@ class Values {
   constructor(title, doc) {
     this.doc = doc;
     this.inside = element("div", {class: "scrolls low", tabindex: 0, role: "region", "aria-label": `Values: ${title}`});
-    this.root = element("details", {class: "values", ontoggle: () => this.refresh()},
+    this.table = element("details", {ontoggle: () => this.refresh()},
       element("summary", {}, "Values"), this.inside);
+    const save = element("button", {"aria-label": `Save as a picture: ${title}`, onclick: () => this.save(title)}, "Save");
+    this.root = element("div", {class: "values"}, this.table, save);
   }
 
   // Show what the figure shows now, if anybody looks.
   refresh() {
-    if (this.root.open) this.inside.replaceChildren(...(this.doc() ? Values.tables(this.doc()) : []));
+    if (this.table.open) this.inside.replaceChildren(...(this.doc() ? Values.tables(this.doc()) : []));
+  }
+
+  // Save the picture of all figures of the document as a file.
+  async save(title) {
+    const doc = this.doc();
+    if (!doc) return;
+    const picture = await Bokeh.index.find_one(doc.roots()[0]).export("png").to_blob();
+    const address = URL.createObjectURL(picture);
+    element("a", {href: address, download: `${title}.png`}).click();
+    URL.revokeObjectURL(address);
   }
 
   // A table for each set of names that hovers of the figure show, the foremost lines and points first.
