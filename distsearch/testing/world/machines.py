@@ -301,6 +301,10 @@ class UserThread:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.loop = machine.loop
+        self.error: BaseException | None = None  # this loop ends with its machine alone
+
+    def refuse_inside(self) -> None:
+        """Nothing: whatever a rule of a story calls is its own."""
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Waiting[T]:
         """Start a coroutine in the loop. Raises DriverDied."""
