@@ -544,10 +544,10 @@ if __name__ == "__main__":
             while True:
                 held.append(os.open("/dev/null", os.O_RDONLY))
         scheduler.run(num_trials=3)
-        print("JOINED", scheduler.join_jobs(timeout=0.5))
+        print(f"JOINED {scheduler.join_jobs(timeout=0.5)}")
         for descriptor in held:
             os.close(descriptor)
-        print("AFTERWARDS", scheduler.join_jobs(timeout=20), len(scheduler.trials))
+        print(f"AFTERWARDS {scheduler.join_jobs(timeout=20)} {len(scheduler.trials)}")
 """)
     assert one.words_after("JOINED") == ["False"]
     assert one.words_after("AFTERWARDS") == ["True", "4"]
