@@ -84,16 +84,16 @@ def _escaped(sign: str) -> str:
     return sign.encode("unicode_escape").decode("ascii")
 
 
-def shown(error: BaseException) -> str:
-    """An error as Python shows it, or its type where a class of the user's own fails at that.
+def shown(value: object) -> str:
+    """A value as Python shows it, or its type where a class of the user's own fails at that.
 
     >>> shown(ValueError("boom"))
     "ValueError('boom')"
     """
     try:
-        return repr(error)
+        return repr(value)
     except BaseException as another:  # (that of `sys.exit()`, too)
-        return f"{type(error).__name__} (whose text could not be made: {type(another).__name__})"
+        return f"{type(value).__name__} (whose text could not be made: {type(another).__name__})"
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:

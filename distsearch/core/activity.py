@@ -117,8 +117,12 @@ class Activity:
 
     def _rest(self) -> None:
         if not self._is_busy:
-            self._search.in_run = False
-            self._idle.set()
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Come to rest at once, whatever is not in the log yet."""
+        self._search.in_run = False
+        self._idle.set()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import NodeError, shown
+from ..errors import NodeError, StoreError, shown
 from ..resource.leases import Lease
 from ..resource.manager import DistributedResourceManager
 from ..resource.messages import Message
@@ -51,6 +51,7 @@ class Experiment(Parts):
         show: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(rule, settings, manager, store, say, show or say)
+        store.on_deleted = self._end_without_log
         self.ending = ""
         self.error: BaseException | None = None
         self.in_run = False
@@ -164,6 +165,11 @@ class Experiment(Parts):
             self.ends.attempt_over(attempt, Outcome(*verdict, NO_FACTS))
             self.manager.release(attempt.lease)
         self.activity.look()
+
+    def _end_without_log(self, error: StoreError) -> None:
+        self.end(str(error), error)
+        self.abandon(str(error))
+        self.activity.give_up()
 
     def close(self) -> None:
         """Let go of what waits for a time to come."""

@@ -64,7 +64,9 @@ class Lock:
                 self._lock(file)
                 # The file may have been put aside, or deleted, between opening and locking.
                 if self._is_at_its_path(file):
-                    return file
+                    if os.fstat(file).st_nlink <= 1:
+                        return file
+                    self.path.unlink()  # it is a file of somebody, too, by another name
             except BaseException:
                 os.close(file)
                 raise
@@ -84,6 +86,14 @@ class Lock:
             return os.path.samestat(os.fstat(file), os.lstat(self.path))
         except FileNotFoundError:
             return False
+
+    def check(self) -> None:
+        """Raise StoreError where another folder has come to the place of the one that is locked."""
+        if not self._is_at_its_path(self._file):
+            raise StoreError(
+                f"the folder {self.folder} was moved away, or replaced by another one, while its "
+                "search was being opened; start again when it is where it belongs"
+            )
 
     def release(self, *, unused: bool = False) -> None:
         """Let another driver have the folder; an `unused` folder is left as it was found."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ..errors import DistsearchError, shown
+from ..resource.lacks import with_remedy
 from .forks import WAIT_S
 
 T = TypeVar("T")
@@ -30,7 +31,11 @@ class LoopThread:
         self.error: DistsearchError | None = None  # why the loop has ended, if it has
         self._awaited: set[concurrent.futures.Future[Any]] = set()
         self._ending = threading.Lock()
-        self.loop = asyncio.new_event_loop()
+        try:
+            self.loop = asyncio.new_event_loop()
+        except OSError as error:  # too many open files, most likely
+            reason = with_remedy(str(error), error.errno)
+            raise DistsearchError(f"no search can run in this program: {reason}") from error
         self.thread = threading.Thread(target=self._run, name="distsearch", daemon=True)
         self.thread.start()
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 import re
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 from ..errors import ReportError
 from ..space.privacy import without_secrets
 
 MAX_REPORT_BYTES = 64 * 1024
+MAX_BITS = 14_000  # Python writes whole numbers of up to 4,300 digits
 encode = json.JSONEncoder(allow_nan=False).encode  # raises for what JSON cannot hold
 _decoder = json.JSONDecoder()
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -38,7 +39,7 @@ def to_json(metrics: dict[str, Any]) -> str:
     Raises ReportError when they take more than 64 KB.
     """
     hides_nothing = NUMBERS.issuperset(map(type, metrics.values()))  # as nearly always
-    text = report_json(metrics if hides_nothing else without_secrets(opened(metrics)))
+    text = report_json(metrics if hides_nothing else _shown(metrics))
     if len(text) > MAX_REPORT_BYTES:
         sizes = {key: len(json.dumps(_plain(value))) for key, value in metrics.items()}
         largest = max(sizes, key=lambda key: sizes[key])
@@ -48,6 +49,14 @@ def to_json(metrics: dict[str, Any]) -> str:
             "reporter.save(...)"
         )
     return text
+
+
+def _shown(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics without secrets, with the fields of their dataclasses and named tuples."""
+    all_opened = opened(metrics)
+    _refuse_twins(all_opened)
+    shown: dict[str, Any] = without_secrets(all_opened)
+    return shown
 
 
 def report_json(metrics: dict[str, Any]) -> str:
@@ -67,7 +76,7 @@ def strict_json(value: Any) -> str:
     """Any value as JSON that every reader understands."""
     try:
         return encode(value)
-    except (ValueError, TypeError):
+    except Exception:  # (an object of the user's own raises whatever it likes)
         return json.dumps(_plain(value))
 
 
@@ -130,35 +139,61 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     """The fields of a dataclass or a named tuple by name; None for anything else."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
-        return {name: getattr(value, name, None) for name in names}
+        return {name: _field(value, name) for name in names}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return dict(zip(value._fields, value, strict=False))
     return None
 
 
+def _text_of(key: Any) -> str:
+    try:
+        return str(key)
+    except Exception:
+        return type(key).__name__
+
+
+def _field(value: Any, name: str) -> Any:
+    try:
+        return getattr(value, name, None)
+    except Exception as error:  # of a property of the user's own
+        return f"it could not be read: {type(error).__name__}"
+
+
 def _plain(value: Any, depth: int = 0) -> Any:
-    """The value as JSON can hold it."""
-    if value is None or isinstance(value, (str, bool, int)):
+    """The value as JSON can hold it; of an object that fails when it is looked at, its type."""
+    try:
+        return _seen(value, depth)
+    except Exception as error:
+        return f"{type(value).__name__} (which could not be read: {type(error).__name__})"
+
+
+def _seen(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, (str, bool)):
         return value
+    if isinstance(value, int):
+        is_short = value.bit_length() <= MAX_BITS
+        return value if is_short else f"a whole number of {value.bit_length()} bits"
     if isinstance(value, float):
         if math.isfinite(value):
             return float(value)
         name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         return _NonFinite(name)
     if isinstance(value, dict) and depth < 8:
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        return {_text_of(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and depth < 8:
         return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, (numbers.Real, Decimal)):  # also NumPy's, of whatever precision
+        try:
+            return _plain(int(value) if isinstance(value, numbers.Integral) else float(value))
+        except (OverflowError, ValueError):  # a number that is too large, or a signalling NaN
+            return repr(value)[:1000]
+        except TypeError:
+            pass  # a time span of NumPy's, which takes itself for a number
     if getattr(value, "size", None) == 1 or getattr(value, "ndim", None) == 0:
-        item = getattr(value, "item", None)  # a NumPy scalar, a 0-d array
+        item = getattr(value, "item", None)  # a 0-d array
         return _plain(item(), depth + 1) if callable(item) and depth < 8 else repr(value)
     if callable(getattr(value, "numel", None)) and value.numel() == 1 and depth < 8:
         return _plain(value.item(), depth + 1)  # a tensor of one element
-    if isinstance(value, (Fraction, Decimal)):
-        try:
-            return _plain(float(value))
-        except (OverflowError, ValueError):  # a number that is too large, or a signalling NaN
-            return repr(value)[:1000]
     if isinstance(value, (bytes, bytearray)):
         return repr(value[:1000])[:1000]
     return (
@@ -166,3 +201,26 @@ def _plain(value: Any, depth: int = 0) -> Any:
         if not hasattr(value, "shape")
         else f"{type(value).__name__} of shape {tuple(value.shape)}"
     )
+
+
+def _refuse_twins(value: Any, depth: int = 8) -> None:
+    """Raise ReportError for a dict with keys, as 1 and '1', that are one key in JSON."""
+    if type(value) is dict:
+        names: dict[str, Any] = {}
+        for key in value:
+            name = key if isinstance(key, str) else _name_of(key)
+            if name in names:
+                raise ReportError(
+                    f"a report has a dict with the keys {names[name]!r} and {key!r}, which are the "
+                    f"same where it is kept, as {name!r}; give them names that differ"
+                )
+            names[name] = key
+    if depth and type(value) in (dict, list, tuple):
+        for item in value.values() if type(value) is dict else value:
+            _refuse_twins(item, depth - 1)
+
+
+def _name_of(key: Any) -> str:
+    """The name that a dict's key gets in JSON."""
+    is_plain = key is None or isinstance(key, (bool, int, float))
+    return json.dumps(key) if is_plain else _text_of(key)

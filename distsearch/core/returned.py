@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..resource.cache import RETURNED, returned_by
 from ..space.base import plain
 from ..space.privacy import without_secrets
@@ -44,7 +44,7 @@ def as_text(value: Any) -> Any:
     if value is None:
         return None
     text = strict_json(without_secrets(opened({"value": value})))
-    return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else repr(value)[:1000]
+    return json.loads(text)["value"] if len(text) <= MAX_REPORT_BYTES else shown(value)[:1000]
 
 
 def keep(value: Any, folder: str, attempt: int) -> dict[str, Any]:
@@ -134,13 +134,13 @@ def _savable(value: Any, where: str, lost: list[str], changed: list[str]) -> Any
         checkpoint.check(value, where)
     except CheckpointError:
         lost.append(_told(value, where))
-        return repr(value)[:1000]
+        return shown(value)[:1000]
     return value
 
 
 def _told(value: Any, where: str) -> str:
-    return f"{where} is a {type(value).__qualname__} ({repr(value)[:SHOWN]})"
+    return f"{where} is a {type(value).__qualname__} ({shown(value)[:SHOWN]})"
 
 
 def _key(key: Any) -> Any:
-    return key if isinstance(key, str | int | float | bool | tuple | None) else repr(key)
+    return key if isinstance(key, str | int | float | bool | tuple | None) else shown(key)

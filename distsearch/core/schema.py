@@ -8,6 +8,7 @@ one that is missing, or an event of another log.
 from __future__ import annotations
 
 import marshal
+import os
 import sqlite3
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -136,7 +137,11 @@ def reading(folder: Path) -> sqlite3.Connection:
     path = folder / FILE
     log = path.with_name(f"{FILE}-wal")
     # The last connection that closes merges the write-ahead log into the file, if it may write; if
-    # it may not, it leaves an empty write-ahead log where there was none.
-    mode = "ro" if log.exists() and log.stat().st_size else "rw"
+    # it may not, it leaves an empty write-ahead log where there was none. Where a disk is read-only
+    # it can make no file, and has to be told that nobody else does.
+    if log.exists() and log.stat().st_size:
+        mode = "ro"
+    else:
+        mode = "rw" if os.access(folder, os.W_OK) else "ro&immutable=1"
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S)

@@ -52,6 +52,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..errors import StoreError
 from ..resource.private import make_folders, make_private, private
 from .belongings import claim, delete_new, put_aside_leftovers
 from .end_mark import MarkFile
@@ -93,9 +94,11 @@ class Store:
         event = store.append("started", trial=3, attempt=1, body={"places": []})
         store.when_durable(lambda: tell_the_node(event))
 
-    `lock`: the lock of the folder, where the caller has it already. Raises StoreLocked when another
-    driver writes to this folder (its process and host are named), StoreVersion when another version
-    of distsearch wrote it, StoreError when the file is damaged.
+    `lock`: the lock of the folder, where the caller has it already. `on_deleted` is called with an
+    error when the log was deleted while it was open: nothing can be written any more.
+
+    Raises StoreLocked when another driver writes to this folder (its process and host are named),
+    StoreVersion when another version of distsearch wrote it, StoreError when the file is damaged.
     """
 
     def __init__(self, folder: Path, lock: Lock | None = None) -> None:
@@ -112,6 +115,8 @@ class Store:
                 make_private(path)
             self._connection = self._open()
             self._hold = Hold(self.path)
+            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._lock.check()  # nobody else has this very log
             self.put_aside = claim(folder, self.log_id, self.put_aside)
         except BaseException as error:
             self._lock.release()
@@ -128,6 +133,7 @@ class Store:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="distsearch-store")
         self._is_unsure = False  # whether rows that wait may be in the file already
         self.trouble = ""
+        self.on_deleted: Callable[[StoreError], None] = lambda error: None
         self._trouble_since: float | None = None
         self._closed = False
         self._is_unused = False
@@ -210,7 +216,7 @@ class Store:
     async def flush_or_give_up(self, patience_s: float) -> bool:
         """Flush, or give up when nothing could be written for so long; whether all is written."""
         flushed = asyncio.ensure_future(self.flush())
-        while not flushed.done() and self.stuck_s < patience_s:
+        while not flushed.done() and self.stuck_s < patience_s and not self._is_deleted:
             await asyncio.wait([flushed], timeout=LOOK_S)
         is_written = flushed.done()
         flushed.cancel()
@@ -220,6 +226,14 @@ class Store:
     def stuck_s(self) -> float:
         """For how many seconds nothing could be written, for the reason that `trouble` gives."""
         return 0.0 if self._trouble_since is None else time.monotonic() - self._trouble_since
+
+    @property
+    def _is_deleted(self) -> bool:
+        """Whether the log has no name any more in any folder."""
+        try:
+            return os.fstat(self._file).st_nlink == 0
+        except OSError:  # a file server that does not answer, which may come back
+            return False
 
     def _write_soon(self) -> None:
         if not self._scheduled and not self._writing:
@@ -353,7 +367,11 @@ class Store:
             self._pending[:0] = rows
             self._callbacks[:0] = callbacks
             self._scheduled = True
-            asyncio.get_running_loop().call_later(RETRY_S, self._write)
+            if self._is_deleted:  # there is nothing that could be put back
+                self.trouble = f"cannot write {self.path}: it was deleted, or replaced by another"
+                self.on_deleted(StoreError(self.trouble))
+            else:
+                asyncio.get_running_loop().call_later(RETRY_S, self._write)
             return
         self.trouble, self._trouble_since = "", None
         self._write()  # what has come meanwhile is written while the loop does what follows
@@ -380,6 +398,7 @@ class Store:
         self._pending = []
         self._connection.close()
         self._hold.close()
+        os.close(self._file)
         self._mark.close()
         _open_stores.discard(self)
         if self._is_unused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from .end_mark import EndMark
 from .phrases import called
 from .schema import FILE, Row, seal
 
+FILES = 6  # so many files SQLite may have open for one connection
 FULL_BYTES = 1 << 18  # a disk with less free space is called full
+SOME_BYTES = 1 << 16  # of what is written at once
 TOO_MANY = "Too many open files: raise the limit (ulimit -n), or close some in this program"
 # What SQLite, in all its versions, says of a damaged file.
 DAMAGE = ("malformed", "not a database", "unsupported", "could not decode", "corrupt", "encoding")
@@ -180,15 +183,19 @@ def cause(error: BaseException, path: Path) -> str:
         )
     if "unable to open" in text or "readonly" in text or "read-only" in text:
         return f"{_why_not_opened(path) or text}; the log is as it was"
+    if "i/o error" in text.lower() and _may_not_grow(path):
+        return f"it may not become larger ({text}): allow larger files (`ulimit -f`)"
     if "i/o error" in text.lower():
         return f"its disk does not read or write ({text}); see what the system's log says of it"
     return text
 
 
 def _why_not_opened(path: Path) -> str:
+    # (Not the log: to close the log would free the locks that this process has on it.)
     try:
-        # (Not the log: to close the log would free the locks that this process has on it.)
-        os.close(os.open(os.devnull, os.O_RDONLY))
+        with contextlib.ExitStack() as opened:
+            for _ in range(FILES):
+                opened.enter_context(open(os.devnull, "rb", buffering=0))
     except OSError:
         return TOO_MANY
     for place in (path, path.parent):
@@ -197,3 +204,10 @@ def _why_not_opened(path: Path) -> str:
         if not os.access(place, os.R_OK | os.W_OK):
             return f"this process may not read and write {place}"
     return ""
+
+
+def _may_not_grow(path: Path) -> bool:
+    """Whether files of the log have nearly the size that a file of this process may have."""
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sizes = [file.stat().st_size for file in path.parent.glob(f"{path.name}*")]
+    return most != resource.RLIM_INFINITY and max(sizes, default=0) + SOME_BYTES > most

@@ -6,8 +6,10 @@ import asyncio
 import os
 from pathlib import Path
 
+from ..errors import NodeError
 from .agent import Agent
 from .detect import declared, detect
+from .lacks import with_remedy
 from .messages import Message
 from .node import Node, NodeFacts
 from .pace import LARGEST_PIECE, Pace
@@ -38,10 +40,17 @@ class LocalRemote(Remote):
     async def start(
         cls, remote_id: int, folder: Path, listener: Listener, node: Node | None = None
     ) -> LocalRemote:
-        """Start this machine's agent; its slots are detected, or those that `node` declares."""
+        """Start this machine's agent; its slots are detected, or those that `node` declares.
+
+        Raises NodeError where that is not possible.
+        """
         facts = detect() if node is None else declared(node, detect())
         remote = cls(remote_id, facts, folder, listener)
-        await remote.agent.start()
+        try:
+            await remote.agent.start()
+        except OSError as error:
+            reason = with_remedy(str(error), error.errno)
+            raise NodeError(f"this machine cannot run trials: {reason}") from error
         return remote
 
     def send(self, message: Message) -> None:

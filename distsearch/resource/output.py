@@ -14,6 +14,11 @@ from typing import Any
 
 from .lacks import NO_SPACE
 
+# How this program writes to its output: Python has that from PYTHONIOENCODING and the locale.
+_FORMS = {
+    number: (getattr(text, "encoding", None), getattr(text, "errors", None))
+    for number, text in ((1, sys.__stdout__), (2, sys.__stderr__))
+}
 _LOST_TOO = (*NO_SPACE, errno.EIO, errno.ESTALE)  # (a disk that fails, or is gone)
 
 
@@ -40,10 +45,11 @@ class PatientFile(io.FileIO):
 
 def stream(descriptor: int) -> io.TextIOWrapper:
     """A text stream to standard output (1) or standard error (2), which is written line by line."""
+    encoding, own_errors = _FORMS.get(descriptor, (None, None))
     raw = PatientFile(descriptor)
     raw.name = {1: "<stdout>", 2: "<stderr>"}.get(descriptor, descriptor)  # (Python's names)
-    errors = "backslashreplace" if descriptor == 2 else None
-    return io.TextIOWrapper(io.BufferedWriter(raw), errors=errors, line_buffering=True)
+    errors = own_errors or ("backslashreplace" if descriptor == 2 else None)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=True)
 
 
 def make_patient() -> None:

@@ -31,11 +31,13 @@ def private(path: str | os.PathLike[str], flags: int) -> int:
     except OSError as error:
         if os.path.islink(path):
             raise link_error(path) from error
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise _no_file_error(path) from error
         raise
     try:
         mode = os.fstat(file).st_mode
         if not stat.S_ISREG(mode):
-            raise OSError(errno.ELOOP, "it is no file, and nothing is written there", str(path))
+            raise _no_file_error(path)
         if stat.S_IMODE(mode) != FILE_MODE and flags & (os.O_WRONLY | os.O_RDWR):
             os.fchmod(file, FILE_MODE)
     except BaseException:
@@ -121,4 +123,9 @@ def name_of(pickled: bytes) -> str:
 def link_error(path: str | os.PathLike[str]) -> OSError:
     """The error for a link where a file or a folder of the search is to be."""
     text = "it is a link, which a search does not follow in its own folder; delete it, or move it"
+    return OSError(errno.ELOOP, text, os.fspath(path))
+
+
+def _no_file_error(path: str | os.PathLike[str]) -> OSError:
+    text = "it is no file, but a folder, a pipe or a device; move it away"
     return OSError(errno.ELOOP, text, os.fspath(path))

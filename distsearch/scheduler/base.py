@@ -163,8 +163,8 @@ class Scheduler(Running):
             )
             self.searcher = self.desk.searcher
             settings = options.settings(self.train_fn, self.objectives, self.folder, earlier)
+            self._make_parts(options, settings, ssh_files)
 
-        self._make_parts(options, settings, ssh_files)
         self._say_how_it_begins(was_taken, unused)
         registry.add(self)
         train_fn.note(self)

@@ -205,7 +205,9 @@ def without_secrets(value: Any, name: str = "", depth: int = 8) -> Any:
     if type(value) is dict:  # (a subclass may behave in any way)
         private = _PRIVATE_IN_JWK if "kty" in value else ()
         return {
-            key: HIDDEN if key in private else without_secrets(item, str(key), depth - 1)
+            key: HIDDEN
+            if key in private
+            else without_secrets(item, key if isinstance(key, str) else "", depth - 1)
             for key, item in value.items()
         }
     if type(value) in (list, tuple):

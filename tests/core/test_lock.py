@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from distsearch.core.lock import Lock
+from distsearch.core.store import Store
 from distsearch.errors import StoreError, StoreLocked
 
 FORKS = """
@@ -78,6 +79,29 @@ def test_a_lock_that_was_put_aside_with_its_folder_is_no_lock_of_the_new_one(tmp
     with pytest.raises(StoreLocked):
         Lock(folder)
     Lock(tmp_path / "mine.1").release()
+    lock.release()
+
+
+def test_a_folder_that_was_replaced_after_it_was_locked_gets_no_second_writer(tmp_path):
+    for name in ("mine", "another"):
+        Store(tmp_path / name).close()
+    lock = Lock(tmp_path / "mine")
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    (tmp_path / "another").rename(tmp_path / "mine")
+    with pytest.raises(StoreError, match="moved away, or replaced by another one"):
+        Store(tmp_path / "mine", lock)
+    for name in ("mine", "moved"):
+        Store(tmp_path / name).close()
+
+
+def test_a_lock_that_is_a_file_of_somebody_by_another_name_is_made_anew(tmp_path):
+    (tmp_path / "thesis").write_text("all of it")
+    (tmp_path / "mine").mkdir()
+    os.link(tmp_path / "thesis", tmp_path / "mine" / "lock")
+    lock = Lock(tmp_path / "mine")
+    assert (tmp_path / "thesis").read_text() == "all of it"
+    with pytest.raises(StoreLocked):
+        Lock(tmp_path / "mine")
     lock.release()
 
 

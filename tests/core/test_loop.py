@@ -83,13 +83,17 @@ def test_who_waits_for_a_loop_whose_descriptors_others_close_hears_of_it():
 
     waiting = one.submit(wait())
     assert started.wait(WAIT_S)
-    with open(os.devnull) as another:  # a file that got the number of the one that was closed
-        os.dup2(another.fileno(), one.loop._selector.fileno())
+    with open(os.devnull) as other:  # (a number that is closed may get to another file, as here)
+        os.dup2(other.fileno(), one.loop._selector.fileno(), inheritable=False)
     one.loop.call_soon_threadsafe(lambda: None)
     with pytest.raises(DistsearchError, match=r"closed descriptors .*os.closerange"):
         waiting.result(WAIT_S)
     with pytest.raises(DistsearchError, match="has ended"):
         one.call(which_thread(), WAIT_S)
+    one.thread.join(WAIT_S)
+    for task in asyncio.all_tasks(one.loop):
+        task._log_destroy_pending = False  # nobody can end it any more
+    one.loop.close()
 
 
 def test_waiting_for_the_loop_inside_the_loop_is_refused_instead_of_hanging():

@@ -14,7 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distsearch.core.metrics import MAX_REPORT_BYTES, from_json, number, report_json, to_json
+from distsearch.core.metrics import (
+    MAX_REPORT_BYTES,
+    from_json,
+    is_one_number,
+    number,
+    report_json,
+    to_json,
+)
 from distsearch.errors import ReportError
 
 values = st.recursive(
@@ -149,6 +156,51 @@ def test_text_under_names_of_secrets_is_left_out_and_nothing_else():
         "nested": [{"db-password": hidden, "user": "ada"}],
     }
     assert metrics["api_key"] == "k"
+
+
+class Broken:
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+    __str__ = __repr__
+
+
+class BrokenDict(dict):
+    def items(self):
+        raise RuntimeError("no items")
+
+    __iter__ = items
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Broken(), [Broken()], {"in": Broken()}, {Broken(): 1}, BrokenDict(a=1), 10**5000],
+    ids=["object", "list", "dict", "key", "mapping", "huge number"],
+)
+def test_what_fails_when_it_is_looked_at_is_told_by_its_type_and_the_rest_is_kept(value):
+    told = from_json(to_json({"accuracy": 0.5, "x": value}))
+    assert told["accuracy"] == 0.5
+    assert number(told["x"]) is None
+    assert not is_one_number(value)
+
+
+def test_keys_that_json_cannot_tell_apart_are_refused_by_name():
+    for twins in ({1: "a", "1": "b"}, {None: 1, "null": 2}, {1.0: 1, "1.0": 2}):
+        with pytest.raises(ReportError, match="give them names that differ"):
+            to_json({"accuracy": 0.5, "x": [{"deep": twins}]})
+    assert from_json(to_json({"x": {1: "a", "2": "b"}})) == {"x": {"1": "a", "2": "b"}}
+
+
+def test_numbers_of_any_precision_count_as_numbers():
+    for value in (np.longdouble(0.5), np.array(0.5, dtype=np.longdouble)):
+        assert number(from_json(to_json({"accuracy": value}))["accuracy"]) == 0.5
+    span = from_json(to_json({"span": np.timedelta64(3, "s")}))["span"]
+    assert span == "datetime.timedelta(seconds=3)"
+    whole = from_json(to_json({"epoch": np.uint64(7)}))["epoch"]
+    assert (whole, type(whole)) == (7, int)
 
 
 def test_numbers_of_decimal_and_fractions_count_as_numbers():

@@ -167,6 +167,22 @@ def test_reading_a_finished_search_leaves_its_folder_as_it_was(finished):
     assert files_of(scheduler.folder) == before
 
 
+def test_a_search_on_a_disk_that_cannot_be_written_is_read(finished, tmp_path):
+    disk = tmp_path / "archive"
+    disk.mkdir()
+    mount = ["mount", "--bind", str(finished[0].folder), str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, timeout=60).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        again = ["mount", "-o", "remount,bind,ro", str(disk)]
+        subprocess.run(again, check=True, timeout=60)
+        record = ag.open(disk)
+        assert len(record.trials) == 4 and record.training_history
+        assert record.refresh() is False
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=60)
+
+
 def test_the_folder_may_be_text_relative_or_below_home(finished, monkeypatch):
     folder = finished[0].folder
     monkeypatch.setenv("HOME", str(folder.parent))

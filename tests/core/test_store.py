@@ -521,6 +521,35 @@ def test_a_full_disk_is_called_that_and_the_log_goes_on_when_there_is_space(tmp_
         assert [event.seq for event in store.read(folder)] == [0, 1, 2, 3]
 
 
+def test_a_limit_on_the_size_of_files_is_called_that_and_the_log_goes_on_when_it_is_gone(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store, "RETRY_S", 0.05)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def run():
+        log = Store(tmp_path)
+        try:
+            for seq in range(1, 101):
+                log.append("report", 0, 1, seq, {"pad": "x" * 10_000})
+            await log.flush()
+            size = (tmp_path / f"{store.FILE}-wal").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+            log.append("report", 0, 1, 101, {"pad": "x" * 100_000})
+            flush = asyncio.ensure_future(log.flush())
+            while not log.trouble:
+                await asyncio.sleep(0.01)
+            assert "allow larger files (`ulimit -f`)" in log.trouble
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            await flush
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            log.close()
+
+    asyncio.run(asyncio.wait_for(run(), WAIT_S))
+    assert len(list(store.read(tmp_path))) == 101
+
+
 @contextlib.contextmanager
 def full_disk(folder, room_bytes):
     """A tiny disk of its own at `folder` (as root); call `more()` to make it larger."""

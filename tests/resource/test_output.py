@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -36,6 +38,18 @@ def test_printing_to_a_full_disk_raises_nothing_and_what_was_lost_is_said(descri
     assert text == (
         "\n[100007 bytes of output were lost: no space]\nthere is room again\nand more\n"
     )
+
+
+@pytest.mark.parametrize("errors", ["surrogateescape", "backslashreplace", "strict"])
+def test_what_python_can_print_in_this_program_can_be_printed_here(tmp_path, errors):
+    code = (
+        "import os, sys; from distsearch.resource.output import make_patient; make_patient();"
+        "print(sys.stdout.encoding, sys.stdout.errors, chr(233))"
+    )
+    env = {**os.environ, "PYTHONIOENCODING": f"utf-8:{errors}", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    env["PYTHONCOERCECLOCALE"] = "0"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=60)
+    assert done.stdout.decode("utf-8") == f"utf-8 {errors} \xe9\n", done.stderr
 
 
 def test_other_errors_of_output_are_raised(tmp_path):

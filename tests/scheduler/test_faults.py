@@ -25,7 +25,7 @@ from distsearch import Node
 from distsearch.core.reporter import Reporter, StopTrial
 from distsearch.core.store import read
 from distsearch.core.words import Continue, Status, Stop
-from distsearch.errors import PicklingError, ResourceError, SearchFailed
+from distsearch.errors import NodeError, PicklingError, ResourceError, SearchFailed
 from distsearch.scheduler import FIFOScheduler
 
 needs_torch = pytest.mark.skipif(
@@ -544,10 +544,10 @@ if __name__ == "__main__":
             while True:
                 held.append(os.open("/dev/null", os.O_RDONLY))
         scheduler.run(num_trials=3)
-        print("JOINED", scheduler.join_jobs(timeout=0.5))
+        print(f"JOINED {scheduler.join_jobs(timeout=0.5)}")
         for descriptor in held:
             os.close(descriptor)
-        print("AFTERWARDS", scheduler.join_jobs(timeout=20), len(scheduler.trials))
+        print(f"AFTERWARDS {scheduler.join_jobs(timeout=20)} {len(scheduler.trials)}")
 """)
     assert one.words_after("JOINED") == ["False"]
     assert one.words_after("AFTERWARDS") == ["True", "4"]
@@ -764,6 +764,50 @@ if __name__ == "__main__":
 """)
     assert one.words_after("TRIAL") == ["finished", "mine", "True"]
     assert one.words_after("TRIAL") == ["finished", "mine", "True"]
+
+
+def test_1_a_program_without_descriptors_for_a_search_is_told_and_can_search_later(driver):
+    program = driver("""\
+import os, resource
+from distsearch.errors import DistsearchError
+import distsearch as ag
+
+@ag.args(x=ag.Real(0.0, 1.0))
+def train_fn(args, reporter):
+    reporter(accuracy=args.x)
+
+free = os.dup(0)
+os.close(free)
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+for limit in range(free + 1, free + 12):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    try:
+        ag.scheduler.FIFOScheduler(train_fn, checkpoint="mine", verbose=0).close()
+    except DistsearchError as error:
+        assert "ulimit -n" in str(error), error
+        print("refused", flush=True)
+print("done", flush=True)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+ag.scheduler.FIFOScheduler(train_fn, checkpoint="mine", verbose=0).close()
+""")
+    program.words_after("refused")
+    program.words_after("done")
+    assert "Traceback" not in program.end()
+    assert program.process.returncode == 0
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_1_what_is_no_file_in_the_place_of_a_file_is_said_to_be(search, tmp_path, make):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    make(folder / "launcher.log")
+
+    @ag.args(x=ag.Real(0.0, 1.0))
+    def train_fn(args, reporter):
+        reporter(accuracy=args.x)
+
+    with pytest.raises(NodeError, match="it is no file, but a folder, a pipe or a device"):
+        search(train_fn, checkpoint=folder)
 
 
 def test_1_a_process_that_a_trial_forks_cannot_report_for_it(search):

@@ -588,17 +588,21 @@ def test_what_a_trial_gives_back_keeps_the_fields_of_its_class_and_a_warning_nam
 def test_what_cannot_be_kept_of_what_a_final_run_returns_does_not_fail_it(search):
     pytest.importorskip("torch")
 
-    @ag.args(x=ag.Real(0.0, 1.0), kind=ag.Choice("circle", "sparse"))
+    class Mute:
+        def __repr__(self):
+            raise RuntimeError
+
+    @ag.args(x=ag.Real(0.0, 1.0), kind=ag.Choice("circle", "sparse", "mute"))
     def train_fn(args, reporter):
         import torch
 
         reporter(accuracy=args.x)
         circle = {}
         circle["self"] = circle
-        return circle if args.kind == "circle" else {"a": torch.eye(2).to_sparse()}
+        return {"circle": circle, "sparse": torch.eye(2).to_sparse(), "mute": Mute()}[args.kind]
 
     scheduler = search(train_fn)
-    for number, kind in enumerate(("circle", "sparse")):
+    for number, kind in enumerate(("circle", "sparse", "mute")):
         with pytest.warns(RuntimeWarning, match="comes back as its text"):
             scheduler.run_with_config({"x": 0.25, "kind": kind})
         assert scheduler.trials[number].status is Status.FINISHED

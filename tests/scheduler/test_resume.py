@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -96,6 +97,36 @@ def test_a_fresh_start_archives_what_was_there(search, tmp_path):
             scheduler.join_jobs()
     for folder in ("named", "named.1"):
         assert len(list(store.read(tmp_path / folder, "ended"))) == 2
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a backup"])
+def test_a_search_whose_log_is_deleted_or_replaced_while_it_runs_ends_and_says_so(
+    search, mailbox, tmp_path, instead
+):
+    @ag.args(x=ag.Choice(1), mailbox=mailbox.path)
+    def train_fn(args, reporter):
+        reporter(epoch=1, accuracy=args.x)
+        with open(args.mailbox, "w") as box:
+            print("reported", file=box)
+        while True:
+            time.sleep(0.05)
+            reporter(accuracy=args.x)
+
+    folder = tmp_path / "mine"
+    scheduler = search(train_fn, searcher="grid", checkpoint=folder)
+    scheduler.run()
+    mailbox.take()
+    if instead == "a backup":
+        shutil.copytree(folder, tmp_path / "backup")
+    shutil.rmtree(folder, ignore_errors=True)
+    if instead == "a backup":
+        shutil.rmtree(folder, ignore_errors=True)  # (the trial may have written meanwhile)
+        shutil.copytree(tmp_path / "backup", folder, dirs_exist_ok=True)
+    with pytest.raises(StoreError, match="it was deleted, or replaced by another"):
+        scheduler.join_jobs(timeout=20)
+    started = time.monotonic()
+    scheduler.close()
+    assert time.monotonic() - started < 10
 
 
 def test_a_changed_rule_is_refused_with_the_difference(search):
